@@ -1,0 +1,43 @@
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-matrix soak lint check-deploy audit
+
+# The RabbitMQ versions of `make test-matrix`.
+VERSIONS ?= 3.10 4.0 4.3
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+build: ## Build everything
+	cargo build --workspace --all-targets
+
+demo: ## Show the worker at work with a broker and a stand-in Trackfinity; KEEP=1 stays up
+	@exec scripts/demo $(if $(filter-out 0,$(KEEP)),--keep)
+
+test: ## Get a broker and run all tests
+	@scripts/get-broker
+	@scripts/get-prometheus
+	cargo test --workspace --no-fail-fast
+
+test-matrix: ## Run all tests on several RabbitMQ versions; needs a Docker engine (VERSIONS="3.10 4.0")
+	@scripts/get-prometheus
+	@scripts/test-matrix $(VERSIONS)
+
+soak: ## Let workers live through random faults and account for every request (SECONDS=120 SEED=… RATE=100)
+	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
+	cargo build --workspace --bins
+	@exec "$${CARGO_TARGET_DIR:-target}/debug/soak" --seconds $(or $(SECONDS),120) --rate $(or $(RATE),100) $(if $(SEED),--seed $(SEED))
+
+lint: check-deploy ## Check formatting, clippy, docs, licences, unused dependencies, and the alerts
+	cargo fmt --all --check
+	cargo fetch --locked
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	cargo deny --offline check bans licenses sources
+	cargo machete --skip-target-dir
+
+check-deploy: ## Check the alerts and let each fire and clear; gets promtool
+	@scripts/get-prometheus
+	@scripts/check-deploy
+
+audit: ## Check the dependencies for known vulnerabilities; needs the network
+	cargo deny check advisories

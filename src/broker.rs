@@ -1,0 +1,15 @@
+//! RabbitMQ: supervised connections, the topology, taking requests and publishing.
+
+pub mod backoff;
+pub mod connection;
+pub mod consumer;
+pub mod publisher;
+pub mod replies;
+pub mod topology;
+
+pub use backoff::Backoff;
+pub use connection::{ConnectError, Session};
+pub use consumer::{ConsumeError, Consumer};
+pub use publisher::{PublishError, Publisher, Routing};
+pub use replies::Replies;
+pub use topology::{Topology, TopologyError};

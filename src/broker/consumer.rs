@@ -1,0 +1,97 @@
+//! Takes requests from the queue.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::{
+    Channel, Connection,
+    message::Delivery,
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
+
+/// How long the broker may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The queue could not be consumed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsumeError {
+    #[error("queue {queue} cannot be consumed: {source}")]
+    Failed { queue: String, source: lapin::Error },
+    #[error("RabbitMQ does not answer: nothing within {} s", ANSWER_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+/// Waits for the broker's answer, but not for ever.
+async fn answered<T>(queue: &str, answer: impl Future<Output = lapin::Result<T>>) -> Result<T, ConsumeError> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+        Ok(answer) => answer.map_err(|source| ConsumeError::Failed { queue: queue.to_owned(), source }),
+        Err(_elapsed) => Err(ConsumeError::Timeout),
+    }
+}
+
+/// A consumer of a queue, with at most `prefetch` unacknowledged deliveries.
+#[derive(Debug)]
+pub struct Consumer {
+    channel: Channel,
+    stream: lapin::Consumer,
+}
+
+impl Consumer {
+    /// Opens a channel on the connection, for one consumer after another.
+    ///
+    /// # Errors
+    /// If the channel cannot be opened.
+    pub async fn channel(connection: &Connection, queue: &str) -> Result<Channel, ConsumeError> {
+        answered(queue, connection.create_channel()).await
+    }
+
+    /// Starts to consume. Quorum queues take a prefetch of at most 2000 (RabbitMQ docs, "Quorum
+    /// queues"); without one, deliveries would queue here without bound.
+    ///
+    /// # Errors
+    /// If the broker refuses.
+    pub async fn start(channel: &Channel, queue: &str, prefetch: u16) -> Result<Self, ConsumeError> {
+        let consume = async {
+            channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+            channel
+                .basic_consume(
+                    queue.into(),
+                    // The broker gives a tag of its own, so that a later consumer on the channel
+                    // never shares one.
+                    "".into(),
+                    BasicConsumeOptions::default(),
+                    FieldTable::default(),
+                )
+                .await
+        };
+        let stream = answered(queue, consume).await?;
+        Ok(Self { channel: channel.clone(), stream })
+    }
+
+    /// Asks whether the queue is there, on the channel that consumes it.
+    ///
+    /// # Errors
+    /// If the channel or the connection is gone, or the broker does not answer.
+    pub async fn ask(channel: &Channel, queue: &str) -> Result<(), ConsumeError> {
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let asked = channel.queue_declare(queue.into(), options, FieldTable::default());
+        answered(queue, asked).await.map(|_queue| ())
+    }
+
+    /// The next delivery. `None`, once and for all, when the consumer was cancelled: from here, or
+    /// by the broker, as when its queue was deleted. Not to be polled again after that.
+    pub async fn next(&mut self) -> Option<Result<Delivery, lapin::Error>> {
+        self.stream.next().await
+    }
+
+    /// Asks for no more. What was delivered before still comes from [`next`](Self::next), and then
+    /// `None`.
+    ///
+    /// # Errors
+    /// If the channel or the connection is gone, or the broker does not answer.
+    pub async fn cancel(&self) -> Result<(), ConsumeError> {
+        let cancel = self.channel.basic_cancel(self.stream.tag(), BasicCancelOptions::default());
+        answered(self.stream.queue().as_str(), cancel).await
+    }
+}

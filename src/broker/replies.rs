@@ -1,0 +1,96 @@
+//! Copies of outcomes for those who asked. Their addresses come from requests, and some crash the
+//! broker's end of the connection that uses them (RabbitMQ 3.10 and 4.0, for an address of direct
+//! reply-to that is none): so they have a connection of their own, whose loss costs a reply alone.
+
+use std::{sync::Arc, time::Duration};
+
+use lapin::uri::AMQPUri;
+use tokio::sync::Mutex;
+
+use super::{
+    ConnectError, PublishError, Publisher, Routing,
+    connection::{Link, connect},
+    publisher::Outgoing,
+};
+
+/// How long a request may be held up by its reply.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A reply was not delivered, as far as is known.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplyError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error("not delivered within {} s", REPLY_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+/// Sends replies, on a connection that is opened for the first of them. When it is lost, those that
+/// were in flight on it are tried once more, each alone on a second one: so the one that took it
+/// down takes no other along.
+#[derive(Debug)]
+pub struct Replies {
+    urls: Vec<AMQPUri>,
+    shared: Mutex<Option<Line>>,
+    /// Held by the one reply in flight on it.
+    alone: Mutex<Option<Line>>,
+}
+
+#[derive(Clone, Debug)]
+struct Line {
+    link: Arc<Link>,
+    publisher: Publisher,
+}
+
+impl Replies {
+    #[must_use]
+    pub fn new(urls: Vec<AMQPUri>) -> Self {
+        Self { urls, shared: Mutex::default(), alone: Mutex::default() }
+    }
+
+    /// Sends a reply.
+    ///
+    /// # Errors
+    /// If it was not delivered. Nothing is to be done about it: whoever asked may be gone.
+    pub async fn send(&self, reply: &Outgoing<'_>, routing: Routing) -> Result<(), ReplyError> {
+        let send = async {
+            let shared = self.open(&mut *self.shared.lock().await).await?;
+            match shared.publisher.publish(reply, routing).await {
+                Err(error) if error.is_connection_lost() => {}
+                result => return Ok(result.map(|_routed| ())?),
+            }
+            let mut alone = self.alone.lock().await;
+            let line = self.open(&mut alone).await?;
+            Ok(line.publisher.publish(reply, routing).await.map(|_routed| ())?)
+        };
+        match tokio::time::timeout(REPLY_TIMEOUT, send).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(ReplyError::Timeout),
+        }
+    }
+
+    /// Closes what is open.
+    pub async fn close(&self) {
+        let close = async |line: &Mutex<Option<Line>>| {
+            // One that is held is in use by a reply, which is not waited for.
+            let line = line.try_lock().ok().and_then(|mut line| line.take());
+            if let Some(line) = line {
+                line.link.close().await;
+            }
+        };
+        tokio::join!(close(&self.shared), close(&self.alone));
+    }
+
+    async fn open(&self, line: &mut Option<Line>) -> Result<Line, ConnectError> {
+        match line {
+            Some(line) if line.link.status().connected() => Ok(line.clone()),
+            _ => {
+                let link = Arc::new(connect(&self.urls, "replies").await?);
+                let opened = Line { publisher: Publisher::new(Arc::clone(&link)), link };
+                Ok(line.insert(opened).clone())
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The command line: thin, it only puts together what the other modules do.
+
+mod check;
+mod publish;
+mod run;
+
+use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    broker::ConnectError,
+    message::{outcome, request},
+    sandbox::{FirstAnswers, Sandbox},
+    settings::Faults,
+    telemetry::logs::LogFormat,
+};
+
+/// Unlocks Trackfinity customers on request: RabbitMQ in, one PATCH with retry and backoff, outcome
+/// out.
+#[derive(Debug, Parser)]
+#[command(name = "unlocker", version, max_term_width = 100)]
+pub struct Cli {
+    /// A settings file (TOML); may be given several times, the later one wins.
+    #[arg(long = "config", value_name = "FILE", global = true)]
+    config: Vec<PathBuf>,
+    /// How log lines are written to stderr [default: pretty on a terminal, JSON elsewhere]
+    #[arg(long, value_enum, global = true)]
+    log_format: Option<LogFormat>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The worker, until SIGTERM or SIGINT.
+    Run,
+    /// Validates the settings, looks at RabbitMQ and Trackfinity; writes nothing.
+    Check,
+    /// Publishes a request.
+    Publish(publish::Request),
+    /// A stand-in for Trackfinity, for development and staging.
+    Sandbox(SandboxArgs),
+    /// Prints the JSON Schema of a message.
+    Schema {
+        #[arg(value_enum)]
+        message: SchemaOf,
+    },
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum SchemaOf {
+    Request,
+    Outcome,
+}
+
+#[derive(Debug, Args)]
+struct SandboxArgs {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// How long each answer takes, such as 50ms.
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    latency: Duration,
+    /// A share of the calls fails with a status, such as 503:0.1; may be given several times.
+    #[arg(long, value_name = "STATUS:SHARE")]
+    fail: Vec<crate::sandbox::Failure>,
+    /// The identifiers there are, comma-separated; all others are answered 404 [default: all].
+    #[arg(long, value_name = "ID,ID…", value_delimiter = ',')]
+    locked_customers: Option<Vec<String>>,
+    /// What the first calls with an identifier are answered, such as 191=503,503; may be given
+    /// several times.
+    #[arg(long, value_name = "ID=STATUS,STATUS…")]
+    first: Vec<FirstAnswers>,
+    /// The key to ask for; any other is answered 401 [default: any key].
+    #[arg(long, value_name = "KEY")]
+    api_key: Option<String>,
+    /// Do not print the calls.
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// Why a command ends with another exit code than 0.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Settings(#[from] Faults),
+    #[error("RabbitMQ cannot be reached: {0}")]
+    Unreachable(#[from] ConnectError),
+    /// Said already, line by line.
+    #[error("")]
+    Reported,
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
+}
+
+impl Failure {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Settings(_) => 78,
+            Self::Unreachable(_) => 69,
+            Self::Reported | Self::Failed(_) => 1,
+        })
+    }
+}
+
+impl Cli {
+    /// How logs are to be written.
+    #[must_use]
+    pub fn log_format(&self) -> LogFormat {
+        self.log_format.unwrap_or_else(LogFormat::for_stderr)
+    }
+
+    /// Carries the command out. What is wrong goes to stderr.
+    pub async fn execute(self) -> ExitCode {
+        let result = match self.command {
+            Command::Run => run::run(&self.config).await,
+            Command::Check => check::check(&self.config).await,
+            Command::Publish(request) => publish::publish(&self.config, request).await,
+            Command::Sandbox(args) => sandbox(args).await,
+            Command::Schema { message } => schema(message),
+        };
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                if !matches!(failure, Failure::Reported) {
+                    eprintln!("unlocker: {failure}");
+                }
+                failure.exit_code()
+            }
+        }
+    }
+}
+
+/// Writes a line to stdout. A reader that is gone is an error, not a panic.
+fn print(line: std::fmt::Arguments<'_>) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("stdout cannot be written")?;
+    Ok(())
+}
+
+async fn sandbox(args: SandboxArgs) -> Result<(), Failure> {
+    let sandbox = Sandbox {
+        latency: args.latency,
+        fail: args.fail,
+        locked_customers: args.locked_customers.map(|known| known.into_iter().collect()),
+        first: args.first,
+        api_key: args.api_key,
+        quiet: args.quiet,
+    };
+    let listener = Sandbox::bind(args.listen)
+        .await
+        .map_err(|error| anyhow::anyhow!("{} cannot be listened on: {error}", args.listen))?;
+    let address = listener.local_addr().map_err(anyhow::Error::from)?;
+    print(format_args!("sandbox: listening on http://{address}"))?;
+    let mut signals = run::Signals::new().map_err(anyhow::Error::from)?;
+    let stop = async move { signals.next().await };
+    sandbox.serve(listener, stop).await.map_err(anyhow::Error::from)?;
+    Ok(())
+}
+
+fn schema(message: SchemaOf) -> Result<(), Failure> {
+    let schema = match message {
+        SchemaOf::Request => request::schema(),
+        SchemaOf::Outcome => outcome::schema(),
+    };
+    print(format_args!("{}", serde_json::to_string_pretty(&schema).map_err(anyhow::Error::from)?))?;
+    Ok(())
+}

@@ -1,0 +1,31 @@
+//! The worker that unlocks Trackfinity customers.
+//!
+//! The way of one message:
+//!
+//! ```text
+//! RabbitMQ ─delivery→ worker ─bytes→ message::request::decode ─UnlockRequest→ trackfinity::Client::unlock ─Reply→
+//!   policy::classify, policy::decide ─Verdict→ broker::Publisher ─confirmed→ acknowledgement
+//!                                              (outcome | parked copy | dead letter)
+//! ```
+//!
+//! One task owns one delivery from take to acknowledgement. What decides is a pure function; what
+//! does IO decides nothing. The tasks share one piece of state, the [`pause`].
+//!
+//! Dependencies run one way, from left to right; a later module may use an earlier one:
+//!
+//! ```text
+//! message → policy → settings, secret → telemetry, trackfinity, broker → pause → worker → ops → sandbox → cli → main
+//! ```
+
+pub mod broker;
+pub mod cli;
+pub mod message;
+pub mod ops;
+pub mod pause;
+pub mod policy;
+pub mod sandbox;
+pub mod secret;
+pub mod settings;
+pub mod telemetry;
+pub mod trackfinity;
+pub mod worker;

@@ -1,0 +1,17 @@
+//! What travels: requests, outcomes, and the headers that carry a request's history. No IO.
+
+pub mod dead_letter;
+pub mod envelope;
+pub mod headers;
+pub mod outcome;
+pub mod parked;
+pub mod request;
+pub mod timestamp;
+
+pub use dead_letter::Death;
+pub use envelope::Envelope;
+pub use headers::History;
+pub use outcome::{Outcome, Status};
+pub use parked::Parked;
+pub use request::{Fault, FaultCode, Identifiers, UnlockRequest};
+pub use timestamp::Timestamp;

@@ -1,0 +1,92 @@
+//! A message as it was taken from the queue, with its request decoded.
+
+use lapin::BasicProperties;
+
+use super::{Fault, History, Timestamp, UnlockRequest, headers::Stamp, request};
+
+/// A delivered message, opened: what it asks for and what is known of its past.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    pub properties: BasicProperties,
+    pub body: Vec<u8>,
+    pub request: Result<UnlockRequest, Fault>,
+    /// By which the request is known everywhere; any length.
+    pub request_id: String,
+    pub first_received_at: Timestamp,
+    /// Calls that counted as attempts so far.
+    pub attempts: u32,
+    /// Replays from the dead letters so far.
+    pub replays: u32,
+}
+
+impl Envelope {
+    /// Opens a message. `new_id` gives an id to a message that came without one.
+    #[must_use]
+    pub fn open(
+        properties: BasicProperties,
+        body: Vec<u8>,
+        now: Timestamp,
+        new_id: impl FnOnce() -> String,
+    ) -> Self {
+        let history = History::read(properties.headers().as_ref());
+        let content_type = properties.content_type().as_ref();
+        let decoded = request::decode(content_type.map(|given| given.as_str()), &body);
+        let message_id = properties.message_id().as_ref().map(|id| id.as_str().to_owned());
+        let request_id = message_id
+            .filter(|id| !id.is_empty())
+            .or(decoded.event_id)
+            .or(history.request_id)
+            .unwrap_or_else(new_id);
+        Self {
+            request: decoded.request,
+            request_id,
+            // A moment to come is forged or from a clock ahead of this one.
+            first_received_at: history.first_received_at.map_or(now, |first| first.min(now)),
+            attempts: history.attempts,
+            replays: history.replays,
+            properties,
+            body,
+        }
+    }
+
+    /// The request's own correlation id.
+    #[must_use]
+    pub fn correlation_id(&self) -> Option<&str> {
+        let given = self.properties.correlation_id().as_ref().map(|id| id.as_str());
+        given.filter(|id| !id.is_empty())
+    }
+
+    /// The header facts every copy of this message carries on.
+    pub(super) fn stamp(&self, attempts: u32) -> Stamp {
+        let mut stamp = Stamp::default();
+        stamp.count(super::headers::ATTEMPTS, attempts);
+        stamp.count(super::headers::REPLAYS, self.replays);
+        stamp.fact(super::headers::FIRST_RECEIVED_AT, self.first_received_at.to_string());
+        // A longer one can only be a CloudEvent's, and is read from its body again.
+        stamp.fact(super::headers::REQUEST_ID, super::outcome::short_id(&self.request_id));
+        stamp
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::EPOCH;
+
+    fn open(properties: BasicProperties, body: &str) -> Envelope {
+        Envelope::open(properties, body.as_bytes().to_vec(), NOW, || "given".to_owned())
+    }
+
+    #[test]
+    fn the_request_id_is_the_message_id_else_the_events_else_a_given_one() {
+        let event = r#"{"id":"e-1","data":{"customer_id":1}}"#;
+        let cloud_event = BasicProperties::default().with_content_type("application/cloudevents+json".into());
+        let with_id = cloud_event.clone().with_message_id("m-1".into());
+        let with_empty_id = cloud_event.clone().with_message_id("".into());
+        assert_eq!(open(with_id, event).request_id, "m-1");
+        assert_eq!(open(with_empty_id, event).request_id, "e-1");
+        assert_eq!(open(cloud_event, event).request_id, "e-1");
+        assert_eq!(open(BasicProperties::default(), "{}").request_id, "given");
+    }
+}

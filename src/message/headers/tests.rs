@@ -1,0 +1,162 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const ROOM: usize = 4096;
+
+fn table(entries: impl IntoIterator<Item = (&'static str, AMQPValue)>) -> FieldTable {
+    let entries = entries.into_iter().map(|(name, value)| (name.into(), value));
+    FieldTable::from(entries.collect::<BTreeMap<ShortString, AMQPValue>>())
+}
+
+fn long(text: impl Into<Vec<u8>>) -> AMQPValue {
+    AMQPValue::LongString(text.into().into())
+}
+
+fn properties(entries: impl IntoIterator<Item = (&'static str, AMQPValue)>) -> BasicProperties {
+    BasicProperties::default().with_headers(table(entries))
+}
+
+fn header(properties: &BasicProperties, name: &str) -> Option<AMQPValue> {
+    properties.headers().as_ref().and_then(|headers| headers.inner().get(name).cloned())
+}
+
+fn total_len(properties: &BasicProperties) -> usize {
+    let headers = properties.headers().iter().flatten();
+    let headers: usize = headers.map(|(name, value)| entry_len(name, value)).sum();
+    short_strings_len(properties) + 4 + headers
+}
+
+fn stamp() -> Stamp {
+    let mut stamp = Stamp::default();
+    stamp.count(ATTEMPTS, 3);
+    stamp.text(DETAIL, "d".repeat(500));
+    stamp.text(RESPONSE, "r".repeat(1024));
+    stamp
+}
+
+#[test]
+fn a_history_is_read_from_any_integer_type() {
+    for value in [
+        AMQPValue::ShortShortInt(7),
+        AMQPValue::ShortShortUInt(7),
+        AMQPValue::ShortInt(7),
+        AMQPValue::ShortUInt(7),
+        AMQPValue::LongInt(7),
+        AMQPValue::LongUInt(7),
+        AMQPValue::LongLongInt(7),
+    ] {
+        assert_eq!(History::read(Some(&table([(ATTEMPTS, value)]))).attempts, 7);
+    }
+}
+
+#[test]
+fn headers_of_the_wrong_type_or_range_are_ignored() {
+    let forged = table([
+        (ATTEMPTS, AMQPValue::LongLongInt(-1)),
+        (REPLAYS, long("many")),
+        (FIRST_RECEIVED_AT, AMQPValue::Boolean(true)),
+        (REQUEST_ID, AMQPValue::FieldTable(table([]))),
+    ]);
+    assert_eq!(History::read(Some(&forged)), History::default());
+    let too_long = table([(REQUEST_ID, long("x".repeat(256)))]);
+    assert_eq!(History::read(Some(&too_long)), History::default());
+    let unreadable = table([(REQUEST_ID, long(vec![0xff])), (FIRST_RECEIVED_AT, long("soon"))]);
+    assert_eq!(History::read(Some(&unreadable)), History::default());
+}
+
+#[test]
+fn the_brokers_headers_and_stale_own_ones_are_left_behind() {
+    let original = properties([
+        ("x-death", AMQPValue::FieldArray(Default::default())),
+        ("x-first-death-queue", long("q")),
+        ("x-last-death-reason", long("expired")),
+        ("x-delivery-count", AMQPValue::LongLongInt(2)),
+        ("CC", AMQPValue::FieldArray(vec![long("elsewhere")].into())),
+        (STATUS, long("refused")),
+        ("traceparent", long("00-…")),
+        ("theirs", AMQPValue::Double(1.5)),
+    ]);
+    let copy = succeed(&original, stamp(), ROOM);
+    let names: Vec<_> = copy.headers().iter().flatten().map(|(name, _)| name.as_str().to_owned()).collect();
+    assert_eq!(names, ["theirs", "traceparent", ATTEMPTS, DETAIL, RESPONSE]);
+}
+
+#[test]
+fn expiration_and_user_id_are_kept_as_headers_through_every_copy() {
+    let original = BasicProperties::default()
+        .with_expiration("1000".into())
+        .with_user_id("shop".into())
+        .with_message_id("m-1".into());
+    let copy = succeed(&succeed(&original, stamp(), ROOM), stamp(), ROOM);
+    assert_eq!(copy.expiration(), &None);
+    assert_eq!(copy.user_id(), &None);
+    assert_eq!(copy.message_id().as_ref().map(|id| id.as_str()), Some("m-1"));
+    assert_eq!(header(&copy, ORIGINAL_EXPIRATION), Some(long("1000")));
+    assert_eq!(header(&copy, ORIGINAL_USER_ID), Some(long("shop")));
+}
+
+#[test]
+fn a_forged_original_that_is_too_long_is_not_carried() {
+    let forged = properties([(ORIGINAL_EXPIRATION, long("a".repeat(5_000)))]);
+    let copy = succeed(&forged, stamp(), ROOM);
+    assert_eq!(header(&copy, ORIGINAL_EXPIRATION), None);
+    assert!(total_len(&copy) <= ROOM);
+}
+
+#[test]
+fn own_texts_are_cut_before_any_foreign_header() {
+    let original = properties([("theirs", long("t".repeat(3_400)))]);
+    let copy = succeed(&original, stamp(), ROOM);
+    assert_eq!(header(&copy, "theirs"), Some(long("t".repeat(3_400))));
+    assert_eq!(header(&copy, DETAIL), Some(long("d".repeat(500))));
+    let response = header(&copy, RESPONSE).map(|value| value_len(&value));
+    assert!(response.is_some_and(|length| length < 200), "{response:?}");
+    assert!(total_len(&copy) <= ROOM);
+}
+
+#[test]
+fn the_largest_foreign_header_goes_where_even_the_facts_would_not_fit() {
+    let original = properties([("large", long("t".repeat(4_050))), ("small", long("s"))]);
+    let copy = succeed(&original, stamp(), ROOM);
+    assert_eq!(header(&copy, "large"), None);
+    assert_eq!(header(&copy, "small"), Some(long("s")));
+    assert_eq!(header(&copy, ATTEMPTS), Some(AMQPValue::LongLongInt(3)));
+}
+
+#[test]
+fn a_text_is_cut_at_a_characters_boundary() {
+    assert_eq!(truncate("aé".to_owned(), 2), "a");
+    assert_eq!(truncate("aé".to_owned(), 3), "aé");
+}
+
+fn any_value() -> impl Strategy<Value = AMQPValue> {
+    let leaf = prop_oneof![
+        Just(AMQPValue::Void),
+        any::<bool>().prop_map(AMQPValue::Boolean),
+        any::<i64>().prop_map(AMQPValue::LongLongInt),
+        any::<f64>().prop_map(AMQPValue::Double),
+        proptest::collection::vec(any::<u8>(), 0..2000).prop_map(long),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        proptest::collection::vec(inner, 0..4).prop_map(|values| AMQPValue::FieldArray(values.into()))
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_headers_are_read_and_copied_within_the_room(
+        entries in proptest::collection::btree_map("[a-z]{0,40}", any_value(), 0..8),
+        own in any_value(),
+    ) {
+        let mut entries: BTreeMap<ShortString, AMQPValue> =
+            entries.into_iter().map(|(name, value)| (name.into(), value)).collect();
+        for name in [ATTEMPTS, REPLAYS, FIRST_RECEIVED_AT, REQUEST_ID] {
+            entries.insert(name.into(), own.clone());
+        }
+        let table = FieldTable::from(entries);
+        let copy = succeed(&BasicProperties::default().with_headers(table), stamp(), ROOM);
+        prop_assert!(total_len(&copy) <= ROOM);
+        prop_assert_eq!(History::read(copy.headers().as_ref()).attempts, 3);
+    }
+}

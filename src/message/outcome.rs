@@ -1,0 +1,192 @@
+//! The final word on a request, as it is published to the results exchange.
+
+use lapin::BasicProperties;
+use schemars::JsonSchema;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::{Identifiers, Timestamp};
+
+/// The `type` property of every outcome.
+pub const MESSAGE_TYPE: &str = "trackfinity.unlock.outcome.v1";
+/// The `app_id` property of every outcome.
+pub const APP_ID: &str = "trackfinity-unlocker";
+/// AMQP's limit for a short string, in bytes.
+const MAX_SHORT_STRING: usize = 255;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Trackfinity answered `true`.
+    Unlocked,
+    /// The message is not a request; Trackfinity was not called.
+    Invalid,
+    /// Trackfinity answered, and not with `true`.
+    Refused,
+    /// Transient failures outlasted the retries.
+    Abandoned,
+    /// A person discarded the dead letter.
+    Discarded,
+}
+
+impl Status {
+    /// The status as it stands in outcomes, headers, routing keys and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unlocked => "unlocked",
+            Self::Invalid => "invalid",
+            Self::Refused => "refused",
+            Self::Abandoned => "abandoned",
+            Self::Discarded => "discarded",
+        }
+    }
+
+    /// The routing key of an outcome with this status.
+    #[must_use]
+    pub fn routing_key(self) -> &'static str {
+        match self {
+            Self::Unlocked => "unlock.unlocked",
+            Self::Invalid => "unlock.invalid",
+            Self::Refused => "unlock.refused",
+            Self::Abandoned => "unlock.abandoned",
+            Self::Discarded => "unlock.discarded",
+        }
+    }
+}
+
+/// The outcome of a request. There is one per request and replay; after a crash the same one may
+/// come again, with the same `message_id`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Outcome {
+    /// How the request ended.
+    pub status: Status,
+    /// The request's `message_id`; else the CloudEvent's id; else a UUID given by the worker.
+    pub request_id: String,
+    /// The identifiers as they were read; null where nothing could be read.
+    pub request: Option<Identifiers>,
+    /// Calls to Trackfinity that counted as attempts.
+    pub attempts: u32,
+    /// The HTTP status of Trackfinity's last answer; null where there was none.
+    pub http_status: Option<u16>,
+    /// A stable code that says why; null for `unlocked`.
+    pub reason: Option<String>,
+    /// The same in words, for people; may change at any time.
+    pub detail: Option<String>,
+    /// How often the request was replayed from the dead letters before.
+    pub replays: u32,
+    /// When the worker first took the request.
+    pub first_received_at: Timestamp,
+    /// When the outcome was decided.
+    pub finished_at: Timestamp,
+}
+
+impl Outcome {
+    /// The body, JSON.
+    ///
+    /// # Errors
+    /// None that can happen for these types; serde's signature has one.
+    pub fn encode(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(self)
+    }
+
+    /// `<request_id>/<replays>`, by which listeners tell a repeated outcome. Where that would pass
+    /// AMQP's 255 bytes, the hex SHA-256 of the request id stands in its place.
+    #[must_use]
+    pub fn message_id(&self) -> String {
+        let plain = format!("{}/{}", self.request_id, self.replays);
+        if plain.len() <= MAX_SHORT_STRING {
+            return plain;
+        }
+        format!("{}/{}", digest(&self.request_id), self.replays)
+    }
+
+    /// The message's properties but for its headers. `correlation_id` is the request's own, if it
+    /// had one; else the request id stands in.
+    #[must_use]
+    pub fn properties(&self, correlation_id: Option<&str>) -> BasicProperties {
+        let correlation_id = correlation_id.map_or_else(|| short_id(&self.request_id), str::to_owned);
+        BasicProperties::default()
+            .with_message_id(self.message_id().into())
+            .with_correlation_id(correlation_id.into())
+            .with_content_type("application/json".into())
+            .with_type(MESSAGE_TYPE.into())
+            .with_app_id(APP_ID.into())
+            .with_timestamp(self.finished_at.as_secs())
+            .with_delivery_mode(2)
+    }
+}
+
+/// The JSON Schema of an outcome's body.
+#[must_use]
+pub fn schema() -> schemars::Schema {
+    schemars::generate::SchemaSettings::draft2020_12()
+        .for_serialize()
+        .into_generator()
+        .into_root_schema_for::<Outcome>()
+}
+
+/// A request's id, or its hex SHA-256 if it has over 255 bytes.
+#[must_use]
+pub fn short_id(request_id: &str) -> String {
+    if request_id.len() <= MAX_SHORT_STRING {
+        return request_id.to_owned();
+    }
+    digest(request_id)
+}
+
+fn digest(text: &str) -> String {
+    format!("{:x}", Sha256::digest(text.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::request;
+
+    fn outcome(request_id: &str) -> Outcome {
+        let decoded = request::decode(None, br#"{"customer_id":191}"#);
+        Outcome {
+            status: Status::Unlocked,
+            request_id: request_id.to_owned(),
+            request: decoded.request.ok().map(|request| request.identifiers().clone()),
+            attempts: 1,
+            http_status: Some(200),
+            reason: None,
+            detail: None,
+            replays: 0,
+            first_received_at: "2026-11-23T09:00:00.000Z".parse().expect("a time"),
+            finished_at: "2026-11-23T09:00:00.120Z".parse().expect("a time"),
+        }
+    }
+
+    #[test]
+    fn an_outcome_is_encoded_as_the_contract_shows_it() {
+        let body = outcome("m-1").encode().expect("encodes");
+        assert_eq!(
+            String::from_utf8(body).expect("UTF-8"),
+            r#"{"status":"unlocked","request_id":"m-1","request":{"customer_id":"191"},"attempts":1,"http_status":200,"reason":null,"detail":null,"replays":0,"first_received_at":"2026-11-23T09:00:00.000Z","finished_at":"2026-11-23T09:00:00.120Z"}"#
+        );
+    }
+
+    #[test]
+    fn a_message_id_that_would_not_fit_holds_a_digest() {
+        assert_eq!(outcome("m-1").message_id(), "m-1/0");
+        assert_eq!(outcome(&"x".repeat(253)).message_id().len(), 255);
+        let digested = outcome(&"x".repeat(254)).message_id();
+        assert_eq!(digested.len(), 64 + 2);
+        assert!(digested.ends_with("/0"));
+    }
+
+    #[test]
+    fn the_correlation_id_falls_back_to_the_request_id_and_always_fits() {
+        let correlation = |id: &str, given| {
+            let properties = outcome(id).properties(given);
+            properties.correlation_id().as_ref().map(|id| id.as_str().to_owned())
+        };
+        assert_eq!(correlation("m-1", Some("c-1")).as_deref(), Some("c-1"));
+        assert_eq!(correlation("m-1", None).as_deref(), Some("m-1"));
+        assert_eq!(correlation(&"x".repeat(300), None).map(|id| id.len()), Some(64));
+    }
+}

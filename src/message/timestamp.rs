@@ -1,0 +1,113 @@
+//! A moment, written as RFC 3339 in UTC with milliseconds: `2026-11-23T09:00:00.000Z`.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
+
+/// A moment in UTC, kept to the millisecond, so that what is written reads back equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(jiff::Timestamp);
+
+impl Timestamp {
+    /// 1970-01-01T00:00:00Z.
+    pub const EPOCH: Self = Self(jiff::Timestamp::UNIX_EPOCH);
+
+    /// The wall clock's time now.
+    #[must_use]
+    pub fn now() -> Self {
+        Self::truncated(jiff::Timestamp::now())
+    }
+
+    /// The moment `milliseconds` after the Unix epoch, held to the years that can be written.
+    #[must_use]
+    pub fn from_millis(milliseconds: i64) -> Self {
+        // Whole seconds at the bounds: jiff takes no fraction there.
+        let (first, last) = (jiff::Timestamp::MIN.as_second(), jiff::Timestamp::MAX.as_second());
+        let bounded = milliseconds.clamp(first * 1000, last * 1000);
+        Self(jiff::Timestamp::from_millisecond(bounded).unwrap_or(jiff::Timestamp::UNIX_EPOCH))
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn as_millis(self) -> i64 {
+        self.0.as_millisecond()
+    }
+
+    /// Whole seconds since the Unix epoch, as AMQP's `timestamp` property wants them.
+    #[must_use]
+    pub fn as_secs(self) -> u64 {
+        u64::try_from(self.0.as_second()).unwrap_or(0)
+    }
+
+    /// How long after `earlier` this is; zero if it is not after.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        let milliseconds = self.as_millis().saturating_sub(earlier.as_millis());
+        Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0))
+    }
+
+    fn truncated(moment: jiff::Timestamp) -> Self {
+        Self::from_millis(moment.as_millisecond())
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}", self.0)
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = jiff::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self::truncated)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl JsonSchema for Timestamp {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Timestamp".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "format": "date-time",
+            "description": "RFC 3339, UTC, milliseconds"
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_is_written_in_utc_with_milliseconds() {
+        let moment = Timestamp::from_millis(1_795_424_400_120);
+        assert_eq!(moment.to_string(), "2026-11-23T09:00:00.120Z");
+        assert_eq!(moment.to_string().parse::<Timestamp>().expect("parses"), moment);
+        assert_eq!(Timestamp::from_millis(0).to_string(), "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_held_to_the_first_and_the_last_year() {
+        assert!(Timestamp::from_millis(i64::MAX).to_string().starts_with("9999-12-30T"));
+        assert!(Timestamp::from_millis(i64::MIN).to_string().starts_with("-009999-01-02T"));
+    }
+
+    #[test]
+    fn time_never_runs_backwards_in_a_difference() {
+        let (early, late) = (Timestamp::from_millis(5), Timestamp::from_millis(1_005));
+        assert_eq!(late.since(early), Duration::from_secs(1));
+        assert_eq!(early.since(late), Duration::ZERO);
+    }
+}

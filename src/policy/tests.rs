@@ -1,0 +1,220 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const LIMITS: RetryLimits = RetryLimits {
+    max_attempts: 12,
+    max_delay: Duration::from_secs(1024),
+    give_up_after: Duration::from_secs(24 * 3600),
+};
+const NOW: Timestamp = Timestamp::EPOCH;
+const FRESH: Past = Past { attempts: 0, first_received_at: NOW, probe: false };
+
+fn answer(status: u16, body: &str) -> Reply {
+    Reply::Answer(Answer { status, body: body.into(), cut: false, retry_after: None })
+}
+
+fn transient(status: u16) -> Meaning {
+    Meaning::Transient(Reason::Http(status), None)
+}
+
+fn later(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(seconds * 1000)
+}
+
+#[test]
+fn success_with_exactly_true_is_unlocked() {
+    for body in ["true", " true\n"] {
+        assert_eq!(classify(&answer(200, body)), Meaning::Unlocked);
+    }
+    assert_eq!(classify(&answer(201, "true")), Meaning::Unlocked);
+}
+
+#[test]
+fn success_with_other_json_is_refused() {
+    for body in ["false", "null", "1", r#""true""#, "{}", "[true]", r#"{"error":"no"}"#] {
+        assert_eq!(classify(&answer(200, body)), Meaning::Refused(Reason::NotTrue), "{body}");
+    }
+}
+
+#[test]
+fn success_without_json_is_transient() {
+    for body in ["", "<html>", "True", "truetrue", "\u{feff}true"] {
+        let expected = Meaning::Transient(Reason::UnexpectedReply, None);
+        assert_eq!(classify(&answer(200, body)), expected, "{body}");
+    }
+    let endless = Answer { status: 200, body: b"true".to_vec(), cut: true, retry_after: None };
+    let expected = Meaning::Transient(Reason::UnexpectedReply, None);
+    assert_eq!(classify(&Reply::Answer(endless)), expected);
+}
+
+#[test]
+fn client_errors_are_refused_but_for_those_that_blame_the_endpoint_or_pass() {
+    for status in [400, 402, 406, 409, 410, 411, 415, 418, 422, 451] {
+        assert_eq!(classify(&answer(status, "")), Meaning::Refused(Reason::Http(status)));
+    }
+    for status in [301, 302, 304, 307, 308, 401, 403, 405, 407, 501] {
+        assert_eq!(classify(&answer(status, "")), Meaning::EndpointFault(Reason::Http(status)));
+    }
+    for status in [408, 425, 500, 502, 503, 504, 511, 599] {
+        assert_eq!(classify(&answer(status, "true")), transient(status));
+    }
+    assert_eq!(classify(&answer(404, "")), Meaning::NotFound);
+    assert_eq!(classify(&answer(429, "")), Meaning::RateLimited(None));
+}
+
+#[test]
+fn no_answer_is_transient() {
+    assert_eq!(classify(&Reply::Timeout), Meaning::Transient(Reason::Timeout, None));
+    let reset = Reply::Connection("reset".to_owned());
+    assert_eq!(classify(&reset), Meaning::Transient(Reason::Connection, None));
+}
+
+#[test]
+fn an_address_is_proven_by_what_a_wrong_one_could_not_answer() {
+    for (status, body, proves) in [
+        (200, "true", true),
+        (400, "", true),
+        (422, "", true),
+        (200, "{}", false),
+        (404, "", false),
+        (401, "", false),
+        (503, "", false),
+    ] {
+        assert_eq!(classify(&answer(status, body)).proves_address(), proves, "{status} {body}");
+    }
+}
+
+#[test]
+fn retry_after_is_read_as_seconds_or_as_a_date() {
+    let seconds = |value| RetryAfter::parse(value).map(|after| after.delay(later(0)).as_secs());
+    assert_eq!(seconds("120"), Some(120));
+    assert_eq!(seconds(" 7 "), Some(7));
+    assert_eq!(seconds("99999999999999999999"), Some(u64::MAX));
+    for nonsense in ["", "soon", "-1", "1.5", "+3"] {
+        assert_eq!(seconds(nonsense), None, "{nonsense}");
+    }
+    let date = RetryAfter::parse("Thu, 01 Jan 1970 00:01:30 GMT").expect("a date");
+    assert_eq!(date.delay(later(0)), Duration::from_secs(90));
+    assert_eq!(date.delay(later(100)), Duration::ZERO);
+}
+
+#[test]
+fn a_final_answer_counts_as_an_attempt() {
+    let past = Past { attempts: 2, ..FRESH };
+    assert_eq!(decide(Meaning::Unlocked, past, NOW, 1.0, &LIMITS), Verdict::Unlocked { attempts: 3 });
+    let reason = Reason::Http(400);
+    assert_eq!(
+        decide(Meaning::Refused(reason), past, NOW, 1.0, &LIMITS),
+        Verdict::Refused { attempts: 3, reason }
+    );
+}
+
+#[test]
+fn the_backoff_doubles_up_to_its_limit() {
+    let seconds = |attempts, jitter, limits: &RetryLimits| match decide(
+        transient(503),
+        Past { attempts, ..FRESH },
+        NOW,
+        jitter,
+        limits,
+    ) {
+        Verdict::Parked { tier, .. } => tier.duration().as_secs(),
+        other => panic!("{other:?}"),
+    };
+    let full: Vec<_> = (0..11).map(|attempts| seconds(attempts, 1.0, &LIMITS)).collect();
+    assert_eq!(full, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]);
+    assert_eq!(seconds(10, 0.001, &LIMITS), 2);
+    let short = RetryLimits { max_delay: Duration::from_secs(8), ..LIMITS };
+    assert_eq!(seconds(10, 1.0, &short), 8);
+}
+
+#[test]
+fn retry_after_is_a_lower_bound_held_to_the_longest_delay() {
+    let seconds = |after, max_delay| {
+        let limits = RetryLimits { max_delay: Duration::from_secs(max_delay), ..LIMITS };
+        let meaning = Meaning::Transient(Reason::Http(503), RetryAfter::parse(after));
+        match decide(meaning, FRESH, NOW, 0.1, &limits) {
+            Verdict::Parked { tier, .. } => tier.duration().as_secs(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(seconds("30", 1024), 32);
+    assert_eq!(seconds("99999999999999999999", 16), 16);
+}
+
+#[test]
+fn attempts_used_up_abandon_the_request() {
+    let reason = Reason::Http(503);
+    let at = |attempts| decide(transient(503), Past { attempts, ..FRESH }, NOW, 1.0, &LIMITS);
+    assert!(matches!(at(10), Verdict::Parked { attempts: 11, .. }));
+    assert_eq!(at(11), Verdict::Abandoned { attempts: 12, reason });
+    assert_eq!(at(u32::MAX), Verdict::Abandoned { attempts: u32::MAX, reason });
+}
+
+#[test]
+fn time_used_up_abandons_the_request() {
+    let day = 24 * 3600;
+    let reason = Reason::Http(503);
+    let at = |seconds| decide(transient(503), FRESH, later(seconds), 1.0, &LIMITS);
+    assert!(matches!(at(day - 1), Verdict::Parked { .. }));
+    assert_eq!(at(day), Verdict::Abandoned { attempts: 1, reason });
+    let limited = decide(Meaning::RateLimited(None), FRESH, later(day), 1.0, &LIMITS);
+    assert_eq!(limited, Verdict::Abandoned { attempts: 0, reason: Reason::RateLimited });
+}
+
+#[test]
+fn a_429_burns_no_attempt_and_waits_for_its_retry_after() {
+    let limited = |after| decide(Meaning::RateLimited(RetryAfter::parse(after)), FRESH, NOW, 0.5, &LIMITS);
+    let reason = Reason::RateLimited;
+    let tier = Tier::at_least(Duration::from_secs(4));
+    assert_eq!(limited("3"), Verdict::Parked { attempts: 0, reason, tier });
+    assert_eq!(rate_limit_pause(None, NOW), Duration::from_secs(1));
+    assert_eq!(rate_limit_pause(RetryAfter::parse("3600"), NOW), Duration::from_secs(300));
+}
+
+#[test]
+fn the_failure_of_a_probe_burns_no_attempt_but_its_time_runs_out() {
+    let past = Past { attempts: 11, probe: true, first_received_at: later(0) };
+    let verdict = decide(transient(503), past, later(23 * 3600), 1.0, &LIMITS);
+    assert!(matches!(verdict, Verdict::Parked { attempts: 11, .. }), "{verdict:?}");
+    let verdict = decide(transient(503), past, later(24 * 3600), 1.0, &LIMITS);
+    assert_eq!(verdict, Verdict::Abandoned { attempts: 11, reason: Reason::Http(503) });
+}
+
+#[test]
+fn tiers_are_named_by_their_seconds() {
+    let names: Vec<_> = Tier::ALL.iter().map(Tier::to_string).collect();
+    assert_eq!(names.join(" "), "1s 2s 4s 8s 16s 32s 64s 128s 256s 512s 1024s");
+    assert_eq!(Tier::at_least(Duration::ZERO), Tier::SHORTEST);
+    assert_eq!(Tier::at_least(Duration::MAX).to_string(), "1024s");
+}
+
+fn any_reply() -> impl Strategy<Value = Reply> {
+    let retry_after = proptest::option::of(any::<String>().prop_map(|text| RetryAfter::parse(&text)));
+    let body = prop_oneof![Just(b"true".to_vec()), proptest::collection::vec(any::<u8>(), 0..64)];
+    let answer =
+        (100..=999_u16, body, any::<bool>(), retry_after).prop_map(|(status, body, cut, retry_after)| {
+            Reply::Answer(Answer { status, body, cut, retry_after: retry_after.flatten() })
+        });
+    prop_oneof![8 => answer, 1 => Just(Reply::Timeout), 1 => any::<String>().prop_map(Reply::Connection)]
+}
+
+proptest! {
+    #[test]
+    fn any_reply_gets_a_verdict_and_an_endpoint_fault_never_kills(
+        reply in any_reply(), attempts in any::<u32>(), age in 0..10_000_000_i64,
+        jitter in 0.000_1..=1.0_f64, probe: bool,
+    ) {
+        let meaning = classify(&reply);
+        let past = Past { attempts, first_received_at: NOW, probe };
+        let verdict = decide(meaning, past, later(age), jitter, &LIMITS);
+        if matches!(meaning, Meaning::EndpointFault(_)) {
+            let kept = matches!(verdict, Verdict::Parked { attempts: kept, .. } if kept == attempts);
+            prop_assert!(kept);
+        }
+        if let Verdict::Parked { attempts: after, .. } = verdict {
+            prop_assert!(after >= attempts);
+        }
+    }
+}

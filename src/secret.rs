@@ -1,0 +1,235 @@
+//! A secret: a fixed value, or the content of a file that is read again while the program runs.
+//!
+//! [`Secret::current`] does no IO and is meant for hot paths. [`Secret::refresh`] and [`watch()`] read the files again;
+//! they compare contents, not times, because Kubernetes swaps a symlink when it rotates a mounted Secret.
+
+#[cfg(test)]
+mod tests;
+
+use std::error::Error;
+use std::fmt;
+use std::fs;
+use std::future;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{Mutex, watch};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// The largest secret file that is read, in bytes.
+pub const MAX_FILE_BYTES: u64 = 64 * 1024;
+
+/// Tells whether a value can be used as this secret. Its error must never repeat the value.
+pub type Check = fn(&str) -> Result<(), Box<dyn Error + Send + Sync>>;
+
+/// Why a secret's file gives no usable value. Never shows what the file holds.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The file is missing or may not be read.
+    #[error("cannot be read: {0}")]
+    Read(#[from] io::Error),
+    /// A directory, pipe or device: reading it again could block or never end.
+    #[error("is not a regular file")]
+    NotAFile,
+    /// Larger than [`MAX_FILE_BYTES`].
+    #[error("is larger than 64 KiB")]
+    TooLarge,
+    /// Not UTF-8.
+    #[error("is not valid UTF-8")]
+    NotUtf8,
+    /// Nothing in it but at most a newline.
+    #[error("is empty")]
+    Empty,
+    /// Read, but its [`Check`] refused the value.
+    #[error("holds a value that cannot be used: {0}")]
+    Unusable(Box<dyn Error + Send + Sync>),
+}
+
+/// What a [`Secret::refresh`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refreshed {
+    /// The file holds another value, which is current now.
+    Changed,
+    /// The file holds the current value, or the secret has no file.
+    Unchanged,
+    /// The file could not be used; the last good value stays current.
+    Failed,
+}
+
+/// A secret value. Clones share one value, so that a refresh of one is seen by all. `Debug` never shows the value.
+#[derive(Clone)]
+pub struct Secret(Arc<Inner>);
+
+struct Inner {
+    current: watch::Sender<Versioned>,
+    file: Option<WatchedFile>,
+}
+
+struct Versioned {
+    value: Arc<SecretString>,
+    version: u64,
+}
+
+struct WatchedFile {
+    path: PathBuf,
+    check: Check,
+    /// The failure last logged. Held during a read, so that an older read never overwrites a newer one.
+    last_failure: Mutex<Option<String>>,
+}
+
+impl Secret {
+    /// A secret that never changes.
+    pub fn fixed(value: impl Into<SecretString>) -> Self {
+        Self::new(value.into(), None)
+    }
+
+    /// Reads a secret from `path`, which [`refresh`](Self::refresh) reads again. One trailing newline is not part of it.
+    /// Blocks on the file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or `check` refuses its content.
+    pub fn open(path: impl Into<PathBuf>, check: Check) -> Result<Self, SecretError> {
+        let path = path.into();
+        let value = read(&path, check)?;
+        let last_failure = Mutex::new(None);
+        let file = WatchedFile { path, check, last_failure };
+        Ok(Self::new(value, Some(file)))
+    }
+
+    fn new(value: SecretString, file: Option<WatchedFile>) -> Self {
+        let first = Versioned { value: Arc::new(value), version: 0 };
+        let current = watch::Sender::new(first);
+        Self(Arc::new(Inner { current, file }))
+    }
+
+    /// The value now. No IO.
+    pub fn current(&self) -> Arc<SecretString> {
+        Arc::clone(&self.0.current.borrow().value)
+    }
+
+    /// Counts the changes since the start: a value derived from the secret is stale once this differs. No IO.
+    pub fn version(&self) -> u64 {
+        self.0.current.borrow().version
+    }
+
+    /// Waits until the version is another than `version`, and returns it. A fixed secret waits for ever.
+    pub async fn changed_since(&self, version: u64) -> u64 {
+        let mut changes = self.0.current.subscribe();
+        match changes.wait_for(|now| now.version != version).await {
+            Ok(now) => now.version,
+            // The sender lives in `self`, so this cannot come.
+            Err(_) => future::pending().await,
+        }
+    }
+
+    /// The file the secret is read from, if it is.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.file.as_ref().map(|file| file.path.as_path())
+    }
+
+    /// Reads the file again now. A file that cannot be used leaves the last value in place and is logged once, until
+    /// the failure changes.
+    pub async fn refresh(&self) -> Refreshed {
+        let Some(file) = &self.0.file else {
+            return Refreshed::Unchanged;
+        };
+        let mut last_failure = file.last_failure.lock().await;
+        match read_off_the_runtime(file).await {
+            Ok(value) => {
+                let failed_before = last_failure.take().is_some();
+                let changed = self.replace(value);
+                if changed {
+                    info!(path = %file.path.display(), "secret file has changed: read again");
+                } else if failed_before {
+                    info!(path = %file.path.display(), "secret file can be read again, it has not changed");
+                }
+                if changed { Refreshed::Changed } else { Refreshed::Unchanged }
+            }
+            Err(error) => {
+                let failure = error.to_string();
+                if last_failure.as_deref() != Some(&failure) {
+                    warn!(path = %file.path.display(), error = %failure, "secret file cannot be used: keeping the last value");
+                    *last_failure = Some(failure);
+                }
+                Refreshed::Failed
+            }
+        }
+    }
+
+    fn replace(&self, value: SecretString) -> bool {
+        self.0.current.send_if_modified(|current| {
+            if current.value.expose_secret() == value.expose_secret() {
+                return false;
+            }
+            current.value = Arc::new(value);
+            current.version += 1;
+            true
+        })
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path() {
+            Some(path) => write!(f, "[file {}]", path.display()),
+            None => f.write_str("[redacted]"),
+        }
+    }
+}
+
+/// Reads the files of `secrets` again every `every`, until `cancel`.
+pub async fn watch(secrets: Vec<Secret>, every: Duration, cancel: CancellationToken) {
+    // An interval of zero would panic.
+    let mut ticks = tokio::time::interval(every.max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.reset();
+    let refreshing = async {
+        loop {
+            ticks.tick().await;
+            for secret in &secrets {
+                secret.refresh().await;
+            }
+        }
+    };
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = refreshing => {}
+    }
+}
+
+async fn read_off_the_runtime(file: &WatchedFile) -> Result<SecretString, SecretError> {
+    let (path, check) = (file.path.clone(), file.check);
+    match tokio::task::spawn_blocking(move || read(&path, check)).await {
+        Ok(result) => result,
+        Err(error) => Err(SecretError::Read(io::Error::other(error))),
+    }
+}
+
+fn read(path: &Path, check: Check) -> Result<SecretString, SecretError> {
+    // Before opening: to open a pipe would block until somebody writes to it.
+    if !fs::metadata(path)?.is_file() {
+        return Err(SecretError::NotAFile);
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(SecretError::TooLarge);
+    }
+    let mut text = String::from_utf8(bytes).map_err(|_| SecretError::NotUtf8)?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    if text.is_empty() {
+        return Err(SecretError::Empty);
+    }
+    check(&text).map_err(SecretError::Unusable)?;
+    Ok(SecretString::from(text))
+}

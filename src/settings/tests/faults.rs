@@ -1,0 +1,149 @@
+use super::*;
+
+#[test]
+fn all_faults_are_reported_at_once_each_with_its_source() {
+    let (folder, files) =
+        toml("colour = 1\n[worker]\nconcurrency = 0\nrate_limit = -1.5\n[retry]\nmax_delay = 10\n");
+    let gone = folder.0.join("gone.toml");
+    let broken = folder.write("broken.toml", "[worker\n");
+    let all = [files[0].clone(), gone.clone(), broken.clone()];
+    let environment =
+        variables(&[("UNLOCKER__PAUSE__PROBE_DELAY", "soon"), ("UNLOCKER__OPS__LISTEN", ":9464")]);
+    let faults = Settings::load(&all, environment).unwrap_err();
+    let found: Vec<_> = faults.iter().map(|fault| (fault.key.as_str(), fault.source.clone())).collect();
+    let nowhere = || "not set anywhere".to_owned();
+    assert_eq!(
+        found,
+        [
+            ("colour", path(&files[0])),
+            ("--config", path(&gone)),
+            ("--config", path(&broken)),
+            ("trackfinity.base_url", nowhere()),
+            ("trackfinity.api_key", nowhere()),
+            ("trackfinity.api_username", nowhere()),
+            ("worker.concurrency", path(&files[0])),
+            ("worker.rate_limit", path(&files[0])),
+            ("retry.max_delay", path(&files[0])),
+            ("pause.probe_delay", "UNLOCKER__PAUSE__PROBE_DELAY".into()),
+            ("ops.listen", "UNLOCKER__OPS__LISTEN".into()),
+        ],
+        "{faults}"
+    );
+    let text = faults.to_string();
+    assert!(text.starts_with("the settings have 11 faults:\n  1. colour ("), "{text}");
+    assert!(text.contains("line 1, column"), "{text}");
+    assert!(text.contains("10 has no unit"), "{text}");
+}
+
+#[test]
+fn a_missing_required_key_says_how_to_set_it() {
+    let faults = Settings::load(&[], []).unwrap_err();
+    let expected = "the settings have 3 faults:
+  1. trackfinity.base_url (not set anywhere)
+     is required
+     fix: set trackfinity.base_url, e.g. \"https://yourcompany.trackfinity.com\", or UNLOCKER__TRACKFINITY__BASE_URL
+  2. trackfinity.api_key (not set anywhere)
+     is required
+     fix: set trackfinity.api_key, e.g. the key from Trackfinity's admin pages, or trackfinity.api_key_file (a path), or UNLOCKER__TRACKFINITY__API_KEY
+  3. trackfinity.api_username (not set anywhere)
+     is required
+     fix: set trackfinity.api_username, e.g. the key's user name, or trackfinity.api_username_file (a path), or UNLOCKER__TRACKFINITY__API_USERNAME";
+    assert_eq!(faults.to_string(), expected);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_source_and_a_suggestion() {
+    let (_folder, files) = toml("[trackfinity]\napikey = 'hunter2'\n[workers]\nconcurrency = 3\n");
+    let faults =
+        faults(&files, &[("UNLOCKER__BROKER_URL", "hunter2"), ("UNLOCKER__worker__concurrency", "2")]);
+    let found: Vec<_> = faults
+        .iter()
+        .map(|fault| (fault.key.as_str(), fault.source.as_str(), fault.remedy.as_str()))
+        .collect();
+    let file = path(&files[0]);
+    assert_eq!(
+        found,
+        [
+            ("trackfinity.apikey", file.as_str(), "did you mean trackfinity.api_key? Else remove it"),
+            ("workers", &file, "did you mean [worker]? Else remove it"),
+            ("broker_url", "UNLOCKER__BROKER_URL", "did you mean UNLOCKER__BROKER__URL? Else remove it"),
+            (
+                "worker.concurrency",
+                "UNLOCKER__worker__concurrency",
+                "did you mean UNLOCKER__WORKER__CONCURRENCY? Else remove it"
+            ),
+        ]
+    );
+    assert!(!format!("{faults:?}").contains("hunter2"));
+}
+
+#[test]
+fn variables_of_others_do_not_matter() {
+    let others = [
+        ("UNLOCKER_TEST_AMQP_URL", "amqp://x"),
+        ("UNLOCKER_SERVICE_HOST", "10.0.0.1"),
+        ("PATH", "/bin"),
+        ("unlocker__worker__concurrency", "0"),
+    ];
+    assert_eq!(load(&[], &others).unwrap().worker.concurrency.get(), 64);
+}
+
+#[test]
+fn a_variable_that_is_not_utf8_is_a_fault_of_its_key() {
+    let fault = only_fault(&[], &[("UNLOCKER__BROKER__URL", "amqp://u:hunter2\u{fffd}@h")]);
+    assert_eq!((fault.key.as_str(), fault.wrong.as_str()), ("broker.url", "is not valid UTF-8"));
+    assert!(!format!("{fault:?}").contains("hunter2"));
+}
+
+#[test]
+fn values_of_the_wrong_shape_are_faults() {
+    let text = "worker = 'hunter2'\nbroker.declare = [1]\nops.listen = { a = 1 }\n\
+                trackfinity = { api_key = 12345678, timeout = 2020-01-01 }\nretry.max_attempts = 1.5\n\
+                results.reply_to_prefixes = ['a', 3]\npause = []\n\"a[99999999999]\" = 1\n";
+    let (_folder, files) = toml(text);
+    let faults = Settings::load(&files, variables(&[NEEDED[0], NEEDED[2]])).unwrap_err();
+    let found: Vec<_> = faults.iter().map(|fault| (fault.key.as_str(), fault.wrong.as_str())).collect();
+    assert_eq!(
+        found,
+        [
+            ("\"a[99999999999]\"", "is not a known key"),
+            ("pause", "is a list, but it is the name of a section"),
+            ("worker", "is a string, but it is the name of a section"),
+            ("trackfinity.api_key", "is a whole number, not a string: write it in quotes"),
+            (
+                "trackfinity.timeout",
+                "\"2020-01-01\" is not a duration such as \"10s\": invalid character at 4"
+            ),
+            ("broker.declare", "is a list, neither true nor false"),
+            ("retry.max_attempts", "is a fraction, not a whole number"),
+            (
+                "results.reply_to_prefixes",
+                "holds an item that is a whole number, not a string: write it in quotes"
+            ),
+            ("ops.listen", "is a section, not a string: write it in quotes"),
+        ],
+        "{faults}"
+    );
+    assert!(!faults.to_string().contains("12345678") && !faults.to_string().contains("hunter2"));
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_a_fault_with_its_line_but_without_its_text() {
+    let (_folder, files) = toml("[trackfinity]\napi_key = \"hunter2\n");
+    let fault = only_fault(&files, &[]);
+    assert_eq!((fault.key.as_str(), fault.source), ("--config", path(&files[0])));
+    assert!(fault.wrong.contains("line 2"), "{}", fault.wrong);
+    assert!(!fault.wrong.contains("hunter2"), "{}", fault.wrong);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_fault() {
+    let folder = Folder::new();
+    let binary = folder.write("binary", [0xff, 0xfe]);
+    let huge = folder.write("huge", "#".repeat(1024 * 1024 + 1));
+    let wrongs: Vec<_> =
+        faults(&[folder.0.clone(), binary, huge], &[]).into_iter().map(|fault| fault.wrong).collect();
+    assert!(wrongs[0].starts_with("cannot be read: Is a directory"), "{wrongs:?}");
+    assert_eq!(wrongs[1], "cannot be read: it is not valid UTF-8");
+    assert_eq!(wrongs[2], "cannot be read: it is larger than 1 MiB");
+}

@@ -1,0 +1,86 @@
+use super::*;
+use crate::secret::Refreshed;
+
+#[test]
+fn a_secret_given_as_value_and_as_file_is_a_fault_that_names_both_sources() {
+    let folder = Folder::new();
+    let secret = path(&folder.write("key", "hunter2-file"));
+    let file = folder.write("a.toml", format!("trackfinity.api_key_file = '{secret}'"));
+    let fault = only_fault(std::slice::from_ref(&file), &[]);
+    assert_eq!(fault.key, "trackfinity.api_key");
+    assert_eq!(fault.source, format!("UNLOCKER__TRACKFINITY__API_KEY and {}", path(&file)));
+    assert!(!format!("{fault:?}").contains("hunter2"));
+    // Taken back by an empty string.
+    let settings = load(std::slice::from_ref(&file), &[("UNLOCKER__TRACKFINITY__API_KEY", "")]).unwrap();
+    assert_eq!(value(&settings.trackfinity.api_key), "hunter2-file");
+    let settings = load(&[file], &[("UNLOCKER__TRACKFINITY__API_KEY_FILE", "")]).unwrap();
+    assert_eq!(value(&settings.trackfinity.api_key), "hunter2-key");
+}
+
+#[test]
+fn the_compiled_in_broker_url_gives_way_to_a_file_but_a_given_one_does_not() {
+    let folder = Folder::new();
+    let file = path(&folder.write("url", "amqp://u:hunter2@h\n"));
+    let settings = load(&[], &[("UNLOCKER__BROKER__URL_FILE", &file)]).unwrap();
+    assert_eq!(settings.broker.uris().unwrap()[0].authority.host, "h");
+    let both = [("UNLOCKER__BROKER__URL_FILE", file.as_str()), ("UNLOCKER__BROKER__URL", "amqp://h")];
+    assert_eq!(only_fault(&[], &both).source, "UNLOCKER__BROKER__URL and UNLOCKER__BROKER__URL_FILE");
+}
+
+#[test]
+fn a_secret_file_that_cannot_be_used_is_a_fault_of_the_file_key() {
+    let folder = Folder::new();
+    let bad = path(&folder.write("url", "amqp://u:hunter2@h:x"));
+    let fault = only_fault(&[], &[("UNLOCKER__BROKER__URL_FILE", &bad)]);
+    assert_eq!(fault.key, "broker.url_file");
+    assert!(fault.wrong.contains(&bad) && fault.wrong.contains("URL 1 of 1 is not a URL"), "{fault:?}");
+    assert!(!format!("{fault:?}").contains("hunter2"));
+    let fault = only_fault(&[], &[("UNLOCKER__BROKER__URL_FILE", "amqp://u:hunter2@h")]);
+    assert!(!format!("{fault:?}").contains("hunter2"), "{fault:?}");
+}
+
+#[tokio::test]
+async fn a_rotated_file_that_is_no_broker_url_keeps_the_last_one() {
+    let folder = Folder::new();
+    let file = path(&folder.write("url", "amqp://old"));
+    let broker = load(&[], &[("UNLOCKER__BROKER__URL_FILE", &file)]).unwrap().broker;
+    folder.write("url", "half writ");
+    assert_eq!(broker.urls.refresh().await, Refreshed::Failed);
+    assert_eq!(broker.uris().unwrap()[0].authority.host, "old");
+    folder.write("url", "amqp://new");
+    assert_eq!(broker.urls.refresh().await, Refreshed::Changed);
+    assert_eq!(broker.uris().unwrap()[0].authority.host, "new");
+}
+
+#[test]
+fn the_description_has_every_setting_once_and_masks_the_secrets() {
+    let folder = Folder::new();
+    let token = path(&folder.write("token", "hunter2"));
+    let settings = load(
+        &[],
+        &[
+            ("UNLOCKER__BROKER__URL", "amqp://u:hunter2@h/v,amqps://b"),
+            ("UNLOCKER__ADMIN__VIEWER_TOKEN_FILE", &token),
+            ("UNLOCKER__RESULTS__REPLY_TO_PREFIXES", "a,b"),
+        ],
+    )
+    .unwrap();
+    let described = settings.describe();
+    let names: Vec<_> = described.iter().map(|(key, ..)| key.as_str()).collect();
+    let mut keys: Vec<_> = KEYS.iter().map(|key| key.name).filter(|name| !name.ends_with("_file")).collect();
+    let mut sorted = names.clone();
+    sorted.sort_unstable();
+    keys.sort_unstable();
+    assert_eq!(sorted, keys);
+    let shown = |key: &str| described.iter().find(|(name, ..)| name == key).unwrap().1.as_str();
+    assert_eq!(shown("trackfinity.api_key"), "***");
+    assert_eq!(shown("broker.url"), "amqp://u:***@h/v,amqps://b");
+    assert_eq!(shown("admin.viewer_token"), format!("file {token}"));
+    assert_eq!(shown("admin.operator_token"), "not set");
+    assert_eq!(shown("worker.rate_limit"), "not set");
+    assert_eq!(shown("admin.listen"), "off");
+    assert_eq!(shown("retry.max_delay"), "1024s");
+    assert_eq!(shown("results.reply_to_prefixes"), "a,b");
+    assert_eq!(settings.broker.to_string(), "amqp://u:***@h/v,amqps://b");
+    assert!(!format!("{settings:?} {settings:#?} {described:?}").contains("hunter2"));
+}

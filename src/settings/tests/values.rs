@@ -1,0 +1,114 @@
+use super::*;
+
+#[test]
+fn limits_are_kept() {
+    for (variable, bad) in [
+        ("UNLOCKER__TRACKFINITY__TIMEOUT", "0s"),
+        ("UNLOCKER__TRACKFINITY__TIMEOUT", "16m"),
+        ("UNLOCKER__TRACKFINITY__TIMEOUT", "10"),
+        ("UNLOCKER__TRACKFINITY__TIMEOUT", "-1s"),
+        ("UNLOCKER__TRACKFINITY__CONNECT_TIMEOUT", "0s"),
+        ("UNLOCKER__TRACKFINITY__CONNECT_TIMEOUT", ""),
+        ("UNLOCKER__TRACKFINITY__ALLOW_HTTP", "yes"),
+        ("UNLOCKER__BROKER__DECLARE", ""),
+        ("UNLOCKER__TOPOLOGY__PREFIX", ""),
+        ("UNLOCKER__TOPOLOGY__PREFIX", "amq.unlock"),
+        ("UNLOCKER__TOPOLOGY__PREFIX", "a b"),
+        ("UNLOCKER__TOPOLOGY__PREFIX", "ünlock"),
+        ("UNLOCKER__TOPOLOGY__PREFIX", &"x".repeat(201)),
+        ("UNLOCKER__WORKER__CONCURRENCY", "0"),
+        ("UNLOCKER__WORKER__CONCURRENCY", "2001"),
+        ("UNLOCKER__WORKER__CONCURRENCY", "-1"),
+        ("UNLOCKER__WORKER__CONCURRENCY", "99999999999999999999"),
+        ("UNLOCKER__WORKER__RATE_LIMIT", "0"),
+        ("UNLOCKER__WORKER__RATE_LIMIT", "NaN"),
+        ("UNLOCKER__WORKER__RATE_LIMIT", "inf"),
+        ("UNLOCKER__WORKER__RATE_LIMIT", "1e-300"),
+        ("UNLOCKER__WORKER__DRAIN_TIMEOUT", "2h"),
+        ("UNLOCKER__RETRY__MAX_ATTEMPTS", "0"),
+        ("UNLOCKER__RETRY__MAX_ATTEMPTS", "4294967296"),
+        ("UNLOCKER__RETRY__MAX_DELAY", "999ms"),
+        ("UNLOCKER__RETRY__MAX_DELAY", "1025s"),
+        ("UNLOCKER__RETRY__GIVE_UP_AFTER", "0s"),
+        ("UNLOCKER__RETRY__GIVE_UP_AFTER", "3000years"),
+        ("UNLOCKER__PAUSE__AFTER_FAILURES", "0"),
+        ("UNLOCKER__PAUSE__PROBE_DELAY", "0s"),
+        ("UNLOCKER__PAUSE__PROBE_MAX_DELAY", "999ms"),
+        ("UNLOCKER__RESULTS__REPLY_TO_PREFIXES", "a,,b"),
+        ("UNLOCKER__RESULTS__REPLY_TO_PREFIXES", "a,"),
+        ("UNLOCKER__OPS__LISTEN", "localhost:9464"),
+        ("UNLOCKER__ADMIN__LISTEN", "127.0.0.1"),
+        ("UNLOCKER__ADMIN__LISTEN", "127.0.0.1:9464"),
+        ("UNLOCKER__BROKER__URL", "http://h"),
+        ("UNLOCKER__BROKER__URL", " "),
+        ("UNLOCKER__TRACKFINITY__API_KEY", ""),
+        ("UNLOCKER__TRACKFINITY__API_KEY", "two\nlines"),
+        ("UNLOCKER__TRACKFINITY__API_USERNAME", "ümlaut"),
+        ("UNLOCKER__ADMIN__VIEWER_TOKEN", "a b"),
+    ] {
+        let fault = only_fault(&[], &[(variable, bad)]);
+        assert_eq!(
+            (fault.source.as_str(), keys::variable(&fault.key).as_str()),
+            (variable, variable),
+            "{bad}"
+        );
+        assert!(fault.remedy.contains(variable), "{fault:?}");
+    }
+}
+
+#[test]
+fn the_base_url_takes_a_path_and_refuses_what_would_leak_or_get_lost() {
+    let unlock = |text: &str| BaseUrl::parse(text, false).map(|url| url.unlock_url().to_string());
+    assert_eq!(unlock("https://h").unwrap(), "https://h/api/customer/unlock");
+    assert_eq!(unlock("https://h:8443/").unwrap(), "https://h:8443/api/customer/unlock");
+    assert_eq!(unlock("https://h/a/b").unwrap(), "https://h/a/b/api/customer/unlock");
+    assert_eq!(unlock("https://h/a/b/").unwrap(), "https://h/a/b/api/customer/unlock");
+    let url = BaseUrl::parse("https://h/a", false).unwrap();
+    assert_eq!(url.ping_url().as_str(), "https://h/a/api/service/ping");
+    assert_eq!(url.as_url().as_str(), "https://h/a/");
+    for loopback in [
+        "http://127.0.0.1:80",
+        "http://127.9.9.9",
+        "http://[::1]:9",
+        "http://localhost",
+        "http://a.localhost",
+    ] {
+        assert!(unlock(loopback).is_ok(), "{loopback}");
+    }
+    for bad in [
+        "",
+        "h",
+        "ftp://h",
+        "http://h",
+        "http://127.0.0.1.example.com",
+        "http://localhost.example.com",
+        "https://h?",
+        "https://h/#",
+        "https://h/ a",
+        "https:///",
+        "https://u@h",
+    ] {
+        assert!(unlock(bad).is_err(), "{bad}");
+    }
+    assert!(!unlock("https://u:hunter2@h").unwrap_err().contains("hunter2"));
+    assert!(!unlock("https://h?key=hunter2").unwrap_err().contains("hunter2"));
+    assert!(BaseUrl::parse("http://h", true).is_ok());
+}
+
+#[test]
+fn an_admin_page_that_others_reach_needs_both_tokens() {
+    let keys = |more: &[(&str, &str)]| match load(&[], more) {
+        Ok(_) => Vec::new(),
+        Err(faults) => faults.iter().map(|fault| fault.key.clone()).collect(),
+    };
+    let listen = |address| ("UNLOCKER__ADMIN__LISTEN", address);
+    let viewer = ("UNLOCKER__ADMIN__VIEWER_TOKEN", "v");
+    let operator = ("UNLOCKER__ADMIN__OPERATOR_TOKEN", "o");
+    assert_eq!(keys(&[listen("0.0.0.0:1")]), ["admin.viewer_token", "admin.operator_token"]);
+    assert_eq!(keys(&[listen("[::]:1"), viewer]), ["admin.operator_token"]);
+    assert_eq!(keys(&[listen("[::ffff:10.0.0.1]:1"), operator]), ["admin.viewer_token"]);
+    assert!(keys(&[listen("10.0.0.1:1"), viewer, operator]).is_empty());
+    for loopback in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1", ""] {
+        assert!(keys(&[listen(loopback)]).is_empty(), "{loopback}");
+    }
+}

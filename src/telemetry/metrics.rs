@@ -1,0 +1,327 @@
+//! The instruments, and where their figures go: `/metrics`, and OTLP where OpenTelemetry's own
+//! variables name an endpoint. No label ever carries an identifier.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Histogram, Meter, MeterProvider, UpDownCounter},
+};
+use opentelemetry_sdk::{
+    Resource,
+    metrics::{PeriodicReader, SdkMeterProvider},
+};
+use prometheus::{Encoder, Registry, TextEncoder};
+
+use super::{names, traces::is_exported};
+use crate::message::Timestamp;
+
+/// The buckets that OpenTelemetry's conventions give for durations, in seconds.
+const CALL_BUCKETS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// From the first receipt to the outcome, retries and all, in seconds.
+const WAY_BUCKETS: [f64; 16] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 86_400.0];
+
+/// The metrics could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    #[error("OTLP metrics: {0}")]
+    Otlp(#[from] opentelemetry_otlp::ExporterBuildError),
+    #[error("Prometheus metrics: {0}")]
+    Prometheus(#[from] opentelemetry_sdk::error::OTelSdkError),
+}
+
+/// Everything that is counted and measured; clones share it.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    provider: SdkMeterProvider,
+    registry: Registry,
+    sent: bool,
+    requests: Counter<u64>,
+    attempts: Counter<u64>,
+    parked: Counter<u64>,
+    dead_lettered: Counter<u64>,
+    unroutable: Counter<u64>,
+    reconnects: Counter<u64>,
+    in_flight: UpDownCounter<i64>,
+    process_duration: Histogram<f64>,
+    call_duration: Histogram<f64>,
+    way_duration: Histogram<f64>,
+    observed: Arc<Observed>,
+}
+
+/// Figures that are looked at, rather than counted, when somebody asks.
+#[derive(Debug)]
+struct Observed {
+    connected: AtomicI64,
+    /// One a cause, in the order of [`PAUSE_CAUSES`].
+    paused: [AtomicI64; PAUSE_CAUSES.len()],
+    /// One a queue, in the order of [`QUEUES`]; negative while unknown.
+    queues: [AtomicI64; QUEUES.len()],
+    /// Milliseconds since the epoch; negative while there is none.
+    oldest_dead_letter_at: AtomicI64,
+}
+
+/// The causes of a pause, as they stand in a label.
+pub const PAUSE_CAUSES: [&str; 3] = ["endpoint_fault", "failures", "rate_limited"];
+/// The queues that are counted, as they stand in a label.
+pub const QUEUES: [&str; 3] = ["requests", "dead", "retry"];
+
+impl Metrics {
+    /// Instruments that are read by Prometheus, and sent by OTLP if the environment names an endpoint.
+    ///
+    /// # Errors
+    /// If OTLP cannot be set up as the environment asks.
+    pub fn from_environment(resource: Resource) -> Result<Self, MetricsError> {
+        let registry = Registry::new();
+        let prometheus = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .scope_info_enabled(false)
+            .without_target_info()
+            .build()?;
+        let mut builder = SdkMeterProvider::builder().with_resource(resource).with_reader(prometheus);
+        let sent = is_exported("METRICS");
+        if sent {
+            let exporter = opentelemetry_otlp::MetricExporter::builder().with_http().build()?;
+            builder = builder.with_reader(PeriodicReader::builder(exporter).build());
+        }
+        Ok(Self::new(builder.build(), registry, sent))
+    }
+
+    fn new(provider: SdkMeterProvider, registry: Registry, sent: bool) -> Self {
+        let meter = provider.meter(super::SCOPE);
+        let counter = |name, description| meter.u64_counter(name).with_description(description).build();
+        let observed = Arc::new(Observed::default());
+        observe(&meter, &observed);
+        Self(Arc::new(Inner {
+            requests: counter("unlocker.requests", "Requests that ended, by status and reason"),
+            attempts: counter("unlocker.attempts", "Calls to Trackfinity, by what came of them"),
+            parked: counter("unlocker.parked", "Requests parked for a retry, by the queue they wait in"),
+            dead_lettered: counter("unlocker.dead_lettered", "Dead letters, by status"),
+            unroutable: counter("unlocker.publish.unroutable", "Publishes that no queue received, by kind"),
+            reconnects: counter(
+                "unlocker.broker.reconnects",
+                "Sessions with RabbitMQ that had to be opened anew",
+            ),
+            in_flight: meter
+                .i64_up_down_counter("unlocker.in_flight")
+                .with_description("Requests taken and not settled yet")
+                .build(),
+            process_duration: meter
+                .f64_histogram("messaging.process.duration")
+                .with_unit("s")
+                .with_description("From taking a message to settling it")
+                .with_boundaries(CALL_BUCKETS.to_vec())
+                .build(),
+            call_duration: meter
+                .f64_histogram("http.client.request.duration")
+                .with_unit("s")
+                .with_description("One call to Trackfinity, to the last byte of its answer")
+                .with_boundaries(CALL_BUCKETS.to_vec())
+                .build(),
+            way_duration: meter
+                .f64_histogram("unlocker.request.duration")
+                .with_unit("s")
+                .with_description("From the first receipt of a request to its outcome, retries and all")
+                .with_boundaries(WAY_BUCKETS.to_vec())
+                .build(),
+            provider,
+            registry,
+            sent,
+            observed,
+        }))
+    }
+
+    /// Whether they are sent by OTLP, besides being there to be read.
+    #[must_use]
+    pub fn are_sent(&self) -> bool {
+        self.0.sent
+    }
+
+    /// A request ended.
+    pub fn request(&self, status: &'static str, reason: Option<&str>, way: Duration) {
+        let labels =
+            [KeyValue::new("status", status), KeyValue::new("reason", reason.unwrap_or_default().to_owned())];
+        self.0.requests.add(1, &labels);
+        self.0.way_duration.record(way.as_secs_f64(), &labels[..1]);
+    }
+
+    /// Trackfinity was called.
+    pub fn attempt(&self, result: String) {
+        self.0.attempts.add(1, &[KeyValue::new("result", result)]);
+    }
+
+    /// A request was parked.
+    pub fn parked(&self, tier: String) {
+        self.0.parked.add(1, &[KeyValue::new("tier", tier)]);
+    }
+
+    /// A request was dead-lettered.
+    pub fn dead_lettered(&self, status: &'static str) {
+        self.0.dead_lettered.add(1, &[KeyValue::new("status", status)]);
+    }
+
+    /// No queue received a publish.
+    pub fn unroutable(&self, kind: &'static str) {
+        self.0.unroutable.add(1, &[KeyValue::new("kind", kind)]);
+    }
+
+    /// A session with RabbitMQ had to be opened anew.
+    pub fn reconnected(&self) {
+        self.0.reconnects.add(1, &[]);
+    }
+
+    /// A request is under way until what is returned is dropped.
+    #[must_use]
+    pub fn taken(&self) -> InFlight {
+        self.0.in_flight.add(1, &[]);
+        InFlight { metrics: self.clone() }
+    }
+
+    /// A message was settled.
+    pub fn processed(&self, queue: &str, took: Duration, error_type: Option<&str>) {
+        let mut labels = vec![
+            KeyValue::new(names::MESSAGING_SYSTEM, names::RABBITMQ),
+            KeyValue::new(names::MESSAGING_OPERATION_NAME, "process"),
+            KeyValue::new(names::MESSAGING_DESTINATION, queue.to_owned()),
+        ];
+        labels.extend(error_type.map(|error_type| KeyValue::new(names::ERROR_TYPE, error_type.to_owned())));
+        self.0.process_duration.record(took.as_secs_f64(), &labels);
+    }
+
+    /// A call to Trackfinity came to an end.
+    pub fn called(
+        &self,
+        method: &'static str,
+        status: Option<u16>,
+        error_type: Option<&str>,
+        took: Duration,
+    ) {
+        let mut labels = vec![KeyValue::new(names::HTTP_REQUEST_METHOD, method)];
+        labels
+            .extend(status.map(|status| KeyValue::new(names::HTTP_RESPONSE_STATUS_CODE, i64::from(status))));
+        labels.extend(error_type.map(|error_type| KeyValue::new(names::ERROR_TYPE, error_type.to_owned())));
+        self.0.call_duration.record(took.as_secs_f64(), &labels);
+    }
+
+    /// Whether both connections are up.
+    pub fn connected(&self, connected: bool) {
+        self.0.observed.connected.store(connected.into(), Ordering::Relaxed);
+    }
+
+    /// Why calls are paused, if they are.
+    pub fn paused(&self, cause: Option<&str>) {
+        for (name, paused) in PAUSE_CAUSES.iter().zip(&self.0.observed.paused) {
+            paused.store((cause == Some(*name)).into(), Ordering::Relaxed);
+        }
+    }
+
+    /// How many messages wait in the queues, in the order of [`QUEUES`]; `None` while unknown.
+    pub fn queues(&self, counts: [Option<u64>; QUEUES.len()]) {
+        for (count, queue) in counts.into_iter().zip(&self.0.observed.queues) {
+            let count = count.and_then(|count| i64::try_from(count).ok()).unwrap_or(UNKNOWN);
+            queue.store(count, Ordering::Relaxed);
+        }
+    }
+
+    /// When the oldest dead letter died; `None` if there is none.
+    pub fn oldest_dead_letter(&self, at: Option<Timestamp>) {
+        let at = at.map_or(UNKNOWN, Timestamp::as_millis);
+        self.0.observed.oldest_dead_letter_at.store(at, Ordering::Relaxed);
+    }
+
+    /// The figures now, in Prometheus' text format, with its content type.
+    ///
+    /// # Errors
+    /// If a figure can't be written, which its types do not let happen.
+    pub fn render(&self) -> Result<(String, String), prometheus::Error> {
+        let encoder = TextEncoder::new();
+        let mut text = Vec::new();
+        encoder.encode(&self.0.registry.gather(), &mut text)?;
+        Ok((encoder.format_type().to_owned(), String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// Sends what is left, for at most `timeout`. Blocks.
+    pub fn shutdown(&self, timeout: Duration) {
+        if let Err(error) = self.0.provider.shutdown_with_timeout(timeout) {
+            tracing::warn!(%error, "the last metrics may not have been sent");
+        }
+    }
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub struct InFlight {
+    metrics: Metrics,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.metrics.0.in_flight.add(-1, &[]);
+    }
+}
+
+const UNKNOWN: i64 = -1;
+
+impl Default for Observed {
+    fn default() -> Self {
+        let unknown = || AtomicI64::new(UNKNOWN);
+        Self {
+            connected: AtomicI64::new(0),
+            paused: Default::default(),
+            queues: [unknown(), unknown(), unknown()],
+            oldest_dead_letter_at: unknown(),
+        }
+    }
+}
+
+fn observe(meter: &Meter, observed: &Arc<Observed>) {
+    let gauge = |name, description| meter.i64_observable_gauge(name).with_description(description);
+    let figures = Arc::clone(observed);
+    gauge("unlocker.broker.connected", "Whether both connections to RabbitMQ are up")
+        .with_callback(move |gauge| gauge.observe(figures.connected.load(Ordering::Relaxed), &[]))
+        .build();
+    let figures = Arc::clone(observed);
+    gauge("unlocker.paused", "Whether calls to Trackfinity are paused, by cause")
+        .with_callback(move |gauge| {
+            for (cause, paused) in PAUSE_CAUSES.iter().zip(&figures.paused) {
+                gauge.observe(paused.load(Ordering::Relaxed), &[KeyValue::new("cause", *cause)]);
+            }
+        })
+        .build();
+    let figures = Arc::clone(observed);
+    gauge("unlocker.queue.messages", "Messages ready in the queues, all workers' together")
+        .with_callback(move |gauge| {
+            for (queue, count) in QUEUES.iter().zip(&figures.queues) {
+                let count = count.load(Ordering::Relaxed);
+                if count != UNKNOWN {
+                    gauge.observe(count, &[KeyValue::new("queue", *queue)]);
+                }
+            }
+        })
+        .build();
+    let figures = Arc::clone(observed);
+    meter
+        .f64_observable_gauge("unlocker.oldest_dead_letter_age")
+        .with_unit("s")
+        .with_description("Age of the oldest dead letter; 0 if there is none")
+        .with_callback(move |gauge| {
+            let at = figures.oldest_dead_letter_at.load(Ordering::Relaxed);
+            let age = match at {
+                UNKNOWN => Duration::ZERO,
+                at => Timestamp::now().since(Timestamp::from_millis(at)),
+            };
+            gauge.observe(age.as_secs_f64(), &[]);
+        })
+        .build();
+}

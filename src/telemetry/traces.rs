@@ -1,0 +1,184 @@
+//! Spans, sent by OTLP where OpenTelemetry's own variables name an endpoint. Without one, no span is
+//! made, and a message's context is passed on as it came.
+
+use std::{env, time::Duration};
+
+use opentelemetry::{
+    Context, KeyValue,
+    trace::{
+        Link, Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceFlags, TraceState,
+        Tracer, TracerProvider,
+    },
+};
+use opentelemetry_sdk::{
+    Resource,
+    trace::{SdkTracer, SdkTracerProvider},
+};
+
+use super::{TraceContext, names};
+
+/// Where spans go; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Traces {
+    on: Option<(SdkTracerProvider, SdkTracer)>,
+}
+
+impl Traces {
+    /// No spans.
+    #[must_use]
+    pub fn off() -> Self {
+        Self::default()
+    }
+
+    /// Spans to the endpoint that the environment names, if it does.
+    ///
+    /// # Errors
+    /// If the endpoint, or anything else OpenTelemetry reads from the environment, can't be used.
+    pub fn from_environment(resource: Resource) -> Result<Self, opentelemetry_otlp::ExporterBuildError> {
+        if !is_exported("TRACES") {
+            return Ok(Self::off());
+        }
+        let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().build()?;
+        let provider =
+            SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build();
+        let tracer = provider.tracer(super::SCOPE);
+        Ok(Self { on: Some((provider, tracer)) })
+    }
+
+    /// Starts a span below `parent`, or at the root of a new trace. `attributes` is called if the
+    /// span is made at all.
+    #[must_use]
+    pub fn start(
+        &self,
+        name: impl FnOnce() -> String,
+        kind: SpanKind,
+        parent: Parent<'_>,
+        attributes: impl FnOnce() -> Vec<KeyValue>,
+    ) -> Span {
+        let Some((_, tracer)) = &self.on else {
+            return Span::Off(match parent {
+                Parent::Producer(Some(context)) | Parent::Span(context) => context.clone(),
+                Parent::Producer(None) => TraceContext::new_root(),
+            });
+        };
+        let (context, link) = match parent {
+            Parent::Producer(given) => (given, given.is_some()),
+            Parent::Span(context) => (Some(context), false),
+        };
+        let mut builder = SpanBuilder::from_name(name()).with_kind(kind).with_attributes(attributes());
+        let mut cx = Context::new();
+        if let Some(remote) = context.map(TraceContext::to_span_context) {
+            if link {
+                builder = builder.with_links(vec![Link::with_context(remote.clone())]);
+            }
+            cx = cx.with_remote_span_context(remote);
+        }
+        let span = Box::new(tracer.build_with_context(builder, &cx));
+        let context = TraceContext::from_span_context(span.span_context());
+        Span::On { span, context, error: None }
+    }
+
+    /// Sends what is left, for at most `timeout`. Blocks.
+    pub fn shutdown(&self, timeout: Duration) {
+        if let Some((provider, _)) = &self.on
+            && let Err(error) = provider.shutdown_with_timeout(timeout)
+        {
+            tracing::warn!(%error, "the last spans may not have been sent");
+        }
+    }
+}
+
+/// Where a span stands.
+#[derive(Clone, Copy, Debug)]
+pub enum Parent<'a> {
+    /// Below the one who published the message, and linked to it; at the root, if it gave no context.
+    Producer(Option<&'a TraceContext>),
+    /// Below another span of this process.
+    Span(&'a TraceContext),
+}
+
+/// A span, which ends when dropped; or only a place in a trace, where none are made.
+#[derive(Debug)]
+pub enum Span {
+    Off(TraceContext),
+    On { span: Box<opentelemetry_sdk::trace::Span>, context: TraceContext, error: Option<String> },
+}
+
+impl Span {
+    /// What is passed on.
+    #[must_use]
+    pub fn context(&self) -> &TraceContext {
+        match self {
+            Self::Off(context) | Self::On { context, .. } => context,
+        }
+    }
+
+    /// Adds an attribute.
+    pub fn set(&mut self, attribute: impl FnOnce() -> KeyValue) {
+        if let Self::On { span, .. } = self {
+            span.set_attribute(attribute());
+        }
+    }
+
+    /// Marks the span as failed, with a low-cardinality code; the last one counts.
+    pub fn fail(&mut self, error_type: &str) {
+        if let Self::On { error, .. } = self {
+            *error = Some(error_type.to_owned());
+        }
+    }
+
+    /// Takes back that it failed: it was tried again, and did not.
+    pub fn recover(&mut self) {
+        if let Self::On { error, .. } = self {
+            *error = None;
+        }
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        // Written once, at the end: an attribute that is set twice would stand there twice.
+        if let Self::On { span, error: Some(error_type), .. } = self {
+            span.set_attribute(KeyValue::new(names::ERROR_TYPE, error_type.clone()));
+            span.set_status(Status::error(error_type.clone()));
+        }
+    }
+}
+
+impl TraceContext {
+    fn to_span_context(&self) -> SpanContext {
+        let part = |range| self.traceparent().get(range).unwrap_or_default();
+        let flags = u8::from_str_radix(part(53..55), 16).unwrap_or(0);
+        let state = self.tracestate().and_then(|state| state.parse::<TraceState>().ok());
+        SpanContext::new(
+            opentelemetry::trace::TraceId::from_hex(part(3..35))
+                .unwrap_or(opentelemetry::trace::TraceId::INVALID),
+            opentelemetry::trace::SpanId::from_hex(part(36..52))
+                .unwrap_or(opentelemetry::trace::SpanId::INVALID),
+            TraceFlags::new(flags) & TraceFlags::SAMPLED,
+            true,
+            state.unwrap_or_default(),
+        )
+    }
+
+    fn from_span_context(context: &SpanContext) -> Self {
+        let state = context.trace_state().header();
+        Self::known(
+            format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags().to_u8()),
+            (!state.is_empty()).then_some(state),
+        )
+    }
+}
+
+/// Whether OpenTelemetry's variables ask for a signal to be sent. The SDK itself reads neither
+/// `OTEL_SDK_DISABLED` nor `OTEL_*_EXPORTER`, and without an endpoint it would take a default one.
+#[must_use]
+pub(super) fn is_exported(signal: &str) -> bool {
+    let get = |name: &str| env::var(name).unwrap_or_default();
+    let disabled = get("OTEL_SDK_DISABLED").eq_ignore_ascii_case("true")
+        || get(&format!("OTEL_{signal}_EXPORTER")).eq_ignore_ascii_case("none");
+    let endpoint = |name: &str| !get(name).trim().is_empty();
+    !disabled
+        && (endpoint("OTEL_EXPORTER_OTLP_ENDPOINT")
+            || endpoint(&format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")))
+}

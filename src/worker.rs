@@ -1,0 +1,302 @@
+//! The way of one message: take, validate, call, publish, acknowledge; in that order, whatever
+//! happens. One task owns one delivery from the first step to the last.
+
+mod intake;
+mod letter;
+mod publishing;
+pub mod queues;
+mod rate;
+pub mod status;
+mod supervisor;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use lapin::{message::Delivery, options::BasicAckOptions};
+use opentelemetry::{KeyValue, trace::SpanKind};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub use self::supervisor::{RunError, Worker};
+use self::{
+    letter::{Letter, detail, http_status, response},
+    publishing::Publishing,
+    rate::RateLimiter,
+};
+use crate::{
+    broker::PublishError,
+    message::{Death, Fault, Outcome, Parked, Status, Timestamp, UnlockRequest},
+    pause::{Gate, Signal},
+    policy::{self, Meaning, Past, Reason, Reply, RetryLimits, Tier, Verdict},
+    telemetry::{Parent, Telemetry, TraceContext, names},
+    trackfinity::{Client, Endpoint},
+};
+
+/// What every message's way needs, for the life of the process.
+#[derive(Debug)]
+struct Way {
+    client: Client,
+    gate: Arc<Gate>,
+    telemetry: Telemetry,
+    rate: Option<RateLimiter>,
+    limits: RetryLimits,
+    /// Whether an answer has come that a wrong address could not give.
+    address_proven: AtomicBool,
+    /// Ends the wait of requests that are not under way yet.
+    stop: CancellationToken,
+}
+
+/// Why a request is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Ordinary,
+    /// To find out whether Trackfinity serves again.
+    Probe,
+}
+
+/// Why a message was left in the queue.
+#[derive(Debug, thiserror::Error)]
+enum Unsettled {
+    #[error("{0}")]
+    Publish(#[from] PublishError),
+    #[error("the acknowledgement could not be sent")]
+    Ack,
+    #[error("the session ended")]
+    SessionEnded,
+    #[error("the worker stops")]
+    Stopping,
+}
+
+/// What became of a message that is settled: a low-cardinality reason, unless it was unlocked.
+type Settled = Option<String>;
+
+impl Way {
+    /// Goes the whole way of one delivery.
+    async fn go(
+        &self,
+        delivery: Delivery,
+        purpose: Purpose,
+        publishing: &Publishing,
+    ) -> Result<(), Unsettled> {
+        let _in_flight = self.telemetry.metrics.taken();
+        let started = Instant::now();
+        let Delivery { properties, data, acker, delivery_tag, .. } = delivery;
+        let queue = publishing.queue();
+        let mut letter = Letter::open(properties, data, delivery_tag, queue, &self.telemetry.traces);
+        let settled = match &letter.envelope.request {
+            Err(fault) => self.invalid(&letter, fault, publishing).await,
+            Ok(request) => self.unlock(request, &letter, purpose, publishing).await,
+        };
+        let acknowledged = match settled {
+            Ok(reason) => acker.ack(BasicAckOptions::default()).await.map(|sent| (sent, reason)),
+            Err(unsettled) => {
+                letter.span.fail("unsettled");
+                return Err(unsettled);
+            }
+        };
+        match acknowledged {
+            Ok((true, reason)) => {
+                let error_type = reason.as_deref();
+                self.telemetry.metrics.processed(queue, started.elapsed(), error_type);
+                if let Some(error_type) = error_type {
+                    letter.span.fail(error_type);
+                }
+                Ok(())
+            }
+            // On a dead channel lapin writes nothing and says so here.
+            Ok((false, _)) | Err(_) => {
+                letter.span.fail("unsettled");
+                Err(Unsettled::Ack)
+            }
+        }
+    }
+
+    async fn unlock(
+        &self,
+        request: &UnlockRequest,
+        letter: &Letter,
+        purpose: Purpose,
+        publishing: &Publishing,
+    ) -> Result<Settled, Unsettled> {
+        match purpose {
+            Purpose::Probe => self.turn(|| true).await?,
+            Purpose::Ordinary if self.may_call().await? => {}
+            Purpose::Ordinary => return self.defer(letter, publishing).await,
+        }
+        let reply =
+            self.call(Endpoint::Unlock, letter, async |trace| self.client.unlock(request, trace).await).await;
+        let meaning = self.meaning(&reply, letter).await?;
+        self.telemetry.metrics.attempt(meaning.result());
+        let now = Timestamp::now();
+        let signal = Signal::of(
+            meaning,
+            match meaning {
+                Meaning::RateLimited(after) => policy::rate_limit_pause(after, now),
+                _ => Duration::ZERO,
+            },
+        );
+        match purpose {
+            Purpose::Ordinary => self.gate.observe(signal),
+            Purpose::Probe => self.gate.end_probe(Some(signal)),
+        }
+        let past = Past {
+            attempts: letter.envelope.attempts,
+            first_received_at: letter.envelope.first_received_at,
+            probe: purpose == Purpose::Probe,
+        };
+        let jitter = 1.0 - fastrand::f64();
+        let verdict = policy::decide(meaning, past, now, jitter, &self.limits);
+        self.carry_out(verdict, &reply, letter, publishing).await
+    }
+
+    /// Makes a call, with a span and a measure of its own.
+    async fn call(
+        &self,
+        endpoint: Endpoint,
+        letter: &Letter,
+        make: impl AsyncFnOnce(&TraceContext) -> Reply,
+    ) -> Reply {
+        let name = || endpoint.span_name().to_owned();
+        let attributes = || self.client.attributes(endpoint);
+        let mut span =
+            self.telemetry.traces.start(name, SpanKind::Client, Parent::Span(letter.trace()), attributes);
+        let resends = i64::from(letter.envelope.attempts);
+        if endpoint == Endpoint::Unlock && resends > 0 {
+            span.set(|| KeyValue::new(names::HTTP_REQUEST_RESEND_COUNT, resends));
+        }
+        let started = Instant::now();
+        let reply = make(span.context()).await;
+        let error_type = letter::call_error(&reply);
+        self.telemetry.metrics.called(
+            endpoint.method(),
+            http_status(&reply),
+            error_type.as_deref(),
+            started.elapsed(),
+        );
+        if let Some(status) = http_status(&reply) {
+            span.set(|| KeyValue::new(names::HTTP_RESPONSE_STATUS_CODE, i64::from(status)));
+        }
+        if let Some(error_type) = error_type {
+            span.fail(&error_type);
+        }
+        reply
+    }
+
+    /// Waits for its turn under the rate limit; false if calls are paused.
+    async fn may_call(&self) -> Result<bool, Unsettled> {
+        let flowing = || self.gate.cause().is_none();
+        self.turn(flowing).await?;
+        Ok(flowing())
+    }
+
+    async fn turn(&self, wanted: impl Fn() -> bool) -> Result<(), Unsettled> {
+        let Some(rate) = &self.rate else {
+            return Ok(());
+        };
+        tokio::select! {
+            () = rate.turn(wanted) => Ok(()),
+            () = self.stop.cancelled() => Err(Unsettled::Stopping),
+        }
+    }
+
+    /// What a reply means; asks for a ping where a 404 alone does not tell.
+    async fn meaning(&self, reply: &Reply, letter: &Letter) -> Result<Meaning, Unsettled> {
+        let meaning = policy::classify(reply);
+        if meaning.proves_address() && !self.address_proven.load(Ordering::Relaxed) {
+            self.address_proven.store(true, Ordering::Relaxed);
+        }
+        if meaning != Meaning::NotFound || self.address_proven.load(Ordering::Relaxed) {
+            return Ok(meaning);
+        }
+        self.turn(|| true).await?;
+        let ping = self.call(Endpoint::Ping, letter, async |trace| self.client.ping(trace).await).await;
+        Ok(match ping {
+            Reply::Answer(answer) if (200..=299).contains(&answer.status) => meaning,
+            _ => Meaning::EndpointFault(Reason::Http(404)),
+        })
+    }
+
+    async fn carry_out(
+        &self,
+        verdict: Verdict,
+        reply: &Reply,
+        letter: &Letter,
+        publishing: &Publishing,
+    ) -> Result<Settled, Unsettled> {
+        match verdict {
+            Verdict::Unlocked { attempts } => {
+                let outcome = letter.outcome(Status::Unlocked, attempts, reply);
+                publishing.outcome(&outcome, letter).await?;
+                Ok(None)
+            }
+            Verdict::Refused { attempts, reason } => {
+                let outcome = letter.failure(Status::Refused, attempts, reason, reply);
+                self.bury(outcome, response(reply), letter, publishing).await
+            }
+            Verdict::Abandoned { attempts, reason } => {
+                let outcome = letter.failure(Status::Abandoned, attempts, reason, reply);
+                self.bury(outcome, response(reply), letter, publishing).await
+            }
+            Verdict::Parked { attempts, reason, tier } => {
+                let parked = Parked {
+                    reason: Some(reason.to_string()),
+                    detail: Some(detail(reason, reply)),
+                    http_status: http_status(reply),
+                    attempts,
+                };
+                publishing.parked(&parked, tier, letter).await?;
+                Ok(parked.reason)
+            }
+        }
+    }
+
+    /// A request that came in while calls are paused waits outside, untried.
+    async fn defer(&self, letter: &Letter, publishing: &Publishing) -> Result<Settled, Unsettled> {
+        let attempts = letter.envelope.attempts;
+        let parked = Parked { reason: None, detail: None, http_status: None, attempts };
+        publishing.parked(&parked, Tier::SHORTEST, letter).await?;
+        Ok(Some("paused".to_owned()))
+    }
+
+    async fn invalid(
+        &self,
+        letter: &Letter,
+        fault: &Fault,
+        publishing: &Publishing,
+    ) -> Result<Settled, Unsettled> {
+        let outcome = Outcome {
+            request: fault.readable.clone(),
+            reason: Some(fault.code.as_str().to_owned()),
+            detail: Some(fault.detail.clone()),
+            ..letter.blank_outcome(Status::Invalid, letter.envelope.attempts)
+        };
+        self.bury(outcome, None, letter, publishing).await
+    }
+
+    /// Dead letter first, then the outcome: whoever hears of the end finds the letter.
+    async fn bury(
+        &self,
+        outcome: Outcome,
+        response: Option<String>,
+        letter: &Letter,
+        publishing: &Publishing,
+    ) -> Result<Settled, Unsettled> {
+        let death = Death {
+            status: outcome.status,
+            reason: outcome.reason.clone().unwrap_or_default(),
+            detail: outcome.detail.clone(),
+            http_status: outcome.http_status,
+            response,
+            attempts: outcome.attempts,
+            dead_at: outcome.finished_at,
+        };
+        publishing.dead_letter(&death, letter).await?;
+        publishing.outcome(&outcome, letter).await?;
+        Ok(outcome.reason)
+    }
+}

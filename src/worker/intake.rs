@@ -1,0 +1,310 @@
+//! What is taken from the queue, and when: everything while calls flow, one request at a time while
+//! they are paused, nothing while the worker stops.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::StreamExt;
+use lapin::{Channel, message::Delivery};
+use tokio::{sync::oneshot, task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{Purpose, Unsettled, Way, publishing::Publishing};
+use crate::{
+    broker::{
+        ConsumeError, Consumer,
+        connection::{SessionEvent, SessionEvents},
+    },
+    message::headers,
+};
+
+/// A request that came back to the queue so often may be what takes its workers down: it is taken
+/// alone, so that its neighbours are not counted as failed along with it. The broker dead-letters
+/// one after twenty.
+const WARY_AFTER_DELIVERIES: u32 = 3;
+
+/// 32 acknowledgements may be on their way to a quorum queue at once; RabbitMQ's channel keeps back
+/// the rest, and forgets them if it is closed: so often it is asked something first.
+const ROUND_TRIPS: usize = 10;
+const ROUND_TRIP_INTERVAL: Duration = Duration::from_millis(10);
+/// How long all that may take, if the broker does not answer.
+const ROUND_TRIPS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a stop waits for the broker to hear that no more is wanted.
+const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Why a session is over.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The worker was told to stop.
+    Stopped,
+    /// Something failed; a new session may do better.
+    Lost(Loss),
+}
+
+/// What failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Loss {
+    #[error("the connection to RabbitMQ failed: {0}")]
+    Connection(#[from] lapin::Error),
+    #[error(
+        "RabbitMQ cancelled the consumer: its queue was deleted, or a delivery was held for longer than \
+         consumer_timeout"
+    )]
+    Cancelled,
+    #[error(transparent)]
+    Consume(#[from] ConsumeError),
+    #[error("a request could not be settled: {0}")]
+    Unsettled(#[from] Unsettled),
+    #[error("a task panicked: {0}")]
+    Panic(#[from] tokio::task::JoinError),
+}
+
+/// Takes requests in one session and sees each through.
+pub(super) struct Intake {
+    pub(super) way: Arc<Way>,
+    pub(super) publishing: Publishing,
+    pub(super) queue: String,
+    /// Requests under way at once, at most.
+    pub(super) concurrency: u16,
+    pub(super) drain_timeout: Duration,
+    pub(super) stop: CancellationToken,
+    pub(super) events: SessionEvents,
+    pub(super) tasks: JoinSet<Result<(), Unsettled>>,
+    /// Requests settled in this session.
+    pub(super) settled: u64,
+}
+
+/// How many requests are taken at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// Until one comes that has not come back again and again.
+    Singly,
+    Usual,
+}
+
+/// What interrupts taking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Stop,
+    Paused,
+    Pace(Pace),
+}
+
+impl Intake {
+    /// Takes until the worker stops or the session is lost. Also tells how many were settled.
+    pub(super) async fn run(mut self) -> (End, u64) {
+        let connection = self.publishing.session.consuming();
+        // Dropping the channel closes it, and with it every acknowledgement still to come.
+        let end = match Consumer::channel(connection, &self.queue).await {
+            Ok(channel) => match self.take(&channel).await {
+                Ok(()) => {
+                    let end = self.drain().await;
+                    self.let_acknowledgements_arrive(&channel).await;
+                    end
+                }
+                Err(loss) => End::Lost(loss),
+            },
+            Err(error) => End::Lost(error.into()),
+        };
+        self.publishing.over.cancel();
+        self.tasks.shutdown().await;
+        (end, self.settled)
+    }
+
+    /// Takes until the worker stops.
+    async fn take(&mut self, channel: &Channel) -> Result<(), Loss> {
+        let mut pace = Pace::Singly;
+        loop {
+            let turn = match self.way.gate.cause() {
+                None => self.flow(channel, pace).await?,
+                Some(_) => self.probe(channel).await?,
+            };
+            match turn {
+                Turn::Stop => return Ok(()),
+                Turn::Paused => {}
+                Turn::Pace(next) => pace = next,
+            }
+        }
+    }
+
+    /// Takes everything, until calls are paused or another pace is called for.
+    async fn flow(&mut self, channel: &Channel, pace: Pace) -> Result<Turn, Loss> {
+        let limit = if pace == Pace::Singly { 1 } else { self.concurrency };
+        let mut causes = self.way.gate.subscribe();
+        let mut consumer = self.consume(channel, limit).await?;
+        tracing::info!(queue = self.queue, prefetch = limit, "consuming");
+        let turn = loop {
+            let room = self.tasks.len() < usize::from(limit);
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break Turn::Stop,
+                watched = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.settled += watched?,
+                _cause = causes.wait_for(Option::is_some) => break Turn::Paused,
+                delivery = consumer.next(), if room => {
+                    let delivery = delivery.ok_or(Loss::Cancelled)??;
+                    let next = if is_suspect(&delivery) { Pace::Singly } else { Pace::Usual };
+                    self.spawn(delivery);
+                    if next != pace {
+                        break Turn::Pace(next);
+                    }
+                }
+            }
+        };
+        if turn == Turn::Stop {
+            // What was delivered and not begun stays in the queue, whether or not the broker hears.
+            match tokio::time::timeout(CANCEL_TIMEOUT, consumer.cancel()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "the consumer could not be cancelled"),
+                Err(_elapsed) => tracing::debug!("RabbitMQ did not answer the cancel"),
+            }
+            return Ok(turn);
+        }
+        consumer.cancel().await?;
+        // What was delivered by now goes its way: while calls are paused, to wait outside.
+        while let Some(delivery) = consumer.next().await {
+            self.spawn(delivery?);
+        }
+        Ok(turn)
+    }
+
+    /// Waits for the next probe's time, and tries one request.
+    async fn probe(&mut self, channel: &Channel) -> Result<Turn, Loss> {
+        self.publishing.status.consuming();
+        while let Some(due) = self.way.gate.probe_at().filter(|due| *due > Instant::now()) {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(Turn::Stop),
+                watched = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.settled += watched?,
+                () = tokio::time::sleep_until(due) => {}
+            }
+        }
+        let mut consumer = self.consume(channel, 1).await?;
+        let delivery = loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(Turn::Stop),
+                watched = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.settled += watched?,
+                delivery = consumer.next() => break delivery.ok_or(Loss::Cancelled)??,
+            }
+        };
+        // Before it is settled, so that no second one is delivered.
+        consumer.cancel().await?;
+        if self.way.gate.probe_at().is_none_or(|due| due > Instant::now()) {
+            // A late answer to another call asked for a longer wait; this one waits outside.
+            self.spawn(delivery);
+            return Ok(Turn::Paused);
+        }
+        self.way.client.refresh_secrets().await;
+        self.way.gate.begin_probe();
+        let (way, publishing) = (Arc::clone(&self.way), self.publishing.clone());
+        let (done, gone) = oneshot::channel::<()>();
+        self.tasks.spawn(async move {
+            let _done = done;
+            way.go(delivery, Purpose::Probe, &publishing).await
+        });
+        tokio::pin!(gone);
+        let turn = loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break Ok(Turn::Stop),
+                watched = watch(&mut self.events, &mut self.tasks, &self.publishing) => match watched {
+                    Ok(settled) => self.settled += settled,
+                    Err(loss) => break Err(loss),
+                },
+                // Its reply ends it; to publish what came of it may take longer.
+                () = self.way.gate.probe_ended() => break Ok(Turn::Paused),
+                _dropped = &mut gone => break Ok(Turn::Paused),
+            }
+        };
+        // It came to no call, if it has not ended by now.
+        self.way.gate.end_probe(None);
+        turn
+    }
+
+    async fn consume(&mut self, channel: &Channel, prefetch: u16) -> Result<Consumer, ConsumeError> {
+        let consumer = Consumer::start(channel, &self.queue, prefetch).await?;
+        self.publishing.status.consuming();
+        Ok(consumer)
+    }
+
+    fn spawn(&mut self, delivery: Delivery) {
+        let (way, publishing) = (Arc::clone(&self.way), self.publishing.clone());
+        self.tasks.spawn(async move { way.go(delivery, Purpose::Ordinary, &publishing).await });
+    }
+
+    /// Asks the broker about the queue some times: with each answer, the channel has sent on some of
+    /// the acknowledgements that it had kept back.
+    async fn let_acknowledgements_arrive(&mut self, channel: &Channel) {
+        let ask = async {
+            for _ in 0..ROUND_TRIPS {
+                Consumer::ask(channel, &self.queue).await?;
+                tokio::time::sleep(ROUND_TRIP_INTERVAL).await;
+            }
+            Ok::<_, ConsumeError>(())
+        };
+        match tokio::time::timeout(ROUND_TRIPS_TIMEOUT, ask).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the last acknowledgements may not have arrived"),
+            Err(_elapsed) => tracing::debug!("the last acknowledgements may not have arrived in time"),
+        }
+    }
+
+    /// Lets what is under way finish, for as long as it may.
+    async fn drain(&mut self) -> End {
+        let under_way = self.tasks.len();
+        tracing::info!(under_way, "stopping: no more requests are taken");
+        let finish = async {
+            while let Some(finished) = self.tasks.join_next().await {
+                match finished {
+                    Ok(Ok(()) | Err(Unsettled::Stopping)) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "a request stays in the queue"),
+                    Err(error) => tracing::error!(%error, "a task panicked"),
+                }
+            }
+        };
+        let finished = tokio::time::timeout(self.drain_timeout, finish).await;
+        if finished.is_err() {
+            let unfinished = self.tasks.len();
+            tracing::warn!(unfinished, "worker.drain_timeout is over: the rest stays in the queue");
+        }
+        End::Stopped
+    }
+}
+
+/// Whether a request has come back to the queue again and again.
+fn is_suspect(delivery: &Delivery) -> bool {
+    let headers = delivery.properties.headers().as_ref();
+    let count = headers.and_then(|headers| headers.inner().get("x-delivery-count")).and_then(headers::count);
+    count.is_some_and(|count| count >= WARY_AFTER_DELIVERIES)
+}
+
+/// Waits for the next event or finished task; returns how many requests were settled.
+async fn watch(
+    events: &mut SessionEvents,
+    tasks: &mut JoinSet<Result<(), Unsettled>>,
+    publishing: &Publishing,
+) -> Result<u64, Loss> {
+    tokio::select! {
+        biased;
+        event = events.next() => match event {
+            Some(SessionEvent::Lost(error)) => Err(error.into()),
+            Some(SessionEvent::Blocked(reason)) => {
+                tracing::warn!(reason, "RabbitMQ takes no messages for now: what is in flight is held");
+                publishing.status.blocked(Some(reason));
+                Ok(0)
+            }
+            Some(SessionEvent::Unblocked) => {
+                tracing::info!("RabbitMQ takes messages again");
+                publishing.status.blocked(None);
+                Ok(0)
+            }
+            None => Err(Loss::Cancelled),
+        },
+        Some(finished) = tasks.join_next() => match finished {
+            Ok(Ok(())) => Ok(1),
+            Ok(Err(Unsettled::Stopping)) => Ok(0),
+            Ok(Err(error)) => Err(error.into()),
+            Err(error) => Err(error.into()),
+        },
+    }
+}

@@ -1,0 +1,140 @@
+//! A message on its way, and what is said of it at the end.
+
+use lapin::BasicProperties;
+use opentelemetry::{KeyValue, trace::SpanKind};
+
+use crate::{
+    message::{Envelope, Outcome, Status, Timestamp, headers},
+    policy::{Reason, Reply},
+    telemetry::{Parent, Span, TraceContext, Traces, names},
+};
+
+/// The most of Trackfinity's answer that goes into an outcome's detail, in bytes.
+const MAX_DETAIL_ANSWER_BYTES: usize = 256;
+
+/// A message on its way, with its place in a trace.
+#[derive(Debug)]
+pub(super) struct Letter {
+    pub(super) envelope: Envelope,
+    /// The span of the whole way.
+    pub(super) span: Span,
+    /// Whether the message came without a trace, so that copies have to carry this one.
+    trace_is_new: bool,
+}
+
+impl Letter {
+    /// Opens a message that was taken from `queue`.
+    pub(super) fn open(
+        properties: BasicProperties,
+        body: Vec<u8>,
+        delivery_tag: u64,
+        queue: &str,
+        traces: &Traces,
+    ) -> Self {
+        let given = TraceContext::from_headers(properties.headers().as_ref());
+        let new_id = || uuid::Uuid::now_v7().to_string();
+        let envelope = Envelope::open(properties, body, Timestamp::now(), new_id);
+        let name = || format!("process {queue}");
+        let span = traces.start(name, SpanKind::Consumer, Parent::Producer(given.as_ref()), || {
+            let mut attributes = vec![
+                KeyValue::new(names::MESSAGING_SYSTEM, names::RABBITMQ),
+                KeyValue::new(names::MESSAGING_DESTINATION, queue.to_owned()),
+                KeyValue::new(names::MESSAGING_OPERATION_NAME, "process"),
+                KeyValue::new(names::MESSAGING_OPERATION_TYPE, "process"),
+                KeyValue::new(names::MESSAGING_MESSAGE_ID, envelope.request_id.clone()),
+                // Wraps after 2^63 deliveries on one channel.
+                KeyValue::new(names::MESSAGING_DELIVERY_TAG, delivery_tag.cast_signed()),
+                KeyValue::new(
+                    names::MESSAGING_BODY_SIZE,
+                    i64::try_from(envelope.body.len()).unwrap_or(i64::MAX),
+                ),
+            ];
+            let conversation = envelope.correlation_id().map(str::to_owned);
+            attributes.extend(conversation.map(|id| KeyValue::new(names::MESSAGING_CONVERSATION_ID, id)));
+            attributes
+        });
+        Self { trace_is_new: given.is_none(), envelope, span }
+    }
+
+    /// The place of the whole way in its trace.
+    pub(super) fn trace(&self) -> &TraceContext {
+        self.span.context()
+    }
+
+    /// The trace that copies have to carry, as the message brought none.
+    pub(super) fn new_trace(&self) -> Option<&str> {
+        self.trace_is_new.then(|| self.trace().traceparent())
+    }
+
+    pub(super) fn blank_outcome(&self, status: Status, attempts: u32) -> Outcome {
+        Outcome {
+            status,
+            request_id: self.envelope.request_id.clone(),
+            request: None,
+            attempts,
+            http_status: None,
+            reason: None,
+            detail: None,
+            replays: self.envelope.replays,
+            first_received_at: self.envelope.first_received_at,
+            finished_at: Timestamp::now(),
+        }
+    }
+
+    pub(super) fn outcome(&self, status: Status, attempts: u32, reply: &Reply) -> Outcome {
+        let request = self.envelope.request.as_ref().ok();
+        Outcome {
+            request: request.map(|request| request.identifiers().clone()),
+            http_status: http_status(reply),
+            ..self.blank_outcome(status, attempts)
+        }
+    }
+
+    pub(super) fn failure(&self, status: Status, attempts: u32, reason: Reason, reply: &Reply) -> Outcome {
+        Outcome {
+            reason: Some(reason.to_string()),
+            detail: Some(detail(reason, reply)),
+            ..self.outcome(status, attempts, reply)
+        }
+    }
+}
+
+pub(super) fn http_status(reply: &Reply) -> Option<u16> {
+    match reply {
+        Reply::Answer(answer) => Some(answer.status),
+        Reply::Timeout | Reply::Connection(_) => None,
+    }
+}
+
+/// The beginning of Trackfinity's answer, for a dead letter.
+pub(super) fn response(reply: &Reply) -> Option<String> {
+    match reply {
+        Reply::Answer(answer) if !answer.body.is_empty() => {
+            Some(String::from_utf8_lossy(&answer.body).into_owned())
+        }
+        _ => None,
+    }
+}
+
+/// A reason in words, with the beginning of what Trackfinity said.
+pub(super) fn detail(reason: Reason, reply: &Reply) -> String {
+    let said = match reply {
+        Reply::Connection(error) => Some(error.clone()),
+        Reply::Timeout => None,
+        Reply::Answer(_) => response(reply).map(|body| headers::truncate(body, MAX_DETAIL_ANSWER_BYTES)),
+    };
+    match said {
+        Some(said) => format!("{}: {}", reason.describe(), said.trim()),
+        None => reason.describe(),
+    }
+}
+
+/// The error of a call, as OpenTelemetry's conventions for HTTP have it: the status, if it is one of
+/// failure, else a code.
+pub(super) fn call_error(reply: &Reply) -> Option<String> {
+    match reply {
+        Reply::Answer(answer) => (answer.status >= 400).then(|| answer.status.to_string()),
+        Reply::Timeout => Some("timeout".to_owned()),
+        Reply::Connection(_) => Some("connection".to_owned()),
+    }
+}

@@ -1,0 +1,324 @@
+//! What a message's way publishes, until the broker has confirmed it. Whatever stands in the way,
+//! the delivery is held meanwhile: to give it back would count as a failed delivery, and after
+//! twenty the broker takes an innocent request for a deadly one.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use lapin::types::{AMQPValue, FieldTable};
+use opentelemetry::{KeyValue, trace::SpanKind};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Unsettled, letter::Letter, status::StatusBoard};
+use crate::{
+    broker::{Backoff, PublishError, Publisher, Replies, Routing, Session, Topology, publisher::Outgoing},
+    message::{Death, Outcome, Parked, headers},
+    policy::Tier,
+    telemetry::{Parent, Span, Telemetry, TraceContext, names},
+};
+
+/// RabbitMQ's own reply queues, which only the one who asked can read.
+const OWN_REPLY_QUEUES: [&str; 2] = [DIRECT_REPLY_TO, "amq.gen-"];
+const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
+
+/// How often the topology is declared or checked again, at most.
+const MEND_INTERVAL: Duration = Duration::from_secs(1);
+/// Publishes for the messages of one session.
+#[derive(Clone, Debug)]
+pub(super) struct Publishing {
+    pub(super) session: Arc<Session>,
+    pub(super) replies: Arc<Replies>,
+    pub(super) targets: Arc<Targets>,
+    pub(super) status: StatusBoard,
+    pub(super) telemetry: Telemetry,
+    /// Cancelled when the session is over.
+    pub(super) over: CancellationToken,
+}
+
+/// Where messages go.
+#[derive(Debug)]
+pub(super) struct Targets {
+    topology: Topology,
+    requests: String,
+    results: String,
+    retry: String,
+    dead: String,
+    declare: bool,
+    require_subscriber: bool,
+    reply_to_prefixes: Vec<String>,
+    /// Held by the one task that mends the topology; all others wait for it.
+    mended_at: tokio::sync::Mutex<Option<Instant>>,
+    failing: Reminder,
+    unheard: Reminder,
+}
+
+impl Targets {
+    pub(super) fn new(settings: &crate::settings::Settings) -> Self {
+        let topology = Topology::new(&settings.topology_prefix);
+        Self {
+            requests: topology.requests(),
+            results: topology.results(),
+            retry: topology.retry(),
+            dead: topology.dead(),
+            topology,
+            declare: settings.broker.declare,
+            require_subscriber: settings.results.require_subscriber,
+            reply_to_prefixes: settings.results.reply_to_prefixes.clone(),
+            mended_at: tokio::sync::Mutex::default(),
+            failing: Reminder::every(Duration::from_secs(10)),
+            unheard: Reminder::every(Duration::from_secs(60)),
+        }
+    }
+
+    pub(super) fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    fn may_reply_to(&self, queue: &str) -> bool {
+        let own = OWN_REPLY_QUEUES.into_iter();
+        own.chain(self.reply_to_prefixes.iter().map(String::as_str)).any(|prefix| queue.starts_with(prefix))
+    }
+}
+
+impl Publishing {
+    /// The queue that requests are taken from.
+    pub(super) fn queue(&self) -> &str {
+        &self.targets.requests
+    }
+
+    fn publisher(&self) -> &Publisher {
+        self.session.publisher()
+    }
+
+    pub(super) async fn dead_letter(&self, death: &Death, letter: &Letter) -> Result<(), Unsettled> {
+        let room = self.publisher().room();
+        let message = Outgoing {
+            exchange: &self.targets.dead,
+            routing_key: "",
+            properties: death.stamp(&letter.envelope, letter.new_trace(), room),
+            body: &letter.envelope.body,
+        };
+        let span = self.span(&message, letter);
+        self.until_confirmed(&message, Routing::Required, "dead_letter", span).await?;
+        self.telemetry.metrics.dead_lettered(death.status.as_str());
+        Ok(())
+    }
+
+    pub(super) async fn parked(&self, parked: &Parked, tier: Tier, letter: &Letter) -> Result<(), Unsettled> {
+        let room = self.publisher().room();
+        let message = Outgoing {
+            exchange: &self.targets.retry,
+            routing_key: &tier.to_string(),
+            properties: parked.stamp(&letter.envelope, letter.new_trace(), room),
+            body: &letter.envelope.body,
+        };
+        let span = self.span(&message, letter);
+        self.until_confirmed(&message, Routing::Required, "parked", span).await?;
+        self.telemetry.metrics.parked(tier.to_string());
+        tracing::debug!(
+            request_id = letter.envelope.request_id,
+            trace_id = letter.trace().trace_id(),
+            span_id = letter.trace().span_id(),
+            attempts = parked.attempts,
+            reason = parked.reason,
+            %tier,
+            "parked"
+        );
+        Ok(())
+    }
+
+    pub(super) async fn outcome(&self, outcome: &Outcome, letter: &Letter) -> Result<(), Unsettled> {
+        let body = outcome.encode().unwrap_or_default();
+        let mut message = Outgoing {
+            exchange: &self.targets.results,
+            routing_key: outcome.status.routing_key(),
+            properties: outcome.properties(letter.envelope.correlation_id()),
+            body: &body,
+        };
+        let routing = match self.targets.require_subscriber {
+            true => Routing::Required,
+            false => Routing::Optional,
+        };
+        let span = self.span(&message, letter);
+        message.properties = message.properties.with_headers(trace_headers(span.context()));
+        let routed = self.until_confirmed(&message, routing, "outcome", span).await?;
+        self.reply(&message, letter).await;
+        let way = outcome.finished_at.since(outcome.first_received_at);
+        self.telemetry.metrics.request(outcome.status.as_str(), outcome.reason.as_deref(), way);
+        report(outcome, letter);
+        if !routed && self.targets.unheard.due() {
+            tracing::warn!(
+                exchange = self.targets.results,
+                status = outcome.status.as_str(),
+                "no queue receives outcomes like this one: bind one, if anybody is to hear of them"
+            );
+        }
+        Ok(())
+    }
+
+    /// A copy for the one who asked, if the address is one that only the asker can read. It may be
+    /// gone by now; that is no reason to hold the request.
+    async fn reply(&self, outcome: &Outgoing<'_>, letter: &Letter) {
+        let reply_to = letter.envelope.properties.reply_to().as_ref();
+        let Some(queue) = reply_to.map(|queue| queue.as_str()).filter(|queue| !queue.is_empty()) else {
+            return;
+        };
+        let request_id = letter.envelope.request_id.as_str();
+        let (trace_id, span_id) = (letter.trace().trace_id(), letter.trace().span_id());
+        if !self.targets.may_reply_to(queue) {
+            tracing::warn!(
+                request_id,
+                trace_id,
+                span_id,
+                "reply_to is ignored: it is neither a reply queue of RabbitMQ's nor begins with \
+                 one of results.reply_to_prefixes"
+            );
+            return;
+        }
+        let copy = Outgoing { exchange: "", routing_key: queue, ..outcome.clone() };
+        let routing = match queue.starts_with(DIRECT_REPLY_TO) {
+            true => Routing::Unasked,
+            false => Routing::Required,
+        };
+        let mut span = self.span(&copy, letter);
+        if let Err(error) = self.replies.send(&copy, routing).await {
+            span.fail("undelivered");
+            self.telemetry.metrics.unroutable("reply");
+            tracing::warn!(request_id, trace_id, span_id, %error, "the reply could not be delivered");
+        }
+    }
+
+    fn span(&self, message: &Outgoing<'_>, letter: &Letter) -> Span {
+        let destination = if message.exchange.is_empty() { message.routing_key } else { message.exchange };
+        let name = || format!("publish {destination}");
+        self.telemetry.traces.start(name, SpanKind::Producer, Parent::Span(letter.trace()), || {
+            let message_id = message.properties.message_id().as_ref().map(|id| id.to_string());
+            let mut attributes = vec![
+                KeyValue::new(names::MESSAGING_SYSTEM, names::RABBITMQ),
+                KeyValue::new(names::MESSAGING_DESTINATION, destination.to_owned()),
+                KeyValue::new(names::MESSAGING_OPERATION_NAME, "publish"),
+                KeyValue::new(names::MESSAGING_OPERATION_TYPE, "send"),
+                KeyValue::new(names::MESSAGING_ROUTING_KEY, message.routing_key.to_owned()),
+            ];
+            attributes.extend(message_id.map(|id| KeyValue::new(names::MESSAGING_MESSAGE_ID, id)));
+            attributes
+        })
+    }
+
+    /// Publishes until it is confirmed, or until the session is over. `kind` is a label.
+    async fn until_confirmed(
+        &self,
+        message: &Outgoing<'_>,
+        routing: Routing,
+        kind: &'static str,
+        mut span: Span,
+    ) -> Result<bool, Unsettled> {
+        let mut backoff = Backoff::new();
+        loop {
+            let error = match self.publisher().publish(message, routing).await {
+                Ok(routed) => {
+                    if !routed {
+                        self.telemetry.metrics.unroutable(kind);
+                    }
+                    span.recover();
+                    return Ok(routed);
+                }
+                Err(error) => error,
+            };
+            span.fail(error.code());
+            if error.is_connection_lost() {
+                return Err(error.into());
+            }
+            if matches!(error, PublishError::Unroutable { .. }) {
+                self.telemetry.metrics.unroutable(kind);
+            }
+            if self.targets.failing.due() {
+                tracing::warn!(%error, "publishes fail; their requests are held and the publishes repeated");
+            }
+            let wait = backoff.next(fastrand::f64());
+            tokio::select! {
+                () = self.over.cancelled() => return Err(Unsettled::SessionEnded),
+                () = tokio::time::sleep(wait) => {}
+            }
+            if !matches!(error, PublishError::Refused { .. } | PublishError::Timeout) {
+                self.mend().await?;
+            }
+        }
+    }
+
+    /// Puts back what somebody deleted, if this worker may; else says what is missing.
+    async fn mend(&self) -> Result<(), Unsettled> {
+        let mut mended_at = tokio::select! {
+            () = self.over.cancelled() => return Err(Unsettled::SessionEnded),
+            mended_at = self.targets.mended_at.lock() => mended_at,
+        };
+        if mended_at.is_some_and(|at| at.elapsed() < MEND_INTERVAL) {
+            return Ok(());
+        }
+        let (topology, connection) = (self.targets.topology(), self.session.consuming());
+        let mend = async {
+            match self.targets.declare {
+                true => topology.declare(connection).await,
+                false => topology.check(connection).await,
+            }
+        };
+        let mended = tokio::select! {
+            () = self.over.cancelled() => return Err(Unsettled::SessionEnded),
+            mended = mend => mended,
+        };
+        *mended_at = Some(Instant::now());
+        if let Err(error) = &mended {
+            tracing::error!(%error, "the topology is wrong");
+        }
+        self.status.topology(mended.err().map(|error| error.to_string()));
+        Ok(())
+    }
+}
+
+/// Keeps a log line from coming too often.
+#[derive(Debug)]
+struct Reminder {
+    interval: Duration,
+    last: Mutex<Option<Instant>>,
+}
+
+impl Reminder {
+    fn every(interval: Duration) -> Self {
+        Self { interval, last: Mutex::default() }
+    }
+
+    /// Whether it is time to say it, for the first time or again.
+    fn due(&self) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|at| at.elapsed() >= self.interval);
+        if due {
+            *last = Some(Instant::now());
+        }
+        due
+    }
+}
+
+fn trace_headers(trace: &TraceContext) -> FieldTable {
+    let mut table = FieldTable::default();
+    let text = |value: &str| AMQPValue::LongString(value.into());
+    table.insert(headers::TRACEPARENT.into(), text(trace.traceparent()));
+    if let Some(state) = trace.tracestate() {
+        table.insert(headers::TRACESTATE.into(), text(state));
+    }
+    table
+}
+
+fn report(outcome: &Outcome, letter: &Letter) {
+    let request_id = outcome.request_id.as_str();
+    let (trace_id, span_id) = (letter.trace().trace_id(), letter.trace().span_id());
+    let (status, attempts) = (outcome.status.as_str(), outcome.attempts);
+    match &outcome.reason {
+        None => tracing::debug!(request_id, trace_id, span_id, status, attempts, "finished"),
+        Some(reason) => {
+            tracing::info!(request_id, trace_id, span_id, status, reason, attempts, "finished");
+        }
+    }
+}

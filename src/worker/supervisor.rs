@@ -1,0 +1,207 @@
+//! One session with RabbitMQ after another, for as long as the worker runs.
+
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Way,
+    intake::{End, Intake, Loss},
+    publishing::{Publishing, Targets},
+    queues::QueueFigures,
+    rate::RateLimiter,
+    status::StatusBoard,
+};
+use crate::{
+    broker::{Backoff, ConnectError, Replies, Session, TopologyError, connection::SessionEvents},
+    pause::{Gate, PauseLimits},
+    policy::RetryLimits,
+    settings::{BrokerUrlsError, Settings},
+    telemetry::Telemetry,
+    trackfinity::{BuildError, Client},
+};
+
+/// A session that lived so long was a good one.
+const PROVEN_AFTER: Duration = Duration::from_secs(10);
+
+/// The worker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Client(#[from] BuildError),
+}
+
+/// Why there is no session, or no longer one.
+#[derive(Debug, thiserror::Error)]
+enum NoSession {
+    #[error("RabbitMQ cannot be reached: {0}")]
+    Connect(#[from] ConnectError),
+    #[error("{0}")]
+    Urls(#[from] BrokerUrlsError),
+    #[error("the topology is wrong: {0}")]
+    Topology(#[from] TopologyError),
+    #[error("{0}")]
+    Lost(#[from] Loss),
+}
+
+/// The worker: one session with RabbitMQ after another.
+#[derive(Debug)]
+pub struct Worker {
+    settings: Settings,
+    way: Arc<Way>,
+    targets: Arc<Targets>,
+    status: StatusBoard,
+    queues: QueueFigures,
+    stop: CancellationToken,
+}
+
+impl Worker {
+    /// A worker that runs until `stop` is cancelled.
+    ///
+    /// # Errors
+    /// If the HTTP client cannot be built.
+    pub fn new(settings: Settings, telemetry: Telemetry, stop: CancellationToken) -> Result<Self, RunError> {
+        let way = Way {
+            client: Client::new(&settings.trackfinity)?,
+            gate: Arc::new(Gate::new(PauseLimits {
+                after_failures: settings.pause.after_failures.get(),
+                probe_delay: settings.pause.probe_delay,
+                probe_max_delay: settings.pause.probe_max_delay,
+            })),
+            telemetry,
+            rate: settings.worker.rate_limit.map(RateLimiter::new),
+            limits: RetryLimits {
+                max_attempts: settings.retry.max_attempts.get(),
+                max_delay: settings.retry.max_delay,
+                give_up_after: settings.retry.give_up_after,
+            },
+            address_proven: AtomicBool::new(false),
+            stop: stop.clone(),
+        };
+        Ok(Self {
+            way: Arc::new(way),
+            targets: Arc::new(Targets::new(&settings)),
+            status: StatusBoard::new(),
+            queues: QueueFigures::new(&settings),
+            settings,
+            stop,
+        })
+    }
+
+    /// What can be said of the worker from outside.
+    #[must_use]
+    pub fn status(&self) -> StatusBoard {
+        self.status.clone()
+    }
+
+    /// Whether calls are paused, and why.
+    #[must_use]
+    pub fn gate(&self) -> Arc<Gate> {
+        Arc::clone(&self.way.gate)
+    }
+
+    /// How much waits in the queues.
+    #[must_use]
+    pub fn queues(&self) -> QueueFigures {
+        self.queues.clone()
+    }
+
+    /// Runs until it is told to stop, and what was under way is finished or given back. Whatever the
+    /// broker does is no error: it is tried again.
+    pub async fn run(self) {
+        let mut backoff = Backoff::new();
+        while !self.stop.is_cancelled() {
+            let reason = match self.session(&mut backoff).await {
+                Ok(()) => break,
+                Err(reason) => reason,
+            };
+            self.status.connected(false);
+            self.way.telemetry.metrics.reconnected();
+            let wait = backoff.next(fastrand::f64());
+            let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            if let NoSession::Topology(error) = &reason {
+                self.status.topology(Some(error.to_string()));
+            }
+            tracing::warn!(next_try_in_ms = wait_ms, "not consuming: {reason}");
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        self.status.connected(false);
+        tracing::info!("stopped");
+    }
+
+    /// One session, from connecting to its end; `Ok` when the worker was told to stop.
+    async fn session(&self, backoff: &mut Backoff) -> Result<(), NoSession> {
+        let (session, events) = tokio::select! {
+            session = self.open() => session?,
+            () = self.stop.cancelled() => return Ok(()),
+        };
+        let opened = Instant::now();
+        self.status.connected(true);
+        self.status.topology(None);
+        let session = Arc::new(session);
+        let replies = Arc::new(Replies::new(self.settings.broker.uris()?));
+        let intake = Intake {
+            way: Arc::clone(&self.way),
+            publishing: Publishing {
+                session: Arc::clone(&session),
+                replies: Arc::clone(&replies),
+                targets: Arc::clone(&self.targets),
+                status: self.status.clone(),
+                telemetry: self.way.telemetry.clone(),
+                over: CancellationToken::new(),
+            },
+            queue: self.targets.topology().requests(),
+            concurrency: self.concurrency(),
+            drain_timeout: self.settings.worker.drain_timeout,
+            stop: self.stop.clone(),
+            events,
+            tasks: JoinSet::new(),
+            settled: 0,
+        };
+        self.queues.look_through(Some(Arc::clone(&session)));
+        let (end, settled) = intake.run().await;
+        self.queues.look_through(None);
+        tokio::join!(session.close(), replies.close());
+        // A session that did nothing and soon ended tells of something that will end the next, too.
+        if settled > 0 || opened.elapsed() >= PROVEN_AFTER {
+            backoff.reset();
+        }
+        match end {
+            End::Stopped => Ok(()),
+            End::Lost(loss) => Err(loss.into()),
+        }
+    }
+
+    /// No more than a low rate limit lets through in a minute: what waits here for its turn for
+    /// longer than the broker's `consumer_timeout` would be taken for lost.
+    fn concurrency(&self) -> u16 {
+        let concurrency = self.settings.worker.concurrency.get();
+        let rate = self.settings.worker.rate_limit.map(|limit| limit.per_second() * 60.0);
+        rate.map_or(concurrency, |a_minute| concurrency.min((a_minute as u16).max(1)))
+    }
+
+    async fn open(&self) -> Result<(Session, SessionEvents), NoSession> {
+        self.settings.broker.urls.refresh().await;
+        self.way.client.refresh_secrets().await;
+        let (session, events) = Session::open(&self.settings.broker.uris()?).await?;
+        let topology = self.targets.topology();
+        let checked = match self.settings.broker.declare {
+            true => topology.declare(session.consuming()).await,
+            false => topology.check(session.consuming()).await,
+        };
+        match checked {
+            Ok(()) => Ok((session, events)),
+            Err(error) => {
+                session.close().await;
+                Err(error.into())
+            }
+        }
+    }
+}

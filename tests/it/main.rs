@@ -1,0 +1,18 @@
+//! The worker as its users see it: the real binary, a real RabbitMQ, and a stand-in for
+//! Trackfinity. Each test has a virtual host of its own.
+
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
+mod answers;
+mod commands;
+mod faults;
+mod hostile;
+mod kill;
+mod layout;
+mod outcomes;
+mod pauses;
+mod requests;
+mod retries;
+mod telemetry;
+mod topology;
+mod world;

@@ -1,0 +1,203 @@
+//! Retries through the tier queues, and what a dead letter carries.
+
+use std::time::Duration;
+
+use kit::{AMQPValue, Answer, Call, FieldTable, Properties};
+use serde_json::json;
+
+use crate::world::{DEAD, SOON, World, header, id};
+
+fn customer(call: &Call) -> String {
+    call.field("customer_id").unwrap_or_default()
+}
+
+fn long(text: &str) -> AMQPValue {
+    AMQPValue::LongString(text.into())
+}
+
+fn table(entries: impl IntoIterator<Item = (&'static str, AMQPValue)>) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in entries {
+        table.insert(name.into(), value);
+    }
+    table
+}
+
+#[test]
+fn a_request_that_meets_two_503s_is_unlocked_at_the_third_attempt() {
+    kit::run(async |ctx| {
+        let world = World::start(ctx, |call| match call.n {
+            1 | 2 => Answer::status(503),
+            _ => Answer::unlocked(),
+        })
+        .await;
+        world.unlock("1").await;
+        let outcome = world.outcome().await;
+        assert_eq!((&outcome["status"], &outcome["attempts"]), (&json!("unlocked"), &json!(3)));
+        let calls = world.trackfinity.calls();
+        for pair in calls.windows(2) {
+            let waited = pair[1].at - pair[0].at;
+            assert!(waited >= Duration::from_millis(990), "parked for {waited:?} alone");
+        }
+        assert!(world.dead_letters().await.is_empty());
+        world.stop().await;
+    });
+}
+
+#[test]
+fn attempts_used_up_end_in_one_dead_letter_and_one_outcome() {
+    kit::run(async |ctx| {
+        let settings = [("RETRY__MAX_ATTEMPTS", "2"), ("RETRY__MAX_DELAY", "1s")];
+        let world = World::start_with(ctx, &settings, |_| Answer::json(503, r#"{"error":"down"}"#)).await;
+        let headers = table([
+            ("theirs", long("kept")),
+            ("traceparent", long("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")),
+        ]);
+        let properties = id("m-1")
+            .with_headers(headers)
+            .with_correlation_id("c-1".into())
+            .with_content_type("application/json".into())
+            .with_priority(3)
+            .with_app_id("shop".into());
+        let body = r#" {"customer_id": 191, "note": "kept"} "#;
+        world.publish(properties.clone(), body).await;
+        let outcome = world.outcome().await;
+        assert_eq!((&outcome["status"], &outcome["attempts"]), (&json!("abandoned"), &json!(2)));
+        let letters = world.dead_letters().await;
+        assert_eq!(letters.len(), 1);
+        let letter = &letters[0];
+        assert_eq!(letter.body, body.as_bytes());
+        assert_eq!(letter.properties.message_id(), properties.message_id());
+        assert_eq!(letter.properties.correlation_id(), properties.correlation_id());
+        assert_eq!(letter.properties.content_type(), properties.content_type());
+        assert_eq!(letter.properties.priority(), properties.priority());
+        assert_eq!(letter.properties.app_id(), properties.app_id());
+        assert_eq!(letter.properties.delivery_mode(), &Some(2));
+        for (name, value) in [
+            ("theirs", "kept"),
+            ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            ("unlocker-status", "abandoned"),
+            ("unlocker-reason", "http_503"),
+            ("unlocker-http-status", "503"),
+            ("unlocker-response", r#"{"error":"down"}"#),
+            ("unlocker-attempts", "2"),
+            ("unlocker-replays", "0"),
+            ("unlocker-request-id", "m-1"),
+        ] {
+            assert_eq!(header(letter, name).as_deref(), Some(value), "{name}");
+        }
+        for name in ["unlocker-detail", "unlocker-first-received-at", "unlocker-dead-at"] {
+            assert!(header(letter, name).is_some(), "{name}");
+        }
+        assert_eq!(
+            header(letter, "unlocker-first-received-at").as_deref(),
+            outcome["first_received_at"].as_str()
+        );
+        assert!(letter.header("x-death").is_none());
+        world.stop().await;
+    });
+}
+
+#[test]
+fn a_parked_copy_keeps_body_and_properties_and_carries_its_history() {
+    kit::run(async |ctx| {
+        let world = World::start(ctx, |_| Answer::status(503).header("retry-after", "900")).await;
+        world
+            .publish(id("m-1").with_headers(table([("theirs", long("kept"))])), r#"{"customer_id":1}"#)
+            .await;
+        let tier = "trackfinity.unlock.retry.1024s";
+        kit::eventually("the copy is parked", SOON, async || world.amqp.ready_count(tier).await == 1).await;
+        let parked = world.amqp.drain(tier).await.remove(0);
+        assert_eq!(parked.body, br#"{"customer_id":1}"#);
+        assert_eq!(parked.properties.delivery_mode(), &Some(2));
+        for (name, value) in [
+            ("theirs", "kept"),
+            ("unlocker-attempts", "1"),
+            ("unlocker-replays", "0"),
+            ("unlocker-request-id", "m-1"),
+            ("unlocker-reason", "http_503"),
+        ] {
+            assert_eq!(header(&parked, name).as_deref(), Some(value), "{name}");
+        }
+        assert!(header(&parked, "unlocker-first-received-at").is_some());
+        assert!(header(&parked, "traceparent").is_some(), "a trace begins here, as none was given");
+    });
+}
+
+#[test]
+fn a_request_older_than_give_up_after_is_abandoned() {
+    kit::run(async |ctx| {
+        let settings = [("RETRY__GIVE_UP_AFTER", "1s")];
+        let world = World::start_with(ctx, &settings, |_| Answer::status(503)).await;
+        world.unlock("1").await;
+        let outcome = world.outcome().await;
+        assert_eq!((&outcome["status"], &outcome["reason"]), (&json!("abandoned"), &json!("http_503")));
+        let attempts = outcome["attempts"].as_u64().expect("a number");
+        assert!((2..=3).contains(&attempts), "{attempts} attempts in a second and a bit");
+    });
+}
+
+#[test]
+fn what_the_broker_would_act_upon_is_not_copied() {
+    kit::run(async |ctx| {
+        let world = World::start(ctx, |call| match customer(call).as_str() {
+            "dead" => Answer::status(400),
+            _ if call.n == 1 => Answer::status(503),
+            _ => Answer::unlocked(),
+        })
+        .await;
+        let cc = AMQPValue::FieldArray(vec![long("request"), long("elsewhere")].into());
+        // Published to the queue itself, so that the copies of CC are routed nowhere else now.
+        let properties = |name: &str| {
+            id(name)
+                .with_expiration("60000".into())
+                .with_user_id("guest".into())
+                .with_headers(table([("CC", cc.clone())]))
+        };
+        world
+            .amqp
+            .publish("", crate::world::REQUESTS, properties("parked"), br#"{"customer_id":"parked"}"#)
+            .await;
+        let outcome = world.outcome().await;
+        assert_eq!((&outcome["status"], &outcome["attempts"]), (&json!("unlocked"), &json!(2)));
+        assert_eq!(world.trackfinity.count(), 2, "the parked copy came back once");
+
+        world
+            .amqp
+            .publish("", crate::world::REQUESTS, properties("dead"), br#"{"customer_id":"dead"}"#)
+            .await;
+        assert_eq!(world.outcome().await["status"], "refused");
+        let letter = world.amqp.drain(DEAD).await.remove(0);
+        assert_eq!(letter.properties.expiration(), &None, "a dead letter must not expire");
+        assert_eq!(letter.properties.user_id(), &None);
+        assert_eq!(letter.header("CC"), None);
+        assert_eq!(header(&letter, "unlocker-original-expiration").as_deref(), Some("60000"));
+        assert_eq!(header(&letter, "unlocker-original-user-id").as_deref(), Some("guest"));
+        world.stop().await;
+    });
+}
+
+#[test]
+fn forged_history_does_no_harm() {
+    kit::run(async |ctx| {
+        let world =
+            World::start(ctx, |call| if call.n == 1 { Answer::status(503) } else { Answer::unlocked() })
+                .await;
+        let forged = table([
+            ("unlocker-attempts", long("eleven")),
+            ("unlocker-replays", AMQPValue::LongLongInt(-5)),
+            ("unlocker-first-received-at", long("yesterday")),
+            ("unlocker-request-id", AMQPValue::Boolean(true)),
+            ("traceparent", AMQPValue::LongLongInt(1)),
+            ("tracestate", AMQPValue::FieldArray(Default::default())),
+            ("x-death", long("no list")),
+        ]);
+        world.publish(Properties::default().with_headers(forged), r#"{"customer_id":1}"#).await;
+        let outcome = world.outcome().await;
+        assert_eq!(
+            (&outcome["status"], &outcome["attempts"], &outcome["replays"]),
+            (&json!("unlocked"), &json!(2), &json!(0))
+        );
+        world.stop().await;
+    });
+}

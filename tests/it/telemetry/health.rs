@@ -1,0 +1,179 @@
+//! `/livez` and `/readyz`.
+
+use std::time::{Duration, Instant};
+
+use kit::{Answer, FieldTable, Trackfinity};
+use serde_json::Value;
+
+use super::*;
+use crate::world::{DEAD, EXCHANGE, REQUEST, id};
+
+async fn assert_live(base: &str) {
+    assert_eq!(get(&format!("{base}/livez")).await.0, 200);
+}
+
+/// Waits until the worker is ready, and returns what it says.
+async fn ready(base: &str) -> Value {
+    wait_ready(base, 200, |_| true).await
+}
+
+/// Waits until the worker is not ready for that reason, and returns what it says.
+async fn not_ready(base: &str, code: &str) -> Value {
+    let said = wait_ready(base, 503, |said| said["code"] == code).await;
+    assert!(said["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{said}");
+    assert_live(base).await;
+    said
+}
+
+async fn wait_ready(base: &str, status: u16, wanted: impl Fn(&Value) -> bool) -> Value {
+    kit::eventually(&format!("/readyz {status}"), SOON, async || {
+        let (seen, body) = try_get(&format!("{base}/readyz")).await.map_err(|error| error.to_string())?;
+        let said: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
+        if seen == status && wanted(&said) { Ok(said) } else { Err(format!("{seen} {body}")) }
+    })
+    .await
+}
+
+#[test]
+fn a_worker_is_ready_while_it_consumes_and_not_while_the_broker_is_away() {
+    kit::run(async |ctx| {
+        let (listen, base) = ops();
+        let (cutter, url) = ctx.cutter().await;
+        cutter.cut().await;
+        let trackfinity = Trackfinity::start(|_| Answer::unlocked());
+        let env = [listen, ("UNLOCKER__BROKER__URL", url)];
+        let worker = ctx.start(&settings(unlocker(ctx.amqp_url(), &trackfinity.url()).arg("run"), &env));
+        worker.wait_for_line(|line| line.contains("health and metrics are served"), SOON).await;
+        not_ready(&base, "not_connected").await;
+        for _time in 0..2 {
+            cutter.restore().await;
+            ready(&base).await;
+            assert_live(&base).await;
+            cutter.cut().await;
+            let said = not_ready(&base, "not_connected").await;
+            assert!(said["reason"].as_str().is_some_and(|reason| reason.contains("RabbitMQ")), "{said}");
+        }
+        assert_eq!(get(&format!("{base}/metrics")).await.0, 200, "metrics are there all the same");
+    });
+}
+
+#[test]
+fn a_worker_is_not_ready_while_the_topology_is_wrong() {
+    kit::run(async |ctx| {
+        let queue = "trackfinity.unlock.retry.8s";
+        let amqp = ctx.amqp().await;
+        amqp.declare_queue(queue, FieldTable::default()).await;
+        let (listen, base) = ops();
+        let trackfinity = Trackfinity::start(|_| Answer::unlocked());
+        let _worker =
+            ctx.start(&settings(unlocker(ctx.amqp_url(), &trackfinity.url()).arg("run"), &[listen]));
+        let said = not_ready(&base, "topology").await;
+        assert!(said["reason"].as_str().is_some_and(|reason| reason.contains(queue)), "{said}");
+        ctx.vhost().management().delete_queue(queue).await;
+        ready(&base).await;
+    });
+}
+
+#[test]
+fn a_worker_is_not_ready_while_the_topology_is_wrong_in_mid_session() {
+    kit::run(async |ctx| {
+        let (listen, base) = ops();
+        let first = ctx.start(&unlocker(ctx.amqp_url(), "http://127.0.0.1:1").arg("run"));
+        first.wait_for_line(|line| line.contains(r#""message":"consuming""#), SOON).await;
+        first.signal(kit::Signal::TERM);
+        first.wait_exit(SOON).await;
+        let env = [listen, ("UNLOCKER__BROKER__DECLARE", "false".to_owned())];
+        let world = world(ctx, &env, |_| Answer::status(400)).await;
+        ready(&base).await;
+        world.ctx.vhost().management().delete_exchange(DEAD).await;
+        world.unlock("1").await;
+        let said = not_ready(&base, "topology").await;
+        assert!(said["reason"].as_str().is_some_and(|reason| reason.contains(DEAD)), "{said}");
+    });
+}
+
+#[test]
+fn a_worker_is_not_ready_while_paused_for_an_endpoint_fault() {
+    kit::run(async |ctx| {
+        let (listen, base) = ops();
+        let env = [listen, ("UNLOCKER__PAUSE__PROBE_DELAY", "200ms".to_owned())];
+        let world = world(ctx, &env, |_| Answer::status(401)).await;
+        ready(&base).await;
+        world.unlock("1").await;
+        let said = not_ready(&base, "endpoint_fault").await;
+        assert!(said["reason"].as_str().is_some_and(|reason| reason.contains("api_key")), "{said}");
+        world.trackfinity.answer_with(|_| Answer::unlocked());
+        assert_eq!(ready(&base).await["paused"], Value::Null);
+        assert_eq!(world.outcome().await["status"], "unlocked");
+    });
+}
+
+#[test]
+fn a_worker_stays_ready_while_paused_for_failures() {
+    kit::run(async |ctx| {
+        let (listen, base) = ops();
+        let env = [
+            listen,
+            ("UNLOCKER__PAUSE__AFTER_FAILURES", "2".to_owned()),
+            ("UNLOCKER__PAUSE__PROBE_DELAY", "100ms".to_owned()),
+        ];
+        let world = world(ctx, &env, |_| Answer::status(503)).await;
+        for n in 0..3 {
+            world.unlock(&n.to_string()).await;
+        }
+        wait_ready(&base, 200, |said| said["paused"] == "failures").await;
+        // As long as it lasts, probes and all.
+        let calls = world.trackfinity.count();
+        kit::eventually("some probes", SOON, async || {
+            assert_eq!(get(&format!("{base}/readyz")).await.0, 200);
+            world.trackfinity.count() >= calls + 3
+        })
+        .await;
+        assert_live(&base).await;
+    });
+}
+
+#[test]
+fn health_answers_at_once_under_full_load() {
+    const REQUESTS: usize = 5_000;
+    kit::run(async |ctx| {
+        let (listen, base) = ops();
+        let env = [listen, ("UNLOCKER__WORKER__CONCURRENCY", "1024".to_owned())];
+        let world = world(ctx, &env, |_| Answer::unlocked()).await;
+        world.trackfinity.record(false);
+        let requests =
+            (0..REQUESTS).map(|n| (id(&n.to_string()), format!(r#"{{"customer_id":{n}}}"#).into_bytes()));
+        let (mut slowest, mut looks) = (Duration::ZERO, 0);
+        let client = http();
+        let look = async {
+            while world.outcomes.len() < REQUESTS {
+                for path in ["livez", "readyz"] {
+                    let asked = Instant::now();
+                    let reply = client.get(format!("{base}/{path}")).send().await.expect("an answer");
+                    assert_eq!(reply.status().as_u16(), 200, "{path}");
+                    slowest = slowest.max(asked.elapsed());
+                    looks += 1;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::join!(world.amqp.publish_all(EXCHANGE, REQUEST, requests), look);
+        eprintln!("{looks} looks under load, the slowest {slowest:?}");
+        assert!(looks > 20, "{looks} looks");
+        assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+        world.stop().await;
+    });
+}
+
+#[test]
+fn an_address_that_is_taken_is_said_and_ends_the_start() {
+    kit::run(async |ctx| {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = taken.local_addr().expect("an address").to_string();
+        let env = [("UNLOCKER__OPS__LISTEN", address.clone())];
+        let worker = ctx.start(&settings(unlocker(ctx.amqp_url(), "http://127.0.0.1:1").arg("run"), &env));
+        assert_eq!(worker.wait_exit(SOON).await.code(), Some(1));
+        let says = |line: &String| line.contains("ops.listen") && line.contains(&address);
+        assert!(worker.stderr().iter().any(says), "{:#?}", worker.stderr());
+    });
+}

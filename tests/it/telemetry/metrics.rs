@@ -1,0 +1,409 @@
+//! What is counted and measured, at `/metrics` and by OTLP.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use kit::{Answer, Otlp};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use super::*;
+use crate::world::{DEAD, EXCHANGE, REQUEST, id};
+
+/// A metric's name, labels of the series that is meant, and what it is to be.
+type Figure<'a> = (&'a str, &'a [(&'a str, &'a str)], f64);
+
+/// The value of the one series that has these labels, whatever others it has.
+fn sample(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let mut found = text.lines().filter(|line| {
+        let series = line.rsplit_once(' ').map_or("", |(series, _)| series);
+        series.split('{').next() == Some(name)
+            && labels.iter().all(|(label, value)| series.contains(&format!("{label}=\"{value}\"")))
+    });
+    let line = found.next()?;
+    assert!(found.next().is_none(), "{name} {labels:?} is ambiguous in\n{text}");
+    line.rsplit_once(' ').and_then(|(_, value)| value.parse().ok())
+}
+
+async fn scrape(base: &str) -> String {
+    let (status, text) = get(&format!("{base}/metrics")).await;
+    assert_eq!(status, 200);
+    text
+}
+
+#[test]
+fn a_scrape_tells_what_came_of_the_requests_and_what_waits() {
+    kit::run(async |ctx| {
+        let (listen, base) = ops();
+        let world = world(ctx, &[listen], |call| match call.field("orderid").as_deref() {
+            Some(order) if order.starts_with("bad") => Answer::json(400, r#"{"error":"bad-answer-77"}"#),
+            Some(order) if order.starts_with("slow") => Answer::status(503).header("retry-after", "900"),
+            _ => Answer::unlocked(),
+        })
+        .await;
+        let publish = async |kind: &str, n: usize| {
+            let body = format!(r#"{{"customer_id":"customer-{kind}-{n}","orderid":"{kind}-order-{n}"}}"#);
+            let properties = id(&format!("message-{kind}-{n}"))
+                .with_correlation_id(format!("correlation-{kind}-{n}").into())
+                .with_reply_to(format!("reply-{kind}-{n}").into())
+                .with_headers(traced());
+            world.publish(properties, body).await;
+        };
+        for n in 0..3 {
+            publish("good", n).await;
+        }
+        for n in 0..2 {
+            publish("bad", n).await;
+        }
+        publish("slow", 0).await;
+        world.publish(id("message-invalid"), "no JSON").await;
+        world.outcomes.wait_count(6, SOON).await;
+        let tier = "trackfinity.unlock.retry.1024s";
+        kit::eventually("one is parked", SOON, async || world.amqp.ready_count(tier).await == 1).await;
+
+        let rows: &[Figure] = &[
+            ("unlocker_requests_total", &[("status", "unlocked"), ("reason", "")], 3.0),
+            ("unlocker_requests_total", &[("status", "refused"), ("reason", "http_400")], 2.0),
+            ("unlocker_requests_total", &[("status", "invalid"), ("reason", "malformed")], 1.0),
+            ("unlocker_attempts_total", &[("result", "unlocked")], 3.0),
+            ("unlocker_parked_total", &[("tier", "1024s")], 1.0),
+            ("unlocker_dead_lettered_total", &[("status", "refused")], 2.0),
+            ("unlocker_dead_lettered_total", &[("status", "invalid")], 1.0),
+            ("unlocker_in_flight", &[], 0.0),
+            ("unlocker_paused", &[("cause", "endpoint_fault")], 0.0),
+            ("unlocker_paused", &[("cause", "failures")], 0.0),
+            ("unlocker_paused", &[("cause", "rate_limited")], 0.0),
+            ("unlocker_broker_connected", &[], 1.0),
+            ("unlocker_queue_messages", &[("queue", "requests")], 0.0),
+            ("unlocker_queue_messages", &[("queue", "dead")], 3.0),
+            ("unlocker_queue_messages", &[("queue", "retry")], 1.0),
+            ("messaging_process_duration_seconds_count", &[("error_type", "http_400")], 2.0),
+            ("messaging_process_duration_seconds_count", &[("error_type", "http_503")], 1.0),
+            ("http_client_request_duration_seconds_count", &[("http_response_status_code", "200")], 3.0),
+            ("http_client_request_duration_seconds_count", &[("http_response_status_code", "400")], 2.0),
+            ("http_client_request_duration_seconds_count", &[("http_response_status_code", "503")], 1.0),
+            (
+                "http_client_request_duration_seconds_bucket",
+                &[("le", "0.005"), ("error_type", "503")],
+                f64::NAN,
+            ),
+            ("http_client_request_duration_seconds_bucket", &[("le", "10"), ("error_type", "503")], 1.0),
+            ("unlocker_request_duration_seconds_count", &[("status", "unlocked")], 3.0),
+        ];
+        let text = kit::eventually("the figures", SOON, async || {
+            let text = scrape(&base).await;
+            for (name, labels, expected) in rows {
+                match sample(&text, name, labels) {
+                    Some(_) if expected.is_nan() => {}
+                    Some(value) if value == *expected => {}
+                    other => {
+                        return Err(format!("{name} {labels:?} is {other:?}, not {expected}, in\n{text}"));
+                    }
+                }
+            }
+            Ok(text)
+        })
+        .await;
+        let age = sample(&text, "unlocker_oldest_dead_letter_age_seconds", &[]).expect("an age");
+        assert!(age > 0.0 && age < 60.0, "{age}");
+        for private in
+            ["good", "bad-", "slow", "message-", "customer-", "correlation", "order-", "reply", "answer-"]
+        {
+            let line = text.lines().find(|line| !line.starts_with('#') && line.contains(private));
+            assert_eq!(line, None, "{private} is no label");
+        }
+        assert!(!text.contains(TRACE_ID));
+        let helped = |name: &str| text.lines().any(|line| line.starts_with(&format!("# HELP {name} ")));
+        for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
+            let name = line.split(' ').nth(2).unwrap_or_default();
+            assert!(helped(name), "{name} is not described");
+        }
+        world.stop().await;
+        assert_eq!(world.amqp.ready_count(DEAD).await, 3, "looking took none of them");
+    });
+}
+
+#[test]
+fn a_scrape_tells_of_a_pause_of_the_backlog_and_of_an_unheard_outcome() {
+    kit::run(async |ctx| {
+        let (listen, base) = ops();
+        let env = [listen, ("UNLOCKER__PAUSE__PROBE_DELAY", "300ms".to_owned())];
+        let world = world(ctx, &env, |_| Answer::status(401)).await;
+        let requests =
+            (0..200).map(|n| (id(&n.to_string()), format!(r#"{{"customer_id":{n}}}"#).into_bytes()));
+        world.amqp.publish_all(EXCHANGE, REQUEST, requests).await;
+        kit::eventually("a pause and a backlog", SOON, async || {
+            let text = scrape(&base).await;
+            let paused = |cause| sample(&text, "unlocker_paused", &[("cause", cause)]);
+            let waiting =
+                |queue| sample(&text, "unlocker_queue_messages", &[("queue", queue)]).unwrap_or(0.0);
+            let all = waiting("requests") + waiting("retry");
+            let told = paused("endpoint_fault") == Some(1.0) && paused("failures") == Some(0.0);
+            if told && (195.0..=200.0).contains(&all) { Ok(()) } else { Err(text) }
+        })
+        .await;
+        let crate::world::World { ctx: _ctx, trackfinity, amqp, outcomes, worker: _worker } = world;
+        drop(outcomes);
+        trackfinity.answer_with(|_| Answer::unlocked());
+        kit::eventually("all is told of", SOON, async || {
+            let text = scrape(&base).await;
+            let figure = |name, labels: &[_]| sample(&text, name, labels);
+            let told = figure("unlocker_requests_total", &[("status", "unlocked")]) == Some(200.0)
+                && figure("unlocker_publish_unroutable_total", &[("kind", "outcome")]) == Some(200.0)
+                && figure("unlocker_paused", &[("cause", "endpoint_fault")]) == Some(0.0)
+                && figure("unlocker_in_flight", &[]) == Some(0.0);
+            if told { Ok(()) } else { Err(text) }
+        })
+        .await;
+        drop(amqp);
+    });
+}
+
+#[test]
+fn a_scrape_tells_how_many_are_under_way_and_of_a_lost_session() {
+    kit::run(async |ctx| {
+        let (listen, base) = ops();
+        let (cutter, url) = ctx.cutter().await;
+        let env = [listen, ("UNLOCKER__BROKER__URL", url)];
+        let world = world(ctx, &env, |_| Answer::unlocked().after(Duration::from_secs(2))).await;
+        for n in 0..5 {
+            world.unlock(&n.to_string()).await;
+        }
+        kit::eventually("five are under way", SOON, async || {
+            sample(&scrape(&base).await, "unlocker_in_flight", &[]) == Some(5.0)
+        })
+        .await;
+        cutter.cut().await;
+        kit::eventually("the loss is told of", SOON, async || {
+            let text = scrape(&base).await;
+            let told = sample(&text, "unlocker_broker_connected", &[]) == Some(0.0)
+                && sample(&text, "unlocker_in_flight", &[]) == Some(0.0)
+                && sample(&text, "unlocker_broker_reconnects_total", &[]).is_some_and(|count| count >= 1.0)
+                && sample(&text, "unlocker_queue_messages", &[("queue", "requests")]).is_none();
+            if told { Ok(()) } else { Err(text) }
+        })
+        .await;
+        cutter.restore().await;
+        world.outcomes.wait_count(5, SOON).await;
+        kit::eventually("all is well", SOON, async || {
+            let text = scrape(&base).await;
+            let told = sample(&text, "unlocker_broker_connected", &[]) == Some(1.0)
+                && sample(&text, "unlocker_in_flight", &[]) == Some(0.0)
+                && sample(&text, "unlocker_queue_messages", &[("queue", "requests")]) == Some(0.0);
+            if told { Ok(()) } else { Err(text) }
+        })
+        .await;
+    });
+}
+
+/// The value of the first series of a metric that has these labels.
+fn sent(otlp: &Otlp, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let points = otlp.metric(name).unwrap_or_default();
+    let has = |point: &&kit::OtlpPoint| {
+        labels.iter().all(|(label, value)| point.labels.get(*label) == Some(&(*value).into()))
+    };
+    points.iter().find(has).map(|point| point.value)
+}
+
+#[test]
+fn counts_and_durations_arrive_by_otlp() {
+    kit::run(async |ctx| {
+        let otlp = Otlp::start();
+        let world = world(ctx, &to(&otlp), |call| match call.n {
+            1 => Answer::status(503),
+            2 => Answer::status(400),
+            _ => Answer::unlocked(),
+        })
+        .await;
+        world.unlock("1").await;
+        world.unlock("2").await;
+        world.outcomes(2).await;
+        let rows: &[Figure] = &[
+            ("unlocker.requests", &[("status", "unlocked")], 1.0),
+            ("unlocker.requests", &[("status", "refused"), ("reason", "http_400")], 1.0),
+            ("unlocker.attempts", &[("result", "unlocked")], 1.0),
+            ("unlocker.parked", &[], 1.0),
+            ("unlocker.dead_lettered", &[("status", "refused")], 1.0),
+            ("unlocker.in_flight", &[], 0.0),
+            ("unlocker.request.duration", &[("status", "unlocked")], 1.0),
+            ("messaging.process.duration", &[("error.type", "http_503")], 1.0),
+            ("http.client.request.duration", &[("error.type", "503")], 1.0),
+        ];
+        for (name, labels, expected) in rows {
+            kit::eventually(name, SOON, async || match sent(&otlp, name, labels) {
+                Some(value) if value == *expected => Ok(()),
+                other => Err(format!("{labels:?} is {other:?}, not {expected}")),
+            })
+            .await;
+        }
+        world.stop().await;
+    });
+}
+
+#[test]
+fn the_state_of_the_worker_arrives_by_otlp_though_nobody_scrapes() {
+    kit::run(async |ctx| {
+        let otlp = Otlp::start();
+        let world = world(ctx, &to(&otlp), |_| Answer::status(400)).await;
+        world.unlock("1").await;
+        assert_eq!(world.outcome().await["status"], "refused");
+        let rows: &[Figure] = &[
+            ("unlocker.broker.connected", &[], 1.0),
+            ("unlocker.paused", &[("cause", "endpoint_fault")], 0.0),
+            ("unlocker.queue.messages", &[("queue", "requests")], 0.0),
+            ("unlocker.queue.messages", &[("queue", "dead")], 1.0),
+        ];
+        for (name, labels, expected) in rows {
+            kit::eventually(name, Duration::from_secs(10), async || match sent(&otlp, name, labels) {
+                Some(value) if value == *expected => Ok(()),
+                other => Err(format!("{labels:?} is {other:?}, not {expected}")),
+            })
+            .await;
+        }
+        world.trackfinity.answer_with(|_| Answer::status(401));
+        world.unlock("2").await;
+        kit::eventually("the pause", Duration::from_secs(10), async || {
+            sent(&otlp, "unlocker.paused", &[("cause", "endpoint_fault")]) == Some(1.0)
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_scrape_is_answered_though_the_broker_says_nothing() {
+    kit::run(async |ctx| {
+        let (listen, base) = ops();
+        let (cutter, url) = ctx.cutter().await;
+        let world = world(ctx, &[listen, ("UNLOCKER__BROKER__URL", url)], |_| Answer::unlocked()).await;
+        scrape(&base).await;
+        cutter.half_open();
+        for _time in 0..3 {
+            let asked = Instant::now();
+            let text = scrape(&base).await;
+            assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+            assert_eq!(sample(&text, "unlocker_broker_connected", &[]), Some(1.0), "nobody knows better yet");
+        }
+        assert_eq!(get(&format!("{base}/livez")).await.0, 200);
+        drop(world);
+    });
+}
+
+/// A line to the broker on which the declarations that pass are counted.
+async fn counting_line(ctx: &Context) -> (Arc<AtomicUsize>, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = ctx.vhost().amqp_url_on_port(listener.local_addr().expect("an address").port());
+    let (host, port) = ctx.node().address();
+    let (target, declared) = (format!("{host}:{port}"), Arc::new(AtomicUsize::new(0)));
+    let (count, accepting) = (declared.clone(), ctx.clone());
+    ctx.spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let broker = TcpStream::connect(&target).await.expect("the broker");
+            let count = count.clone();
+            accepting.spawn(async move {
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_broker, mut to_broker) = broker.into_split();
+                let answers = tokio::io::copy(&mut from_broker, &mut to_client);
+                let requests = async {
+                    let mut seen = Frames::default();
+                    let mut buffer = vec![0; 65_536];
+                    while let Ok(length @ 1..) = from_client.read(&mut buffer).await {
+                        count.fetch_add(seen.declares_in(&buffer[..length]), Ordering::SeqCst);
+                        if to_broker.write_all(&buffer[..length]).await.is_err() {
+                            break;
+                        }
+                    }
+                };
+                tokio::select! {
+                    _ended = answers => {}
+                    () = requests => {}
+                }
+            });
+        }
+    });
+    (declared, url)
+}
+
+/// AMQP frames as a client sends them: a type, a channel, a length, so many bytes, an end.
+#[derive(Default)]
+struct Frames {
+    bytes: Vec<u8>,
+    begun: bool,
+}
+
+impl Frames {
+    /// How many passive `queue.declare` end with these bytes.
+    fn declares_in(&mut self, bytes: &[u8]) -> usize {
+        self.bytes.extend_from_slice(bytes);
+        if !self.begun && self.bytes.len() >= 8 {
+            assert_eq!(&self.bytes[..4], b"AMQP");
+            self.bytes.drain(..8);
+            self.begun = true;
+        }
+        let mut declares = 0;
+        while self.begun && self.bytes.len() >= 7 {
+            let length =
+                u32::from_be_bytes([self.bytes[3], self.bytes[4], self.bytes[5], self.bytes[6]]) as usize;
+            if self.bytes.len() < length + 8 {
+                break;
+            }
+            let frame: Vec<u8> = self.bytes.drain(..length + 8).collect();
+            // A method, of class queue (50), declare (10): a short, the name, then the bits.
+            if frame[0] == 1 && frame[7..11] == [0, 50, 0, 10] {
+                let name = usize::from(frame[13]);
+                declares += usize::from(frame[14 + name] & 1 == 1);
+            }
+        }
+        declares
+    }
+}
+
+#[test]
+fn many_scrapes_look_at_the_queues_once_a_second_and_disturb_nothing() {
+    const SCRAPES: usize = 200;
+    const REQUESTS: usize = 400;
+    /// Requests, dead letters, and eleven retry queues.
+    const QUEUES: usize = 13;
+    kit::run(async |ctx| {
+        let (listen, base) = ops();
+        let (declared, url) = counting_line(&ctx).await;
+        let env = [listen, ("UNLOCKER__BROKER__URL", url)];
+        let world = world(ctx, &env, |_| Answer::unlocked().after(Duration::from_millis(5))).await;
+        scrape(&base).await;
+        let before = declared.load(Ordering::SeqCst);
+        assert!(before >= QUEUES, "{before} declarations were counted");
+        let requests =
+            (0..REQUESTS).map(|n| (id(&n.to_string()), format!(r#"{{"customer_id":{n}}}"#).into_bytes()));
+        let started = Instant::now();
+        let scrapes = async {
+            let client = http();
+            let mut every = tokio::time::interval(Duration::from_secs(1) / SCRAPES as u32);
+            for _scrape in 0..SCRAPES {
+                every.tick().await;
+                let reply = client.get(format!("{base}/metrics")).send().await.expect("an answer");
+                let text = reply.text().await.expect("a text");
+                assert!(
+                    sample(&text, "unlocker_queue_messages", &[("queue", "dead")]) == Some(0.0),
+                    "{text}"
+                );
+            }
+        };
+        tokio::join!(scrapes, world.amqp.publish_all(EXCHANGE, REQUEST, requests));
+        let took = started.elapsed();
+        let looks = (declared.load(Ordering::SeqCst) - before).div_ceil(QUEUES);
+        eprintln!("{SCRAPES} scrapes in {took:?}: {looks} looks at the queues");
+        assert!(took < Duration::from_secs(5), "{SCRAPES} scrapes took {took:?}");
+        assert!(looks <= took.as_secs() as usize + 1, "{looks} looks in {took:?}");
+        world.outcomes.wait_count(REQUESTS, SOON).await;
+        world.stop().await;
+        let lost = world.worker.stderr().iter().any(|line| line.contains("not consuming"));
+        assert!(!lost, "the session went on");
+        assert_eq!(world.trackfinity.count(), REQUESTS as u64, "no request was taken again");
+    });
+}

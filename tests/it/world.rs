@@ -1,0 +1,122 @@
+//! A worker between a broker and a stand-in for Trackfinity.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use kit::{
+    AMQPValue, Amqp, Answer, Call, Context, Inbox, Message, Process, Program, Properties, Trackfinity,
+};
+use serde_json::Value;
+
+pub const EXCHANGE: &str = "trackfinity.unlock";
+pub const REQUESTS: &str = "trackfinity.unlock.requests";
+pub const RESULTS: &str = "trackfinity.unlock.results";
+pub const DEAD: &str = "trackfinity.unlock.dead";
+pub const REQUEST: &str = "request";
+
+/// Long enough for a busy machine; what is waited for takes a fraction of it.
+pub const SOON: Duration = Duration::from_secs(30);
+
+pub struct World {
+    pub ctx: Context,
+    pub trackfinity: Trackfinity,
+    pub amqp: Amqp,
+    /// Everything published to the results exchange.
+    pub outcomes: Inbox,
+    pub worker: Process,
+}
+
+/// The program, with settings by environment variables alone.
+pub fn unlocker(amqp_url: &str, base_url: &str) -> Program {
+    Program::new(env!("CARGO_BIN_EXE_unlocker"))
+        .env("UNLOCKER__BROKER__URL", amqp_url)
+        .env("UNLOCKER__TRACKFINITY__BASE_URL", base_url)
+        .env("UNLOCKER__TRACKFINITY__API_KEY", "the-key")
+        .env("UNLOCKER__TRACKFINITY__API_USERNAME", "the-user")
+        .env("UNLOCKER__OPS__LISTEN", "")
+}
+
+impl World {
+    /// A world whose worker has the usual settings.
+    pub async fn start(ctx: Context, answer: impl Fn(&Call) -> Answer + Send + Sync + 'static) -> Self {
+        Self::start_with(ctx, &[], answer).await
+    }
+
+    /// A world whose worker has these settings, by the ends of their variables' names.
+    pub async fn start_with(
+        ctx: Context,
+        settings: &[(&str, &str)],
+        answer: impl Fn(&Call) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let trackfinity = Trackfinity::start(answer);
+        let worker = start_worker(&ctx, ctx.amqp_url(), &trackfinity.url(), settings).await;
+        let amqp = ctx.amqp().await;
+        let outcomes = amqp.consume_into(RESULTS, "unlock.#").await;
+        Self { ctx, trackfinity, amqp, outcomes, worker }
+    }
+
+    pub async fn publish(&self, properties: Properties, body: impl AsRef<[u8]>) {
+        self.amqp.publish(EXCHANGE, REQUEST, properties, body.as_ref()).await;
+    }
+
+    /// Publishes a request for a customer, whose id is the message id too.
+    pub async fn unlock(&self, customer: &str) {
+        self.publish(id(customer), format!(r#"{{"customer_id":"{customer}"}}"#)).await;
+    }
+
+    /// The next outcome, as JSON.
+    pub async fn outcome(&self) -> Value {
+        self.outcomes.next(SOON).await.json()
+    }
+
+    /// So many outcomes in all, by request id.
+    pub async fn outcomes(&self, count: usize) -> BTreeMap<String, Value> {
+        let messages = self.outcomes.wait_count(count, SOON).await;
+        messages.iter().map(|message| (text(&message.json()["request_id"]), message.json())).collect()
+    }
+
+    /// Takes the dead letters out of their queue.
+    pub async fn dead_letters(&self) -> Vec<Message> {
+        self.amqp.drain(DEAD).await
+    }
+
+    /// Waits until nothing is ready or under way, and asserts that no retry waits either.
+    pub async fn stop(&self) {
+        self.worker.signal(kit::Signal::TERM);
+        let status = self.worker.wait_exit(SOON).await;
+        assert!(status.success(), "the worker left with {status}");
+        assert_eq!(self.amqp.ready_count(REQUESTS).await, 0, "requests are left in the queue");
+    }
+}
+
+/// Starts a worker and waits until it consumes.
+pub async fn start_worker(
+    ctx: &Context,
+    amqp_url: &str,
+    base_url: &str,
+    settings: &[(&str, &str)],
+) -> Process {
+    let mut program = unlocker(amqp_url, base_url).arg("run");
+    for (name, value) in settings {
+        program = program.env(format!("UNLOCKER__{name}"), value);
+    }
+    let worker = ctx.start(&program);
+    worker.wait_for_line(|line| line.contains(r#""message":"consuming""#), SOON).await;
+    worker
+}
+
+/// A header's text or number, as text.
+pub fn header(message: &Message, name: &str) -> Option<String> {
+    match message.header(name)? {
+        AMQPValue::LongString(text) => Some(text.to_string()),
+        AMQPValue::LongLongInt(number) => Some(number.to_string()),
+        other => panic!("{name} is {other:?}"),
+    }
+}
+
+pub fn id(message_id: &str) -> Properties {
+    Properties::default().with_message_id(message_id.into())
+}
+
+pub fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("{value} is not a string")).to_owned()
+}

@@ -1,0 +1,263 @@
+//! `make soak`: requests flow while workers, broker and lines are killed, frozen and cut at random; then every request
+//! is accounted for.
+//!
+//! Leaves with 0 if all is as it should be, with 1 if not, with 130 if it was ended by a signal before its time and
+//! nothing was wrong till then.
+
+mod broker_line;
+mod chaos;
+mod crew;
+mod duplicates;
+mod install;
+mod journal;
+mod ledger;
+mod listener;
+mod names;
+mod options;
+mod publisher;
+mod requests;
+mod waiting;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use kit::{Amqp, NodeOptions, RabbitNode};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use chaos::Chaos;
+use crew::Crew;
+use install::Install;
+use journal::Journal;
+use ledger::Ledger;
+use listener::Listener;
+use options::Options;
+use publisher::Publisher;
+
+/// How often it says how far it is, and looks after the workers.
+const STATUS_EVERY: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Without progress for so long, what is not final never will be.
+const STUCK_AFTER: Duration = Duration::from_secs(45);
+const FINAL_WITHIN: Duration = Duration::from_secs(90);
+/// Requests per second that a catching-up worker sees through at the least.
+const CATCHES_UP_AT: u64 = 50;
+/// Nothing may come after nothing has come for so long: longer than the longest tier in use.
+const STILL_FOR: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("soak: {error}\n{}", options::USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime").block_on(soak(options))
+}
+
+async fn soak(options: Options) -> ExitCode {
+    let (seed, rate) = (options.seed, options.rate);
+    println!("soak: seed {seed}, {} s, {rate} requests per second", options.run_for.as_secs());
+    let interrupted = CancellationToken::new();
+    let signals = tokio::spawn(until_told(interrupted.clone()));
+
+    let node = RabbitNode::start_own(NodeOptions::default()).await;
+    let directory = directory(seed);
+    println!("soak: logs of the workers in {}", directory.display());
+    let journal = Arc::new(Journal::new());
+    let install = Install::start(seed).await;
+    let crew = Crew::new(&node, &install, &directory, journal.clone()).await;
+    let mut world = World { options, node, install, crew, journal, interrupted };
+
+    let right = world.run().await;
+    signals.abort();
+    println!("soak: seed {seed}: {}", if right { "all is accounted for" } else { "FAILED" });
+    match (right, world.interrupted.is_cancelled()) {
+        (false, _) => ExitCode::FAILURE,
+        (true, true) => ExitCode::from(130),
+        (true, false) => ExitCode::SUCCESS,
+    }
+}
+
+/// Where the workers' logs and secrets are, emptied.
+fn directory(seed: u64) -> PathBuf {
+    let soak = std::env::current_exe().expect("the soak has a path");
+    let target = soak.ancestors().nth(2).expect("the soak is in a profile's directory");
+    let directory = target.join("soak").join(seed.to_string());
+    if directory.exists() {
+        std::fs::remove_dir_all(&directory).expect("an earlier run's directory can be removed");
+    }
+    std::fs::create_dir_all(&directory).expect("a directory for the run");
+    directory
+}
+
+/// The first SIGINT or SIGTERM ends the run early, the second ends it at once.
+async fn until_told(interrupted: CancellationToken) {
+    let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be listened for");
+    let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
+    let mut told = async || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    told().await;
+    println!("soak: told to end; the ledger so far follows");
+    interrupted.cancel();
+    told().await;
+    // The watchdog ends what was started.
+    std::process::exit(130);
+}
+
+struct World {
+    options: Options,
+    node: RabbitNode,
+    install: Install,
+    crew: Crew,
+    journal: Arc<Journal>,
+    interrupted: CancellationToken,
+}
+
+impl World {
+    /// True if everything is as it should be.
+    async fn run(&mut self) -> bool {
+        let url = format!("{}?heartbeat=5", self.node.amqp_url("/"));
+        self.crew.start_and_wait(&self.crew.slots[0]).await;
+        let mut listener = Listener::start(url.clone()).await;
+        let begun = Instant::now();
+        let mut publisher = Publisher::start(url, self.options.seed, self.options.rate);
+
+        self.hurt(&publisher, &listener).await;
+        self.install.heal();
+        let ran = begun.elapsed();
+        self.journal.say("all faults are healed");
+        let healed = Instant::now();
+        publisher.finish(if self.interrupted.is_cancelled() { STILL_FOR } else { FINAL_WITHIN }).await;
+        let amqp = Amqp::connect(&self.node.amqp_url("/")).await;
+        self.wait_until_final(&publisher, &listener, &amqp).await;
+        let settled_in = healed.elapsed();
+
+        for slot in &self.crew.slots {
+            self.crew.stop(slot).await;
+        }
+        self.hear_the_rest(&amqp, &mut listener).await;
+        let (waiting, letters) = (waiting::take(&amqp).await, waiting::take_dead_letters(&amqp).await);
+        let ledger = Ledger {
+            seed: self.options.seed,
+            due: publisher.due(),
+            unconfirmed: publisher.unconfirmed(),
+            repeats: publisher.repeats(),
+            heard: &listener.heard(),
+            waiting,
+            letters,
+            faults: self.journal.faults(),
+            complaints: self.journal.complaints(),
+            install: &self.install,
+            ran,
+            settled_in,
+            interrupted: self.interrupted.is_cancelled(),
+        };
+        ledger.print()
+    }
+
+    /// Faults, for as long as asked.
+    async fn hurt(&self, publisher: &Publisher, listener: &Listener) {
+        let stop = CancellationToken::new();
+        let chaos = Chaos {
+            node: &self.node,
+            install: &self.install,
+            crew: &self.crew,
+            journal: &self.journal,
+            stop: &stop,
+        };
+        let end = async {
+            tokio::select! {
+                () = sleep(self.options.run_for) => {}
+                () = self.interrupted.cancelled() => {}
+            }
+            stop.cancel();
+        };
+        let mut rng = Rng::with_seed(self.options.seed);
+        if rng.bool() {
+            self.crew.start(&self.crew.slots[1]);
+        }
+        let faults = async { tokio::join!(chaos.run(rng), end) };
+        tokio::select! {
+            _ = faults => {}
+            () = self.watch(publisher, listener) => {}
+        }
+    }
+
+    /// Looks after the workers and says how far it is, for ever.
+    async fn watch(&self, publisher: &Publisher, listener: &Listener) {
+        let mut said = Instant::now();
+        loop {
+            sleep(LOOK_EVERY).await;
+            self.crew.look_after().await;
+            if said.elapsed() >= STATUS_EVERY {
+                said = Instant::now();
+                self.say_how_far(publisher, listener);
+            }
+        }
+    }
+
+    fn say_how_far(&self, publisher: &Publisher, listener: &Listener) {
+        let (published, finished) = (publisher.published(), listener.finished());
+        self.journal.say(&format!("  {published} published, {finished} finished"));
+    }
+
+    /// Until every request has its outcome, and no copy of one is anywhere.
+    async fn wait_until_final(&self, publisher: &Publisher, listener: &Listener, amqp: &Amqp) {
+        let backlog = publisher.due().saturating_sub(listener.finished());
+        let until = Instant::now() + FINAL_WITHIN + Duration::from_secs(backlog / CATCHES_UP_AT);
+        let mut last = (0, 0);
+        let (mut progress_at, mut said) = (Instant::now(), Instant::now());
+        let mut still_since = None;
+        while !self.interrupted.is_cancelled() {
+            self.crew.look_after().await;
+            let finished = listener.finished();
+            let waiting = waiting::count(amqp).await + u64::from(Listener::waiting(amqp).await);
+            let now = (finished, self.install.calls());
+            let moved = std::mem::replace(&mut last, now) != now;
+            if moved {
+                progress_at = Instant::now();
+            }
+            let is_still = !moved && waiting == 0 && finished >= publisher.published();
+            let since = still_since.filter(|_| is_still).unwrap_or_else(Instant::now);
+            still_since = is_still.then_some(since);
+            if is_still && since.elapsed() >= STILL_FOR {
+                return;
+            }
+            if progress_at.elapsed() >= STUCK_AFTER || Instant::now() >= until {
+                self.journal.complain(format!("not final in time: {waiting} messages wait"));
+                return;
+            }
+            if said.elapsed() >= STATUS_EVERY {
+                said = Instant::now();
+                self.say_how_far(publisher, listener);
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Lets the listener take the last outcomes, then ends it.
+    async fn hear_the_rest(&self, amqp: &Amqp, listener: &mut Listener) {
+        let empty = async {
+            while Listener::waiting(amqp).await > 0 {
+                sleep(LOOK_EVERY).await;
+            }
+            // What was taken is noted by then.
+            sleep(LOOK_EVERY).await;
+        };
+        if timeout(FINAL_WITHIN, empty).await.is_err() {
+            self.journal.complain("the listener does not take the last outcomes".into());
+        }
+        listener.finish().await;
+    }
+}

@@ -1,0 +1,42 @@
+//! The command line.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+pub const USAGE: &str = "usage: soak [--seconds 120] [--seed N] [--rate 100]";
+
+pub struct Options {
+    /// How long requests and faults flow.
+    pub run_for: Duration,
+    /// What is random, is so by this.
+    pub seed: u64,
+    /// Requests per second.
+    pub rate: f64,
+}
+
+impl Options {
+    /// # Errors
+    /// What is wrong with the arguments.
+    pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        // Short enough to be typed again.
+        let mut options =
+            Self { run_for: Duration::from_secs(120), seed: fastrand::u64(1..1_000_000), rate: 100.0 };
+        while let Some(name) = arguments.next() {
+            let value = arguments.next().ok_or_else(|| format!("{name} wants a value"))?;
+            match name.as_str() {
+                "--seconds" => options.run_for = Duration::from_secs(number(&name, &value)?),
+                "--seed" => options.seed = number(&name, &value)?,
+                "--rate" => options.rate = number(&name, &value)?,
+                _ => return Err(format!("{name} is not known")),
+            }
+        }
+        if !(0.1..=10_000.0).contains(&options.rate) {
+            return Err("--rate is not between 0.1 and 10000".into());
+        }
+        Ok(options)
+    }
+}
+
+fn number<T: FromStr>(name: &str, value: &str) -> Result<T, String> {
+    value.parse().map_err(|_| format!("{name}: {value:?} is not a number that fits"))
+}

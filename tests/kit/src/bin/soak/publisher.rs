@@ -1,0 +1,186 @@
+//! Publishes requests at a steady rate, each until it is confirmed, whatever the broker goes through.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{Channel, Confirmation};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::broker_line;
+use crate::names::{EXCHANGE, REQUEST_KEY};
+use crate::requests;
+
+/// Longer than any fault lasts.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(25);
+const TICK: Duration = Duration::from_millis(10);
+
+/// What became of the requests on their way into the broker.
+#[derive(Default)]
+pub struct Books {
+    /// So many numbers were given out, from 0.
+    due: u64,
+    unsent: VecDeque<u64>,
+    unconfirmed: BTreeSet<u64>,
+    confirmed: u64,
+    /// How often a request was published again, because no confirm came.
+    repeats: BTreeMap<u64, u32>,
+}
+
+pub struct Publisher {
+    books: Arc<Mutex<Books>>,
+    flow: CancellationToken,
+    over: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Publisher {
+    /// Publishes `rate` requests per second from now on.
+    pub fn start(url: String, seed: u64, rate: f64) -> Self {
+        let books = Arc::<Mutex<Books>>::default();
+        let (flow, over) = (CancellationToken::new(), CancellationToken::new());
+        let work = Work { url, seed, rate, books: books.clone(), flow: flow.clone(), over: over.clone() };
+        Self { books, flow, over, task: tokio::spawn(work.run()) }
+    }
+
+    /// Requests that the broker has.
+    pub fn published(&self) -> u64 {
+        self.books().confirmed
+    }
+
+    /// Numbers given out.
+    pub fn due(&self) -> u64 {
+        self.books().due
+    }
+
+    /// How often a request was published again.
+    pub fn repeats(&self) -> BTreeMap<u64, u32> {
+        self.books().repeats.clone()
+    }
+
+    /// Requests without a confirm, which the broker may have or not.
+    pub fn unconfirmed(&self) -> BTreeSet<u64> {
+        let books = self.books();
+        books.unconfirmed.iter().chain(&books.unsent).copied().collect()
+    }
+
+    /// Begins no new request, and waits until all are confirmed, for so long at most.
+    pub async fn finish(&mut self, limit: Duration) {
+        self.flow.cancel();
+        let until = Instant::now() + limit;
+        while !self.unconfirmed().is_empty() && Instant::now() < until {
+            sleep(TICK).await;
+        }
+        self.over.cancel();
+        if let Err(error) = (&mut self.task).await {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().expect("no panic holds the books")
+    }
+}
+
+struct Work {
+    url: String,
+    seed: u64,
+    rate: f64,
+    books: Arc<Mutex<Books>>,
+    flow: CancellationToken,
+    over: CancellationToken,
+}
+
+impl Work {
+    async fn run(self) {
+        let clock = async {
+            let begun = Instant::now();
+            let mut ticks = interval(TICK);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            while !self.flow.is_cancelled() {
+                ticks.tick().await;
+                if self.flow.is_cancelled() {
+                    break;
+                }
+                let due = (begun.elapsed().as_secs_f64() * self.rate) as u64;
+                let mut books = self.books();
+                let new = books.due..due;
+                books.unsent.extend(new);
+                books.due = due.max(books.due);
+            }
+        };
+        let publish = async {
+            while let Some(connection) = broker_line::connect(&self.url, &self.over).await {
+                if let Ok(channel) = connection.create_channel().await {
+                    self.session(&channel).await;
+                }
+                if self.over.is_cancelled() {
+                    break;
+                }
+            }
+        };
+        tokio::join!(clock, publish);
+    }
+
+    /// Until the line fails, or everything is done.
+    async fn session(&self, channel: &Channel) {
+        if channel.confirm_select(ConfirmSelectOptions::default()).await.is_err() {
+            return;
+        }
+        let again: Vec<u64> = {
+            let mut books = self.books();
+            let again: Vec<_> = books.unconfirmed.iter().copied().collect();
+            for &n in &again {
+                *books.repeats.entry(n).or_default() += 1;
+            }
+            again
+        };
+        let mut under_way: FuturesUnordered<_> =
+            again.into_iter().map(|n| self.publish(channel, n)).collect();
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                () = self.over.cancelled() => return,
+                Some((n, confirmed)) = under_way.next(), if !under_way.is_empty() => {
+                    if !confirmed {
+                        return;
+                    }
+                    let mut books = self.books();
+                    books.unconfirmed.remove(&n);
+                    books.confirmed += 1;
+                }
+                _ = ticks.tick() => {
+                    let mut books = self.books();
+                    let new: Vec<_> = books.unsent.drain(..).collect();
+                    books.unconfirmed.extend(&new);
+                    drop(books);
+                    under_way.extend(new.into_iter().map(|n| self.publish(channel, n)));
+                }
+            }
+        }
+    }
+
+    /// Whether it was confirmed, and reached a queue.
+    async fn publish(&self, channel: &Channel, n: u64) -> (u64, bool) {
+        let (properties, body) = requests::message(self.seed, n);
+        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+        let publish = async {
+            channel
+                .basic_publish(EXCHANGE.into(), REQUEST_KEY.into(), options, &body, properties)
+                .await?
+                .await
+        };
+        let confirmation = timeout(CONFIRMED_WITHIN, publish).await;
+        (n, matches!(confirmation, Ok(Ok(Confirmation::Ack(None)))))
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().expect("no panic holds the books")
+    }
+}

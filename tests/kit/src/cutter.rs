@@ -1,0 +1,268 @@
+//! A TCP line that can be cut.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+use crate::ports;
+
+/// A TCP proxy on a loopback port to one target, and everything that can go wrong with a line.
+pub struct TcpCutter {
+    address: SocketAddr,
+    line: Arc<Line>,
+    acceptor: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Line {
+    target: String,
+    /// Grows with every cut; a connection from before it is reset.
+    cuts: watch::Sender<u64>,
+    open: watch::Sender<usize>,
+    accepted: AtomicU64,
+    swallowing: AtomicBool,
+    delay_micros: AtomicU64,
+    sever_after: Mutex<Option<usize>>,
+}
+
+impl TcpCutter {
+    /// `target` is `host:port`.
+    pub async fn start(target: impl Into<String>) -> Self {
+        let listener = ports::listen();
+        let address = listener.local_addr().expect("a listener has an address");
+        listener.set_nonblocking(true).expect("a socket can be non-blocking");
+        let line = Arc::new(Line {
+            target: target.into(),
+            cuts: watch::Sender::new(0),
+            open: watch::Sender::new(0),
+            accepted: AtomicU64::new(0),
+            swallowing: AtomicBool::new(false),
+            delay_micros: AtomicU64::new(0),
+            sever_after: Mutex::new(None),
+        });
+        let listener = TcpListener::from_std(listener).expect("a runtime with IO");
+        let acceptor = tokio::spawn(accept(listener, line.clone()));
+        Self { address, line, acceptor: Some(acceptor).into() }
+    }
+
+    /// Where to connect instead of the target.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Resets all connections and refuses new ones. Both have happened when it returns.
+    pub async fn cut(&self) {
+        if let Some(acceptor) = self.acceptor.lock().await.take() {
+            acceptor.abort();
+            acceptor.await.ok();
+        }
+        self.reset_all().await;
+    }
+
+    /// Ends [`TcpCutter::cut`] and [`TcpCutter::half_open`]. Connections that lost bytes meanwhile are reset.
+    pub async fn restore(&self) {
+        if self.line.swallowing.swap(false, Ordering::SeqCst) {
+            self.reset_all().await;
+        }
+        let mut acceptor = self.acceptor.lock().await;
+        if acceptor.is_none() {
+            let listener = TcpListener::bind(self.address).await.expect("its own port is free");
+            *acceptor = Some(tokio::spawn(accept(listener, self.line.clone())));
+        }
+    }
+
+    /// Resets all connections, and accepts new ones.
+    pub async fn reset_all(&self) {
+        self.line.cuts.send_modify(|cuts| *cuts += 1);
+        self.line.open.subscribe().wait_for(|open| *open == 0).await.expect("the line lives");
+    }
+
+    /// Keeps every chunk back for that long, in both directions; zero switches it off.
+    pub fn delay(&self, delay: Duration) {
+        let micros = u64::try_from(delay.as_micros()).expect("a delay below 500,000 years");
+        self.line.delay_micros.store(micros, Ordering::SeqCst);
+    }
+
+    /// From now on bytes are swallowed both ways, on old and new connections, and nothing is closed: a peer that is
+    /// gone without a word.
+    pub fn half_open(&self) {
+        self.line.swallowing.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets that many more bytes through from the target, all connections together, then resets the one that carries
+    /// the last of them. Once.
+    pub fn sever_after(&self, bytes: usize) {
+        *self.line.sever_after.lock().expect("no panic holds it") = Some(bytes);
+    }
+
+    /// Connections accepted so far.
+    pub fn accepted(&self) -> u64 {
+        self.line.accepted.load(Ordering::SeqCst)
+    }
+
+    /// Connections open now.
+    pub fn open(&self) -> usize {
+        *self.line.open.borrow()
+    }
+}
+
+impl Drop for TcpCutter {
+    fn drop(&mut self) {
+        if let Some(acceptor) = self.acceptor.get_mut().take() {
+            acceptor.abort();
+        }
+        self.line.cuts.send_modify(|cuts| *cuts += 1);
+    }
+}
+
+async fn accept(listener: TcpListener, line: Arc<Line>) {
+    loop {
+        let Ok((client, _)) = listener.accept().await else {
+            continue;
+        };
+        // No await from here to the spawn: a connection is either counted or still the kernel's, also when aborted.
+        line.accepted.fetch_add(1, Ordering::SeqCst);
+        line.open.send_modify(|open| *open += 1);
+        let cuts = line.cuts.subscribe();
+        tokio::spawn(carry(client, line.clone(), cuts));
+    }
+}
+
+async fn carry(mut client: TcpStream, line: Arc<Line>, mut cuts: watch::Receiver<u64>) {
+    let _counted = Counted(line.clone());
+    // Declared first, so dropped last: the sockets are closed when the count goes down.
+    let target = async {
+        if line.swallowing.load(Ordering::SeqCst) {
+            None
+        } else {
+            TcpStream::connect(&line.target).await.ok()
+        }
+    };
+    let target = tokio::select! {
+        target = target => target,
+        _ = cuts.changed() => None,
+    };
+    let Some(mut target) = target else {
+        if line.swallowing.load(Ordering::SeqCst) {
+            let swallow = async { while client.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {} };
+            tokio::select! {
+                () = async { swallow.await; std::future::pending().await } => {}
+                _ = cuts.changed() => {}
+            }
+        }
+        return reset(client);
+    };
+    client.set_nodelay(true).ok();
+    target.set_nodelay(true).ok();
+    let finished = {
+        let (client_reader, client_writer) = client.split();
+        let (target_reader, target_writer) = target.split();
+        let there = pump(&line, client_reader, target_writer, false);
+        let back = pump(&line, target_reader, client_writer, true);
+        tokio::select! {
+            _ = cuts.changed() => false,
+            done = async { tokio::try_join!(there, back) } => done.is_ok(),
+        }
+    };
+    if !finished {
+        reset(client);
+        reset(target);
+    }
+}
+
+/// Carries one direction. The end of the stream is passed on; an error ends both directions.
+async fn pump(
+    line: &Line,
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    from_target: bool,
+) -> io::Result<()> {
+    // Reading goes on while chunks wait for their time: a delay must not lower the throughput.
+    let (chunks, mut waiting) = mpsc::channel::<(Instant, Vec<u8>)>(1024);
+    let read = async {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let read = match from.read(&mut buffer).await {
+                Err(error) => {
+                    line.swallowed().await;
+                    return Err(error);
+                }
+                Ok(read) => read,
+            };
+            if read == 0 {
+                drop(chunks);
+                return Ok(());
+            }
+            let due = Instant::now() + Duration::from_micros(line.delay_micros.load(Ordering::SeqCst));
+            chunks.send((due, buffer[..read].to_vec())).await.map_err(io::Error::other)?;
+        }
+    };
+    let write = async {
+        while let Some((due, chunk)) = waiting.recv().await {
+            if due > Instant::now() {
+                sleep_until(due).await;
+            }
+            if line.swallowing.load(Ordering::SeqCst) {
+                continue;
+            }
+            let allowed = if from_target { line.allow(chunk.len()) } else { None };
+            match allowed {
+                Some(bytes) => {
+                    to.write_all(&chunk[..bytes]).await?;
+                    return Err(io::ErrorKind::ConnectionReset.into());
+                }
+                None => {
+                    if let Err(error) = to.write_all(&chunk).await {
+                        line.swallowed().await;
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        line.swallowed().await;
+        to.shutdown().await
+    };
+    tokio::try_join!(read, write).map(drop)
+}
+
+impl Line {
+    /// How many of the next `bytes` bytes may still pass, if these are the last ones.
+    fn allow(&self, bytes: usize) -> Option<usize> {
+        let mut left = self.sever_after.lock().expect("no panic holds it");
+        match *left {
+            Some(rest) if rest <= bytes => left.take(),
+            Some(rest) => {
+                *left = Some(rest - bytes);
+                None
+            }
+            None => None,
+        }
+    }
+
+    /// On a half-open line nobody learns that the other end closed: never returns there.
+    async fn swallowed(&self) {
+        if self.swallowing.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+struct Counted(Arc<Line>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.open.send_modify(|open| *open -= 1);
+    }
+}
+
+fn reset(stream: TcpStream) {
+    // With no time to linger the kernel sends RST instead of FIN.
+    stream.set_zero_linger().ok();
+}

@@ -1,0 +1,47 @@
+//! The test kit: what a test needs to drive `trackfinity-unlocker` against a real RabbitMQ.
+//!
+//! Most tests are one call of [`run`], which hands over a [`Context`] with a vhost of its own:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! kit::run(async |ctx| {
+//!     let amqp = ctx.amqp().await;
+//!     let inbox = amqp.consume_into("amq.topic", "unlock.#").await;
+//!     amqp.publish("amq.topic", "unlock.unlocked", kit::Properties::default(), b"{}").await;
+//!     assert_eq!(inbox.next(Duration::from_secs(5)).await.body, b"{}");
+//! });
+//! ```
+//!
+//! The broker is found as [`RabbitNode`] says. A test that hurts it takes a node of its own ([`run_on_own_node`]).
+
+mod amqp;
+mod cutter;
+mod eventually;
+mod harness;
+mod management;
+mod node;
+mod otlp;
+mod ports;
+mod process;
+mod raw_http;
+mod tls;
+mod trackfinity;
+mod vhost;
+mod watchdog;
+
+pub use amqp::{Amqp, Inbox, Message};
+pub use cutter::TcpCutter;
+pub use eventually::{Attempt, eventually};
+pub use harness::{Context, run, run_on_own_node, run_on_own_node_within, run_within};
+pub use lapin::BasicProperties as Properties;
+pub use lapin::types::{AMQPValue, FieldTable};
+pub use management::Management;
+pub use node::{NodeOptions, RabbitNode};
+pub use otlp::{Otlp, OtlpPoint, OtlpSpan, OtlpValue, SpanKind};
+pub use ports::{free_port, listen};
+pub use process::{Process, Program, Signal};
+pub use raw_http::RawHttp;
+pub use tls::Certificate;
+pub use trackfinity::{Answer, Call, Trackfinity};
+pub use vhost::Vhost;

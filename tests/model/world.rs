@@ -1,0 +1,278 @@
+//! What there is: the queues, the workers with what they hold, and what is on the wire.
+
+use std::collections::BTreeSet;
+
+/// How a request ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ending {
+    Unlocked,
+    /// Invalid, refused or abandoned: there is a dead letter.
+    Dead,
+}
+
+/// A message in the requests or a retry queue.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Message {
+    pub request: usize,
+    /// By which the request is known, if it came with an id or was given one before.
+    pub id: Option<u8>,
+    pub attempts: u32,
+}
+
+/// What takes a request's place when its delivery is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Successor {
+    Outcome(Ending),
+    DeadLetter,
+    Parked { attempts: u32 },
+}
+
+/// What is left to do for a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Step {
+    Publish(Successor),
+    AwaitConfirm,
+    Ack,
+}
+
+/// What the broker thinks of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hold {
+    Unacked,
+    /// The acknowledgement is on the wire: for the broker, still unacked.
+    AckSent,
+    Acked,
+    /// The connection it came by is gone: it is back in the queue, and can't be acknowledged.
+    Returned,
+}
+
+/// The publish a task waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Flight {
+    None,
+    Written(Successor),
+    /// The broker has it; the confirm is on the wire.
+    Stored(Successor),
+    /// Its connection is gone: no confirm will come.
+    Lost,
+}
+
+/// One delivery, from take to acknowledgement.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Task {
+    pub message: Message,
+    /// By which the request goes in all that is published for it.
+    pub id: u8,
+    pub hold: Hold,
+    pub flight: Flight,
+    /// `None` until the call was answered.
+    pub todo: Option<Vec<Step>>,
+}
+
+impl Task {
+    pub fn next_step(&self) -> Option<Step> {
+        self.todo.as_ref().and_then(|todo| todo.first().copied())
+    }
+
+    pub fn is_with_broker(&self) -> bool {
+        matches!(self.hold, Hold::Unacked | Hold::AckSent)
+    }
+
+    pub fn skip_step(&mut self) {
+        self.todo.as_mut().filter(|todo| !todo.is_empty()).map(|todo| todo.remove(0));
+    }
+
+    /// What was written is to be written again.
+    pub fn publish_again(&mut self, successor: Successor) {
+        self.flight = Flight::None;
+        self.todo.get_or_insert_default().insert(0, Step::Publish(successor));
+    }
+
+    /// Takes the steps that wait for nothing. What is written may yet be dropped and an
+    /// acknowledgement lost, so a crash between two of them shows nothing new.
+    pub fn run_on(&mut self, publishing: bool) {
+        loop {
+            match self.next_step() {
+                Some(Step::Publish(successor)) if publishing && self.flight == Flight::None => {
+                    self.flight = Flight::Written(successor);
+                }
+                Some(Step::Ack) if self.hold == Hold::Unacked => self.hold = Hold::AckSent,
+                _ => return,
+            }
+            self.skip_step();
+        }
+    }
+
+    /// Whether nothing more can come of it in a session that still has, or has not, its publishing
+    /// connection.
+    fn is_over(&self, publishing: bool) -> bool {
+        match self.hold {
+            Hold::Acked => self.next_step().is_none(),
+            Hold::Returned => {
+                !publishing || self.flight == Flight::Lost || self.next_step() == Some(Step::Ack)
+            }
+            Hold::Unacked | Hold::AckSent => false,
+        }
+    }
+}
+
+/// A worker in one session: two connections, and a task for each delivery.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Worker {
+    pub consuming: bool,
+    pub publishing: bool,
+    pub tasks: Vec<Task>,
+}
+
+impl Worker {
+    pub fn with_new_session() -> Self {
+        Self { consuming: true, publishing: true, tasks: Vec::new() }
+    }
+
+    pub fn is_session_broken(&self) -> bool {
+        !(self.consuming && self.publishing)
+    }
+}
+
+/// A publish written on a connection that is gone: the broker may have it yet, or never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Adrift {
+    pub request: usize,
+    pub id: u8,
+    pub successor: Successor,
+}
+
+/// What the broker holds for good of one request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ledger {
+    /// The different outcomes, by ending and id.
+    pub outcomes: BTreeSet<(Ending, u8)>,
+    /// The different dead letters, by id.
+    pub dead_letters: BTreeSet<u8>,
+    /// Whether one of these came more than once, or there is more than one outcome.
+    pub repeated: bool,
+    /// Ids that workers made up for it.
+    pub ids_given: u8,
+}
+
+impl Ledger {
+    fn enter(&mut self, ending: Ending, id: u8) {
+        self.repeated |= !self.outcomes.is_empty();
+        self.outcomes.insert((ending, id));
+    }
+
+    fn bury(&mut self, id: u8) {
+        self.repeated |= !self.dead_letters.is_empty();
+        self.dead_letters.insert(id);
+    }
+
+    pub fn has(&self, ending: Ending) -> bool {
+        self.outcomes.iter().any(|(known, _)| *known == ending)
+    }
+
+    pub fn is_final(&self) -> bool {
+        self.has(Ending::Unlocked) || self.has(Ending::Dead) && !self.dead_letters.is_empty()
+    }
+
+    pub fn ids(&self) -> BTreeSet<u8> {
+        self.outcomes.iter().map(|(_, id)| *id).chain(self.dead_letters.iter().copied()).collect()
+    }
+}
+
+/// What may still go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Budget {
+    /// Workers that die.
+    pub crashes: u32,
+    /// Connections or channels that are lost, alone or with the whole broker.
+    pub losses: u32,
+    /// Publishes that the broker refuses or returns.
+    pub refusals: u32,
+    /// Calls, or calls not made, that burn no attempt.
+    pub innocent: u32,
+}
+
+/// Everything.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World {
+    pub requests: Vec<Message>,
+    pub retry: Vec<Message>,
+    pub ledgers: Vec<Ledger>,
+    pub workers: Vec<Worker>,
+    pub adrift: Vec<Adrift>,
+    pub budget: Budget,
+}
+
+impl World {
+    pub fn store(&mut self, request: usize, id: u8, successor: Successor) {
+        match successor {
+            Successor::Outcome(ending) => self.ledgers[request].enter(ending, id),
+            Successor::DeadLetter => self.ledgers[request].bury(id),
+            Successor::Parked { attempts } => self.retry.push(Message { request, id: Some(id), attempts }),
+        }
+    }
+
+    /// The broker notices that the connection is gone by which a worker consumes.
+    pub fn lose_consuming(&mut self, worker: usize) {
+        let worker = &mut self.workers[worker];
+        worker.consuming = false;
+        for task in &mut worker.tasks {
+            if task.is_with_broker() {
+                self.requests.push(task.message.clone());
+                task.hold = Hold::Returned;
+            }
+        }
+    }
+
+    pub fn lose_publishing(&mut self, worker: usize) {
+        self.workers[worker].publishing = false;
+        for task in 0..self.workers[worker].tasks.len() {
+            self.lose_flight(worker, task);
+        }
+    }
+
+    pub fn lose_flight(&mut self, worker: usize, task: usize) {
+        let task = &mut self.workers[worker].tasks[task];
+        if let Flight::Written(successor) = task.flight {
+            self.adrift.push(Adrift { request: task.message.request, id: task.id, successor });
+        }
+        if task.flight != Flight::None {
+            task.flight = Flight::Lost;
+        }
+    }
+
+    /// The worker forgets all; the broker takes back what it held. The next session is open.
+    pub fn end_session(&mut self, worker: usize) {
+        self.lose_consuming(worker);
+        self.lose_publishing(worker);
+        self.workers[worker] = Worker::with_new_session();
+    }
+
+    /// One way to write the same world: any message of a queue may be delivered next, one worker is
+    /// like the other, and what can do nothing more is gone.
+    pub fn in_order(mut self) -> Self {
+        for worker in &mut self.workers {
+            let publishing = worker.publishing;
+            worker.tasks.retain(|task| !task.is_over(publishing));
+            if !worker.consuming && !publishing {
+                *worker = Worker::with_new_session();
+            }
+            worker.tasks.sort_unstable();
+        }
+        self.workers.sort_unstable();
+        self.requests.sort_unstable();
+        self.retry.sort_unstable();
+        self.adrift.sort_unstable();
+        self
+    }
+
+    /// Whether a copy of the request is where the broker keeps it until it is settled.
+    pub fn waits(&self, request: usize) -> bool {
+        let held = self.tasks().filter(|task| task.is_with_broker()).map(|task| &task.message);
+        self.requests.iter().chain(&self.retry).chain(held).any(|message| message.request == request)
+    }
+
+    pub fn tasks(&self) -> impl Iterator<Item = &Task> {
+        self.workers.iter().flat_map(|worker| &worker.tasks)
+    }
+}

@@ -1,0 +1,75 @@
+//! The JSON Schemas agree with what is read and written.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use serde_json::{Value, json};
+use trackfinity_unlocker::message::{Outcome, Status, Timestamp, outcome, request};
+
+fn validator(schema: &schemars::Schema) -> jsonschema::Validator {
+    jsonschema::validator_for(schema.as_value()).expect("a schema")
+}
+
+#[test]
+fn the_request_schema_accepts_what_is_read_and_refuses_what_is_not() {
+    let validator = validator(&request::schema());
+    let long = "x".repeat(255);
+    let rows = [
+        (json!({"customer_id": "191"}), true),
+        (json!({"customer_id": 191}), true),
+        (json!({"customer_id": -1}), true),
+        (json!({"subscription_id": "s", "orderid": null, "more": {"a": [1]}}), true),
+        (json!({"customer_id": " \t", "orderid": "7"}), true),
+        (json!({"customer_id": long}), true),
+        (json!({"customer_id": "ü & ="}), true),
+        (json!({}), false),
+        (json!({"customer_id": null}), false),
+        (json!({"customer_id": ""}), false),
+        (json!({"customer_id": " \n ", "orderid": ""}), false),
+        (json!({"customer_id": true}), false),
+        (json!({"customer_id": ["191"]}), false),
+        (json!({"customer_id": 1.5}), false),
+        (json!({"customer_id": "a\u{0}b"}), false),
+        (json!({"customer_id": "a\u{85}b"}), false),
+        (json!({"customer_id": "ok", "orderid": {}}), false),
+        (json!({"customer_id": format!("{long}x")}), false),
+        (json!(["191"]), false),
+        (json!("191"), false),
+        (json!(null), false),
+    ];
+    for (body, readable) in rows {
+        let read = request::decode(None, body.to_string().as_bytes()).request;
+        assert_eq!(read.is_ok(), readable, "read: {body}");
+        assert_eq!(validator.is_valid(&body), readable, "the schema: {body}");
+    }
+}
+
+#[test]
+fn the_outcome_schema_describes_every_outcome_and_misses_none_of_its_fields() {
+    let schema = outcome::schema();
+    let validator = validator(&schema);
+    let request = request::decode(None, br#"{"customer_id":191}"#).request.expect("a request");
+    let full = Outcome {
+        status: Status::Refused,
+        request_id: "m-1".to_owned(),
+        request: Some(request.identifiers().clone()),
+        attempts: 1,
+        http_status: Some(400),
+        reason: Some("http_400".to_owned()),
+        detail: Some("Trackfinity answered 400".to_owned()),
+        replays: 0,
+        first_received_at: Timestamp::EPOCH,
+        finished_at: Timestamp::EPOCH,
+    };
+    let bare = Outcome { request: None, http_status: None, reason: None, detail: None, ..full.clone() };
+    for outcome in [&full, &bare] {
+        let written: Value = serde_json::from_slice(&outcome.encode().expect("JSON")).expect("JSON");
+        assert!(validator.is_valid(&written), "{written}");
+        let fields = written.as_object().expect("an object");
+        let required = schema.as_value()["required"].as_array().expect("required fields");
+        assert_eq!(required.len(), fields.len(), "every field is always there");
+        for field in fields.keys() {
+            let mut without = written.clone();
+            without.as_object_mut().expect("an object").remove(field);
+            assert!(!validator.is_valid(&without), "{field} may not be missing");
+        }
+    }
+}
