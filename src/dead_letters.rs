@@ -1,7 +1,7 @@
 //! Dead letters, for people: look at them, replay them, discard them. One implementation for the
 //! command line and the page, straight on the broker, also while no worker runs.
 //!
-//! A look takes the letters without acknowledging them and gives them back by closing its channel,
+//! A look takes all letters without acknowledging them and gives them back by closing its channels,
 //! which keeps their order and costs nothing but a delivery of the billion they have. Who looks or
 //! changes holds a lock meanwhile ([`lock`]), as two who take letters at once see half of them each.
 //!
@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use self::{audit::Deed, desk::Desk, scan::Bounds, summary::Summing};
+use self::{audit::Deed, desk::Desk, summary::Summing};
 pub use self::{
     audit::{Actor, Audit, AuditError},
     carry_out::{Ended, Finish, Pace, Step, StepResult},
@@ -36,7 +36,10 @@ pub use self::{
     scan::{Extent, Stopped},
     summary::{Group, Summary},
 };
-use crate::{broker::Topology, settings::BrokerSettings};
+use crate::{
+    broker::{Topology, holding::Bounds},
+    settings::BrokerSettings,
+};
 
 /// What could not be done with the dead letters, and why.
 #[derive(Debug, thiserror::Error)]

@@ -10,8 +10,8 @@ use clap::{Args, Subcommand};
 use super::{Failure, print};
 use crate::{
     dead_letters::{
-        Actor, Audit, Brief, DeadLetters, DeskError, Error, Extent, Filter, Letter, Listing, Stopped,
-        Summary, filter::Moment,
+        Actor, Audit, Brief, DeadLetters, DeskError, Error, Extent, Filter, Letter, Listing, Summary,
+        filter::Moment,
     },
     message::LetterStatus,
     settings::{BrokerSettings, environment},
@@ -70,12 +70,19 @@ pub(in crate::cli) struct Who {
 /// Which letters are meant: all that meet everything given.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Selection {
-    /// invalid, refused, abandoned, crashed or unknown; comma-separated or given several times.
-    #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = status)]
-    status: Vec<LetterStatus>,
+    #[command(flatten)]
+    marks: Marks,
     /// A reason such as `http_404`; comma-separated or given several times.
     #[arg(long, value_name = "REASON", value_delimiter = ',')]
     reason: Vec<String>,
+}
+
+/// Which letters are meant, but for their reason, which `discard` has another name for.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Marks {
+    /// invalid, refused, abandoned, crashed or unknown; comma-separated or given several times.
+    #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = status)]
+    status: Vec<LetterStatus>,
     /// Died at or after this time (2026-11-23T09:00:00Z) or since that long ago (2h).
     #[arg(long, value_name = "TIME")]
     since: Option<Moment>,
@@ -99,18 +106,20 @@ fn status(text: &str) -> Result<LetterStatus, String> {
 
 impl Selection {
     fn filter(&self) -> Filter {
+        self.marks.filter(&self.reason)
+    }
+}
+
+impl Marks {
+    fn filter(&self, reason: &[String]) -> Filter {
         Filter {
             status: self.status.clone(),
-            reason: self.reason.clone(),
+            reason: reason.to_vec(),
             since: self.since.map(|moment| moment.0),
             until: self.until.map(|moment| moment.0),
             ids: self.id.clone(),
             limit: self.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
         }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.filter() == Filter::default()
     }
 }
 
@@ -213,9 +222,12 @@ fn print_summary(summary: &Summary) -> Result<(), Failure> {
 }
 
 fn print_listing_json(listing: &Listing<Brief>) -> Result<(), Failure> {
+    let mut out = std::io::BufWriter::new(std::io::stdout());
     for letter in &listing.letters {
-        print_json(letter)?;
+        serde_json::to_writer(&mut out, letter).map_err(anyhow::Error::from)?;
+        out.write_all(b"\n").map_err(anyhow::Error::from)?;
     }
+    out.flush().map_err(anyhow::Error::from)?;
     warn_if_short(listing.extent);
     Ok(())
 }
@@ -233,7 +245,7 @@ fn print_letter(letter: &Letter) -> Result<(), Failure> {
 
 /// Says so where not all letters were looked at.
 fn warn_if_short(extent: Extent) {
-    if !matches!(extent.stopped, None | Some(Stopped::Enough)) {
+    if extent.is_short() {
         eprintln!("unlocker: not all were looked at: {extent}");
     }
 }

@@ -7,16 +7,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Error, Inner, Stopped,
+    Error, Inner,
     audit::{Actor, Deed},
     desk::{Desk, DeskError},
     letter::{Letter, LetterId},
     plan::{Action, Plan},
     replay::Replays,
-    scan::{Bounds, Scan},
 };
 use crate::{
-    broker::{PublishError, Replies, Routing, publisher::Outgoing, replies},
+    broker::{
+        PublishError, Replies, Routing,
+        holding::{Bounds, Held},
+        publisher::Outgoing,
+        replies,
+    },
     message::{Envelope, Outcome, Record, Status, Timestamp},
 };
 
@@ -155,7 +159,7 @@ impl<P: FnMut(&Step) + Send> Work<'_, P> {
         loop {
             let mut desk = self.desk().await?;
             let survey = self.survey(&desk).await;
-            if matches!(&survey, Ok(survey) if survey.ends_connection) {
+            if matches!(&survey, Ok(survey) if survey.readable.is_some()) {
                 desk.close().await;
                 desk = self.desk().await?;
             }
@@ -180,19 +184,17 @@ impl<P: FnMut(&Step) + Send> Work<'_, P> {
     /// Looks where the plan's letters are now.
     async fn survey(&self, desk: &Desk) -> Result<Survey, Error> {
         let mut survey = Survey::default();
-        let mut position = 0;
         let extent = desk
             .look(Bounds::default(), |letter| {
-                position += 1;
                 if self.left.contains(&letter.brief.id) {
-                    survey.last = position;
                     survey.present.insert(letter.brief.id);
                 }
-                survey.present.len() < self.left.len()
+                true
             })
             .await?;
-        survey.whole = matches!(extent.stopped, None | Some(Stopped::Enough));
-        survey.ends_connection = extent.stopped == Some(Stopped::Unreadable);
+        survey.whole = !extent.is_short();
+        // With what cannot be read the connection ended, and it ends the next one, too.
+        survey.readable = (extent.stopped == Some(super::Stopped::Unreadable)).then_some(extent.seen);
         Ok(survey)
     }
 
@@ -210,15 +212,18 @@ impl<P: FnMut(&Step) + Send> Work<'_, P> {
                 self.tell(id.clone(), None, result).await?;
             }
         }
-        if self.plan.action == Action::Replay && survey.last > 0 {
+        if self.plan.action == Action::Replay && !survey.present.is_empty() {
             *replays = Some(Replays::listen(desk.publishing(), &self.inner.topology).await?);
         }
         let until = Instant::now() + ROUND;
-        let bounds = Bounds { letters: survey.last, time: ROUND };
+        let mut bounds = Bounds { time: 2 * ROUND, ..Bounds::default() };
+        if let Some(readable) = survey.readable {
+            bounds.messages = readable;
+        }
         let mut scan = desk.scan(bounds).await?;
         let mut ended = None;
         while ended.is_none() && !self.left.is_empty() && Instant::now() < until {
-            let Some((letter, tag)) = scan.next().await.map_err(DeskError::from)? else {
+            let Some((letter, held)) = scan.next().await.map_err(DeskError::from)? else {
                 break;
             };
             if self.left.contains(&letter.brief.id) {
@@ -227,7 +232,7 @@ impl<P: FnMut(&Step) + Send> Work<'_, P> {
                     break;
                 }
                 self.left.remove(&letter.brief.id);
-                ended = self.step(desk, &scan, &letter, tag, replays.as_mut()).await?;
+                ended = self.step(desk, &letter, &held, replays.as_mut()).await?;
             }
         }
         scan.release().await.map_err(DeskError::from)?;
@@ -258,9 +263,8 @@ impl<P: FnMut(&Step) + Send> Work<'_, P> {
     async fn step(
         &mut self,
         desk: &Desk,
-        scan: &Scan,
         letter: &Letter,
-        tag: u64,
+        held: &Held,
         replays: Option<&mut Replays>,
     ) -> Result<Option<Ended>, Error> {
         let envelope = letter.envelope();
@@ -286,7 +290,7 @@ impl<P: FnMut(&Step) + Send> Work<'_, P> {
                 return Ok(Some(Ended::Kept));
             }
         };
-        scan.acknowledge(tag).await.map_err(DeskError::from)?;
+        held.acknowledge().await.map_err(DeskError::from)?;
         self.done += 1;
         let result = match replays {
             Some(replays) => replays.outcome_of(&envelope, self.pace.wait, self.stop).await?,
@@ -354,12 +358,10 @@ impl<P: FnMut(&Step) + Send> Work<'_, P> {
 #[derive(Debug, Default)]
 struct Survey {
     present: HashSet<LetterId>,
-    /// The last one's position, counted from one; zero if there is none.
-    last: usize,
     /// Whether all letters were looked at.
     whole: bool,
-    /// Whether the look ended its connection.
-    ends_connection: bool,
+    /// Letters before the one that cannot be read, if there is one.
+    readable: Option<usize>,
 }
 
 fn discarded(envelope: &Envelope, reason: &str) -> Outcome {

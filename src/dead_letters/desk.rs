@@ -7,12 +7,13 @@ use super::{
     letter::Letter,
     lock::{self, Holder, Lock, NoLock},
     plan::Plan,
-    scan::{Bounds, Extent, Scan},
+    scan::{Extent, Scan},
     shelf,
 };
 use crate::{
     broker::{
-        ConnectError, PublishError, Publisher, Topology, connection, connection::Link, topology::soft_error,
+        ConnectError, PublishError, Publisher, Topology, connection, connection::Link, holding::Bounds,
+        topology::soft_error,
     },
     message::Timestamp,
     settings::{Broker, BrokerUrlsError},
@@ -90,7 +91,7 @@ impl Desk {
         &self.publishing
     }
 
-    pub(super) async fn scan(&self, bounds: Bounds) -> Result<Scan, DeskError> {
+    pub(super) async fn scan(&self, bounds: Bounds) -> Result<Scan<'_>, DeskError> {
         Ok(Scan::begin(&self.reading, &self.topology.dead(), bounds).await?)
     }
 
@@ -101,17 +102,14 @@ impl Desk {
         mut see: impl FnMut(Letter) -> bool,
     ) -> Result<Extent, DeskError> {
         let mut scan = self.scan(bounds).await?;
-        while let Some((letter, _tag)) = scan.next().await? {
+        while let Some((letter, _held)) = scan.next().await? {
             if !see(letter) {
                 scan.enough();
                 break;
             }
         }
         let extent = scan.extent();
-        // The connection is gone with a letter that cannot be read, and all went back with it.
-        if extent.stopped != Some(super::Stopped::Unreadable) {
-            scan.release().await?;
-        }
+        scan.release().await?;
         Ok(extent)
     }
 

@@ -9,13 +9,12 @@ use futures_util::StreamExt;
 use lapin::{
     BasicProperties, Channel, Connection,
     options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions},
-    protocol::AMQPSoftError,
     types::FieldTable,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{task::JoinHandle, time::Instant};
 
-use crate::broker::{Topology, topology::soft_error};
+use crate::broker::{Topology, lock::try_once};
 
 /// A look takes less than a second, so whoever only looks is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -89,20 +88,6 @@ pub(super) async fn take(
             return Err(NoLock::Taken(taken_by));
         }
         tokio::time::sleep(RETRY_INTERVAL).await;
-    }
-}
-
-/// The channel on which the lock was taken; none if somebody else has it. The lock ends with the
-/// connection, not with the channel.
-pub(crate) async fn try_once(connection: &Connection, queue: &str) -> lapin::Result<Option<Channel>> {
-    let channel = connection.create_channel().await?;
-    let options = QueueDeclareOptions { exclusive: true, auto_delete: false, ..Default::default() };
-    match channel.queue_declare(queue.into(), options, FieldTable::default()).await {
-        Ok(_queue) => Ok(Some(channel)),
-        Err(error) => match soft_error(&error) {
-            Some((AMQPSoftError::RESOURCELOCKED, _)) => Ok(None),
-            _ => Err(error),
-        },
     }
 }
 

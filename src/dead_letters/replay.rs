@@ -105,9 +105,7 @@ impl Replays {
     pub(super) async fn ignore_until(&mut self, at: Instant) -> Result<(), DeskError> {
         let ignore = async {
             loop {
-                if let Err(error) = self.next().await {
-                    return Err::<(), _>(error);
-                }
+                self.next().await?;
             }
         };
         match tokio::time::timeout_at(at, ignore).await {

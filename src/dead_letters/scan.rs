@@ -1,34 +1,12 @@
-//! Takes letters without acknowledging them, oldest first.
+//! Letters as they are taken, oldest first.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
-use futures_util::StreamExt;
-use lapin::{
-    Channel, Connection, Consumer,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
-    types::FieldTable,
-};
+use lapin::Connection;
 use serde::Serialize;
-use tokio::time::Instant;
 
 use super::letter::Letter;
-
-/// The most unacknowledged deliveries of one consumer of a quorum queue (RabbitMQ docs, "Quorum
-/// queues").
-const PREFETCH: usize = 2000;
-/// RabbitMQ gives letters back consumer by consumer, in the order of the consumers' tags as long as
-/// there are no more than 32: larger maps have no order in Erlang.
-const MAX_CONSUMERS: usize = 30;
-/// Letters that the first consumer takes, from whose size the next one's number follows.
-const SAMPLE: usize = 100;
-/// Bodies that may be on their way here at once, in bytes.
-const WINDOW: usize = 32 * 1024 * 1024;
-/// The most letters that a scan takes; large ones less.
-const MAX_LETTERS: usize = SAMPLE + PREFETCH * (MAX_CONSUMERS - 1);
-/// The longest that a scan takes.
-const MAX_TIME: Duration = Duration::from_secs(30);
-/// After so long without a letter it is asked whether there are more.
-const IDLE: Duration = Duration::from_millis(500);
+use crate::broker::holding::{Bounds, Held, Holding, Short};
 
 /// How far a scan came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -55,13 +33,21 @@ pub enum Stopped {
     Unreadable,
 }
 
+impl Extent {
+    /// Whether there may be letters that were wanted and not looked at.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        !matches!(self.stopped, None | Some(Stopped::Enough))
+    }
+}
+
 impl std::fmt::Display for Extent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "first {} of {}", self.seen, self.of)?;
         match self.stopped {
             None | Some(Stopped::Enough) => Ok(()),
-            Some(Stopped::Count) => write!(f, "; no more than {MAX_LETTERS} are looked at"),
-            Some(Stopped::Time) => write!(f, "; a look takes no longer than {} s", MAX_TIME.as_secs()),
+            Some(Stopped::Count) => write!(f, "; there are more than are looked at in one go"),
+            Some(Stopped::Time) => write!(f, "; to look at the rest takes too long"),
             Some(Stopped::Unreadable) => {
                 write!(f, "; the next one cannot be read, as a text in its properties is not UTF-8")
             }
@@ -69,157 +55,63 @@ impl std::fmt::Display for Extent {
     }
 }
 
-/// How far a scan may go.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    pub(super) letters: usize,
-    pub(super) time: Duration,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self { letters: MAX_LETTERS, time: MAX_TIME }
-    }
-}
-
-/// Letters taken and not acknowledged. They go back when the channel is closed.
+/// Letters that are held.
 #[derive(Debug)]
-pub(super) struct Scan {
-    queue: String,
-    channel: Channel,
-    consumer: Option<Consumer>,
-    consumers: usize,
-    /// Letters that the consumer at work may still bring.
-    room: usize,
-    bounds: Bounds,
-    deadline: Instant,
-    extent: Extent,
-    /// Of the bodies seen.
-    bytes: usize,
+pub(super) struct Scan<'a> {
+    holding: Holding<'a>,
+    seen: usize,
+    enough: bool,
     /// How many letters had each fingerprint.
     fingerprints: HashMap<[u8; 16], u32>,
 }
 
-impl Scan {
-    pub(super) async fn begin(connection: &Connection, queue: &str, bounds: Bounds) -> lapin::Result<Self> {
-        let channel = connection.create_channel().await?;
-        let of = ready(&channel, queue).await?;
-        Ok(Self {
-            queue: queue.to_owned(),
-            channel,
-            consumer: None,
-            consumers: 0,
-            room: 0,
-            deadline: Instant::now() + bounds.time,
-            bounds,
-            extent: Extent { seen: 0, of, stopped: None },
-            bytes: 0,
-            fingerprints: HashMap::new(),
-        })
+impl<'a> Scan<'a> {
+    pub(super) async fn begin(
+        connection: &'a Connection,
+        queue: &str,
+        bounds: Bounds,
+    ) -> lapin::Result<Self> {
+        let holding = Holding::begin(connection, queue, bounds).await?;
+        Ok(Self { holding, seen: 0, enough: false, fingerprints: HashMap::new() })
     }
 
-    /// The next letter, and the tag to acknowledge it by. `None` when there are no more, or no more
-    /// may be taken.
-    pub(super) async fn next(&mut self) -> lapin::Result<Option<(Letter, u64)>> {
-        while self.extent.stopped.is_none() && self.extent.seen < self.extent.of {
-            if self.extent.seen >= self.bounds.letters || (self.room == 0 && self.consumers == MAX_CONSUMERS)
-            {
-                self.extent.stopped = Some(Stopped::Count);
-                break;
-            }
-            if self.room == 0 {
-                self.room = self.next_room();
-                let consumer = consume(&self.channel, &self.queue, self.consumers, self.room).await?;
-                self.consumer = Some(consumer);
-                self.consumers += 1;
-            }
-            let Some(consumer) = &mut self.consumer else {
-                break;
-            };
-            let wait = IDLE.min(self.deadline.saturating_duration_since(Instant::now()));
-            match tokio::time::timeout(wait, consumer.next()).await {
-                Ok(Some(Ok(delivery))) => {
-                    self.room -= 1;
-                    self.extent.seen += 1;
-                    self.bytes += delivery.data.len();
-                    let tag = delivery.delivery_tag;
-                    let fingerprints = &mut self.fingerprints;
-                    let letter = Letter::open(delivery.properties, delivery.data, |fingerprint| {
-                        let nth = fingerprints.entry(short(fingerprint)).or_insert(0);
-                        *nth += 1;
-                        *nth
-                    });
-                    return Ok(Some((letter, tag)));
-                }
-                Ok(Some(Err(error))) if is_unreadable(&error) => {
-                    self.extent.stopped = Some(Stopped::Unreadable);
-                }
-                Ok(Some(Err(error))) => return Err(error),
-                // The broker cancelled the consumer: the queue is gone.
-                Ok(None) => break,
-                Err(_elapsed) if Instant::now() >= self.deadline => {
-                    self.extent.stopped = Some(Stopped::Time);
-                }
-                // Somebody else may have taken some meanwhile.
-                Err(_elapsed) if ready(&self.channel, &self.queue).await? == 0 => break,
-                Err(_elapsed) => {}
-            }
-        }
-        Ok(None)
-    }
-
-    /// How many letters the next consumer may bring. Never more than may be taken: the one behind may
-    /// be one that cannot be read.
-    fn next_room(&self) -> usize {
-        let by_size = match self.extent.seen {
-            0 => SAMPLE,
-            seen => (WINDOW / (self.bytes / seen).max(1)).clamp(1, PREFETCH),
+    /// The next letter, and what to acknowledge it by. `None` when there are no more, or no more may
+    /// be taken.
+    pub(super) async fn next(&mut self) -> lapin::Result<Option<(Letter, Held)>> {
+        let Some(mut held) = self.holding.next().await? else {
+            return Ok(None);
         };
-        by_size.min(self.bounds.letters - self.extent.seen)
+        self.seen += 1;
+        let properties = std::mem::take(&mut held.delivery.properties);
+        let body = std::mem::take(&mut held.delivery.data);
+        let letter = Letter::open(properties, body, |fingerprint| {
+            let nth = self.fingerprints.entry(short(fingerprint)).or_insert(0);
+            *nth += 1;
+            *nth
+        });
+        Ok(Some((letter, held)))
     }
 
-    /// Says that as many were taken as were wanted.
+    /// Says that as many were seen as were wanted.
     pub(super) fn enough(&mut self) {
-        if self.extent.seen < self.extent.of {
-            self.extent.stopped.get_or_insert(Stopped::Enough);
-        }
+        self.enough = true;
     }
 
     pub(super) fn extent(&self) -> Extent {
-        self.extent
-    }
-
-    /// Takes a letter out of the queue, and waits until the broker has read that.
-    pub(super) async fn acknowledge(&self, tag: u64) -> lapin::Result<()> {
-        self.channel.basic_ack(tag, BasicAckOptions::default()).await?;
-        ready(&self.channel, &self.queue).await.map(|_count| ())
+        let of = self.holding.of();
+        let stopped = match self.holding.short() {
+            Some(Short::Count) => Some(Stopped::Count),
+            Some(Short::Time) => Some(Stopped::Time),
+            Some(Short::Unreadable) => Some(Stopped::Unreadable),
+            None => (self.enough && self.seen < of).then_some(Stopped::Enough),
+        };
+        Extent { seen: self.seen, of, stopped }
     }
 
     /// Gives back all that was not acknowledged, in its order.
     pub(super) async fn release(self) -> lapin::Result<()> {
-        self.channel.close(200, "looked".into()).await
+        self.holding.release().await
     }
-}
-
-/// Whether the connection ended because a message cannot be read.
-pub(super) fn is_unreadable(error: &lapin::Error) -> bool {
-    matches!(error.kind(), lapin::ErrorKind::ParsingError(_))
-}
-
-async fn consume(channel: &Channel, queue: &str, nth: usize, prefetch: usize) -> lapin::Result<Consumer> {
-    let prefetch = u16::try_from(prefetch).unwrap_or(u16::MAX);
-    channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-    let tag = format!("look-{nth:02}");
-    channel
-        .basic_consume(queue.into(), tag.into(), BasicConsumeOptions::default(), FieldTable::default())
-        .await
-}
-
-/// Messages ready in a queue, true at once.
-async fn ready(channel: &Channel, queue: &str) -> lapin::Result<usize> {
-    let options = QueueDeclareOptions { passive: true, ..Default::default() };
-    let declared = channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
-    Ok(usize::try_from(declared.message_count()).unwrap_or(usize::MAX))
 }
 
 /// As much of a fingerprint as tells letters apart.

@@ -5,6 +5,7 @@
 
 mod answers;
 mod commands;
+mod dead_letters;
 mod faults;
 mod hostile;
 mod kill;

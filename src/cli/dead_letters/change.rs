@@ -6,10 +6,10 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Output, Selection, print_json, tables};
+use super::{Marks, Output, Selection, print_json, tables};
 use crate::{
     cli::{Failure, print, run::Signals},
-    dead_letters::{Action, DeadLetters, Finish, Pace, Plan, Step, StepResult},
+    dead_letters::{Action, Actor, DeadLetters, Ended, Filter, Finish, Pace, Plan, Step, StepResult},
 };
 
 /// Letters of a plan that are listed for people; all are in `--json`.
@@ -37,7 +37,10 @@ pub(in crate::cli) struct Replay {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Discard {
     #[command(flatten)]
-    selection: Selection,
+    marks: Marks,
+    /// Died for this reason, such as `http_404`: what is `--reason` elsewhere.
+    #[arg(long, value_name = "REASON", value_delimiter = ',')]
+    letter_reason: Vec<String>,
     #[command(flatten)]
     confirm: Confirm,
     /// Why; it stands in the outcome.
@@ -65,31 +68,39 @@ fn rate(text: &str) -> Result<f64, String> {
         _ => return Err(wrong()),
     };
     let rate = count / seconds;
-    if rate.is_finite() && rate >= 1.0 / 3600.0 && rate <= 10_000.0 { Ok(rate) } else { Err(wrong()) }
+    if (1.0 / 3600.0..=10_000.0).contains(&rate) { Ok(rate) } else { Err(wrong()) }
 }
 
 pub(super) async fn replay(letters: &DeadLetters, replay: Replay) -> Result<(), Failure> {
     let pace = Pace { per_second: replay.rate, wait: replay.wait, keep_going: replay.keep_going };
-    change(letters, Action::Replay, &replay.selection, replay.confirm, &pace, &replay.output).await
+    change(letters, Action::Replay, &replay.selection.filter(), replay.confirm, &pace, &replay.output).await
 }
 
 pub(super) async fn discard(letters: &DeadLetters, discard: Discard) -> Result<(), Failure> {
     let action = Action::Discard { reason: discard.reason.unwrap_or_default() };
     let pace = Pace { per_second: f64::INFINITY, ..Pace::default() };
-    change(letters, action, &discard.selection, discard.confirm, &pace, &discard.output).await
+    change(
+        letters,
+        action,
+        &discard.marks.filter(&discard.letter_reason),
+        discard.confirm,
+        &pace,
+        &discard.output,
+    )
+    .await
 }
 
 async fn change(
     letters: &DeadLetters,
     action: Action,
-    selection: &Selection,
+    filter: &Filter,
     confirm: Confirm,
     pace: &Pace,
     output: &Output,
 ) -> Result<(), Failure> {
     let actor = output.who.actor();
     let Some(digest) = confirm.confirm else {
-        let (plan, listing) = letters.plan(&actor, action, &selection.filter()).await?;
+        let (plan, listing) = letters.plan(&actor, action, filter).await?;
         if output.json {
             return print_json(&plan);
         }
@@ -114,7 +125,7 @@ async fn change(
             anyhow::anyhow!("plan {digest} has another reason; leave --reason away to confirm it").into()
         );
     }
-    if !selection.is_empty() {
+    if *filter != Filter::default() {
         eprintln!("unlocker: the filters change nothing any more: plan {digest} names its letters");
     }
     carry_out(letters, &actor, &plan, pace, output.json).await
@@ -135,7 +146,7 @@ fn say_plan(plan: &Plan) -> Result<(), Failure> {
 
 async fn carry_out(
     letters: &DeadLetters,
-    actor: &crate::dead_letters::Actor,
+    actor: &Actor,
     plan: &Plan,
     pace: &Pace,
     json: bool,
@@ -171,7 +182,7 @@ async fn carry_out(
     } else {
         say_finish(plan, &finish)?
     }
-    match (unsaid, finish.done == finish.of && matches!(finish.ended, crate::dead_letters::Ended::Complete)) {
+    match (unsaid, finish.done == finish.of && matches!(finish.ended, Ended::Complete)) {
         (Some(failure), _) => Err(failure),
         (None, true) => Ok(()),
         (None, false) => Err(Failure::Reported),
@@ -196,7 +207,6 @@ fn say(step: &Step) -> Result<(), Failure> {
 }
 
 fn say_finish(plan: &Plan, finish: &Finish) -> Result<(), Failure> {
-    use crate::dead_letters::Ended;
     let Finish { done, left, of, ended } = *finish;
     let action = plan.action.name();
     let why = match ended {
