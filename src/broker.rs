@@ -5,6 +5,7 @@ pub mod connection;
 pub mod consumer;
 pub mod publisher;
 pub mod replies;
+pub mod rights;
 pub mod topology;
 
 pub use backoff::Backoff;
