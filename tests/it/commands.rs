@@ -66,14 +66,14 @@ fn publish_to_a_broker_without_the_topology_says_so() {
 }
 
 #[test]
-fn check_without_declare_asks_for_no_right_to_configure() {
+fn check_without_declare_asks_for_no_right_to_configure_but_the_lock() {
     kit::run(async |ctx| {
         let trackfinity = Trackfinity::start(|_| Answer::json(200, "true"));
         let _worker = start_worker(&ctx, ctx.amqp_url(), &trackfinity.url(), &[]).await;
         let management = ctx.vhost().management();
         let user = format!("looker-{}", ctx.vhost().name());
         management.create_user(&user, "p", "").await;
-        management.set_permissions(&user, "^$", ".*", ".*").await;
+        management.set_permissions(&user, r"^trackfinity\.unlock\.dead\.lock$", ".*", ".*").await;
         let url = ctx.vhost().amqp_url_as(&user, "p");
         let check = ctx.start(
             &unlocker(&url, &trackfinity.url()).arg("check").env("UNLOCKER__BROKER__DECLARE", "false"),

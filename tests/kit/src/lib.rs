@@ -37,7 +37,7 @@ pub use harness::{Context, run, run_on_own_node, run_on_own_node_within, run_wit
 pub use lapin::BasicProperties as Properties;
 pub use lapin::types::{AMQPValue, FieldTable};
 pub use management::Management;
-pub use node::{NodeOptions, RabbitNode};
+pub use node::{NodeOptions, RabbitCluster, RabbitNode};
 pub use otlp::{Otlp, OtlpPoint, OtlpSpan, OtlpValue, SpanKind};
 pub use ports::{free_port, listen};
 pub use process::{Process, Program, Signal};
