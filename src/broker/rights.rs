@@ -16,6 +16,7 @@ use lapin::{
 };
 
 use super::topology::{Kind, Part, Topology, soft_error};
+use crate::policy::Tier;
 
 /// The key of a binding that nobody has.
 const NO_KEY: &str = "unlocker-check";
@@ -72,6 +73,11 @@ impl Topology {
             right(Read, Queue, &self.dead(), "to see how old the oldest dead letter is"),
             right(Configure, Queue, &format!("{}.lock", self.dead()), "to look at dead letters alone"),
         ];
+        // RabbitMQ 4.2.7 and 4.3.1 want some right for a look, older ones none.
+        rights.push(right(Read, Exchange, self.exchange(), "to see that it is there"));
+        for tier in Tier::ALL {
+            rights.push(right(Read, Queue, &self.retry_queue(tier), "to count what waits in it"));
+        }
         if !declare {
             return rights;
         }
