@@ -15,10 +15,12 @@ demo: ## Show the worker at work with a broker and a stand-in Trackfinity; KEEP=
 
 test: ## Get a broker and run all tests
 	@scripts/get-broker
+	@scripts/get-broker --local
 	@scripts/get-prometheus
 	cargo test --workspace --no-fail-fast
 
 test-matrix: ## Run all tests on several RabbitMQ versions; needs a Docker engine (VERSIONS="3.10 4.0")
+	@scripts/get-broker --local
 	@scripts/get-prometheus
 	@scripts/test-matrix $(VERSIONS)
 

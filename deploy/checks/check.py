@@ -244,10 +244,15 @@ def check_lint():
     for command in (
         [binaries / "yamllint", "--strict", "--config-file", HERE / "yamllint.yaml", *files],
         [binaries / "hadolint", "Dockerfile"],
+        [binaries / "check-jsonschema", "--quiet", "--builtin-schema", "vendor.compose-spec", "deploy/compose.yaml"],
     ):
         if subprocess.run(command, cwd=root, check=False).returncode:
             fault(f"{command[0].name} finds faults")
-    print(f"ok    yamllint: {len(files)} files; hadolint: the Dockerfile")
+    print(f"ok    yamllint: {len(files)} files; hadolint: the Dockerfile; compose.yaml by its schema")
+    for name, service in yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].items():
+        for source in (volume.split(":")[0] for volume in service.get("volumes", [])):
+            if source.startswith(".") and not (DEPLOY / source).is_file():
+                fault(f"compose.yaml: {name} mounts {source}, which is not there")
 
 
 def main():
