@@ -192,7 +192,9 @@ impl LocalNode {
 
     fn environment(&self) -> Vec<(&'static str, OsString)> {
         let path = |name: &str| self.directory.join(name).into_os_string();
-        let erlang = "+S 2:2 -kernel inet_dist_use_interface {127,0,0,1}";
+        // What a leader was dead-lettering when it died is tried again after this time; three minutes by default.
+        let erlang = "+S 2:2 -kernel inet_dist_use_interface {127,0,0,1} \
+             -rabbit dead_letter_worker_publisher_confirm_timeout 5000";
         vec![
             ("HOME", path("")),
             ("RABBITMQ_NODENAME", self.name.as_str().into()),
