@@ -150,8 +150,7 @@ capabilities:
   configMap:
     name: {{ .Values.certificateAuthority.configMap }}
     items:
-      # Only names like OpenSSL's hashes are read; the hash itself does not matter.
       - key: {{ .Values.certificateAuthority.key }}
-        path: "00000000.0"
+        path: ca.crt
 {{- end }}
 {{- end -}}
