@@ -20,7 +20,7 @@ use crate::world::{DEAD, EXCHANGE, REQUEST, REQUESTS, RESULTS, SOON, start_worke
 const OUTCOMES: &str = "test.outcomes";
 /// A cluster that has just lost a node takes its time.
 const RECOVERED: Duration = Duration::from_secs(60);
-const LIMIT: Duration = Duration::from_secs(420);
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// Publishes until told to stop, and goes to the next node when one is gone. Each request is repeated,
 /// under its id, until it is confirmed.
