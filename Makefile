@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-matrix soak lint check-deploy audit
+.PHONY: help build demo test test-matrix soak lint check-deploy render image image-test audit
 
 # The RabbitMQ versions of `make test-matrix`.
 VERSIONS ?= 3.10 4.0 4.3
@@ -15,10 +15,12 @@ demo: ## Show the worker at work with a broker and a stand-in Trackfinity; KEEP=
 
 test: ## Get a broker and run all tests
 	@scripts/get-broker
+	@scripts/get-broker --local
 	@scripts/get-prometheus
 	cargo test --workspace --no-fail-fast
 
 test-matrix: ## Run all tests on several RabbitMQ versions; needs a Docker engine (VERSIONS="3.10 4.0")
+	@scripts/get-broker --local
 	@scripts/get-prometheus
 	@scripts/test-matrix $(VERSIONS)
 
@@ -27,7 +29,7 @@ soak: ## Let workers live through random faults and account for every request (S
 	cargo build --workspace --bins
 	@exec "$${CARGO_TARGET_DIR:-target}/debug/soak" --seconds $(or $(SECONDS),120) --rate $(or $(RATE),100) $(if $(SEED),--seed $(SEED))
 
-lint: check-deploy ## Check formatting, clippy, docs, licences, unused dependencies, and the alerts
+lint: check-deploy ## Check formatting, clippy, docs, licences, unused dependencies, and deploy/
 	cargo fmt --all --check
 	cargo fetch --locked
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -35,9 +37,19 @@ lint: check-deploy ## Check formatting, clippy, docs, licences, unused dependenc
 	cargo deny --offline check bans licenses sources
 	cargo machete --skip-target-dir
 
-check-deploy: ## Check the alerts and let each fire and clear; gets promtool
+check-deploy: ## Check the alerts, the chart and the manifests; gets promtool and Helm
 	@scripts/get-prometheus
 	@scripts/check-deploy
+
+render: ## Write deploy/kubernetes from the chart
+	@scripts/get-prometheus
+	@scripts/check-deploy --write
+
+image: ## Build the image trackfinity-unlocker:VERSION; needs a Docker engine
+	docker build -t trackfinity-unlocker:0.1.0 --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" .
+
+image-test: ## Build the image and let it unlock, read-only and not as root; needs a Docker engine
+	@scripts/image-test
 
 audit: ## Check the dependencies for known vulnerabilities; needs the network
 	cargo deny check advisories

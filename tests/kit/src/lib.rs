@@ -38,7 +38,7 @@ pub use lapin::BasicProperties as Properties;
 pub use lapin::options::BasicNackOptions;
 pub use lapin::types::{AMQPValue, FieldTable};
 pub use management::Management;
-pub use node::{NodeOptions, RabbitNode};
+pub use node::{NodeOptions, RabbitCluster, RabbitNode};
 pub use otlp::{Otlp, OtlpPoint, OtlpSpan, OtlpValue, SpanKind};
 pub use ports::{free_port, listen};
 pub use process::{Process, Program, Signal};

@@ -1,5 +1,6 @@
 //! A RabbitMQ for tests.
 
+mod cluster;
 mod docker;
 mod find;
 mod local;
@@ -20,6 +21,7 @@ use url::Url;
 
 use crate::management::Management;
 use crate::vhost::Vhost;
+pub use cluster::RabbitCluster;
 use docker::DockerNode;
 use local::LocalNode;
 
