@@ -116,17 +116,22 @@ fn every_line_is_a_request_or_is_named_with_its_fault() {
     });
 }
 
+/// A program that reads requests from a pipe, and the pipe's other end.
+async fn publish_from_pipe(ctx: &Context, url: &str, scratch: &Scratch) -> (Process, fs::File) {
+    let pipe = scratch.0.join("pipe");
+    let made = Program::new("mkfifo").arg(&pipe).start();
+    assert!(made.wait_exit(SOON).await.success());
+    let publish = ctx.start(&publish(url, &pipe));
+    let opened = tokio::task::spawn_blocking(move || fs::File::options().write(true).open(pipe));
+    (publish, opened.await.expect("opens").expect("opens"))
+}
+
 #[test]
 fn requests_are_published_as_they_come_and_a_signal_ends_it_with_a_count() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked()).await;
         let scratch = Scratch::new();
-        let fifo = scratch.0.join("fifo");
-        let made = Program::new("mkfifo").arg(&fifo).start();
-        assert!(made.wait_exit(SOON).await.success());
-        let publish = world.ctx.start(&publish(world.ctx.amqp_url(), &fifo));
-        let opened = tokio::task::spawn_blocking(move || fs::File::options().write(true).open(fifo));
-        let mut writer = opened.await.expect("opens").expect("opens");
+        let (publish, mut writer) = publish_from_pipe(&world.ctx, world.ctx.amqp_url(), &scratch).await;
         for count in 1..=3 {
             writeln!(writer, r#"{{"customer_id":{count}}}"#).expect("written");
             world.outcomes.wait_count(1, SOON).await;
@@ -256,21 +261,31 @@ fn lines_that_a_full_queue_refuses_are_named() {
 fn a_lost_connection_ends_it_with_what_is_not_known() {
     kit::run(async |ctx| {
         declare(&ctx).await;
-        let (line, url) = ctx.cutter().await;
-        line.sever_after(20_000);
-        let scratch = Scratch::new();
-        let file = scratch.file(&requests(20_000));
-        let publish = ctx.start(&publish(&url, &file));
-        assert_eq!(publish.wait_exit(SOON).await.code(), Some(1));
-        let sum = last_line(&publish);
-        assert!(sum.contains("not known to be published"), "{sum}");
-        let counts: Vec<usize> = sum.split(' ').filter_map(|word| word.parse().ok()).collect();
-        let [published, read, unknown] = counts[..] else { panic!("{sum}") };
-        assert_eq!(published + unknown, read, "{sum}");
-        let stderr = publish.stderr().join("\n");
-        assert!(stderr.contains(&format!("stopped after line {read}: ")), "{stderr}");
-        let queued = ctx.amqp().await.ready_count(REQUESTS).await as usize;
-        assert!((published..=read).contains(&queued), "{queued} are queued; {sum}");
+        let amqp = ctx.amqp().await;
+        for lost_in_flight in [true, false] {
+            let (line, url) = ctx.cutter().await;
+            let scratch = Scratch::new();
+            let (publish, mut writer) = publish_from_pipe(&ctx, &url, &scratch).await;
+            writer.write_all(requests(3).as_bytes()).expect("written");
+            kit::eventually("three", SOON, async || amqp.ready_count(REQUESTS).await == 3).await;
+            publish.wait_for_line(|line| line.starts_with("3 confirmed, "), SOON).await;
+            if lost_in_flight {
+                line.half_open();
+                writer.write_all(requests(7).as_bytes()).expect("written");
+                publish.wait_for_line(|line| line.starts_with("3 confirmed, 7 in flight, "), SOON).await;
+            }
+            line.cut().await;
+            assert_eq!(publish.wait_exit(SOON).await.code(), Some(1));
+            let sum = last_line(&publish);
+            let expected =
+                if lost_in_flight { "published 3 of 10 requests" } else { "published 3 of 3 requests" };
+            assert!(sum.starts_with(expected), "{sum}");
+            assert_eq!(sum.contains("7 not known to be published"), lost_in_flight, "{sum}");
+            let stderr = publish.stderr().join("\n");
+            let stopped = if lost_in_flight { "stopped after line 10: " } else { "stopped after line 3: " };
+            assert!(stderr.contains(stopped), "{stderr}");
+            amqp.drain(REQUESTS).await;
+        }
     });
 }
 

@@ -6,6 +6,8 @@
 mod answers;
 mod bulk;
 mod commands;
+mod contract;
+mod examples;
 mod faults;
 mod hostile;
 mod kill;

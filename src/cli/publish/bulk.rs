@@ -60,7 +60,10 @@ pub(super) async fn publish(
                     bulk.progress.note("RabbitMQ is short of memory or disk, and takes nothing for now");
                 }
                 blocked = now_blocked;
-                bulk.progress.show(bulk.published());
+                bulk.progress.show(bulk.published(), in_flight.len());
+                if !connection.status().connected() && in_flight.is_empty() && bulk.end.is_none() {
+                    bulk.stop(0, "the connection is gone".to_owned());
+                }
                 if blocked || in_flight.is_empty() {
                     bulk.moved = Instant::now();
                 } else if bulk.moved.elapsed() > STALLED {

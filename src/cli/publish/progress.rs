@@ -42,7 +42,7 @@ impl Progress {
     }
 
     /// Shows what was confirmed so far, if it is time to.
-    pub(super) fn show(&mut self, confirmed: u64) {
+    pub(super) fn show(&mut self, confirmed: u64, in_flight: usize) {
         let rate = || confirmed as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
         match &mut self.said {
             None => {
@@ -55,7 +55,7 @@ impl Progress {
                     Some(size) if size > 0 => format!(", {} % read", self.read * 100 / size),
                     _ => String::new(),
                 };
-                eprintln!("{confirmed} confirmed, {:.0}/s{read}", rate());
+                eprintln!("{confirmed} confirmed, {in_flight} in flight, {:.0}/s{read}", rate());
             }
             Some(_) => {}
         }
