@@ -80,7 +80,10 @@ fn the_schemas_in_docs_are_those_that_the_program_prints() {
         let path = format!("{}/docs/schemas/{name}.json", env!("CARGO_MANIFEST_DIR"));
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
         let printed = format!("{}\n", serde_json::to_string_pretty(&schema).expect("JSON"));
-        assert!(kept == printed, "make schemas: docs/schemas/{name}.json is not what `unlocker schema {name}` prints");
+        assert!(
+            kept == printed,
+            "make schemas: docs/schemas/{name}.json is not what `unlocker schema {name}` prints"
+        );
     }
 }
 

@@ -6,7 +6,6 @@ use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use kit::{Answer, Context, Process, Program};
@@ -200,7 +199,6 @@ fn lines_that_no_queue_receives_are_named_and_no_others() {
                     );
                     unbound.await.expect("unbound");
                 }
-                tokio::time::sleep(Duration::from_millis(5)).await;
             }
             if let Some(status) = publish.try_exit() {
                 break status;

@@ -27,7 +27,11 @@ fn pinned(message: &Message) -> String {
             ("traceparent", AMQPValue::LongString(value)) => {
                 let value = value.to_string();
                 let parts: Vec<_> = value.split('-').collect();
-                assert_eq!((parts[0], parts[1], parts[2].len(), parts[3]), ("00", TRACE, 16, "01"), "{value}");
+                assert_eq!(
+                    (parts[0], parts[1], parts[2].len(), parts[3]),
+                    ("00", TRACE, 16, "01"),
+                    "{value}"
+                );
                 format!("traceparent=00-{TRACE}-SPAN-01")
             }
             (name, value) => format!("{name}={value:?}"),
