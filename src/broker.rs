@@ -3,6 +3,8 @@
 pub mod backoff;
 pub mod connection;
 pub mod consumer;
+pub mod holding;
+pub mod lock;
 pub mod publisher;
 pub mod replies;
 pub mod topology;

@@ -1,6 +1,7 @@
 //! The command line: thin, it only puts together what the other modules do.
 
 mod check;
+mod dead_letters;
 mod publish;
 mod run;
 
@@ -38,8 +39,11 @@ enum Command {
     Run,
     /// Validates the settings, looks at RabbitMQ and Trackfinity; writes nothing.
     Check,
-    /// Publishes a request.
+    /// Publishes a request, or many from a file.
     Publish(publish::Request),
+    /// Dead letters: look at them, replay them, discard them. Works straight on RabbitMQ.
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Command),
     /// A stand-in for Trackfinity, for development and staging.
     Sandbox(SandboxArgs),
     /// Prints the JSON Schema of a message.
@@ -118,6 +122,7 @@ impl Cli {
             Command::Run => run::run(&self.config).await,
             Command::Check => check::check(&self.config).await,
             Command::Publish(request) => publish::publish(&self.config, request).await,
+            Command::DeadLetters(command) => dead_letters::execute(&self.config, command).await,
             Command::Sandbox(args) => sandbox(args).await,
             Command::Schema { message } => schema(message),
         };

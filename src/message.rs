@@ -8,7 +8,7 @@ pub mod parked;
 pub mod request;
 pub mod timestamp;
 
-pub use dead_letter::Death;
+pub use dead_letter::{Death, LetterStatus, Record};
 pub use envelope::Envelope;
 pub use headers::History;
 pub use outcome::{Outcome, Status};

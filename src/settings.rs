@@ -64,6 +64,8 @@ pub struct BrokerSettings {
     pub topology_prefix: TopologyPrefix,
     /// How outcomes are published.
     pub results: Results,
+    /// Where every change to the dead letters is written down; none is stderr.
+    pub audit_log: Option<PathBuf>,
 }
 
 /// `[trackfinity]`
@@ -148,6 +150,12 @@ pub struct Admin {
     pub viewer_token: Option<Secret>,
     /// Lets somebody replay and discard, too.
     pub operator_token: Option<Secret>,
+    /// Names the page is asked for by, besides its own address and `localhost`; in lower case.
+    pub allowed_hosts: Vec<String>,
+    /// The address of a trace, with `{trace_id}` in it.
+    pub trace_url: Option<String>,
+    /// Where every change to the dead letters is written down; none is stderr.
+    pub audit_log: Option<PathBuf>,
 }
 
 impl Settings {
@@ -200,6 +208,7 @@ impl From<&Settings> for BrokerSettings {
             broker: settings.broker.clone(),
             topology_prefix: settings.topology_prefix.clone(),
             results: settings.results.clone(),
+            audit_log: settings.admin.audit_log.clone(),
         }
     }
 }

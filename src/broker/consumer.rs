@@ -6,9 +6,11 @@ use futures_util::StreamExt;
 use lapin::{
     Channel, Connection,
     message::Delivery,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
+
+use super::holding::ready;
 
 /// How long the broker may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,9 +76,7 @@ impl Consumer {
     /// # Errors
     /// If the channel or the connection is gone, or the broker does not answer.
     pub async fn ask(channel: &Channel, queue: &str) -> Result<(), ConsumeError> {
-        let options = QueueDeclareOptions { passive: true, ..Default::default() };
-        let asked = channel.queue_declare(queue.into(), options, FieldTable::default());
-        answered(queue, asked).await.map(|_queue| ())
+        answered(queue, ready(channel, queue)).await.map(|_count| ())
     }
 
     /// The next delivery. `None`, once and for all, when the consumer was cancelled: from here, or

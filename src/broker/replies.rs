@@ -16,6 +16,23 @@ use super::{
 /// How long a request may be held up by its reply.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// RabbitMQ's own reply queues, which only the one who asked can read.
+const OWN_REPLY_QUEUES: [&str; 2] = [DIRECT_REPLY_TO, "amq.gen-"];
+const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
+
+/// How a copy gets to `queue`; none where none may be sent: it is neither RabbitMQ's own reply queue
+/// nor begins with one of the prefixes.
+#[must_use]
+pub fn routing(queue: &str, prefixes: &[String]) -> Option<Routing> {
+    let may = OWN_REPLY_QUEUES.into_iter().chain(prefixes.iter().map(String::as_str));
+    may.into_iter().any(|prefix| queue.starts_with(prefix)).then(|| {
+        match queue.starts_with(DIRECT_REPLY_TO) {
+            true => Routing::Unasked,
+            false => Routing::Required,
+        }
+    })
+}
+
 /// A reply was not delivered, as far as is known.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplyError {

@@ -220,6 +220,18 @@ impl Topology {
         format!("{}.dead", self.prefix)
     }
 
+    /// The exclusive queue by which one connection at a time takes dead letters.
+    #[must_use]
+    pub fn dead_lock(&self) -> String {
+        format!("{}.dead.lock", self.prefix)
+    }
+
+    /// The queue in which plans for dead letters wait to be confirmed.
+    #[must_use]
+    pub fn dead_plans(&self) -> String {
+        format!("{}.dead.plans", self.prefix)
+    }
+
     /// Everything, in the order in which it can be declared: what a message is dead-lettered to
     /// stands before what it comes from.
     #[must_use]

@@ -29,7 +29,7 @@ pub const ORIGINAL_EXPIRATION: &str = "unlocker-original-expiration";
 pub const ORIGINAL_USER_ID: &str = "unlocker-original-user-id";
 
 /// AMQP's limit for a short string, in bytes.
-const MAX_SHORT_STRING: usize = 255;
+pub const MAX_SHORT_STRING: usize = 255;
 const OWN_PREFIX: &str = "unlocker-";
 
 /// What a request's headers tell of its past. Headers of the wrong type or out of range are

@@ -5,14 +5,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Identifiers, Timestamp};
+use super::{Identifiers, Timestamp, headers::MAX_SHORT_STRING};
 
 /// The `type` property of every outcome.
 pub const MESSAGE_TYPE: &str = "trackfinity.unlock.outcome.v1";
 /// The `app_id` property of every outcome.
 pub const APP_ID: &str = "trackfinity-unlocker";
-/// AMQP's limit for a short string, in bytes.
-const MAX_SHORT_STRING: usize = 255;
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
@@ -91,15 +89,10 @@ impl Outcome {
         serde_json::to_vec(self)
     }
 
-    /// `<request_id>/<replays>`, by which listeners tell a repeated outcome. Where that would pass
-    /// AMQP's 255 bytes, the hex SHA-256 of the request id stands in its place.
+    /// The `message_id` property, see [`message_id()`].
     #[must_use]
     pub fn message_id(&self) -> String {
-        let plain = format!("{}/{}", self.request_id, self.replays);
-        if plain.len() <= MAX_SHORT_STRING {
-            return plain;
-        }
-        format!("{}/{}", digest(&self.request_id), self.replays)
+        message_id(&self.request_id, self.replays)
     }
 
     /// The message's properties but for its headers. `correlation_id` is the request's own, if it
@@ -116,6 +109,17 @@ impl Outcome {
             .with_timestamp(self.finished_at.as_secs())
             .with_delivery_mode(2)
     }
+}
+
+/// `<request_id>/<replays>`, by which listeners tell a repeated outcome. Where that would pass AMQP's
+/// 255 bytes, the hex SHA-256 of the request id stands in its place.
+#[must_use]
+pub fn message_id(request_id: &str, replays: u32) -> String {
+    let plain = format!("{request_id}/{replays}");
+    if plain.len() <= MAX_SHORT_STRING {
+        return plain;
+    }
+    format!("{}/{replays}", digest(request_id))
 }
 
 /// The JSON Schema of an outcome's body.

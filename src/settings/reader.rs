@@ -49,7 +49,7 @@ impl Reader {
 
     /// Whether the command uses the section of `key`.
     pub(super) fn uses(&self, key: &str) -> bool {
-        let by_all = ["broker.", "topology.", "results."];
+        let by_all = ["broker.", "topology.", "results.", "admin.audit_log"];
         self.needs == Needs::Worker || by_all.iter().any(|section| key.starts_with(section))
     }
 
@@ -235,7 +235,8 @@ impl Reader {
 
 /// Addresses, which an empty string switches off, and the list, which it empties.
 fn may_be_empty(key: &str) -> bool {
-    ["ops.listen", "admin.listen", "results.reply_to_prefixes"].contains(&key)
+    let of_admin = ["admin.listen", "admin.allowed_hosts", "admin.trace_url", "admin.audit_log"];
+    of_admin.contains(&key) || ["ops.listen", "results.reply_to_prefixes"].contains(&key)
 }
 
 /// A value that is no secret, for people.

@@ -77,6 +77,7 @@ impl Sections {
             broker: self.broker?,
             topology_prefix: self.topology_prefix?,
             results: self.results?,
+            audit_log: self.admin?.audit_log,
         })
     }
 }
@@ -155,6 +156,9 @@ fn admin(reader: &mut Reader) -> Option<Admin> {
     let listen = reader.required("admin.listen", values::listen);
     let viewer_token = reader.secret("admin.viewer_token", values::check_token, hidden);
     let operator_token = reader.secret("admin.operator_token", values::check_token, hidden);
+    let allowed_hosts = reader.required("admin.allowed_hosts", values::hosts);
+    let trace_url = reader.required("admin.trace_url", values::trace_url);
+    let audit_log = reader.required("admin.audit_log", values::path);
     let listen = listen?;
     let open_to_others = listen.filter(|address| !address.ip().to_canonical().is_loopback());
     if let Some(address) = open_to_others.filter(|_| reader.uses("admin.listen")) {
@@ -166,7 +170,14 @@ fn admin(reader: &mut Reader) -> Option<Admin> {
             }
         }
     }
-    Some(Admin { listen, viewer_token: viewer_token?, operator_token: operator_token? })
+    Some(Admin {
+        listen,
+        viewer_token: viewer_token?,
+        operator_token: operator_token?,
+        allowed_hosts: allowed_hosts?,
+        trace_url: trace_url?,
+        audit_log: audit_log?,
+    })
 }
 
 fn positive(kind: &ValueKind) -> values::Parsed<NonZeroU32> {

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt::Display;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use config::ValueKind;
@@ -233,8 +234,52 @@ pub(super) fn listen(kind: &ValueKind) -> Parsed<Option<SocketAddr>> {
     })
 }
 
-/// A list of strings, or one string with commas between them; none of them empty.
+/// A path; "" is none.
+pub(super) fn path(kind: &ValueKind) -> Parsed<Option<PathBuf>> {
+    let text = text(kind)?;
+    Ok((!text.is_empty()).then(|| text.into()))
+}
+
+/// The address of a trace in a tracing system, with the place for the trace's id; "" is none.
+pub(super) fn trace_url(kind: &ValueKind) -> Parsed<Option<String>> {
+    let text = text(kind)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if !text.contains("{trace_id}") {
+        return Err(format!("{} does not contain {{trace_id}}", quoted(text)));
+    }
+    match Url::parse(&text.replace("{trace_id}", "0")) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(Some(text.to_owned())),
+        _ => Err(format!("{} is not an http:// or https:// address", quoted(text))),
+    }
+}
+
+/// Host names, without scheme and path; a port only where it is part of the `Host` header.
+pub(super) fn hosts(kind: &ValueKind) -> Parsed<Vec<String>> {
+    let hosts = list(kind)?;
+    match hosts.iter().find(|host| host.is_empty() || host.contains(['/', ' ', '@', '*'])) {
+        Some(wrong) => Err(format!("{} is not a host name such as unlocker.example.com", quoted(wrong))),
+        None => Ok(hosts.iter().map(|host| host.to_ascii_lowercase()).collect()),
+    }
+}
+
+/// What a `reply_to` may start with.
 pub(super) fn prefixes(kind: &ValueKind) -> Parsed<Vec<String>> {
+    let items = list(kind)?;
+    for item in &items {
+        if item.is_empty() {
+            return Err("holds an empty prefix, which any reply_to would start with".into());
+        }
+        if item.len() > 255 || item.contains(char::is_control) {
+            return Err(format!("holds {}, with which no queue's name can start", quoted(item)));
+        }
+    }
+    Ok(items)
+}
+
+/// A list of strings, or one string with commas between them.
+fn list(kind: &ValueKind) -> Parsed<Vec<String>> {
     let items: Vec<&str> = match kind {
         ValueKind::String(text) if text.trim().is_empty() => Vec::new(),
         ValueKind::String(text) => text.split(',').map(str::trim).collect(),
@@ -245,14 +290,6 @@ pub(super) fn prefixes(kind: &ValueKind) -> Parsed<Vec<String>> {
             .map_err(|wrong| format!("holds an item that {wrong}"))?,
         other => return Err(format!("is {}, not a list of strings", kind_name(other))),
     };
-    for item in &items {
-        if item.is_empty() {
-            return Err("holds an empty prefix, which any reply_to would start with".into());
-        }
-        if item.len() > 255 || item.contains(char::is_control) {
-            return Err(format!("holds {}, with which no queue's name can start", quoted(item)));
-        }
-    }
     Ok(items.into_iter().map(str::to_owned).collect())
 }
 

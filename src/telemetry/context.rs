@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 
 use crate::message::headers;
 
@@ -58,6 +58,18 @@ impl TraceContext {
     #[must_use]
     pub fn tracestate(&self) -> Option<&str> {
         self.tracestate.as_deref()
+    }
+
+    /// The context as AMQP headers.
+    #[must_use]
+    pub fn headers(&self) -> FieldTable {
+        let mut table = FieldTable::default();
+        let text = |value: &str| AMQPValue::LongString(value.into());
+        table.insert(headers::TRACEPARENT.into(), text(self.traceparent()));
+        if let Some(state) = self.tracestate() {
+            table.insert(headers::TRACESTATE.into(), text(state));
+        }
+        table
     }
 
     /// The trace id, 32 hex digits, by which people search.

@@ -59,6 +59,18 @@ pub(super) enum Loss {
     Panic(#[from] tokio::task::JoinError),
 }
 
+impl Loss {
+    /// Whether the session ended because of what a message holds: as when a text in its properties is
+    /// not UTF-8, which RabbitMQ passes on and lapin cannot read.
+    pub(super) fn is_unreadable(&self) -> bool {
+        let error = match self {
+            Self::Connection(error) | Self::Consume(ConsumeError::Failed { source: error, .. }) => error,
+            _ => return false,
+        };
+        matches!(error.kind(), lapin::ErrorKind::ParsingError(_))
+    }
+}
+
 /// Takes requests in one session and sees each through.
 pub(super) struct Intake {
     pub(super) way: Arc<Way>,

@@ -7,22 +7,19 @@ use std::{
     time::Duration,
 };
 
-use lapin::types::{AMQPValue, FieldTable};
 use opentelemetry::{KeyValue, trace::SpanKind};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Unsettled, letter::Letter, status::StatusBoard};
 use crate::{
-    broker::{Backoff, PublishError, Publisher, Replies, Routing, Session, Topology, publisher::Outgoing},
-    message::{Death, Outcome, Parked, headers},
+    broker::{
+        Backoff, PublishError, Publisher, Replies, Routing, Session, Topology, publisher::Outgoing, replies,
+    },
+    message::{Death, Outcome, Parked},
     policy::Tier,
-    telemetry::{Parent, Span, Telemetry, TraceContext, names},
+    telemetry::{Parent, Span, Telemetry, names},
 };
-
-/// RabbitMQ's own reply queues, which only the one who asked can read.
-const OWN_REPLY_QUEUES: [&str; 2] = [DIRECT_REPLY_TO, "amq.gen-"];
-const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
 
 /// How often the topology is declared or checked again, at most.
 const MEND_INTERVAL: Duration = Duration::from_secs(1);
@@ -75,11 +72,6 @@ impl Targets {
 
     pub(super) fn topology(&self) -> &Topology {
         &self.topology
-    }
-
-    fn may_reply_to(&self, queue: &str) -> bool {
-        let own = OWN_REPLY_QUEUES.into_iter();
-        own.chain(self.reply_to_prefixes.iter().map(String::as_str)).any(|prefix| queue.starts_with(prefix))
     }
 }
 
@@ -143,7 +135,7 @@ impl Publishing {
             false => Routing::Optional,
         };
         let span = self.span(&message, letter);
-        message.properties = message.properties.with_headers(trace_headers(span.context()));
+        message.properties = message.properties.with_headers(span.context().headers());
         let routed = self.until_confirmed(&message, routing, "outcome", span).await?;
         self.reply(&message, letter).await;
         let way = outcome.finished_at.since(outcome.first_received_at);
@@ -168,7 +160,7 @@ impl Publishing {
         };
         let request_id = letter.envelope.request_id.as_str();
         let (trace_id, span_id) = (letter.trace().trace_id(), letter.trace().span_id());
-        if !self.targets.may_reply_to(queue) {
+        let Some(routing) = replies::routing(queue, &self.targets.reply_to_prefixes) else {
             tracing::warn!(
                 request_id,
                 trace_id,
@@ -177,12 +169,8 @@ impl Publishing {
                  one of results.reply_to_prefixes"
             );
             return;
-        }
-        let copy = Outgoing { exchange: "", routing_key: queue, ..outcome.clone() };
-        let routing = match queue.starts_with(DIRECT_REPLY_TO) {
-            true => Routing::Unasked,
-            false => Routing::Required,
         };
+        let copy = Outgoing { exchange: "", routing_key: queue, ..outcome.clone() };
         let mut span = self.span(&copy, letter);
         if let Err(error) = self.replies.send(&copy, routing).await {
             span.fail("undelivered");
@@ -299,16 +287,6 @@ impl Reminder {
         }
         due
     }
-}
-
-fn trace_headers(trace: &TraceContext) -> FieldTable {
-    let mut table = FieldTable::default();
-    let text = |value: &str| AMQPValue::LongString(value.into());
-    table.insert(headers::TRACEPARENT.into(), text(trace.traceparent()));
-    if let Some(state) = trace.tracestate() {
-        table.insert(headers::TRACESTATE.into(), text(state));
-    }
-    table
 }
 
 fn report(outcome: &Outcome, letter: &Letter) {

@@ -2,18 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use lapin::{
-    Channel,
-    options::{BasicGetOptions, QueueDeclareOptions},
-    types::FieldTable,
-};
+use lapin::Channel;
 use tokio::{
     sync::{Mutex, watch},
+    task::JoinHandle,
     time::Instant,
 };
 
 use crate::{
-    broker::{Session, Topology, connection},
+    broker::{
+        self, Session, Topology, connection,
+        holding::{self, Bounds, Holding},
+    },
     message::{Timestamp, headers},
     policy::Tier,
     settings,
@@ -22,8 +22,10 @@ use crate::{
 
 /// How often the counts are looked at, at most.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the oldest dead letter is looked at, at most.
+/// How often the oldest dead letter is looked at, at most; the more letters there are the less, as
+/// all have to be taken to look at one.
 const OLDEST_INTERVAL: Duration = Duration::from_secs(15);
+const LETTERS_AN_INTERVAL: u64 = 2000;
 /// How long a look may take, before whoever asks is given what is known.
 const LOOK_TIMEOUT: Duration = Duration::from_millis(800);
 
@@ -43,6 +45,9 @@ struct Inner {
 struct Looked {
     counted_at: Option<Instant>,
     oldest_at: Option<Instant>,
+    /// The look at the oldest dead letter that is under way.
+    looking: Option<JoinHandle<()>>,
+    dead: u64,
     /// Kept open between looks; of the session it was opened in.
     channel: Option<Channel>,
 }
@@ -72,16 +77,30 @@ impl QueueFigures {
             if counts.is_err() {
                 looked.channel = None;
             }
-            metrics.queues(counts.unwrap_or_default());
+            let counts = counts.unwrap_or_default();
+            looked.dead = counts[1].unwrap_or(looked.dead);
+            metrics.queues(counts);
             looked.counted_at = Some(Instant::now());
         }
-        if due(looked.oldest_at, OLDEST_INTERVAL) {
-            let oldest = tokio::time::timeout(LOOK_TIMEOUT, self.0.oldest_dead_letter()).await;
-            if let Ok(Ok(oldest)) = oldest {
-                metrics.oldest_dead_letter(oldest);
-            }
+        let intervals = u32::try_from(1 + looked.dead / LETTERS_AN_INTERVAL).unwrap_or(u32::MAX);
+        let is_looking = looked.looking.as_ref().is_some_and(|look| !look.is_finished());
+        if !is_looking && due(looked.oldest_at, OLDEST_INTERVAL.saturating_mul(intervals)) {
+            let (inner, metrics) = (Arc::clone(&self.0), metrics.clone());
+            looked.looking = Some(tokio::spawn(async move {
+                match inner.oldest_dead_letter().await {
+                    Ok(oldest) => metrics.oldest_dead_letter(oldest),
+                    Err(error) => tracing::debug!(%error, "the oldest dead letter is unknown"),
+                }
+            }));
             looked.oldest_at = Some(Instant::now());
         }
+        // It goes on though nobody waits for it any more: half a look would change the order.
+        if let Some(look) = &mut looked.looking
+            && let Ok(Err(error)) = tokio::time::timeout(LOOK_TIMEOUT, look).await
+        {
+            tracing::error!(%error, "a look at the oldest dead letter panicked");
+        }
+        looked.looking.take_if(|look| look.is_finished());
     }
 }
 
@@ -107,22 +126,25 @@ impl Inner {
         if !channel.as_ref().is_some_and(|channel| channel.status().connected()) {
             *channel = session.consuming().create_channel().await.ok();
         }
-        let options = QueueDeclareOptions { passive: true, ..Default::default() };
-        let declared = channel.as_ref()?.queue_declare(queue.into(), options, FieldTable::default()).await;
-        Some(declared.ok()?.message_count().into())
+        u64::try_from(holding::ready(channel.as_ref()?, queue).await.ok()?).ok()
     }
 
     /// When the oldest dead letter died; `None` if there is none. Looks on a connection of its own,
-    /// as a letter that cannot be read ends the one it is looked at on, and gives the letter back by
-    /// closing it, which keeps the queue's order.
+    /// as a letter that cannot be read ends the one it is looked at on.
     async fn oldest_dead_letter(&self) -> Result<Option<Timestamp>, LookError> {
         if self.session.borrow().is_none() {
             return Err(LookError::NoSession);
         }
         let link = connection::connect(&self.broker.uris()?, "looks").await?;
-        let channel = link.create_channel().await?;
-        let oldest =
-            channel.basic_get(self.topology.dead().into(), BasicGetOptions { no_ack: false }).await?;
+        let lock = self.topology.dead_lock();
+        let Some(_channel) = broker::lock::try_once(&link, &lock).await? else {
+            // Somebody works on the letters.
+            link.close().await;
+            return Err(LookError::Locked);
+        };
+        let mut letters = Holding::begin(&link, &self.topology.dead(), Bounds::default()).await?;
+        let oldest = letters.next().await?;
+        letters.release().await?;
         let died_at = oldest.map(|letter| {
             let properties = &letter.delivery.properties;
             let table = properties.headers().as_ref();
@@ -140,6 +162,8 @@ impl Inner {
 enum LookError {
     #[error("there is no session")]
     NoSession,
+    #[error("somebody works on the dead letters")]
+    Locked,
     #[error(transparent)]
     Urls(#[from] settings::BrokerUrlsError),
     #[error(transparent)]

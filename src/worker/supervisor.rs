@@ -169,8 +169,11 @@ impl Worker {
         let (end, settled) = intake.run().await;
         self.queues.look_through(None);
         tokio::join!(session.close(), replies.close());
+        let unreadable = matches!(&end, End::Lost(loss) if loss.is_unreadable());
         // A session that did nothing and soon ended tells of something that will end the next, too.
-        if settled > 0 || opened.elapsed() >= PROVEN_AFTER {
+        // But for a message that cannot be read the broker is as well as ever, and those behind it
+        // wait until it was delivered too often.
+        if settled > 0 || unreadable || opened.elapsed() >= PROVEN_AFTER {
             backoff.reset();
         }
         match end {

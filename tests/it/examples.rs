@@ -120,6 +120,25 @@ fn a_cloud_event_of_the_official_sdk_is_a_request() {
 }
 
 #[test]
+fn a_service_that_may_write_to_the_exchange_alone_gets_its_reply() {
+    kit::run_within(LIMIT, async |ctx| {
+        let world = World::start(ctx, |_| Answer::unlocked()).await;
+        let management = world.ctx.vhost().management();
+        let user = format!("service-{}", world.ctx.vhost().name());
+        management.create_user(&user, "p", "").await;
+        management.set_permissions(&user, "^$", r"^trackfinity\.unlock$", "^$").await;
+        let url = world.ctx.vhost().amqp_url_as(&user, "p");
+        let mut exits = Vec::new();
+        for language in ["python", "node"] {
+            let program = example(&world, &[language, "191"]).env("AMQP_URL", &url);
+            exits.push((world.ctx.start(&program).wait_exit(SET_UP).await.code(), language));
+        }
+        management.delete_user(&user).await;
+        assert_eq!(exits, [(Some(0), "python"), (Some(0), "node")]);
+    });
+}
+
+#[test]
 fn an_example_without_a_queue_for_requests_says_that_nothing_was_published() {
     kit::run_within(LIMIT, async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked()).await;

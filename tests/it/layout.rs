@@ -10,7 +10,7 @@ const ORDER: [&[&str]; 10] = [
     &["settings", "secret"],
     &["telemetry", "trackfinity", "broker"],
     &["pause"],
-    &["worker"],
+    &["worker", "dead_letters"],
     &["ops"],
     &["sandbox"],
     &["cli"],

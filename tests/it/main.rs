@@ -7,6 +7,7 @@ mod answers;
 mod bulk;
 mod commands;
 mod contract;
+mod dead_letters;
 mod examples;
 mod faults;
 mod hostile;

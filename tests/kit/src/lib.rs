@@ -35,6 +35,7 @@ pub use cutter::TcpCutter;
 pub use eventually::{Attempt, eventually};
 pub use harness::{Context, run, run_on_own_node, run_on_own_node_within, run_within};
 pub use lapin::BasicProperties as Properties;
+pub use lapin::options::BasicNackOptions;
 pub use lapin::types::{AMQPValue, FieldTable};
 pub use management::Management;
 pub use node::{NodeOptions, RabbitNode};
