@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use kit::{Amqp, NodeOptions, Process, Program, Properties, RabbitNode, Signal};
+use kit::{Amqp, NodeOptions, Program, Properties, RabbitNode, Signal};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueuePurgeOptions};
 use lapin::{Channel, Confirmation};
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 fn main() -> ExitCode {
     let arguments: Vec<usize> =
         std::env::args().skip(1).map(|argument| argument.parse().unwrap_or(0)).collect();
-    let [count @ 1.., rounds @ 1..] = arguments[..] else {
+    let &[count @ 1..=usize::MAX, rounds @ 1..=usize::MAX] = &arguments[..] else {
         eprintln!("usage: bench-publish REQUESTS ROUNDS");
         return ExitCode::from(2);
     };
