@@ -4,9 +4,12 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod answers;
+mod bulk;
 mod cluster;
 mod commands;
+mod contract;
 mod dead_letters;
+mod examples;
 mod faults;
 mod hostile;
 mod kill;

@@ -126,6 +126,13 @@ impl RabbitNode {
         Management::new(self.management.clone(), vhost)
     }
 
+    /// Where the management page is, without user and password.
+    pub fn management_url(&self) -> String {
+        let url = &self.management;
+        let port = url.port_or_known_default().unwrap_or(15672);
+        format!("{}://{}:{port}", url.scheme(), url.host_str().unwrap_or("127.0.0.1"))
+    }
+
     /// A new vhost, deleted when dropped.
     pub async fn vhost(&self) -> Vhost {
         Vhost::create(self).await
