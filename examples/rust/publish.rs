@@ -60,5 +60,9 @@ async fn main() -> anyhow::Result<ExitCode> {
     let outcome: Value = serde_json::from_slice(&outcome.context("the channel was closed")??.data)?;
     println!("{outcome}");
     connection.close(200, "done".into()).await?;
-    Ok(if outcome["status"] == "unlocked" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if outcome.get("status").is_some_and(|status| status == "unlocked") {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
