@@ -1,80 +1,63 @@
-//! How often a wrong token may be tried: pure, the time is an argument.
+//! Wrong tokens are counted, and too many of them close the door for a while. Pure but for the
+//! counts: the time is an argument.
 
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// Wrong tokens from one address before it has to wait, and how long until it may try once more.
-const PER_ADDRESS: Allowance = Allowance { burst: 5.0, refill: Duration::from_secs(12) };
-/// The same for all addresses together.
-const OVERALL: Allowance = Allowance { burst: 100.0, refill: Duration::from_secs(1) };
-/// Addresses that are remembered. When there are more, all begin anew; the overall limit stays.
-const MOST: usize = 4096;
+/// Wrong tokens within a [`WINDOW`] after which an address has to wait.
+const PER_ADDRESS: u32 = 5;
+/// Wrong tokens within a [`WINDOW`] after which everybody has to.
+const OVERALL: u32 = 50;
+const WINDOW: Duration = Duration::from_secs(60);
 
-#[derive(Clone, Copy, Debug)]
-struct Allowance {
-    burst: f64,
-    refill: Duration,
-}
+/// Too many wrong tokens: wait so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many wrong tokens; try again in {} s", .0.as_secs().max(1))]
+pub(super) struct Wait(pub(super) Duration);
 
-/// What is left of an allowance.
-#[derive(Clone, Copy, Debug)]
-struct Left {
-    tries: f64,
-    at: Instant,
-}
-
-impl Left {
-    fn now(self, allowance: Allowance, now: Instant) -> f64 {
-        let refilled = now.duration_since(self.at).as_secs_f64() / allowance.refill.as_secs_f64();
-        (self.tries + refilled).min(allowance.burst)
-    }
-
-    /// How long until there is a try again; none if there is one.
-    fn wait(self, allowance: Allowance, now: Instant) -> Option<Duration> {
-        let missing = 1.0 - self.now(allowance, now);
-        (missing > 0.0).then(|| allowance.refill.mul_f64(missing))
-    }
-}
-
-/// The wrong tokens so far.
-#[derive(Debug, Default)]
-pub(super) struct Attempts(Mutex<Failed>);
+/// Counts; clones share them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Attempts(Arc<Mutex<Counts>>);
 
 #[derive(Debug, Default)]
-struct Failed {
-    overall: Option<Left>,
-    by_address: HashMap<IpAddr, Left>,
+struct Counts {
+    since: Option<Instant>,
+    overall: u32,
+    /// No more than [`OVERALL`].
+    networks: HashMap<IpAddr, u32>,
 }
 
 impl Attempts {
-    /// How long this address has to wait before any token of it is looked at; none if not at all.
-    pub(super) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
-        let failed = self.lock();
-        let own = failed.by_address.get(&network(address)).and_then(|left| left.wait(PER_ADDRESS, now));
-        own.max(failed.overall.and_then(|left| left.wait(OVERALL, now)))
-    }
-
-    /// A wrong token came from this address.
-    pub(super) fn failed(&self, address: IpAddr, now: Instant) {
-        let spend = |left: Option<Left>, allowance: Allowance| {
-            let tries = left.map_or(allowance.burst, |left| left.now(allowance, now));
-            Left { tries: (tries - 1.0).max(0.0), at: now }
-        };
-        let mut failed = self.lock();
-        if failed.by_address.len() >= MOST {
-            failed.by_address.clear();
+    /// Tries a token; a wrong one counts. While the door is closed it is not even looked at.
+    ///
+    /// # Errors
+    /// If there were too many wrong ones.
+    pub(super) fn attempt<T>(
+        &self,
+        address: IpAddr,
+        now: Instant,
+        attempt: impl FnOnce() -> Option<T>,
+    ) -> Result<Option<T>, Wait> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = now.saturating_duration_since(*counts.since.get_or_insert(now));
+        if age >= WINDOW {
+            *counts = Counts { since: Some(now), ..Counts::default() };
         }
-        failed.overall = Some(spend(failed.overall, OVERALL));
-        let own = failed.by_address.get(&network(address)).copied();
-        failed.by_address.insert(network(address), spend(own, PER_ADDRESS));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Failed> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let network = network(address);
+        let own = counts.networks.get(&network).copied().unwrap_or_default();
+        if own >= PER_ADDRESS || counts.overall >= OVERALL {
+            return Err(Wait(WINDOW.saturating_sub(age)));
+        }
+        let found = attempt();
+        if found.is_none() {
+            counts.overall += 1;
+            *counts.networks.entry(network).or_default() += 1;
+        }
+        Ok(found)
     }
 }
 
@@ -90,40 +73,43 @@ fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    const WRONG: fn() -> Option<()> = || None;
+    const RIGHT: fn() -> Option<()> = || Some(());
+
     fn address(text: &str) -> IpAddr {
         text.parse().expect("an address")
     }
 
     #[test]
-    fn an_address_may_err_five_times_and_then_every_twelve_seconds() {
+    fn after_five_wrong_tokens_the_right_one_has_to_wait_too() {
         let (attempts, start, here) = (Attempts::default(), Instant::now(), address("192.0.2.1"));
-        for _ in 0..5 {
-            assert_eq!(attempts.wait(here, start), None);
-            attempts.failed(here, start);
+        for _ in 0..PER_ADDRESS {
+            assert_eq!(attempts.attempt(here, start, WRONG), Ok(None));
         }
-        assert_eq!(attempts.wait(here, start), Some(Duration::from_secs(12)));
-        assert_eq!(attempts.wait(address("192.0.2.2"), start), None);
-        let later = start + Duration::from_secs(13);
-        assert_eq!(attempts.wait(here, later), None);
-        attempts.failed(here, later);
-        assert!(attempts.wait(here, later).is_some());
+        let later = start + Duration::from_secs(20);
+        assert_eq!(attempts.attempt(here, later, RIGHT), Err(Wait(Duration::from_secs(40))));
+        assert_eq!(attempts.attempt(address("192.0.2.2"), later, RIGHT), Ok(Some(())), "others need not");
+        assert_eq!(attempts.attempt(here, start + WINDOW, RIGHT), Ok(Some(())));
     }
 
     #[test]
-    fn many_addresses_share_a_limit_too() {
+    fn many_addresses_have_to_wait_together_and_right_tokens_never_count() {
         let (attempts, now) = (Attempts::default(), Instant::now());
-        for n in 0..100 {
-            attempts.failed(address(&format!("2001:db8:0:{n}::1")), now);
+        for _ in 0..100 {
+            assert_eq!(attempts.attempt(address("192.0.2.1"), now, RIGHT), Ok(Some(())));
         }
-        assert!(attempts.wait(address("192.0.2.1"), now).is_some());
+        for n in 0..OVERALL {
+            assert_eq!(attempts.attempt(address(&format!("2001:db8:0:{n}::1")), now, WRONG), Ok(None));
+        }
+        assert!(attempts.attempt(address("192.0.2.1"), now, RIGHT).is_err());
     }
 
     #[test]
     fn a_network_of_ipv6_counts_as_one() {
         let (attempts, now) = (Attempts::default(), Instant::now());
-        for n in 0..5 {
-            attempts.failed(address(&format!("2001:db8::{n}")), now);
+        for n in 0..PER_ADDRESS {
+            assert_eq!(attempts.attempt(address(&format!("2001:db8::{n}")), now, WRONG), Ok(None));
         }
-        assert!(attempts.wait(address("2001:db8::ffff"), now).is_some());
+        assert!(attempts.attempt(address("2001:db8::ffff"), now, RIGHT).is_err());
     }
 }

@@ -67,7 +67,8 @@ mod tests {
 
     #[test]
     fn a_filter_is_read_from_an_address_and_goes_back_into_one() {
-        let fields = Fields::parse(b"status=refused,invalid&reason=&since=2026-11-23T09:00:00Z&id=a&id=b&page=3");
+        let fields =
+            Fields::parse(b"status=refused,invalid&reason=&since=2026-11-23T09:00:00Z&id=a&id=b&page=3");
         let filter = read(&fields).expect("a filter");
         assert_eq!(filter.status, [LetterStatus::Refused, LetterStatus::Invalid]);
         assert_eq!((filter.reason, filter.ids), (vec![], vec!["a".to_owned(), "b".to_owned()]));

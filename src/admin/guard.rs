@@ -1,162 +1,165 @@
-//! What every request has to pass, whatever it asks for: the host it names, where it comes from, how
-//! long it takes; and the headers that every answer carries.
+//! What every request has to pass, and what every answer carries.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header},
     middleware::Next,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 
-use super::{Site, answers};
+use super::problem::Problem;
 
-/// How long anything may take, the request's body included.
-const LONGEST: Duration = Duration::from_secs(60);
-const SITE: &str = "sec-fetch-site";
-
+/// The longest a request may take, its body included. A look takes no longer than 30 s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+const CSP: &str =
+    "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 const HEADERS: [(HeaderName, &str); 6] = [
-    (
-        header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-    ),
+    (header::CONTENT_SECURITY_POLICY, CSP),
     (header::CACHE_CONTROL, "no-store"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::X_FRAME_OPTIONS, "DENY"),
-    // With `no-referrer` browsers would send `Origin: null` with our own forms.
+    // With `no-referrer` browsers would send `Origin: null` with the page's own forms.
     (header::REFERRER_POLICY, "same-origin"),
+    (header::X_FRAME_OPTIONS, "DENY"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
 ];
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-pub(super) async fn guard(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
-    let mut response = match refusal(&site.hosts, &request) {
-        Some((status, why)) => (status, format!("{why}\n")).into_response(),
-        None => match tokio::time::timeout(LONGEST, next.run(request)).await {
-            Ok(response) => response,
-            Err(_elapsed) => {
-                (StatusCode::GATEWAY_TIMEOUT, "it takes too long; try again\n").into_response()
-            }
-        },
+/// The names under which the page may be asked for. Another name may belong to a site that has
+/// pointed it at this address, to read the page through its visitor's browser.
+#[derive(Clone, Debug)]
+pub(super) struct Hosts {
+    names: Arc<[String]>,
+    bound: SocketAddr,
+}
+
+impl Hosts {
+    pub(super) fn new(bound: SocketAddr, allowed: &[String]) -> Self {
+        let own = [bound.to_string(), format!("localhost:{}", bound.port())];
+        Self { names: own.into_iter().chain(allowed.iter().cloned()).collect(), bound }
+    }
+
+    fn allow(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        self.names.contains(&host) || self.is_own_address(&host)
+    }
+
+    /// Where every address is listened on, any of them is the page's own: names can be pointed
+    /// elsewhere, addresses cannot.
+    fn is_own_address(&self, host: &str) -> bool {
+        let address = host.parse::<SocketAddr>().or_else(|_| {
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            host.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 80))
+        });
+        self.bound.ip().is_unspecified() && address.is_ok_and(|address| address.port() == self.bound.port())
+    }
+}
+
+/// Lets a request through, or says why not.
+pub(super) async fn guard(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
+    let is_api = is_api(request.uri());
+    let checked = check(&hosts, request.method(), request.uri(), request.headers());
+    let answer = match checked {
+        Ok(()) => tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await.map_err(|_elapsed| {
+            let advice = "What was begun may still be done; look before you try again.";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "This takes too long.", advice)
+        }),
+        Err(problem) => Err(problem),
     };
+    let mut response = answer.unwrap_or_else(|problem| if is_api { problem.json() } else { problem.page() });
     for (name, value) in HEADERS {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
 }
 
-fn refusal(hosts: &Hosts, request: &Request) -> Option<(StatusCode, &'static str)> {
-    let headers = request.headers();
-    let Some(host) = host(headers, request.uri()).filter(|host| hosts.allow(host)) else {
-        let why = "this host is not known here: name it in admin.allowed_hosts";
-        return Some((StatusCode::MISDIRECTED_REQUEST, why));
+pub(super) fn is_api(uri: &Uri) -> bool {
+    uri.path().starts_with("/api/")
+}
+
+fn check(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+    let mut all = headers.get_all(header::HOST).iter();
+    let host = match (all.next().and_then(|host| host.to_str().ok()), all.next()) {
+        (Some(host), None) => host,
+        _ => "",
     };
-    if matches!(*request.method(), Method::GET | Method::HEAD) {
-        return None;
+    // A request line with an address in it would have another host.
+    if !hosts.allow(host) || uri.authority().is_some() {
+        let what = "This host name is not one of this page's.";
+        let advice = "Ask for the page by its own address, or add the name to admin.allowed_hosts.";
+        return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", what, advice));
     }
-    // Scripts name no origin; a browser that is led to the API by another site does.
-    let is_script = answers::is_api(request.uri().path())
-        && !headers.contains_key(SITE)
-        && !headers.contains_key(header::ORIGIN);
-    let refused = "this was sent from another site, or from a browser that does not say from where";
-    (!is_script && !is_same_origin(headers, &host)).then_some((StatusCode::FORBIDDEN, refused))
+    // Scripts, which have to send a token in a header, name no origin; browsers do.
+    let is_script =
+        is_api(uri) && !headers.contains_key(FETCH_SITE) && !headers.contains_key(header::ORIGIN);
+    if matches!(*method, Method::GET | Method::HEAD) || is_script || is_same_origin(host, headers) {
+        return Ok(());
+    }
+    let what = "This was sent from another site, or by a browser that does not say from where.";
+    Err(Problem::new(StatusCode::FORBIDDEN, "cross_site", what, "Nothing was done. Use the page's own forms."))
 }
 
-/// The one host that the request names, in lower case.
-fn host(headers: &HeaderMap, uri: &Uri) -> Option<String> {
-    let mut named = headers.get_all(header::HOST).iter();
-    let host = named.next()?.to_str().ok()?.to_ascii_lowercase();
-    let other = named.next().is_some()
-        || uri.authority().is_some_and(|authority| !authority.as_str().eq_ignore_ascii_case(&host));
-    (!other).then_some(host)
-}
-
-/// Whether the browser says that one of our own pages sent this. Each header that is there has to.
-fn is_same_origin(headers: &HeaderMap, host: &str) -> bool {
-    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default());
-    let site = text(SITE).map(|site| site == "same-origin");
-    let origin = text(header::ORIGIN.as_str()).map(|origin| {
-        let authority = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-        authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
-    });
-    match (site, origin) {
-        (None, None) => false,
-        (site, origin) => site.unwrap_or(true) && origin.unwrap_or(true),
+/// Whether a browser says that its request comes from this very page. Without TLS, but on this
+/// machine, browsers send no `Sec-Fetch-Site`.
+fn is_same_origin(host: &str, headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    if let Some(site) = text(FETCH_SITE) {
+        return site == "same-origin";
     }
-}
-
-/// The hosts that the page answers to. A name that leads here and is none of them may be a stranger's
-/// (DNS rebinding), whose pages could then read ours.
-#[derive(Debug)]
-pub(super) struct Hosts {
-    own: std::net::SocketAddr,
-    allowed: Vec<String>,
-}
-
-impl Hosts {
-    pub(super) fn new(own: std::net::SocketAddr, allowed: Vec<String>) -> Self {
-        Self { own, allowed }
-    }
-
-    fn allow(&self, host: &str) -> bool {
-        let (name, port) = match host.rsplit_once(':') {
-            Some((name, port)) if !name.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => {
-                (name, Some(port))
-            }
-            _ => (host, None),
-        };
-        if self.allowed.iter().any(|allowed| allowed == host || allowed == name) {
-            return true;
-        }
-        let address: Option<IpAddr> = name.trim_matches(['[', ']']).parse().ok();
-        match address {
-            // Nobody's name leads to a number. The port may be another, as with `kubectl port-forward`.
-            Some(address) if address.is_loopback() => true,
-            Some(address) => {
-                let own = self.own.ip();
-                (own.is_unspecified() || own == address) && port == Some(&self.own.port().to_string())
-            }
-            None => name == "localhost",
-        }
-    }
+    let origin = text(header::ORIGIN).and_then(|origin| origin.split_once("://"));
+    origin.is_some_and(|(scheme, authority)| {
+        matches!(scheme, "http" | "https") && authority.eq_ignore_ascii_case(host)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn hosts(own: &str) -> Hosts {
-        Hosts::new(own.parse().expect("an address"), vec!["unlocker.example.com".to_owned()])
+    #[test]
+    fn a_page_answers_to_its_own_address_localhost_and_allowed_names_alone() {
+        let allowed = ["unlocker.example.com".to_owned()];
+        let hosts = Hosts::new("127.0.0.1:9465".parse().expect("an address"), &allowed);
+        for own in ["127.0.0.1:9465", "localhost:9465", "LOCALHOST:9465", "Unlocker.example.com"] {
+            assert!(hosts.allow(own), "{own}");
+        }
+        for other in ["", "localhost", "127.0.0.1", "10.0.0.1:9465", "evil.example:9465", "example.com"] {
+            assert!(!hosts.allow(other), "{other}");
+        }
     }
 
     #[test]
-    fn the_own_address_localhost_and_what_is_allowed_are_answered() {
-        for host in
-            ["127.0.0.1:8080", "localhost:8080", "localhost:9000", "[::1]:8080", "unlocker.example.com", "unlocker.example.com:443"]
-        {
-            assert!(hosts("127.0.0.1:8080").allow(host), "{host}");
-        }
-        for host in ["evil.example", "evil.example:8080", "192.0.2.1:8080", "localhost.evil.example", "", ":80"] {
-            assert!(!hosts("127.0.0.1:8080").allow(host), "{host}");
-        }
-        assert!(hosts("0.0.0.0:8080").allow("192.0.2.1:8080"));
-        assert!(!hosts("0.0.0.0:8080").allow("evil.example:8080"));
+    fn where_all_addresses_are_listened_on_each_of_them_is_its_own() {
+        let hosts = Hosts::new("0.0.0.0:9465".parse().expect("an address"), &[]);
+        assert!(hosts.allow("10.1.2.3:9465") && hosts.allow("[::1]:9465"));
+        assert!(!hosts.allow("10.1.2.3:80") && !hosts.allow("10.1.2.3") && !hosts.allow("evil.example:9465"));
     }
 
     #[test]
-    fn only_what_a_browser_calls_our_own_is_same_origin() {
-        let is = |pairs: &[(&'static str, &'static str)]| {
-            let pairs = pairs.iter().map(|(name, value)| {
-                (HeaderName::from_static(name), HeaderValue::from_static(value))
-            });
-            is_same_origin(&pairs.collect(), "localhost:8080")
+    fn only_this_page_itself_may_send_its_forms() {
+        let same = |pairs: &[(&'static str, &'static str)]| {
+            let headers = pairs
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            is_same_origin("localhost:9465", &headers.collect())
         };
-        assert!(is(&[("origin", "http://localhost:8080")]));
-        assert!(is(&[("origin", "https://localhost:8080"), ("sec-fetch-site", "same-origin")]));
-        assert!(!is(&[]));
-        assert!(!is(&[("origin", "null")]));
-        assert!(!is(&[("origin", "http://localhost:8081")]));
-        assert!(!is(&[("origin", "http://localhost:8080"), ("sec-fetch-site", "same-site")]));
-        assert!(!is(&[("sec-fetch-site", "cross-site")]));
+        assert!(same(&[("sec-fetch-site", "same-origin"), ("origin", "null")]));
+        assert!(same(&[("origin", "http://localhost:9465")]));
+        for wrong in [
+            &[][..],
+            &[("origin", "null")],
+            &[("origin", "http://evil.example")],
+            &[("origin", "http://localhost:9466")],
+            &[("sec-fetch-site", "same-site"), ("origin", "http://localhost:9465")],
+            &[("sec-fetch-site", "cross-site")],
+            &[("sec-fetch-site", "none")],
+        ] {
+            assert!(!same(wrong), "{wrong:?}");
+        }
     }
 }

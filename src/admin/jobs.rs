@@ -1,157 +1,149 @@
-//! Plans that are carried out, one at a time, while people watch.
+//! Plans being carried out: one at a time, in the background, until they are done or told to stop.
 
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use axum::http::StatusCode;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{looks::Looks, trouble::Trouble};
+use super::{access::random, looks::Looks, problem::Problem};
 use crate::{
     dead_letters::{Actor, DeadLetters, Finish, Pace, Plan, Step},
     message::Timestamp,
 };
 
-/// Jobs that are remembered.
-const MOST: usize = 20;
+/// The most jobs that are remembered.
+const REMEMBERED: usize = 20;
+/// Hex digits of a job's id.
+const ID_DIGITS: usize = 12;
 
-/// How a job stands.
+/// How a job ended.
 #[derive(Clone, Debug)]
-pub(super) enum State {
-    Running,
-    Stopping,
-    Ended(Finish),
+pub(super) enum End {
+    Finished(Finish),
+    /// It failed half-way; what was done stays done.
     Failed(String),
 }
 
-/// A plan that is carried out, or was.
-#[derive(Clone, Debug)]
+/// How far a job has come.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress {
+    pub(super) steps: Vec<Step>,
+    pub(super) end: Option<End>,
+}
+
+/// A plan that is being, or was, carried out.
+#[derive(Debug)]
 pub(super) struct Job {
-    pub id: u64,
-    pub plan: Arc<Plan>,
-    pub actor: String,
-    pub began: Timestamp,
-    pub steps: Vec<Step>,
-    pub state: State,
+    pub(super) id: String,
+    pub(super) plan: Plan,
+    pub(super) actor: Actor,
+    pub(super) begun: Timestamp,
+    stop: CancellationToken,
+    progress: Mutex<Progress>,
 }
 
 impl Job {
-    pub(super) fn runs(&self) -> bool {
-        matches!(self.state, State::Running | State::Stopping)
+    pub(super) fn progress(&self) -> Progress {
+        self.lock().clone()
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.lock().end.is_none()
+    }
+
+    pub(super) fn is_told_to_stop(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Tells it to stop between two letters.
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// All of them. Clones share them.
+/// All jobs, the newest first; clones share them.
 #[derive(Clone, Debug)]
-pub(super) struct Jobs(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
+pub(super) struct Jobs {
     letters: DeadLetters,
     looks: Looks,
-    tasks: TaskTracker,
-    /// Tells the running job to stop when the program does.
+    /// Tells all of them to stop.
     stop: CancellationToken,
-    book: Mutex<Book>,
-}
-
-#[derive(Debug, Default)]
-struct Book {
-    last_id: u64,
-    jobs: VecDeque<(Job, CancellationToken)>,
+    running: TaskTracker,
+    jobs: Arc<Mutex<VecDeque<Arc<Job>>>>,
 }
 
 impl Jobs {
-    pub(super) fn new(
-        letters: DeadLetters,
-        looks: Looks,
-        tasks: TaskTracker,
-        stop: CancellationToken,
-    ) -> Self {
-        Self(Arc::new(Inner { letters, looks, tasks, stop, book: Mutex::default() }))
+    pub(super) fn new(letters: DeadLetters, looks: Looks, stop: CancellationToken) -> Self {
+        Self { letters, looks, stop, running: TaskTracker::new(), jobs: Arc::default() }
     }
 
-    /// Begins to carry out a plan; its job's number.
-    pub(super) fn begin(&self, actor: Actor, plan: Plan, pace: Pace) -> Result<u64, Trouble> {
-        let (plan, stop) = (Arc::new(plan), self.0.stop.child_token());
-        let id = {
-            let mut book = self.lock();
-            if book.jobs.iter().any(|(job, _)| job.runs()) {
-                return Err(Trouble::JobRunning);
+    /// Begins to carry a plan out, unless another one is.
+    pub(super) fn begin(&self, actor: Actor, plan: Plan, pace: Pace) -> Result<Arc<Job>, Problem> {
+        let mut id = random().map_err(|error| Problem::internal(&error))?;
+        id.truncate(ID_DIGITS);
+        let stop = self.stop.child_token();
+        let begun = Timestamp::now();
+        let job = Arc::new(Job { id, plan, actor, begun, stop, progress: Mutex::default() });
+        {
+            let mut jobs = self.lock();
+            if let Some(running) = jobs.iter().find(|job| job.is_running()) {
+                let (actor, action) = (&running.actor, running.plan.action.name());
+                let what = format!("{actor} has begun a {action}, and one is carried out at a time.");
+                let advice = format!("Wait for job {}, or stop it.", running.id);
+                return Err(Problem::new(StatusCode::CONFLICT, "job_running", what, advice));
             }
-            book.last_id += 1;
-            let id = book.last_id;
-            let job = Job {
-                id,
-                plan: Arc::clone(&plan),
-                actor: actor.name.clone(),
-                began: Timestamp::now(),
-                steps: Vec::new(),
-                state: State::Running,
-            };
-            book.jobs.push_front((job, stop.clone()));
-            book.jobs.truncate(MOST);
-            id
+            jobs.push_front(Arc::clone(&job));
+            jobs.truncate(REMEMBERED);
+        }
+        self.running.spawn(self.clone().carry_out(Arc::clone(&job), pace));
+        Ok(job)
+    }
+
+    async fn carry_out(self, job: Arc<Job>, pace: Pace) {
+        // In a task of its own, so that not even a panic leaves it running for ever.
+        let carried = tokio::spawn({
+            let (letters, job) = (self.letters.clone(), Arc::clone(&job));
+            async move {
+                let tell = |step: &Step| job.lock().steps.push(step.clone());
+                letters.carry_out(&job.actor, &job.plan, &pace, &job.stop, tell).await
+            }
+        });
+        let end = match carried.await {
+            Ok(Ok(finish)) => End::Finished(finish),
+            Ok(Err(error)) => End::Failed(error.to_string()),
+            Err(panic) => End::Failed(panic.to_string()),
         };
-        let jobs = self.clone();
-        let inner = Arc::clone(&self.0);
-        // A panic in there must not leave a job that runs for ever.
-        let work = self.0.tasks.spawn(async move {
-            let progress = |step: &Step| jobs.change(id, |job| job.steps.push(step.clone()));
-            inner.letters.carry_out(&actor, &plan, &pace, &stop, progress).await
-        });
-        let jobs = self.clone();
-        self.0.tasks.spawn(async move {
-            let state = match work.await {
-                Ok(Ok(finish)) => State::Ended(finish),
-                Ok(Err(error)) => State::Failed(error.to_string()),
-                Err(panic) => State::Failed(panic.to_string()),
-            };
-            jobs.0.looks.forget().await;
-            jobs.change(id, |job| job.state = state);
-        });
-        Ok(id)
+        self.looks.forget().await;
+        job.lock().end = Some(end);
     }
 
-    /// Tells a job to stop after the letter it works on.
-    pub(super) fn stop(&self, id: u64) -> Result<(), Trouble> {
-        let mut book = self.lock();
-        let (job, stop) = book.jobs.iter_mut().find(|(job, _)| job.id == id).ok_or_else(|| no_job(id))?;
-        if matches!(job.state, State::Running) {
-            job.state = State::Stopping;
-        }
-        stop.cancel();
-        Ok(())
+    pub(super) fn find(&self, id: &str) -> Result<Arc<Job>, Problem> {
+        let job = self.lock().iter().find(|job| job.id == id).cloned();
+        job.ok_or_else(|| {
+            let what = "There is no such job.";
+            let advice = "Jobs are forgotten when the worker restarts; the audit log has them all.";
+            Problem::new(StatusCode::NOT_FOUND, "not_found", what, advice)
+        })
     }
 
-    pub(super) fn find(&self, id: u64) -> Result<Job, Trouble> {
-        let book = self.lock();
-        let found = book.jobs.iter().find(|(job, _)| job.id == id).map(|(job, _)| job.clone());
-        found.ok_or_else(|| no_job(id))
+    pub(super) fn all(&self) -> Vec<Arc<Job>> {
+        self.lock().iter().cloned().collect()
     }
 
-    /// The one that runs.
-    pub(super) fn running(&self) -> Option<u64> {
-        self.lock().jobs.iter().find(|(job, _)| job.runs()).map(|(job, _)| job.id)
+    /// Waits until none is running, after they were told to stop.
+    pub(super) async fn ended(&self) {
+        self.running.close();
+        self.running.wait().await;
     }
 
-    /// All that are remembered, the latest first.
-    pub(super) fn all(&self) -> Vec<Job> {
-        self.lock().jobs.iter().map(|(job, _)| job.clone()).collect()
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Job>>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn change(&self, id: u64, change: impl FnOnce(&mut Job)) {
-        if let Some((job, _)) = self.lock().jobs.iter_mut().find(|(job, _)| job.id == id) {
-            change(job);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Book> {
-        self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn no_job(id: u64) -> Trouble {
-    Trouble::NotFound(format!("job {id} that is remembered"))
 }

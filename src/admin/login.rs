@@ -1,6 +1,6 @@
 //! Logging in, with a name and a token, and out.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Instant};
 
 use askama::Template;
 use axum::{
@@ -52,14 +52,18 @@ async fn log_in(
     let get = |name| fields.get(name).unwrap_or_default();
     let (name, to) = (get("name"), get("to"));
     let wrong = |status, wrong: &str| page(&app, &headers, status, Some(wrong.to_owned()), name, to);
-    let written_for_this = cookie(&headers, LOGIN_COOKIE).is_some_and(|cookie| same_text(cookie, get("csrf")));
+    let written_for_this =
+        cookie(&headers, LOGIN_COOKIE).is_some_and(|cookie| same_text(cookie, get("csrf")));
     if !written_for_this {
-        return wrong(StatusCode::FORBIDDEN, "This form was not written for this browser, or cookies are off. Try again.");
+        return wrong(
+            StatusCode::FORBIDDEN,
+            "This form was not written for this browser, or cookies are off. Try again.",
+        );
     }
     let Some(name) = access::name(name) else {
         return wrong(StatusCode::BAD_REQUEST, "Give your name, of at most 64 characters.");
     };
-    let role = match app.attempts.attempt(peer.ip(), || app.tokens.role_of(get("token"))) {
+    let role = match app.attempts.attempt(peer.ip(), Instant::now(), || app.tokens.role_of(get("token"))) {
         Ok(Some(role)) => role,
         Ok(None) => {
             tracing::warn!(address = %peer.ip(), "somebody gave a wrong token at the dead-letter page");
@@ -145,7 +149,9 @@ mod tests {
         for own in ["/", "/letters?status=refused&page=2"] {
             assert_eq!(local(own), own);
         }
-        for other in ["", "letters", "//evil.example", "https://evil.example/", "/\\evil.example", "/\r\nx: y"] {
+        for other in
+            ["", "letters", "//evil.example", "https://evil.example/", "/\\evil.example", "/\r\nx: y"]
+        {
             assert_eq!(local(other), "/", "{other:?}");
         }
     }

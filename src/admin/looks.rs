@@ -1,113 +1,121 @@
-//! Looks at the letters: one at a time, and what was seen serves for a moment, so that no number of
-//! reloads costs the broker more than one look.
+//! Looks at the dead letters, one at a time; what was seen a moment ago is shown again, so that no
+//! number of visitors makes work for the broker.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Mutex, OwnedMutexGuard},
     time::Instant,
 };
-use tokio_util::task::TaskTracker;
 
-use super::trouble::Trouble;
-use crate::dead_letters::{Actor, Brief, DeadLetters, Error, Extent, Filter, Letter, Listing, Plan, Summary, plan::Action};
+use super::problem::Problem;
+use crate::dead_letters::{
+    Action, Actor, Brief, DeadLetters, Error, Extent, Filter, Letter, Listing, Plan, Summary,
+};
 
-/// How long what was seen serves.
+/// How long what was seen is shown again.
 const FRESH: Duration = Duration::from_secs(2);
-/// How long others are waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Different lists that are kept.
+/// The most looks whose result is kept.
 const MOST: usize = 16;
 
 /// Some of the letters that match, and how many there are.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Page {
-    pub letters: Vec<Brief>,
-    pub total: usize,
-    pub extent: Extent,
+    pub(super) letters: Vec<Brief>,
+    /// Letters that match.
+    pub(super) count: usize,
+    pub(super) extent: Extent,
 }
 
-/// Which letters of those that match: the first, counted from zero, and how many.
-pub(super) type Span = (usize, usize);
-
-#[derive(Debug, Default)]
-struct Seen {
-    summary: Option<(Instant, Arc<Summary>)>,
-    pages: HashMap<String, (Instant, Arc<Page>)>,
-}
-
-/// Looks. Clones share what was seen.
+/// Looks; clones share what was seen.
 #[derive(Clone, Debug)]
 pub(super) struct Looks {
     letters: DeadLetters,
-    seen: Arc<Mutex<Seen>>,
-    tasks: TaskTracker,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    at: Instant,
+    filter: Filter,
+    what: What,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    Summary(Arc<Summary>),
+    /// From this letter on, so many.
+    Page(usize, usize, Arc<Page>),
 }
 
 impl Looks {
-    pub(super) fn new(letters: DeadLetters, tasks: TaskTracker) -> Self {
-        Self { letters, seen: Arc::default(), tasks }
+    pub(super) fn new(letters: DeadLetters) -> Self {
+        Self { letters, seen: Arc::default() }
     }
 
-    /// What was seen is so no longer.
-    pub(super) async fn forget(&self) {
-        *self.seen.lock().await = Seen::default();
-    }
-
-    pub(super) async fn summary(&self, actor: Actor) -> Result<Arc<Summary>, Trouble> {
-        let (mut seen, letters) = (self.turn().await?, self.letters.clone());
-        self.whole(async move {
-            if let Some((at, summary)) = &seen.summary
-                && at.elapsed() < FRESH
-            {
-                return Ok(Arc::clone(summary));
-            }
-            let summary = Arc::new(letters.summary(&actor, &Filter::default()).await?);
-            seen.summary = Some((Instant::now(), Arc::clone(&summary)));
+    pub(super) async fn summary(&self, actor: &Actor, filter: &Filter) -> Result<Arc<Summary>, Problem> {
+        let mut seen = self.turn().await;
+        let known = seen.iter().find_map(|seen| match &seen.what {
+            What::Summary(summary) if seen.filter == *filter => Some(Arc::clone(summary)),
+            _ => None,
+        });
+        if let Some(summary) = known {
+            return Ok(summary);
+        }
+        let (letters, actor, filter) = (self.letters.clone(), actor.clone(), filter.clone());
+        to_its_end(async move {
+            let summary = Arc::new(letters.summary(&actor, &filter).await?);
+            keep(&mut seen, filter, What::Summary(Arc::clone(&summary)));
             Ok(summary)
         })
         .await
     }
 
+    /// Letters that match, oldest first, from the `first` on, counted from zero.
     pub(super) async fn page(
         &self,
-        actor: Actor,
-        filter: Filter,
-        (first, count): Span,
-    ) -> Result<Arc<Page>, Trouble> {
-        let (mut seen, letters) = (self.turn().await?, self.letters.clone());
-        let key = format!("{filter:?} {first} {count}");
-        self.whole(async move {
-            seen.pages.retain(|_, (at, _)| at.elapsed() < FRESH);
-            if let Some((_, page)) = seen.pages.get(&key) {
-                return Ok(Arc::clone(page));
+        actor: &Actor,
+        filter: &Filter,
+        first: usize,
+        most: usize,
+    ) -> Result<Arc<Page>, Problem> {
+        let mut seen = self.turn().await;
+        let known = seen.iter().find_map(|seen| match &seen.what {
+            What::Page(at, of, page) if (*at, *of) == (first, most) && seen.filter == *filter => {
+                Some(Arc::clone(page))
             }
-            let (mut wanted, mut total) = (Vec::new(), 0);
+            _ => None,
+        });
+        if let Some(page) = known {
+            return Ok(page);
+        }
+        let (letters, actor, filter) = (self.letters.clone(), actor.clone(), filter.clone());
+        to_its_end(async move {
+            let (mut found, mut count) = (Vec::new(), 0);
             let see = |letter: Letter| {
                 if filter.matches(&letter.brief) {
-                    if total >= first && wanted.len() < count {
-                        wanted.push(letter.brief);
+                    if count >= first && found.len() < most {
+                        found.push(letter.brief);
                     }
-                    total += 1;
+                    count += 1;
                 }
-                filter.limit.is_none_or(|limit| total < limit)
+                true
             };
             let extent = letters.look(&actor, see).await?;
-            let page = Arc::new(Page { letters: wanted, total, extent });
-            if seen.pages.len() < MOST {
-                seen.pages.insert(key, (Instant::now(), Arc::clone(&page)));
-            }
+            let page = Arc::new(Page { letters: found, count, extent });
+            keep(&mut seen, filter, What::Page(first, most, Arc::clone(&page)));
             Ok(page)
         })
         .await
     }
 
-    /// All of a letter. It is written down first.
-    pub(super) async fn show(&self, actor: Actor, id: String) -> Result<Listing<Letter>, Trouble> {
-        let (seen, letters) = (self.turn().await?, self.letters.clone());
-        self.whole(async move {
+    /// Everything about a letter; written down before it is looked at.
+    pub(super) async fn show(&self, actor: &Actor, id: &str) -> Result<Listing<Letter>, Problem> {
+        let turn = self.turn().await;
+        let (letters, actor, id) = (self.letters.clone(), actor.clone(), id.to_owned());
+        to_its_end(async move {
             let shown = letters.show(&actor, &id).await;
-            drop(seen);
+            drop(turn);
             shown
         })
         .await
@@ -115,32 +123,55 @@ impl Looks {
 
     pub(super) async fn plan(
         &self,
-        actor: Actor,
+        actor: &Actor,
         action: Action,
-        filter: Filter,
-    ) -> Result<(Plan, Listing<Brief>), Trouble> {
-        let (seen, letters) = (self.turn().await?, self.letters.clone());
-        self.whole(async move {
+        filter: &Filter,
+    ) -> Result<(Plan, Listing<Brief>), Problem> {
+        let turn = self.turn().await;
+        let (letters, actor, filter) = (self.letters.clone(), actor.clone(), filter.clone());
+        to_its_end(async move {
             let planned = letters.plan(&actor, action, &filter).await;
-            drop(seen);
+            drop(turn);
             planned
         })
         .await
     }
 
-    async fn turn(&self) -> Result<OwnedMutexGuard<Seen>, Trouble> {
-        let turn = Arc::clone(&self.seen).lock_owned();
-        tokio::time::timeout(PATIENCE, turn).await.map_err(|_elapsed| Trouble::Busy)
+    pub(super) async fn planned(&self, digest: &str) -> Result<Plan, Problem> {
+        let turn = self.turn().await;
+        let (letters, digest) = (self.letters.clone(), digest.to_owned());
+        to_its_end(async move {
+            let plan = letters.planned(&digest).await;
+            drop(turn);
+            plan
+        })
+        .await
     }
 
-    /// Whoever asked may go away in the middle of a look; but half a look would change the order.
-    async fn whole<T: Send + 'static>(
-        &self,
-        look: impl Future<Output = Result<T, Error>> + Send + 'static,
-    ) -> Result<T, Trouble> {
-        match self.tasks.spawn(look).await {
-            Ok(seen) => Ok(seen?),
-            Err(error) => Err(Trouble::Internal(error.to_string())),
-        }
+    /// What was seen is no longer so.
+    pub(super) async fn forget(&self) {
+        self.seen.lock().await.clear();
+    }
+
+    /// Waits for its turn; what is given holds it.
+    async fn turn(&self) -> OwnedMutexGuard<Vec<Seen>> {
+        let mut seen = Arc::clone(&self.seen).lock_owned().await;
+        seen.retain(|seen| seen.at.elapsed() < FRESH);
+        seen
+    }
+}
+
+fn keep(seen: &mut Vec<Seen>, filter: Filter, what: What) {
+    seen.truncate(MOST - 1);
+    seen.push(Seen { at: Instant::now(), filter, what });
+}
+
+/// Looks to the end even if nobody waits for it any more: half a look would change the letters' order.
+async fn to_its_end<T: Send + 'static>(
+    look: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::spawn(look).await {
+        Ok(looked) => Ok(looked?),
+        Err(error) => Err(Problem::internal(&error)),
     }
 }

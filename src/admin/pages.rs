@@ -13,7 +13,7 @@ use axum::{
     routing::{get, post},
 };
 
-pub(super) use self::changes::Plans;
+pub(super) use self::changes::{Plans, pace, reason};
 use self::view::{Age, LetterLinks};
 use super::{
     App,
@@ -22,7 +22,7 @@ use super::{
     visitor::Visitor,
     worker_state::WorkerState,
 };
-use crate::dead_letters::{Filter, Stopped};
+use crate::dead_letters::Filter;
 
 const STYLE: &str = include_str!("style.css");
 
@@ -116,7 +116,11 @@ pub(super) async fn not_found(uri: axum::http::Uri) -> Response {
 
 pub(super) async fn not_allowed(uri: axum::http::Uri) -> Response {
     let what = "This address does not take this method.";
-    let problem =
-        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", what, "What changes something is a POST.");
+    let problem = Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        what,
+        "What changes something is a POST.",
+    );
     if uri.path().starts_with("/api/") { problem.json() } else { problem.page() }
 }

@@ -76,7 +76,8 @@ impl Problem {
     /// As a page.
     pub(super) fn page(self) -> Response {
         let (status, wait) = (self.status, self.wait_s);
-        let frame = Frame { title: status.canonical_reason().unwrap_or("Problem").to_owned(), ..Frame::default() };
+        let frame =
+            Frame { title: status.canonical_reason().unwrap_or("Problem").to_owned(), ..Frame::default() };
         let mut response = (status, render(&ProblemPage { frame, problem: self })).into_response();
         retry_after(&mut response, wait);
         response
@@ -104,7 +105,8 @@ impl IntoResponse for Problem {
 impl From<Wait> for Problem {
     fn from(wait: Wait) -> Self {
         let advice = "Wait, and check the token.";
-        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", sentence(&wait), advice);
+        let mut problem =
+            Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", sentence(&wait), advice);
         problem.wait_s = Some(wait.0.as_secs().max(1));
         problem
     }

@@ -1,76 +1,77 @@
-//! Who is logged in. In memory: a restart logs everybody out.
+//! Who is logged in: kept in memory, so that a restart logs everybody out.
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use super::tokens::{Role, TokenHash, Tokens, hash};
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
-/// A session ends after so long without a request,
-const IDLE: Duration = Duration::from_secs(30 * 60);
-/// and after so long in any case.
-const LONGEST: Duration = Duration::from_secs(8 * 3600);
-/// The most sessions; the one that was idle longest goes first.
-const MOST: usize = 200;
+use super::access::{Person, Tokens, random, same_text};
 
-/// A text that nobody can guess: 256 bits, in hex.
-///
-/// # Errors
-/// If the system has no randomness to give.
-pub(super) fn random() -> Result<String, getrandom::Error> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
+/// A session ends after so long without a request, …
+const IDLE: Duration = Duration::from_secs(3600);
+/// … and after so long in any case.
+const LIFETIME: Duration = Duration::from_secs(12 * 3600);
+/// The most sessions; the one that was idle for longest goes first.
+const MOST: usize = 100;
 
-/// Somebody who is logged in.
+/// Somebody is logged in.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
-    pub name: String,
-    pub role: Role,
-    /// What each of their forms has to bring.
-    pub csrf: String,
-    /// The session ends when this is no token any more.
-    token: TokenHash,
-    began: Instant,
+    pub(super) person: Person,
+    /// Stands in every form, and no other site can know it.
+    pub(super) csrf: String,
+    token_version: u64,
+    begun: Instant,
     seen: Instant,
 }
 
-/// All sessions, by the hash of their cookie.
-#[derive(Debug, Default)]
-pub(super) struct Sessions(Mutex<HashMap<TokenHash, Session>>);
-
-impl Sessions {
-    /// Begins a session and returns its cookie's value.
-    ///
-    /// # Errors
-    /// If the system has no randomness to give.
-    pub(super) fn begin(
-        &self,
-        name: String,
-        role: Role,
-        token: TokenHash,
-        now: Instant,
-    ) -> Result<String, getrandom::Error> {
-        let (cookie, csrf) = (random()?, random()?);
-        let mut sessions = self.lock();
-        sessions.retain(|_, session| session.lives(now));
-        if sessions.len() >= MOST {
-            let idle = sessions.iter().min_by_key(|(_, session)| session.seen).map(|(key, _)| *key);
-            idle.and_then(|key| sessions.remove(&key));
-        }
-        sessions.insert(hash(&cookie), Session { name, role, csrf, token, began: now, seen: now });
-        Ok(cookie)
+impl Session {
+    /// Whether a form came from this session's own pages.
+    pub(super) fn wrote(&self, csrf: &str) -> bool {
+        same_text(&self.csrf, csrf)
     }
 
-    /// The session of this cookie, unless it is over or its token was replaced.
-    pub(super) fn find(&self, cookie: &str, tokens: &Tokens, now: Instant) -> Option<Session> {
-        let key = hash(cookie);
+    fn lasts(&self, tokens: &Tokens, now: Instant) -> bool {
+        now.duration_since(self.seen) < IDLE
+            && now.duration_since(self.begun) < LIFETIME
+            && self.token_version == tokens.version(self.person.role)
+    }
+}
+
+/// All sessions; clones share them. They are found by a digest, so that the time a search takes tells
+/// nothing about the keys.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sessions(Arc<Mutex<HashMap<[u8; 32], Session>>>);
+
+impl Sessions {
+    /// Begins a session and returns its key.
+    ///
+    /// # Errors
+    /// If the system gives no random numbers.
+    pub(super) fn begin(&self, person: Person, tokens: &Tokens) -> Result<String, getrandom::Error> {
+        let (key, csrf, now) = (random()?, random()?, Instant::now());
+        let token_version = tokens.version(person.role);
+        let session = Session { person, csrf, token_version, begun: now, seen: now };
+        let mut sessions = self.lock();
+        sessions.retain(|_, session| session.lasts(tokens, now));
+        if sessions.len() >= MOST {
+            let idlest = sessions.iter().min_by_key(|(_, session)| session.seen).map(|(key, _)| *key);
+            idlest.and_then(|key| sessions.remove(&key));
+        }
+        sessions.insert(digest(&key), session);
+        Ok(key)
+    }
+
+    /// The session with this key, if it has not ended.
+    pub(super) fn find(&self, key: &str, tokens: &Tokens) -> Option<Session> {
+        let (key, now) = (digest(key), Instant::now());
         let mut sessions = self.lock();
         let session = sessions.get_mut(&key)?;
-        if !session.lives(now) || tokens.role(&session.token) != Some(session.role) {
+        if !session.lasts(tokens, now) {
             sessions.remove(&key);
             return None;
         }
@@ -78,66 +79,89 @@ impl Sessions {
         Some(session.clone())
     }
 
-    pub(super) fn end(&self, cookie: &str) {
-        self.lock().remove(&hash(cookie));
+    pub(super) fn end(&self, key: &str) {
+        self.lock().remove(&digest(key));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<TokenHash, Session>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Session>> {
+        // Nothing panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Session {
-    fn lives(&self, now: Instant) -> bool {
-        now.duration_since(self.seen) < IDLE && now.duration_since(self.began) < LONGEST
-    }
+fn digest(key: &str) -> [u8; 32] {
+    Sha256::digest(key.as_bytes()).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{secret::Secret, settings::Admin};
+    use crate::{admin::access::Role, settings::Admin};
 
     fn tokens() -> Tokens {
         Tokens::new(&Admin {
             listen: None,
             viewer_token: None,
-            operator_token: Some(Secret::fixed("op".to_owned())),
+            operator_token: Some(crate::secret::Secret::fixed("do")),
             allowed_hosts: Vec::new(),
             trace_url: None,
             audit_log: None,
         })
     }
 
-    fn begin(sessions: &Sessions, now: Instant) -> String {
-        sessions.begin("ann".to_owned(), Role::Operator, hash("op"), now).expect("randomness")
+    fn anna() -> Person {
+        Person { name: "Anna".to_owned(), role: Role::Operator }
+    }
+
+    async fn pass(time: Duration) {
+        tokio::time::advance(time).await;
+    }
+
+    fn paused(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            tokio::time::pause();
+            test.await;
+        });
     }
 
     #[test]
-    fn a_session_ends_when_idle_and_after_eight_hours_in_any_case() {
-        let (sessions, tokens, start) = (Sessions::default(), tokens(), Instant::now());
-        let idle = begin(&sessions, start);
-        assert!(sessions.find(&idle, &tokens, start + IDLE).is_none());
-        let busy = begin(&sessions, start);
-        let step = Duration::from_secs(20 * 60);
-        let lived = (1..).take_while(|n| sessions.find(&busy, &tokens, start + step * *n).is_some()).count();
-        assert_eq!(lived, 23);
+    fn a_session_ends_when_it_is_idle_or_old_or_told_to() {
+        paused(async {
+            let (sessions, tokens) = (Sessions::default(), tokens());
+            let key = sessions.begin(anna(), &tokens).expect("a key");
+            pass(IDLE - Duration::from_secs(1)).await;
+            assert_eq!(sessions.find(&key, &tokens).map(|session| session.person), Some(anna()));
+            pass(IDLE).await;
+            assert!(sessions.find(&key, &tokens).is_none(), "it was idle");
+
+            let key = sessions.begin(anna(), &tokens).expect("a key");
+            for _ in 0..12 {
+                pass(IDLE - Duration::from_secs(1)).await;
+                assert!(sessions.find(&key, &tokens).is_some());
+            }
+            pass(Duration::from_secs(12)).await;
+            assert!(sessions.find(&key, &tokens).is_none(), "it is old");
+
+            let key = sessions.begin(anna(), &tokens).expect("a key");
+            sessions.end(&key);
+            assert!(sessions.find(&key, &tokens).is_none());
+        });
     }
 
     #[test]
-    fn there_are_never_more_than_so_many_sessions_and_the_idlest_goes_first() {
-        let (sessions, tokens, start) = (Sessions::default(), tokens(), Instant::now());
-        let at = |n: usize| start + Duration::from_millis(n as u64);
-        let cookies: Vec<String> = (0..=MOST).map(|n| begin(&sessions, at(n))).collect();
-        let alive = |cookie: &String| sessions.find(cookie, &tokens, at(MOST)).is_some();
-        assert_eq!(cookies.iter().filter(|cookie| alive(cookie)).count(), MOST);
-        assert!(!alive(&cookies[0]));
-    }
-
-    #[test]
-    fn a_session_of_another_token_is_none() {
-        let (sessions, now) = (Sessions::default(), Instant::now());
-        let cookie = sessions.begin("ann".to_owned(), Role::Operator, hash("old"), now).expect("randomness");
-        assert!(sessions.find(&cookie, &tokens(), now).is_none());
+    fn the_idlest_session_makes_room() {
+        paused(async {
+            let (sessions, tokens) = (Sessions::default(), tokens());
+            let first = sessions.begin(anna(), &tokens).expect("a key");
+            pass(Duration::from_secs(1)).await;
+            let second = sessions.begin(anna(), &tokens).expect("a key");
+            for _ in 1..MOST {
+                pass(Duration::from_secs(1)).await;
+                sessions.begin(anna(), &tokens).expect("a key");
+            }
+            assert!(sessions.find(&first, &tokens).is_none());
+            assert!(sessions.find(&second, &tokens).is_some());
+        });
     }
 }

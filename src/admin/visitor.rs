@@ -6,12 +6,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 
-use super::{
-    App,
-    access::Person,
-    problem::Problem,
-    sessions::Session,
-};
+use super::{App, access::Person, problem::Problem, sessions::Session};
 use crate::dead_letters::Actor;
 
 /// The cookie of a session.
@@ -127,7 +122,12 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
         let body = axum::body::Bytes::from_request(request, state).await;
         let body = body.map_err(|rejection| {
             let what = format!("The form cannot be read: {}.", rejection.body_text());
-            Problem::new(rejection.status(), "bad_request", what, "Tick fewer letters, or filter them instead.")
+            Problem::new(
+                rejection.status(),
+                "bad_request",
+                what,
+                "Tick fewer letters, or filter them instead.",
+            )
         })?;
         Ok(Self::parse(&body))
     }

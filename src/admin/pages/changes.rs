@@ -122,7 +122,11 @@ pub(super) async fn confirm(
     let plan = app.looks.planned(&digest).await?;
     let known = app.plans.find(&digest);
     let rows: Vec<Row> = known.iter().flat_map(|known| known.letters.iter().map(Row::of)).collect();
-    let ids = if rows.is_empty() { plan.ids.iter().take(LISTED).map(ToString::to_string).collect() } else { vec![] };
+    let ids = if rows.is_empty() {
+        plan.ids.iter().take(LISTED).map(ToString::to_string).collect()
+    } else {
+        vec![]
+    };
     Ok(render(&PlanPage {
         frame: Frame::new(format!("Confirm: {}", plan.action.name()), &visitor),
         action: plan.action.name(),

@@ -158,12 +158,7 @@ pub(super) async fn show(
     page(&signed.visitor, id, letters, true)
 }
 
-fn page(
-    visitor: &Visitor,
-    id: String,
-    letters: Vec<LetterView>,
-    shown: bool,
-) -> Result<Response, Problem> {
+fn page(visitor: &Visitor, id: String, letters: Vec<LetterView>, shown: bool) -> Result<Response, Problem> {
     if letters.is_empty() {
         return Err(Problem::not_found(format!("There is no dead letter {id}.")));
     }
