@@ -95,13 +95,17 @@ fn check(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> Resu
         return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", what, advice));
     }
     // Scripts, which have to send a token in a header, name no origin; browsers do.
-    let is_script =
-        is_api(uri) && !headers.contains_key(FETCH_SITE) && !headers.contains_key(header::ORIGIN);
+    let is_script = is_api(uri) && !headers.contains_key(FETCH_SITE) && !headers.contains_key(header::ORIGIN);
     if matches!(*method, Method::GET | Method::HEAD) || is_script || is_same_origin(host, headers) {
         return Ok(());
     }
     let what = "This was sent from another site, or by a browser that does not say from where.";
-    Err(Problem::new(StatusCode::FORBIDDEN, "cross_site", what, "Nothing was done. Use the page's own forms."))
+    Err(Problem::new(
+        StatusCode::FORBIDDEN,
+        "cross_site",
+        what,
+        "Nothing was done. Use the page's own forms.",
+    ))
 }
 
 /// Whether a browser says that its request comes from this very page. Without TLS, but on this

@@ -57,8 +57,7 @@ async fn connection(stream: tokio::net::TcpStream, peer: SocketAddr, router: Rou
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
-    match tokio::time::timeout(CONNECTION_LIFETIME, connection).await {
-        Ok(Err(error)) => tracing::debug!(%error, "a connection to the dead-letter page failed"),
-        Ok(Ok(())) | Err(_) => {}
+    if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_LIFETIME, connection).await {
+        tracing::debug!(%error, "a connection to the dead-letter page failed");
     }
 }

@@ -100,7 +100,8 @@ impl Fields {
 
     /// The first field of this name that holds something.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.all(name).next()
+        let named = self.0.iter().filter(|(own, _)| own == name);
+        named.map(|(_, value)| value.trim()).find(|value| !value.is_empty())
     }
 
     /// All fields of this name that hold something.

@@ -50,7 +50,10 @@ impl FromRequestParts<App> for Caller {
         let token = token.ok_or_else(|| unauthorized("The header Authorization holds no bearer token."))?;
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let address = peer.map_or([0, 0, 0, 0].into(), |peer| peer.0.ip());
-        let role = app.attempts.attempt(address, Instant::now(), || app.tokens.role_of(token)).map_err(Problem::from)?;
+        let role = app
+            .attempts
+            .attempt(address, Instant::now(), || app.tokens.role_of(token))
+            .map_err(Problem::from)?;
         let role =
             role.ok_or_else(|| unauthorized("The token is neither the viewer's nor the operator's."))?;
         Ok(Self(Person { name: name(&parts.headers)?, role }))

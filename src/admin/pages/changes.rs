@@ -247,7 +247,8 @@ fn finish(finish: &Finish) -> String {
 }
 
 pub(super) async fn jobs(State(app): State<App>, visitor: Visitor) -> Response {
-    let views = app.jobs.all().iter().map(|job| {
+    let jobs = app.jobs.all();
+    let views = jobs.iter().map(|job| {
         let progress = job.progress();
         JobView::of(job, progress.steps.len(), progress.end.as_ref())
     });
