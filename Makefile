@@ -1,11 +1,11 @@
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-matrix soak lint check-deploy audit
+.PHONY: help build demo test test-matrix soak bench-publish lint check-deploy check-contract schemas render image image-test audit
 
 # The RabbitMQ versions of `make test-matrix`.
 VERSIONS ?= 3.10 4.0 4.3
 
 help: ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
 build: ## Build everything
 	cargo build --workspace --all-targets
@@ -15,11 +15,15 @@ demo: ## Show the worker at work with a broker and a stand-in Trackfinity; KEEP=
 
 test: ## Get a broker and run all tests
 	@scripts/get-broker
+	@scripts/get-broker --local
 	@scripts/get-prometheus
+	@scripts/get-clients
 	cargo test --workspace --no-fail-fast
 
 test-matrix: ## Run all tests on several RabbitMQ versions; needs a Docker engine (VERSIONS="3.10 4.0")
+	@scripts/get-broker --local
 	@scripts/get-prometheus
+	@scripts/get-clients
 	@scripts/test-matrix $(VERSIONS)
 
 soak: ## Let workers live through random faults and account for every request (SECONDS=120 SEED=… RATE=100)
@@ -27,7 +31,12 @@ soak: ## Let workers live through random faults and account for every request (S
 	cargo build --workspace --bins
 	@exec "$${CARGO_TARGET_DIR:-target}/debug/soak" --seconds $(or $(SECONDS),120) --rate $(or $(RATE),100) $(if $(SEED),--seed $(SEED))
 
-lint: check-deploy ## Check formatting, clippy, docs, licences, unused dependencies, and the alerts
+bench-publish: ## Time `publish --from` against a bare confirm loop, in one run (REQUESTS=100000 ROUNDS=3)
+	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
+	cargo build --release --workspace --bins
+	@exec "$${CARGO_TARGET_DIR:-target}/release/bench-publish" $(or $(REQUESTS),100000) $(or $(ROUNDS),3)
+
+lint: check-deploy check-contract ## Check formatting, clippy, docs, licences, unused dependencies, deploy/, and the AsyncAPI document
 	cargo fmt --all --check
 	cargo fetch --locked
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -35,9 +44,27 @@ lint: check-deploy ## Check formatting, clippy, docs, licences, unused dependenc
 	cargo deny --offline check bans licenses sources
 	cargo machete --skip-target-dir
 
-check-deploy: ## Check the alerts and let each fire and clear; gets promtool
+check-deploy: ## Check the alerts, the chart and the manifests; gets promtool and Helm
 	@scripts/get-prometheus
 	@scripts/check-deploy
+
+render: ## Write deploy/kubernetes from the chart
+	@scripts/get-prometheus
+	@scripts/check-deploy --write
+
+image: ## Build the image trackfinity-unlocker:VERSION; needs a Docker engine
+	docker build -t trackfinity-unlocker:0.1.0 --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" .
+
+image-test: ## Build the image and let it unlock, read-only and not as root; needs a Docker engine
+	@scripts/image-test
+
+check-contract: ## Check docs/asyncapi.yaml, its schemas and its examples; gets the parser
+	@scripts/get-clients asyncapi
+	@PATH="$$PWD/target/node/bin:$$PATH" node scripts/asyncapi/check.js docs/asyncapi.yaml
+
+schemas: ## Write docs/schemas/ anew
+	cargo build --bin unlocker
+	@for message in request outcome; do "$${CARGO_TARGET_DIR:-target}/debug/unlocker" schema $$message >docs/schemas/$$message.json; done
 
 audit: ## Check the dependencies for known vulnerabilities; needs the network
 	cargo deny check advisories

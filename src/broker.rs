@@ -7,6 +7,7 @@ pub mod holding;
 pub mod lock;
 pub mod publisher;
 pub mod replies;
+pub mod rights;
 pub mod topology;
 
 pub use backoff::Backoff;

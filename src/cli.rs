@@ -39,7 +39,7 @@ enum Command {
     Run,
     /// Validates the settings, looks at RabbitMQ and Trackfinity; writes nothing.
     Check,
-    /// Publishes a request.
+    /// Publishes a request, or many from a file.
     Publish(publish::Request),
     /// Dead letters: look at them, replay them, discard them. Works straight on RabbitMQ.
     #[command(subcommand)]

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use self::{audit::Deed, desk::Desk, summary::Summing};
+use self::{audit::Deed, desk::Desk, scan::Ids, summary::Summing};
 pub use self::{
     audit::{Actor, Audit, AuditError},
     carry_out::{Ended, Finish, Pace, Step, StepResult},
@@ -36,10 +36,7 @@ pub use self::{
     scan::{Extent, Stopped},
     summary::{Group, Summary},
 };
-use crate::{
-    broker::{Topology, holding::Bounds},
-    settings::BrokerSettings,
-};
+use crate::{broker::Topology, settings::BrokerSettings};
 
 /// What could not be done with the dead letters, and why.
 #[derive(Debug, thiserror::Error)]
@@ -87,8 +84,17 @@ impl DeadLetters {
     /// # Errors
     /// If the queue cannot be looked at.
     pub async fn look(&self, actor: &Actor, see: impl FnMut(Letter) -> bool) -> Result<Extent, Error> {
+        self.look_for(actor, Ids::Given, see).await
+    }
+
+    async fn look_for(
+        &self,
+        actor: &Actor,
+        ids: Ids,
+        see: impl FnMut(Letter) -> bool,
+    ) -> Result<Extent, Error> {
         let desk = self.desk(actor, "look").await?;
-        let looked = desk.look(Bounds::default(), see).await;
+        let looked = desk.look(ids, see).await;
         desk.close().await;
         Ok(looked?)
     }
@@ -100,8 +106,9 @@ impl DeadLetters {
     pub async fn summary(&self, actor: &Actor, filter: &Filter) -> Result<Summary, Error> {
         let mut summing = Summing::default();
         let mut room = filter.room();
+        let ids = if filter.ids.is_empty() { Ids::None } else { Ids::Given };
         let extent = self
-            .look(actor, |letter| {
+            .look_for(actor, ids, |letter| {
                 if filter.matches(&letter.brief) {
                     summing.add(&letter.brief);
                     room -= 1;
@@ -193,7 +200,7 @@ impl DeadLetters {
         let mut letters = Vec::new();
         let planned = async {
             let extent = desk
-                .look(Bounds::default(), |letter| {
+                .look(Ids::Given, |letter| {
                     if filter.matches(&letter.brief) {
                         letters.push(letter.brief);
                     }

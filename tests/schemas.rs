@@ -73,3 +73,57 @@ fn the_outcome_schema_describes_every_outcome_and_misses_none_of_its_fields() {
         }
     }
 }
+
+#[test]
+fn the_schemas_in_docs_are_those_that_the_program_prints() {
+    for (name, schema) in [("request", request::schema()), ("outcome", outcome::schema())] {
+        let path = format!("{}/docs/schemas/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        let printed = format!("{}\n", serde_json::to_string_pretty(&schema).expect("JSON"));
+        assert!(
+            kept == printed,
+            "make schemas: docs/schemas/{name}.json is not what `unlocker schema {name}` prints"
+        );
+    }
+}
+
+#[test]
+fn the_schemas_leave_room_for_fields_that_come_later() {
+    for schema in [request::schema(), outcome::schema()] {
+        assert!(!schema.as_value().to_string().contains("additionalProperties"));
+    }
+}
+
+#[test]
+fn the_asyncapi_document_names_every_status_field_and_header() {
+    let path = format!("{}/docs/asyncapi.yaml", env!("CARGO_MANIFEST_DIR"));
+    let document = std::fs::read_to_string(path).expect("the document");
+    let statuses = [Status::Unlocked, Status::Invalid, Status::Refused, Status::Abandoned, Status::Discarded];
+    let names = statuses.map(Status::as_str).join(", ");
+    assert!(document.contains(&format!("enum: [{names}]")), "the statuses are {names}");
+    for word in [outcome::MESSAGE_TYPE, outcome::APP_ID, "traceparent", "tracestate", "unlocker-request-id"] {
+        assert!(document.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn the_outcome_of_a_discarded_letter_is_pinned() {
+    let discarded = Outcome {
+        status: Status::Discarded,
+        request_id: "m-1".to_owned(),
+        request: None,
+        attempts: 12,
+        http_status: None,
+        reason: Some("asked twice".to_owned()),
+        detail: None,
+        replays: 1,
+        first_received_at: Timestamp::EPOCH,
+        finished_at: Timestamp::EPOCH,
+    };
+    assert_eq!(discarded.message_id(), "m-1/1");
+    assert_eq!(Status::Discarded.routing_key(), "unlock.discarded");
+    assert_eq!(
+        String::from_utf8_lossy(&discarded.encode().expect("JSON")),
+        r#"{"status":"discarded","request_id":"m-1","request":null,"attempts":12,"http_status":null,"reason":"asked twice","detail":null,"replays":1,"first_received_at":"1970-01-01T00:00:00.000Z","finished_at":"1970-01-01T00:00:00.000Z"}"#
+    );
+}

@@ -133,7 +133,7 @@ impl Part {
         }
     }
 
-    fn fault(&self, error: lapin::Error) -> TopologyError {
+    fn fault(&self, error: lapin::Error, declared: bool) -> TopologyError {
         let (kind, name) = (self.kind(), self.name().to_owned());
         match soft_error(&error) {
             Some((AMQPSoftError::PRECONDITIONFAILED, broker)) => {
@@ -149,6 +149,8 @@ impl Part {
                         "Grant the user write on the queue and read on the exchange, or declare \
                          the topology otherwise and set broker.declare = false"
                     }
+                    // RabbitMQ 4.2.7 and 4.3.1 take any right for a look.
+                    _ if !declared => "Grant the user read on it",
                     _ => {
                         "Grant the user configure on it, or declare the topology otherwise and set \
                          broker.declare = false"
@@ -279,7 +281,7 @@ impl Topology {
     pub async fn declare(&self, connection: &Connection) -> Result<(), TopologyError> {
         let channel = connection.create_channel().await.map_err(TopologyError::NoChannel)?;
         for part in self.parts() {
-            part.declare(&channel).await.map_err(|error| part.fault(error))?;
+            part.declare(&channel).await.map_err(|error| part.fault(error, true))?;
         }
         close(&channel).await;
         Ok(())
@@ -292,7 +294,7 @@ impl Topology {
     pub async fn check(&self, connection: &Connection) -> Result<(), TopologyError> {
         let channel = connection.create_channel().await.map_err(TopologyError::NoChannel)?;
         for part in self.parts() {
-            part.look_up(&channel).await.map_err(|error| part.fault(error))?;
+            part.look_up(&channel).await.map_err(|error| part.fault(error, false))?;
         }
         close(&channel).await;
         Ok(())
@@ -318,7 +320,7 @@ impl Topology {
                 result = part.declare(&channel).await;
             }
             close(&channel).await;
-            let result = result.map_err(|error| part.fault(error));
+            let result = result.map_err(|error| part.fault(error, declare));
             results.push((part, result));
         }
         Ok(results)

@@ -71,8 +71,18 @@ async fn check_broker(settings: &Settings, findings: &mut Findings) -> Result<Op
             Err(TopologyError::Missing { .. }) if settings.broker.declare => {
                 findings.good(&format!("{part}: does not exist yet; `unlocker run` declares it"))?;
             }
+            // It stands among the missing rights.
+            Err(TopologyError::Refused { .. }) => {}
             Err(error) => findings.bad(&error.to_string())?,
         }
+    }
+    let missing = topology.missing_rights(&connection, settings.broker.declare).await;
+    let missing = missing.map_err(anyhow::Error::from)?;
+    for right in &missing {
+        findings.bad(&format!("RabbitMQ grants the user no {right}"))?;
+    }
+    if missing.is_empty() {
+        findings.good("RabbitMQ: the user has all rights the worker needs")?;
     }
     connection.close().await;
     Ok(None)

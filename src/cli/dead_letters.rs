@@ -233,6 +233,9 @@ fn print_listing_json(listing: &Listing<Brief>) -> Result<(), Failure> {
 }
 
 fn print_listing(listing: &Listing<Brief>) -> Result<(), Failure> {
+    if listing.letters.is_empty() {
+        return print(format_args!("no such dead letters ({})", listing.extent));
+    }
     tables::print_letters(&listing.letters)?;
     warn_if_short(listing.extent);
     Ok(())

@@ -1,4 +1,9 @@
-//! `unlocker publish`
+//! `unlocker publish`: one request from the command line, or many from a file.
+
+mod bulk;
+mod lines;
+mod progress;
+mod returns;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -26,7 +31,7 @@ use crate::{
 const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 #[derive(Debug, Args)]
-#[group(id = "identifiers", required = true, multiple = true, args = ["customer_id", "subscription_id", "orderid"])]
+#[group(id = "identifiers", required = true, multiple = true, args = ["customer_id", "subscription_id", "orderid", "from"])]
 pub(super) struct Request {
     /// The customer to unlock.
     #[arg(long, value_name = "ID")]
@@ -46,6 +51,10 @@ pub(super) struct Request {
     /// The longest to wait for the outcome, such as 60s [default: for ever]
     #[arg(long, value_name = "DURATION", requires = "wait", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
+    /// Publish many: a JSON object a line, from a file, or from stdin with "-". The line is the
+    /// request's body; its fields message_id and correlation_id, if there, are its properties too.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["customer_id", "subscription_id", "orderid", "message_id", "wait"])]
+    from: Option<PathBuf>,
 }
 
 fn message_id(text: &str) -> Result<String, String> {
@@ -58,21 +67,21 @@ fn message_id(text: &str) -> Result<String, String> {
 pub(super) async fn publish(files: &[PathBuf], request: Request) -> Result<(), Failure> {
     let settings = BrokerSettings::load(files, environment())?;
     let urls = settings.broker.uris().map_err(anyhow::Error::from)?;
+    let source = request.from.as_deref().map(lines::Source::open).transpose()?;
     let connection = connection::connect(&urls, "publish").await?;
     let topology = Topology::new(&settings.topology_prefix);
-    let result = send(&connection, &topology, request).await;
+    let result = match source {
+        Some(source) => bulk::publish(&connection, &topology, source).await,
+        None => send(&connection, &topology, request).await.map_err(Failure::from),
+    };
     connection.close().await;
-    Ok(result?)
+    result
 }
 
 async fn send(connection: &lapin::Connection, topology: &Topology, request: Request) -> anyhow::Result<()> {
     let message_id = request.message_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
     let body = serde_json::to_vec(&fields(&request)).context("the request cannot be encoded")?;
-    let mut properties = BasicProperties::default()
-        .with_message_id(message_id.as_str().into())
-        .with_content_type("application/json".into())
-        .with_delivery_mode(2)
-        .with_headers(trace_headers());
+    let mut properties = properties(&message_id);
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let mut replies = None;
@@ -104,11 +113,16 @@ fn fields(request: &Request) -> BTreeMap<&'static str, &str> {
     given.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
 }
 
-fn trace_headers() -> FieldTable {
+/// A persistent JSON message with a trace of its own.
+fn properties(message_id: &str) -> BasicProperties {
     let mut table = FieldTable::default();
     let parent = TraceContext::new_root().to_string();
     table.insert(headers::TRACEPARENT.into(), AMQPValue::LongString(parent.into()));
-    table
+    BasicProperties::default()
+        .with_message_id(message_id.into())
+        .with_content_type("application/json".into())
+        .with_delivery_mode(2)
+        .with_headers(table)
 }
 
 async fn consume_replies(channel: &Channel) -> anyhow::Result<lapin::Consumer> {
@@ -130,19 +144,27 @@ async fn confirmed(
     let publish = channel.basic_publish(exchange.into(), key, options, body, properties).await?;
     match publish.await {
         Ok(Confirmation::Ack(None)) => Ok(()),
-        Ok(Confirmation::Ack(Some(_returned))) => Err(anyhow!(
-            "not published: no queue is bound to exchange {exchange} with routing key {REQUEST_KEY}; \
-             `unlocker run` declares them"
-        )),
-        Ok(Confirmation::Nack(_) | Confirmation::NotRequested) => {
-            Err(anyhow!("not published: the queue refused the request; it may be full"))
-        }
-        Err(error) => match soft_error(&error) {
-            Some((_, broker)) => Err(anyhow!(
-                "not published: {broker}; `unlocker run` declares the exchange {exchange}, and the \
-                 user needs write on it"
-            )),
+        Ok(Confirmation::Ack(Some(_returned))) => Err(anyhow!("not published: {}", unrouted(topology))),
+        Ok(Confirmation::Nack(_) | Confirmation::NotRequested) => Err(anyhow!("not published: {REFUSED}")),
+        Err(error) => match closed(&error, topology) {
+            Some(why) => Err(anyhow!("not published: {why}")),
             None => Err(error).context("not known to be published"),
         },
     }
+}
+
+const REFUSED: &str = "the queue refused the request; it may be full";
+
+fn unrouted(topology: &Topology) -> String {
+    format!(
+        "no queue is bound to exchange {} with routing key {REQUEST_KEY}; `unlocker run` declares them",
+        topology.exchange()
+    )
+}
+
+/// Why the broker closed the channel, if it did.
+fn closed(error: &lapin::Error, topology: &Topology) -> Option<String> {
+    let (_, broker) = soft_error(error)?;
+    let exchange = topology.exchange();
+    Some(format!("{broker}; `unlocker run` declares the exchange {exchange}, and the user needs write on it"))
 }

@@ -13,6 +13,7 @@ use super::{
     letter::{Letter, LetterId},
     plan::{Action, Plan},
     replay::Replays,
+    scan::Ids,
 };
 use crate::{
     broker::{
@@ -185,7 +186,7 @@ impl<P: FnMut(&Step) + Send> Work<'_, P> {
     async fn survey(&self, desk: &Desk) -> Result<Survey, Error> {
         let mut survey = Survey::default();
         let extent = desk
-            .look(Bounds::default(), |letter| {
+            .look(Ids::Given, |letter| {
                 if self.left.contains(&letter.brief.id) {
                     survey.present.insert(letter.brief.id);
                 }
@@ -220,7 +221,7 @@ impl<P: FnMut(&Step) + Send> Work<'_, P> {
         if let Some(readable) = survey.readable {
             bounds.messages = readable;
         }
-        let mut scan = desk.scan(bounds).await?;
+        let mut scan = desk.scan(bounds, Ids::Given).await?;
         let mut ended = None;
         while ended.is_none() && !self.left.is_empty() && Instant::now() < until {
             let Some((letter, held)) = scan.next().await.map_err(DeskError::from)? else {

@@ -7,7 +7,7 @@ use super::{
     letter::Letter,
     lock::{self, Holder, Lock, NoLock},
     plan::Plan,
-    scan::{Extent, Scan},
+    scan::{Extent, Ids, Scan},
     shelf,
 };
 use crate::{
@@ -91,17 +91,17 @@ impl Desk {
         &self.publishing
     }
 
-    pub(super) async fn scan(&self, bounds: Bounds) -> Result<Scan<'_>, DeskError> {
-        Ok(Scan::begin(&self.reading, &self.topology.dead(), bounds).await?)
+    pub(super) async fn scan(&self, bounds: Bounds, ids: Ids) -> Result<Scan<'_>, DeskError> {
+        Ok(Scan::begin(&self.reading, &self.topology.dead(), bounds, ids).await?)
     }
 
     /// Shows each letter to `see`, until it says `false`, and gives them back.
     pub(super) async fn look(
         &self,
-        bounds: Bounds,
+        ids: Ids,
         mut see: impl FnMut(Letter) -> bool,
     ) -> Result<Extent, DeskError> {
-        let mut scan = self.scan(bounds).await?;
+        let mut scan = self.scan(Bounds::default(), ids).await?;
         while let Some((letter, _held)) = scan.next().await? {
             if !see(letter) {
                 scan.enough();

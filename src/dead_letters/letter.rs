@@ -89,13 +89,17 @@ pub struct Letter {
 }
 
 impl Letter {
-    /// `nth` tells how many letters with this fingerprint there were, this one included.
-    pub(super) fn open(properties: BasicProperties, body: Vec<u8>, nth: impl FnOnce(&str) -> u32) -> Self {
-        let fingerprint = fingerprint(&properties, &body);
+    /// `name` gives the letter its id.
+    pub(super) fn open(
+        properties: BasicProperties,
+        body: Vec<u8>,
+        name: impl FnOnce(&BasicProperties, &[u8]) -> LetterId,
+    ) -> Self {
+        let id = name(&properties, &body);
         let record = Record::read(&properties);
         let trace = TraceContext::from_headers(properties.headers().as_ref());
         let brief = Brief {
-            id: LetterId::new(&fingerprint, nth(&fingerprint)),
+            id,
             request_id: record.request_id,
             status: record.status,
             reason: record.reason,
@@ -139,22 +143,25 @@ fn is_volatile(name: &str) -> bool {
     matches!(name, "x-delivery-count" | "x-acquired-count")
 }
 
-fn fingerprint(properties: &BasicProperties, body: &[u8]) -> String {
-    let lasting = properties.headers().clone().map(|table| {
-        let lasting = table.inner().iter().filter(|(name, _)| !is_volatile(name.as_str()));
-        FieldTable::from(
-            lasting
-                .map(|(name, value)| (name.clone(), value.clone()))
-                .collect::<std::collections::BTreeMap<_, _>>(),
-        )
-    });
-    let lasting = properties.clone().with_headers(lasting.unwrap_or_default());
+pub(super) fn fingerprint(properties: &BasicProperties, body: &[u8]) -> String {
+    let mut bytes = Vec::new();
+    let headers = properties.headers().iter().flat_map(|table| table.inner());
+    for lasting in headers.filter(|(name, _)| !is_volatile(name.as_str())) {
+        write(&mut bytes, &lasting);
+    }
+    write(&mut bytes, &properties.clone().with_headers(FieldTable::default()));
     let mut digest = Sha256::new();
-    // It holds nothing that could not be written; and a letter of which this failed would still
-    // differ by its body.
-    digest.update(serde_json::to_vec(&lasting).unwrap_or_default());
+    digest.update(&bytes);
     digest.update(body);
     format!("{:x}", digest.finalize())
+}
+
+/// Appends a value in a form that tells it from all others.
+fn write(bytes: &mut Vec<u8>, value: &impl Serialize) {
+    if let Err(error) = serde_json::to_writer(bytes, value) {
+        // They hold nothing that could not be written; and the letter would still differ by its body.
+        tracing::debug!(%error, "a letter's id does not tell all of its properties");
+    }
 }
 
 /// The properties that are texts and numbers, by their names in AMQP.
@@ -238,7 +245,9 @@ mod tests {
         for (name, value) in headers {
             table.insert((*name).into(), value.clone());
         }
-        Letter::open(BasicProperties::default().with_headers(table), body.to_vec(), |_| nth)
+        Letter::open(BasicProperties::default().with_headers(table), body.to_vec(), |properties, body| {
+            LetterId::new(&fingerprint(properties, body), nth)
+        })
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use lapin::Connection;
 use serde::Serialize;
 
-use super::letter::Letter;
+use super::letter::{Letter, LetterId, fingerprint};
 use crate::broker::holding::{Bounds, Held, Holding, Short};
 
 /// How far a scan came.
@@ -55,10 +55,19 @@ impl std::fmt::Display for Extent {
     }
 }
 
+/// Whether letters are given their ids, which is most of the work of a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ids {
+    Given,
+    /// For who only counts.
+    None,
+}
+
 /// Letters that are held.
 #[derive(Debug)]
 pub(super) struct Scan<'a> {
     holding: Holding<'a>,
+    ids: Ids,
     seen: usize,
     enough: bool,
     /// How many letters had each fingerprint.
@@ -70,9 +79,10 @@ impl<'a> Scan<'a> {
         connection: &'a Connection,
         queue: &str,
         bounds: Bounds,
+        ids: Ids,
     ) -> lapin::Result<Self> {
         let holding = Holding::begin(connection, queue, bounds).await?;
-        Ok(Self { holding, seen: 0, enough: false, fingerprints: HashMap::new() })
+        Ok(Self { holding, ids, seen: 0, enough: false, fingerprints: HashMap::new() })
     }
 
     /// The next letter, and what to acknowledge it by. `None` when there are no more, or no more may
@@ -84,10 +94,14 @@ impl<'a> Scan<'a> {
         self.seen += 1;
         let properties = std::mem::take(&mut held.delivery.properties);
         let body = std::mem::take(&mut held.delivery.data);
-        let letter = Letter::open(properties, body, |fingerprint| {
-            let nth = self.fingerprints.entry(short(fingerprint)).or_insert(0);
-            *nth += 1;
-            *nth
+        let letter = Letter::open(properties, body, |properties, body| match self.ids {
+            Ids::Given => {
+                let fingerprint = fingerprint(properties, body);
+                let nth = self.fingerprints.entry(short(&fingerprint)).or_insert(0);
+                *nth += 1;
+                LetterId::new(&fingerprint, *nth)
+            }
+            Ids::None => LetterId::from(""),
         });
         Ok(Some((letter, held)))
     }

@@ -66,14 +66,14 @@ fn publish_to_a_broker_without_the_topology_says_so() {
 }
 
 #[test]
-fn check_without_declare_asks_for_no_right_to_configure() {
+fn check_without_declare_asks_for_no_right_to_configure_but_the_lock() {
     kit::run(async |ctx| {
         let trackfinity = Trackfinity::start(|_| Answer::json(200, "true"));
         let _worker = start_worker(&ctx, ctx.amqp_url(), &trackfinity.url(), &[]).await;
         let management = ctx.vhost().management();
         let user = format!("looker-{}", ctx.vhost().name());
         management.create_user(&user, "p", "").await;
-        management.set_permissions(&user, "^$", ".*", ".*").await;
+        management.set_permissions(&user, r"^trackfinity\.unlock\.dead\.lock$", ".*", ".*").await;
         let url = ctx.vhost().amqp_url_as(&user, "p");
         let check = ctx.start(
             &unlocker(&url, &trackfinity.url()).arg("check").env("UNLOCKER__BROKER__DECLARE", "false"),
@@ -100,7 +100,7 @@ fn check_has_a_line_a_check_and_masks_secrets() {
         let worker = start_worker(&ctx, ctx.amqp_url(), &trackfinity.url(), &[]).await;
         let (code, lines) = check().await;
         assert_eq!(code, Some(0), "{lines:#?}");
-        assert_eq!(lines.iter().filter(|line| line.starts_with("ok ")).count(), 1 + 1 + 4 + 13 + 1);
+        assert_eq!(lines.iter().filter(|line| line.starts_with("ok ")).count(), 1 + 1 + 4 + 13 + 1 + 1);
         assert!(!lines.iter().any(|line| line.contains("the-key") || line.contains("the-user")));
         trackfinity.answer_with(|_| Answer::status(401));
         let (code, lines) = check().await;

@@ -4,16 +4,23 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod answers;
+mod bulk;
+mod cluster;
 mod commands;
+mod contract;
 mod dead_letters;
+mod examples;
 mod faults;
 mod hostile;
 mod kill;
 mod layout;
+mod manifests;
 mod outcomes;
 mod pauses;
+mod replicas;
 mod requests;
 mod retries;
+mod rights;
 mod telemetry;
 mod topology;
 mod world;

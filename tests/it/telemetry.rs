@@ -113,7 +113,7 @@ async fn get(url: &str) -> (u16, String) {
     try_get(url).await.unwrap_or_else(|error| panic!("{url}: {error}"))
 }
 
-async fn try_get(url: &str) -> Result<(u16, String), reqwest::Error> {
+pub async fn try_get(url: &str) -> Result<(u16, String), reqwest::Error> {
     let reply = http().get(url).send().await?;
     Ok((reply.status().as_u16(), reply.text().await?))
 }

@@ -104,6 +104,9 @@ async fn change(
         if output.json {
             return print_json(&plan);
         }
+        if plan.ids.is_empty() {
+            return print(format_args!("no letter to {}", plan.action.name()));
+        }
         tables::print_letters(listing.letters.get(..LISTED).unwrap_or(&listing.letters))?;
         if listing.letters.len() > LISTED {
             print(format_args!("… and {} more", listing.letters.len() - LISTED))?;
@@ -133,9 +136,6 @@ async fn change(
 
 fn say_plan(plan: &Plan) -> Result<(), Failure> {
     let action = plan.action.name();
-    if plan.ids.is_empty() {
-        return print(format_args!("no letter to {action}"));
-    }
     print(format_args!(
         "\nplan {}: {action} {} letters. Nothing is done yet; to do it:",
         plan.digest,

@@ -110,14 +110,12 @@ fn a_letter_of_the_broker_is_shown_as_crashed() {
         declare(&ctx).await;
         let amqp = ctx.amqp().await;
         amqp.publish("", REQUESTS, id("deadly"), b"{}").await;
-        let channel = amqp.channel().await;
-        // As a worker that dies of it again and again.
+        // As a worker that dies of it again and again: RabbitMQ 4.3 counts no other returns.
         kit::eventually("RabbitMQ gives up", SOON, async || {
-            let got = channel.basic_get(REQUESTS.into(), Default::default()).await.expect("an answer");
-            if let Some(got) = got {
-                let requeue = kit::BasicNackOptions { requeue: true, ..Default::default() };
-                got.acker.nack(requeue).await.expect("returned");
-            }
+            let dying = ctx.amqp().await;
+            let channel = dying.channel().await;
+            channel.basic_get(REQUESTS.into(), Default::default()).await.expect("an answer");
+            dying.close().await;
             amqp.ready_count(DEAD).await == 1
         })
         .await;
@@ -213,17 +211,19 @@ fn fifty_thousand_letters_are_summed_up_in_time_and_little_memory() {
         bury(&amqp, 50_000).await;
         let started = Instant::now();
         let process = ctx.start(&command(&ctx, &["summary", "--json"]));
-        let mut peak = 0;
+        let (mut peak, mut cpu) = (0, Duration::ZERO);
         kit::eventually("the summary", SOON * 2, async || {
             peak = peak.max(process.rss());
+            cpu = cpu.max(process.cpu_time());
             process.try_exit().is_some()
         })
         .await;
         let took = started.elapsed();
         let summary = ended(&process).await.json().remove(0);
-        println!("50,000 letters: {took:?}, {} MiB", peak / 1024 / 1024);
+        println!("50,000 letters: {took:?}, {:?} of CPU, {} MiB", cpu, peak / 1024 / 1024);
         assert_eq!(summary["count"], 50_000);
-        assert!(took.as_secs() < 10, "{took:?}");
+        // Processor time, as other tests run beside this one.
+        assert!(cpu.as_secs() < 10, "{cpu:?} of CPU, {took:?} in all");
         assert!(peak < 150 * 1024 * 1024, "{peak} bytes");
     });
 }

@@ -92,11 +92,16 @@ pub(super) async fn local(options: &NodeOptions, own: bool) -> Result<RabbitNode
 }
 
 async fn up(kind: Kind, amqp_port: u16, management_port: u16, own: bool) -> Result<RabbitNode, String> {
-    let amqp = Url::parse(&format!("amqp://guest:guest@127.0.0.1:{amqp_port}")).expect("a valid URL");
-    let management = management_url("127.0.0.1", management_port, "guest", Some("guest"));
-    let node = RabbitNode { kind, amqp, management, own };
+    let node = on_ports(kind, amqp_port, management_port, own);
     node.wait_until_up().await?;
     Ok(node)
+}
+
+/// A node that may still be on its way up.
+pub(super) fn on_ports(kind: Kind, amqp_port: u16, management_port: u16, own: bool) -> RabbitNode {
+    let amqp = Url::parse(&format!("amqp://guest:guest@127.0.0.1:{amqp_port}")).expect("a valid URL");
+    let management = management_url("127.0.0.1", management_port, "guest", Some("guest"));
+    RabbitNode { kind, amqp, management, own }
 }
 
 fn management_url(host: &str, port: u16, user: &str, password: Option<&str>) -> Url {

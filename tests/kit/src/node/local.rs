@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -23,10 +24,21 @@ pub(super) struct LocalNode {
     dist_port: u16,
     epmd_port: u16,
     directory: PathBuf,
+    name: String,
     /// The broker and the private epmd, each in a process group of its own.
     broker: Mutex<Option<Child>>,
-    epmd: Child,
+    /// None in a cluster's further nodes, which have the first one's.
+    epmd: Option<Child>,
     watchdog: Watchdog,
+}
+
+/// A node's place among others.
+pub(super) struct Member {
+    pub(super) name: String,
+    /// The same in all nodes of a cluster.
+    pub(super) cookie: String,
+    /// Where the first node's epmd listens; `None` in that one.
+    pub(super) epmd_port: Option<u16>,
 }
 
 impl LocalNode {
@@ -35,42 +47,63 @@ impl LocalNode {
     }
 
     pub(super) fn start(conf: &str) -> Result<Self, String> {
+        Self::start_as(None, conf)
+    }
+
+    /// A node alone, or a member of a cluster.
+    pub(super) fn start_as(member: Option<&Member>, conf: &str) -> Result<Self, String> {
         if !Self::is_installed() {
             return Err(format!("no {BIN}/rabbitmq-server on this machine"));
         }
-        Self::prepare(conf)
+        Self::prepare(member, conf)
             .map_err(|error| format!("a private rabbitmq-server could not be started: {error}"))
     }
 
-    fn prepare(conf: &str) -> std::io::Result<Self> {
+    /// Its name among Erlang's nodes.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn epmd_port(&self) -> u16 {
+        self.epmd_port
+    }
+
+    fn prepare(member: Option<&Member>, conf: &str) -> std::io::Result<Self> {
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
-        let directory = std::env::temp_dir().join(format!("kit-rabbitmq-{}-{nanos}", std::process::id()));
+        let name = member.map_or("kit@localhost", |member| &member.name).to_owned();
+        let directory = format!("kit-rabbitmq-{}-{nanos}-{name}", std::process::id());
+        let directory = std::env::temp_dir().join(directory);
         fs::create_dir_all(directory.join("log"))?;
         let watchdog = Watchdog::start();
         watchdog.directory(&directory);
 
-        let (amqp_port, management_port, dist_port, epmd_port) =
-            (free_port(), free_port(), free_port(), free_port());
+        let (amqp_port, management_port, dist_port) = (free_port(), free_port(), free_port());
+        if let Some(member) = member {
+            let cookie = directory.join(".erlang.cookie");
+            fs::write(&cookie, &member.cookie)?;
+            fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400))?;
+        }
         fs::write(directory.join("enabled_plugins"), "[rabbitmq_management].\n")?;
         fs::write(
             directory.join("rabbitmq.conf"),
             format!("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management_port}\n{conf}"),
         )?;
 
-        // Started here, in the foreground: one that Erlang starts outlives the node under an unknown pid.
-        let epmd = Command::new("epmd")
-            .args(["-address", "127.0.0.1", "-port", &epmd_port.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .current_dir("/")
-            .process_group(0)
-            .spawn()?;
-        watchdog.group(epmd.id());
-
+        let others = member.and_then(|member| member.epmd_port);
+        let epmd_port = others.unwrap_or_else(free_port);
+        let epmd = if others.is_some() { None } else { Some(start_epmd(epmd_port, &watchdog)?) };
         let broker = Mutex::new(None);
-        let node =
-            Self { amqp_port, management_port, dist_port, epmd_port, directory, broker, epmd, watchdog };
+        let node = Self {
+            amqp_port,
+            management_port,
+            dist_port,
+            epmd_port,
+            directory,
+            name,
+            broker,
+            epmd,
+            watchdog,
+        };
         node.launch();
         Ok(node)
     }
@@ -159,10 +192,12 @@ impl LocalNode {
 
     fn environment(&self) -> Vec<(&'static str, OsString)> {
         let path = |name: &str| self.directory.join(name).into_os_string();
-        let erlang = "+S 2:2 -kernel inet_dist_use_interface {127,0,0,1}";
+        // What a leader was dead-lettering when it died is tried again after this time; three minutes by default.
+        let erlang = "+S 2:2 -kernel inet_dist_use_interface {127,0,0,1} \
+             -rabbit dead_letter_worker_publisher_confirm_timeout 5000";
         vec![
             ("HOME", path("")),
-            ("RABBITMQ_NODENAME", "kit@localhost".into()),
+            ("RABBITMQ_NODENAME", self.name.as_str().into()),
             ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".into()),
             ("RABBITMQ_NODE_PORT", self.amqp_port.to_string().into()),
             ("RABBITMQ_DIST_PORT", self.dist_port.to_string().into()),
@@ -183,9 +218,25 @@ impl LocalNode {
 impl Drop for LocalNode {
     fn drop(&mut self) {
         self.kill();
-        end_group(&mut self.epmd);
-        self.watchdog.forget_group(self.epmd.id());
+        if let Some(epmd) = &mut self.epmd {
+            end_group(epmd);
+            self.watchdog.forget_group(epmd.id());
+        }
     }
+}
+
+/// Started here, in the foreground: one that Erlang starts outlives the node under an unknown pid.
+fn start_epmd(port: u16, watchdog: &Watchdog) -> std::io::Result<Child> {
+    let epmd = Command::new("epmd")
+        .args(["-address", "127.0.0.1", "-port", &port.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .current_dir("/")
+        .process_group(0)
+        .spawn()?;
+    watchdog.group(epmd.id());
+    Ok(epmd)
 }
 
 fn end_group(leader: &mut Child) {

@@ -1,5 +1,6 @@
 //! A RabbitMQ for tests.
 
+mod cluster;
 mod docker;
 mod find;
 mod local;
@@ -20,6 +21,7 @@ use url::Url;
 
 use crate::management::Management;
 use crate::vhost::Vhost;
+pub use cluster::RabbitCluster;
 use docker::DockerNode;
 use local::LocalNode;
 
@@ -122,6 +124,13 @@ impl RabbitNode {
     /// The management API, looking at one vhost.
     pub fn management(&self, vhost: &str) -> Management {
         Management::new(self.management.clone(), vhost)
+    }
+
+    /// Where the management page is, without user and password.
+    pub fn management_url(&self) -> String {
+        let url = &self.management;
+        let port = url.port_or_known_default().unwrap_or(15672);
+        format!("{}://{}:{port}", url.scheme(), url.host_str().unwrap_or("127.0.0.1"))
     }
 
     /// A new vhost, deleted when dropped.

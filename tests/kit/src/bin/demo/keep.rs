@@ -13,7 +13,7 @@ use crate::told_to_stop;
 /// Stays until SIGINT or SIGTERM, or until the worker or the sandbox ends, and shows further outcomes.
 pub async fn stay(stage: &Stage, outcomes: &mut Outcomes) {
     let settings = SettingsFile::write(stage);
-    print_addresses(stage).await;
+    print_addresses(stage);
     print_commands(stage, &settings.path);
     println!("\nCtrl-C stops everything. Until then, further outcomes:\n");
     tokio::select! {
@@ -22,10 +22,10 @@ pub async fn stay(stage: &Stage, outcomes: &mut Outcomes) {
     }
 }
 
-async fn print_addresses(stage: &Stage) {
+fn print_addresses(stage: &Stage) {
     println!("\nEverything stays up:\n");
     println!("  AMQP             {}", stage.amqp_url);
-    if let Some(page) = management_page(stage).await {
+    if let Some(page) = management_page(stage) {
         println!("  management page  {page}");
     }
     println!("  sandbox          {}", stage.sandbox_url);
@@ -40,17 +40,21 @@ fn print_commands(stage: &Stage, settings: &Path) {
     }
     println!("\nThe same by environment variables:\n");
     println!("  UNLOCKER__BROKER__URL='{}' {unlocker} publish --orderid EV-42 --wait", stage.amqp_url);
+    println!("\nThe examples for other services (examples/README.md):\n");
+    println!("  export AMQP_URL='{}'", stage.amqp_url);
+    println!("  export MANAGEMENT_URL='{}'", stage.broker.node().management_url());
+    for language in ["rust", "python", "node", "php", "shell", "cloud-event"] {
+        println!("  scripts/example {language} 191");
+    }
+    println!("  scripts/example listen");
     println!("\nOutcomes go to the topic exchange {RESULTS}, routing keys unlock.*.");
 }
 
-/// The management page with its user and password. The port of a container's page is known to the
-/// kit alone, which names it where a call fails.
-async fn management_page(stage: &Stage) -> Option<String> {
-    let refused = stage.broker.node().management("/").get("/api/no-such-thing").await.err()?;
-    let url = refused.split_once("GET ")?.1.split_once("/api/")?.0;
+/// The management page with its user and password.
+fn management_page(stage: &Stage) -> Option<String> {
     let user = stage.amqp_url.split_once("://")?.1.split_once('@')?.0;
     let (user, password) = user.split_once(':')?;
-    Some(format!("{url}/ (user {user}, password {password})"))
+    Some(format!("{}/ (user {user}, password {password})", stage.broker.node().management_url()))
 }
 
 /// A file for `--config`, beside the programs; removed at the end.

@@ -1,0 +1,41 @@
+# The worker as an image: docker build -t trackfinity-unlocker .
+# The image holds one program and what it links to, no shell and no package manager; it runs as uid 65532 and writes nowhere.
+
+FROM rust:1-slim-bookworm AS build
+WORKDIR /build
+
+# The dependencies alone: this layer is built again only when a manifest changes.
+COPY Cargo.toml Cargo.lock ./
+COPY tests/kit/Cargo.toml tests/kit/
+RUN mkdir -p src tests/kit/src \
+ && echo 'fn main() {}' >src/main.rs \
+ && touch src/lib.rs tests/kit/src/lib.rs \
+ && cargo build --release --locked --bin unlocker \
+ && rm -r src
+
+COPY config config
+COPY src src
+# Cargo goes by the time of change, and the sources may be older than the placeholders that were built above.
+RUN find src -name '*.rs' -exec touch {} + \
+ && cargo build --release --locked --bin unlocker
+
+FROM gcr.io/distroless/cc-debian12:nonroot
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="trackfinity-unlocker" \
+      org.opencontainers.image.description="Unlocks Trackfinity customers on request: RabbitMQ in, one PATCH with retry and backoff, outcome out" \
+      org.opencontainers.image.source="https://github.com/trackfinity-unlocker/trackfinity-unlocker" \
+      org.opencontainers.image.documentation="https://github.com/trackfinity-unlocker/trackfinity-unlocker/blob/main/docs/production.md" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /build/target/release/unlocker /unlocker
+COPY LICENSE-APACHE LICENSE-MIT /licenses/
+# Probes and Prometheus come from outside of the container. With the stack's size set here, the program need not start
+# itself once more to set it.
+ENV UNLOCKER__OPS__LISTEN=0.0.0.0:9464 \
+    RUST_MIN_STACK=268435456
+EXPOSE 9464 8080
+USER 65532:65532
+ENTRYPOINT ["/unlocker"]
+CMD ["run"]

@@ -1,0 +1,269 @@
+"""Checks the chart, its render in deploy/kubernetes and the manifests in deploy/topology-operator, without a cluster.
+
+check.py            exit 1 if anything is wrong
+check.py --write    write the render first
+"""
+
+import copy
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import cloudcoil.models.keda.v1alpha1 as keda
+import cloudcoil.models.prometheus_operator.v1 as prometheus_operator
+import helm_python
+import jsonschema
+import kubernetes_validate
+import yaml
+
+HERE = pathlib.Path(__file__).resolve().parent
+DEPLOY = HERE.parent
+CHART = DEPLOY / "helm/trackfinity-unlocker"
+RENDER = DEPLOY / "kubernetes/trackfinity-unlocker.yaml"
+KUBERNETES = "1.31"
+NAME, NAMESPACE = "trackfinity-unlocker", "trackfinity"
+HEADER = "# The chart in deploy/helm with its defaults. Written by `make render`: change the chart instead.\n"
+
+MODELS = {
+    ("keda.sh/v1alpha1", "ScaledObject"): keda.ScaledObject,
+    ("keda.sh/v1alpha1", "TriggerAuthentication"): keda.TriggerAuthentication,
+    ("monitoring.coreos.com/v1", "PodMonitor"): prometheus_operator.PodMonitor,
+    ("monitoring.coreos.com/v1", "PrometheusRule"): prometheus_operator.PrometheusRule,
+}
+# Values that must be refused, with a part of what is said.
+REFUSED = [
+    ({"replicas": 3}, "replicas"),
+    ({"replicaCount": "three"}, "replicaCount"),
+    ({"image": {"repo": "x"}}, "repo"),
+    ({"settings": {"worker": {"drain_timeout": "25"}}}, "drain_timeout"),
+    ({"settings": {"worker": {"drain_timeout": "1m"}}}, "drain_timeout"),
+    ({"settings": {"worker": {"concurrency": 2001}}}, "concurrency"),
+    ({"settings": {"worker": {"concurrentcy": 1}}}, "concurrentcy"),
+    ({"settings": {"trackfinity": {"base_url": "ftp://acme"}}}, "base_url"),
+    ({"settings": {"trackfinity": {"api_key": "x"}}}, "api_key"),
+    ({"settings": {"topology": {"prefix": "amq.unlock"}}}, "prefix"),
+    ({"secret": {"create": True, "data": {"api-key": "x"}}}, "secret"),
+    ({"secret": {"create": True, "existing": "x", "data": {}}}, "secret"),
+    ({"autoscaling": {"kind": "vpa"}}, "kind"),
+    ({"autoscaling": {"kind": "hpa", "minReplicas": 5, "maxReplicas": 2}}, "maxReplicas"),
+    ({"page": {"enabled": True, "ingress": {"enabled": True}}}, "host"),
+    ({"page": {"ingress": {"enabled": True, "host": "a.example.com"}}}, "ingress"),
+    ({"podDisruptionBudget": {"maxUnavailable": 0}}, "maxUnavailable"),
+]
+faults = []
+
+
+def fault(what):
+    faults.append(what)
+    print(f"FAIL  {what}", file=sys.stderr)
+
+
+def strict(schema):
+    """Refuses properties that are not named, as `kubectl apply --validate=strict` does."""
+    schema = copy.deepcopy(schema)
+    todo = [schema]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, dict):
+            if "properties" in node and node.get("title") != "ObjectMeta":
+                node.setdefault("additionalProperties", False)
+            # Go takes flags anywhere in a pattern, Python only in front.
+            if isinstance(node.get("pattern"), str) and "^(?i)" in node["pattern"]:
+                node["pattern"] = "(?i)^" + node["pattern"].removeprefix("^(?i)")
+            todo.extend(node.values())
+        elif isinstance(node, list):
+            todo.extend(node)
+    return schema
+
+
+OPERATOR = yaml.safe_load((HERE / "topology-operator.schema.yaml").read_text())
+SCHEMAS = {key: strict(model.model_json_schema(by_alias=True)) for key, model in MODELS.items()}
+SCHEMAS |= {
+    ("rabbitmq.com/v1beta1", kind): {"$ref": f"#/$defs/{kind}", "$defs": OPERATOR["$defs"]}
+    for kind in OPERATOR["$defs"]
+    if kind[0].isupper()
+}
+
+
+def why_invalid(document):
+    """What is wrong with a Kubernetes object, or None."""
+    key = (document.get("apiVersion"), document.get("kind"))
+    try:
+        if key in SCHEMAS:
+            jsonschema.validate(document, SCHEMAS[key])
+        else:
+            kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    except (jsonschema.ValidationError, kubernetes_validate.ValidationError) as error:
+        return f"{'.'.join(map(str, error.path))}: {error.message}"
+    except kubernetes_validate.SchemaNotFoundError:
+        return f"no schema for {key}"
+    return None
+
+
+def valid(documents, where):
+    for document in documents:
+        wrong = why_invalid(document)
+        if wrong:
+            fault(f"{where}: {document.get('kind')} {document.get('metadata', {}).get('name')}: {wrong}")
+
+
+def deep(document, path, value):
+    """A copy with one value set, by the path to it."""
+    document = copy.deepcopy(document)
+    node = document
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    return document
+
+
+def render(chart, values):
+    rendered = chart.render(values, name=NAME, namespace=NAMESPACE)
+    texts = {
+        pathlib.PurePath(path).relative_to("trackfinity-unlocker/templates").as_posix(): text.strip()
+        for path, text in sorted(rendered.items())
+    }
+    return {path: text for path, text in texts.items() if text and path.endswith(".yaml")}
+
+
+def documents_of(texts):
+    return [document for text in texts.values() for document in yaml.safe_load_all(text) if document]
+
+
+def check_workload(documents, where, drain):
+    """What no schema says: restricted pods, and a grace period that lets the drain end."""
+    pods = []
+    for document in documents:
+        if document["kind"] == "Deployment":
+            pods.append(document["spec"]["template"]["spec"])
+            if pods[-1]["terminationGracePeriodSeconds"] != drain + 20:
+                fault(f"{where}: the grace period is not the drain timeout and 20 s")
+        if document["kind"] == "Pod":
+            pods.append(document["spec"])
+    if len(pods) != 2:
+        fault(f"{where}: {len(pods)} pods rendered, not the worker's and the test's")
+    for pod in pods:
+        own = pod["securityContext"]
+        if not (own["runAsNonRoot"] and own["seccompProfile"]["type"] == "RuntimeDefault"):
+            fault(f"{where}: a pod is not restricted")
+        if pod["automountServiceAccountToken"]:
+            fault(f"{where}: a pod has a token")
+        for container in pod["containers"]:
+            security = container["securityContext"]
+            if (
+                security["allowPrivilegeEscalation"]
+                or not security["readOnlyRootFilesystem"]
+                or security["capabilities"] != {"drop": ["ALL"]}
+            ):
+                fault(f"{where}: a container is not restricted")
+
+
+def check_chart(chart_directory, write):
+    for message in helm_python.lint(chart_directory)["messages"]:
+        if message["severity"] > 1:
+            fault(f"helm lint: {message['path']}: {message['error']}")
+    with helm_python.Chart.load(chart_directory) as chart:
+        sets = {"defaults": {}}
+        for path in sorted((CHART / "ci").glob("*-values.yaml")):
+            sets[path.stem] = yaml.safe_load(path.read_text())
+        rendered = {name: render(chart, values) for name, values in sets.items()}
+        for name, texts in rendered.items():
+            documents = documents_of(texts)
+            valid(documents, name)
+            merged = chart.merge_values(sets[name])
+            check_workload(documents, name, int(merged["settings"]["worker"]["drain_timeout"].rstrip("s")))
+            print(f"ok    the chart with {name}: {len(documents)} objects")
+        for values, said in REFUSED:
+            try:
+                render(chart, values)
+                fault(f"values that should be refused are not: {values}")
+            except helm_python.HelmError as error:
+                if said not in str(error):
+                    fault(f"{values} are refused for another reason: {error}")
+        print(f"ok    {len(REFUSED)} wrong values are refused")
+    everything = {(d["apiVersion"], d["kind"]) for d in documents_of(rendered["everything-values"])}
+    for kind in MODELS:
+        if kind not in everything:
+            fault(f"everything-values renders no {kind[1]}")
+
+    tests = "tests/"
+    text = HEADER + "".join(
+        f"---\n{text.removeprefix('---').strip()}\n"
+        for path, text in rendered["defaults"].items()
+        if not path.startswith(tests)
+    )
+    if write:
+        RENDER.write_text(text)
+    if RENDER.read_text() != text:
+        fault("deploy/kubernetes is not the chart's render: run `make render`")
+    valid([d for d in yaml.safe_load_all((RENDER.parent / "secret.example.yaml").read_text())], "the example")
+    return documents_of(rendered["everything-values"])
+
+
+def check_manifests():
+    """The topology operator's objects, against what its reference documents."""
+    documents = []
+    for path in sorted((DEPLOY / "topology-operator").glob("*.yaml")):
+        if path.name != "kustomization.yaml":
+            documents += [document for document in yaml.safe_load_all(path.read_text()) if document]
+    valid(documents, "deploy/topology-operator")
+    for document in documents:
+        if document["kind"] == "Queue" and document["spec"].get("deletionPolicy") != "retain":
+            fault(f"queue {document['metadata']['name']} would be deleted with its object")
+    print(f"ok    the topology operator's manifests: {len(documents)} objects")
+    return documents
+
+
+def check_typos(documents):
+    """A typo anywhere must be found, else the validation above is worth nothing."""
+    found = 0
+    for document in documents:
+        if document["kind"] == "Secret" and "type" not in document:
+            continue
+        body = "spec" if "spec" in document else next(k for k in document if k not in ("apiVersion", "kind"))
+        for path in (["typo"], [body, "typo"]):
+            if path == ["data", "typo"] or (len(path) == 2 and body in ("data", "stringData", "metadata")):
+                continue
+            if why_invalid(deep(document, path, 1)) is None:
+                fault(f"a typo in {document['kind']} at {'.'.join(path)} goes unnoticed")
+            found += 1
+    print(f"ok    {found} typos are found")
+
+
+def check_lint():
+    """YAML and the Dockerfile by their linters."""
+    root = DEPLOY.parent
+    binaries = pathlib.Path(sys.executable).parent
+    files = [
+        str(path.relative_to(root))
+        for path in sorted(DEPLOY.rglob("*.y*ml"))
+        if "templates" not in path.parts and not path.is_symlink()
+    ]
+    for command in (
+        [binaries / "yamllint", "--strict", "--config-file", HERE / "yamllint.yaml", *files],
+        [binaries / "hadolint", "Dockerfile"],
+        [binaries / "check-jsonschema", "--quiet", "--builtin-schema", "vendor.compose-spec", "deploy/compose.yaml"],
+    ):
+        if subprocess.run(command, cwd=root, check=False).returncode:
+            fault(f"{command[0].name} finds faults")
+    print(f"ok    yamllint: {len(files)} files; hadolint: the Dockerfile; compose.yaml by its schema")
+    for name, service in yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].items():
+        for source in (volume.split(":")[0] for volume in service.get("volumes", [])):
+            if source.startswith(".") and not (DEPLOY / source).is_file():
+                fault(f"compose.yaml: {name} mounts {source}, which is not there")
+
+
+def main():
+    with tempfile.TemporaryDirectory() as copied:
+        # Helm says a line about every symbolic link; a copy has none.
+        chart = shutil.copytree(CHART, pathlib.Path(copied) / CHART.name)
+        everything = check_chart(str(chart), "--write" in sys.argv[1:])
+    manifests = check_manifests()
+    check_typos(everything + manifests)
+    check_lint()
+    sys.exit(1 if faults else 0)
+
+
+main()

@@ -1,0 +1,156 @@
+{{- define "unlocker.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "unlocker.fullname" -}}
+{{- $name := include "unlocker.name" . -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 53 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 53 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 53 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "unlocker.selector" -}}
+app.kubernetes.io/name: {{ include "unlocker.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "unlocker.labels" -}}
+{{ include "unlocker.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "unlocker.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "unlocker.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "unlocker.secret" -}}
+{{- default (include "unlocker.fullname" .) .Values.secret.existing -}}
+{{- end -}}
+
+{{- define "unlocker.image" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The alerts look for jobs with "unlocker" in their name. */}}
+{{- define "unlocker.job" -}}
+{{- $name := include "unlocker.fullname" . -}}
+{{- if contains "unlocker" $name -}}{{ $name }}{{- else -}}{{ $name }}-unlocker{{- end -}}
+{{- end -}}
+
+{{/* Drain, then at most 10 s for what is being published, 5 s for telemetry, and 5 s to spare. */}}
+{{- define "unlocker.gracePeriod" -}}
+{{- add (trimSuffix "s" .Values.settings.worker.drain_timeout | int) 20 -}}
+{{- end -}}
+
+{{/* The settings file. JSON's strings, numbers, booleans and lists are TOML, too. */}}
+{{- define "unlocker.settings" -}}
+{{- $settings := deepCopy .Values.settings -}}
+{{- $paths := dict "trackfinity" (dict "api_key_file" "api-key" "api_username_file" "api-username") "broker" (dict "url_file" "broker-url") -}}
+{{- if .Values.page.enabled -}}
+{{- $_ := set $paths "admin" (dict "viewer_token_file" "viewer-token" "operator_token_file" "operator-token") -}}
+{{- $admin := dict "listen" "0.0.0.0:8080" -}}
+{{- if .Values.page.ingress.enabled -}}
+{{- $_ := set $admin "allowed_hosts" (list .Values.page.ingress.host) -}}
+{{- end -}}
+{{- $_ := set $settings "admin" (mergeOverwrite (deepCopy (default dict $settings.admin)) $admin) -}}
+{{- end -}}
+{{- range $section, $files := $paths -}}
+{{- $keys := deepCopy (default dict (get $settings $section)) -}}
+{{- range $key, $file := $files -}}
+{{- $_ := set $keys $key (printf "/run/secrets/unlocker/%s" $file) -}}
+{{- end -}}
+{{- $_ := set $settings $section $keys -}}
+{{- end -}}
+{{- range $section, $keys := $settings }}
+[{{ $section }}]
+{{- range $key, $value := $keys }}
+{{ $key }} = {{ toJson $value }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* What the worker and the test have in common. */}}
+{{- define "unlocker.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "unlocker.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{- define "unlocker.env" -}}
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+{{- if .Values.certificateAuthority.configMap }}
+# The public authorities, and those of the directory.
+- name: SSL_CERT_FILE
+  value: /etc/ssl/certs/ca-certificates.crt
+- name: SSL_CERT_DIR
+  value: /etc/unlocker/ca
+{{- end }}
+{{- if .Values.otel.endpoint }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ .Values.otel.endpoint | quote }}
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: k8s.namespace.name={{ .Release.Namespace }},k8s.pod.name=$(POD_NAME),service.instance.id=$(POD_NAME)
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "unlocker.mounts" -}}
+- name: settings
+  mountPath: /etc/unlocker/settings
+  readOnly: true
+- name: secrets
+  mountPath: /run/secrets/unlocker
+  readOnly: true
+{{- if .Values.certificateAuthority.configMap }}
+- name: ca
+  mountPath: /etc/unlocker/ca
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "unlocker.volumes" -}}
+- name: settings
+  configMap:
+    name: {{ include "unlocker.fullname" . }}
+- name: secrets
+  secret:
+    secretName: {{ include "unlocker.secret" . }}
+    defaultMode: 0440
+{{- if .Values.certificateAuthority.configMap }}
+- name: ca
+  configMap:
+    name: {{ .Values.certificateAuthority.configMap }}
+    items:
+      - key: {{ .Values.certificateAuthority.key }}
+        path: ca.crt
+{{- end }}
+{{- end -}}

@@ -1,0 +1,199 @@
+//! What the worker must be allowed to do in RabbitMQ, and whether it is, without doing it.
+//!
+//! RabbitMQ looks at the rights before it looks at the rest of a method, so each is asked for with a
+//! method that has a fault in it and can do nothing: refused for want of a right, or for its fault.
+
+use std::{collections::BTreeMap, fmt};
+
+use lapin::{
+    BasicProperties, Channel, Connection, ExchangeKind,
+    options::{
+        BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
+        QueueDeclareOptions,
+    },
+    protocol::AMQPSoftError,
+    types::{AMQPValue, FieldTable},
+};
+
+use super::topology::{Kind, Part, Topology, soft_error};
+use crate::policy::Tier;
+
+/// The key of a binding that nobody has.
+const NO_KEY: &str = "unlocker-check";
+/// RabbitMQ's name for the default exchange where rights are concerned.
+const DEFAULT_EXCHANGE: &str = "amq.default";
+
+/// What RabbitMQ grants, each by a regular expression over names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permission {
+    Configure,
+    Write,
+    Read,
+}
+
+/// A permission on a queue or an exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Right {
+    pub permission: Permission,
+    pub kind: Kind,
+    pub name: String,
+    /// What the worker needs it for.
+    pub purpose: &'static str,
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let permission = match self.permission {
+            Permission::Configure => "configure",
+            Permission::Write => "write",
+            Permission::Read => "read",
+        };
+        write!(f, "{permission} on {} {}, {}", self.kind, self.name, self.purpose)
+    }
+}
+
+impl Topology {
+    /// What the worker needs; with `declare`, also to declare the topology.
+    #[must_use]
+    pub fn rights(&self, declare: bool) -> Vec<Right> {
+        use Kind::{Exchange, Queue};
+        use Permission::{Configure, Read, Write};
+        let right = |permission, kind, name: &str, purpose| Right {
+            permission,
+            kind,
+            name: name.to_owned(),
+            purpose,
+        };
+        let mut rights = vec![
+            right(Read, Queue, &self.requests(), "to take requests"),
+            right(Write, Exchange, &self.retry(), "to park requests"),
+            right(Write, Exchange, &self.results(), "to publish outcomes"),
+            right(Write, Exchange, &self.dead(), "to publish dead letters"),
+            right(Write, Exchange, DEFAULT_EXCHANGE, "to answer a reply_to"),
+            right(Read, Queue, &self.dead(), "to see how old the oldest dead letter is"),
+            right(Configure, Queue, &self.dead_lock(), "to look at dead letters alone"),
+        ];
+        // RabbitMQ 4.2.7 and 4.3.1 want some right for a look, older ones none.
+        rights.push(right(Read, Exchange, self.exchange(), "to see that it is there"));
+        for tier in Tier::ALL {
+            rights.push(right(Read, Queue, &self.retry_queue(tier), "to count what waits in it"));
+        }
+        if !declare {
+            return rights;
+        }
+        let to_declare = "to declare it";
+        for part in self.parts() {
+            match part {
+                Part::Exchange { name, .. } => rights.push(right(Configure, Exchange, &name, to_declare)),
+                Part::Queue { name, arguments } => {
+                    rights.push(right(Configure, Queue, &name, to_declare));
+                    if let Some(AMQPValue::LongString(exchange)) =
+                        arguments.inner().get("x-dead-letter-exchange")
+                    {
+                        let exchange = exchange.to_string();
+                        rights.push(right(Read, Queue, &name, "to let it dead-letter"));
+                        rights.push(right(Write, Exchange, &exchange, "to let queues dead-letter to it"));
+                    }
+                }
+                Part::Binding { queue, exchange, .. } => {
+                    rights.push(right(Write, Queue, &queue, "to bind it"));
+                    rights.push(right(Read, Exchange, &exchange, "to bind queues to it"));
+                }
+            }
+        }
+        let mut seen = Vec::new();
+        rights.retain(|right| {
+            let key = (right.permission, right.kind, right.name.clone());
+            let new = !seen.contains(&key);
+            seen.push(key);
+            new
+        });
+        rights
+    }
+
+    /// The rights the connection's user lacks.
+    ///
+    /// # Errors
+    /// If RabbitMQ can't be asked.
+    pub async fn missing_rights(&self, connection: &Connection, declare: bool) -> lapin::Result<Vec<Right>> {
+        let mut missing = Vec::new();
+        for right in self.rights(declare) {
+            // Each question ends its channel.
+            let channel = connection.create_channel().await?;
+            if !right.is_granted(&channel, self).await? {
+                missing.push(right);
+            }
+            if let Err(error) = channel.close(200, "asked".into()).await {
+                tracing::debug!(%error, "channel was closed already");
+            }
+        }
+        Ok(missing)
+    }
+}
+
+impl Right {
+    async fn is_granted(&self, channel: &Channel, topology: &Topology) -> lapin::Result<bool> {
+        let name = || self.name.as_str().into();
+        let wrong = |argument: &str| {
+            let value = AMQPValue::LongString("unlocker-check".into());
+            FieldTable::from(BTreeMap::from([(argument.into(), value)]))
+        };
+        let answer = match (self.permission, self.kind) {
+            (Permission::Configure, Kind::Exchange) => {
+                let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+                let number = AMQPValue::LongInt(0);
+                let arguments = FieldTable::from(BTreeMap::from([("alternate-exchange".into(), number)]));
+                channel.exchange_declare(name(), ExchangeKind::Direct, options, arguments).await
+            }
+            (Permission::Configure, _) => {
+                let options = QueueDeclareOptions { durable: true, ..Default::default() };
+                channel.queue_declare(name(), options, wrong("x-expires")).await.map(|_queue| ())
+            }
+            (Permission::Read, Kind::Queue) => {
+                let options = BasicConsumeOptions::default();
+                let consumer = channel.basic_consume(name(), "".into(), options, wrong("x-priority")).await;
+                consumer.map(|_consumer| ())
+            }
+            (Permission::Write, Kind::Exchange) => {
+                channel.confirm_select(ConfirmSelectOptions::default()).await?;
+                let exchange = if self.name == DEFAULT_EXCHANGE { "".into() } else { name() };
+                let properties = BasicProperties::default().with_expiration(NO_KEY.into());
+                let options = BasicPublishOptions::default();
+                match channel.basic_publish(exchange, NO_KEY.into(), options, b"", properties).await {
+                    Ok(confirmation) => confirmation.await.map(|_confirmation| ()),
+                    Err(error) => Err(error),
+                }
+            }
+            (Permission::Write, _) => {
+                // To unbind takes write on the queue and read on the exchange; the broker names the one.
+                channel
+                    .queue_unbind(name(), topology.exchange().into(), NO_KEY.into(), FieldTable::default())
+                    .await
+            }
+            (Permission::Read, _) => {
+                channel
+                    .queue_unbind(
+                        topology.dead().as_str().into(),
+                        name(),
+                        NO_KEY.into(),
+                        FieldTable::default(),
+                    )
+                    .await
+            }
+        };
+        match answer {
+            Ok(()) => Ok(true),
+            Err(error) => match soft_error(&error) {
+                Some((AMQPSoftError::ACCESSREFUSED, said)) => {
+                    let asked = match self.kind {
+                        Kind::Exchange => format!("exchange '{}'", self.name),
+                        _ => format!("queue '{}'", self.name),
+                    };
+                    Ok(!said.contains(&asked))
+                }
+                Some(_) => Ok(true),
+                None => Err(error),
+            },
+        }
+    }
+}
