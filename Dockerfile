@@ -14,6 +14,7 @@ RUN mkdir -p src tests/kit/src \
  && rm -r src
 
 COPY config config
+COPY templates templates
 COPY src src
 # Cargo goes by the time of change, and the sources may be older than the placeholders that were built above.
 RUN find src -name '*.rs' -exec touch {} + \

@@ -14,9 +14,10 @@
 //! Dependencies run one way, from left to right; a later module may use an earlier one:
 //!
 //! ```text
-//! message → policy → settings, secret → telemetry, trackfinity, broker → pause → worker, dead_letters → ops → sandbox → cli → main
+//! message → policy → settings, secret → telemetry, trackfinity, broker → pause → worker, dead_letters → ops → admin → sandbox → cli → main
 //! ```
 
+pub mod admin;
 pub mod broker;
 pub mod cli;
 pub mod dead_letters;

@@ -165,7 +165,7 @@ fn not_ready(sources: &Sources) -> Option<(&'static str, String)> {
 
 impl Sources {
     /// Looks at what is observed, rather than counted.
-    async fn observe(&self) {
+    pub async fn observe(&self) {
         self.metrics.connected(self.status.current().connected);
         self.metrics.paused(self.gate.cause().map(Cause::as_str));
         self.queues.refresh(&self.metrics).await;

@@ -11,6 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::Failure;
 use crate::{
+    admin,
     ops::{self, Pulse, Sources},
     secret,
     settings::{Settings, environment},
@@ -30,6 +31,7 @@ pub(super) async fn run(files: &[PathBuf]) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let secrets = settings.secrets();
     let ops = settings.ops.listen;
+    let page = settings.clone();
     let worker = Worker::new(settings, telemetry.clone(), stop.clone()).map_err(anyhow::Error::from)?;
     let over = CancellationToken::new();
     let background = TaskTracker::new();
@@ -46,12 +48,21 @@ pub(super) async fn run(files: &[PathBuf]) -> Result<(), Failure> {
     }
     if let Some(address) = ops {
         background.spawn(sources.pulse.clone().beat(over.clone()));
-        let bound = ops::serve(address, sources).map_err(anyhow::Error::from)?;
+        let bound = ops::serve(address, sources.clone()).map_err(anyhow::Error::from)?;
         tracing::info!(address = %bound, "health and metrics are served");
+    }
+    let page = admin::serve(&page, sources, stop.clone()).map_err(anyhow::Error::from)?;
+    if let Some(page) = &page {
+        tracing::info!(address = %page.address, "the dead-letter page is served");
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
     let worker = tokio::spawn(worker.run());
     signals.stop_or_end(&stop, worker).await?;
+    // Where the worker ended by itself, nobody was told yet.
+    stop.cancel();
+    if let Some(page) = page {
+        tokio::task::spawn_blocking(move || page.join()).await.map_err(anyhow::Error::from)?;
+    }
     over.cancel();
     background.close();
     background.wait().await;

@@ -47,7 +47,7 @@ impl Default for Pace {
 }
 
 /// What became of one letter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Step {
     pub id: LetterId,
     pub request_id: Option<String>,
@@ -56,7 +56,7 @@ pub struct Step {
 }
 
 /// What can become of a letter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum StepResult {
     /// Replayed, and Trackfinity answered `true`.
@@ -83,7 +83,7 @@ impl StepResult {
 }
 
 /// Where it stood at the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Finish {
     /// Letters that left the queue.
     pub done: usize,
@@ -94,7 +94,7 @@ pub struct Finish {
 }
 
 /// Why it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ended {
     /// There was nothing left.

@@ -20,7 +20,8 @@ const ID_DIGITS: usize = 12;
 
 /// What tells a letter from all others: the beginning of a SHA-256 of its properties and body.
 /// Letters that are the same in every byte are numbered: `0123456789ab`, `0123456789ab.2`, ….
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
+#[schema(value_type = String)]
 pub struct LetterId(Arc<str>);
 
 impl LetterId {

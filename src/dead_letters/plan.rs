@@ -9,7 +9,7 @@ use super::letter::LetterId;
 const DIGEST_DIGITS: usize = 12;
 
 /// What is to be done with letters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "action", rename_all = "snake_case")]
 pub enum Action {
     /// Each becomes a request again.
@@ -41,7 +41,7 @@ impl Action {
 }
 
 /// Letters, oldest first, and what is to be done with them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Plan {
     /// Stands for this very action with these very letters.
     pub digest: String,

@@ -9,7 +9,7 @@ use super::letter::{Letter, LetterId, fingerprint};
 use crate::broker::holding::{Bounds, Held, Holding, Short};
 
 /// How far a scan came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Extent {
     /// Letters that were looked at.
     pub seen: usize,
@@ -20,7 +20,7 @@ pub struct Extent {
 }
 
 /// Why a scan ended early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stopped {
     /// As many as were wanted.

@@ -8,7 +8,7 @@ use super::{letter::Brief, scan::Extent};
 use crate::message::{LetterStatus, Timestamp};
 
 /// All letters that were asked for, in groups, the largest first.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Summary {
     pub count: u64,
     pub oldest: Option<Timestamp>,
@@ -18,7 +18,7 @@ pub struct Summary {
 }
 
 /// Letters with the same status and reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Group {
     pub status: LetterStatus,
     pub reason: Option<String>,

@@ -63,6 +63,8 @@ struct Inner {
 /// Figures that are looked at, rather than counted, when somebody asks.
 #[derive(Debug)]
 struct Observed {
+    /// What the counter of that name has come to, which cannot be read back.
+    in_flight: AtomicI64,
     connected: AtomicI64,
     /// One a cause, in the order of [`PAUSE_CAUSES`].
     paused: [AtomicI64; PAUSE_CAUSES.len()],
@@ -185,6 +187,7 @@ impl Metrics {
     #[must_use]
     pub fn taken(&self) -> InFlight {
         self.0.in_flight.add(1, &[]);
+        self.0.observed.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight { metrics: self.clone() }
     }
 
@@ -234,6 +237,18 @@ impl Metrics {
         }
     }
 
+    /// Requests taken and not settled yet.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        u64::try_from(self.0.observed.in_flight.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// What [`Metrics::queues`] was told last.
+    #[must_use]
+    pub fn waiting(&self) -> [Option<u64>; QUEUES.len()] {
+        self.0.observed.queues.each_ref().map(|queue| u64::try_from(queue.load(Ordering::Relaxed)).ok())
+    }
+
     /// When the oldest dead letter died; `None` if there is none.
     pub fn oldest_dead_letter(&self, at: Option<Timestamp>) {
         let at = at.map_or(UNKNOWN, Timestamp::as_millis);
@@ -268,6 +283,7 @@ pub struct InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.metrics.0.in_flight.add(-1, &[]);
+        self.metrics.0.observed.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -278,6 +294,7 @@ impl Default for Observed {
         let unknown = || AtomicI64::new(UNKNOWN);
         Self {
             connected: AtomicI64::new(0),
+            in_flight: AtomicI64::new(0),
             paused: Default::default(),
             queues: [unknown(), unknown(), unknown()],
             oldest_dead_letter_at: unknown(),

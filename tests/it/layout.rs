@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 /// A later module may use an earlier one, never the reverse; those that share a rank may use each
 /// other.
-const ORDER: [&[&str]; 10] = [
+const ORDER: [&[&str]; 11] = [
     &["message"],
     &["policy"],
     &["settings", "secret"],
@@ -12,6 +12,7 @@ const ORDER: [&[&str]; 10] = [
     &["pause"],
     &["worker", "dead_letters"],
     &["ops"],
+    &["admin"],
     &["sandbox"],
     &["cli"],
     &["lib", "main"],

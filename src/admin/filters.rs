@@ -1,0 +1,87 @@
+//! Which letters are meant, as it stands in an address or a form.
+
+use crate::{
+    dead_letters::{Filter, filter::Moment},
+    message::{LetterStatus, Timestamp},
+};
+
+use super::{problem::Problem, visitor::Fields};
+
+/// The names of a filter's fields.
+pub(super) const NAMES: [&str; 5] = ["status", "reason", "since", "until", "id"];
+
+/// The letters that are meant. A field may come several times, or hold several values with commas.
+pub(super) fn read(fields: &Fields) -> Result<Filter, Problem> {
+    let list = |name| {
+        let values = fields.all(name).flat_map(|value| value.split(','));
+        values.map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    Ok(Filter {
+        status: list("status").iter().map(|name| status(name)).collect::<Result<_, _>>()?,
+        reason: list("reason"),
+        since: fields.get("since").map(|text| moment("since", text)).transpose()?,
+        until: fields.get("until").map(|text| moment("until", text)).transpose()?,
+        ids: list("id"),
+        limit: None,
+    })
+}
+
+/// The same fields, for an address.
+pub(super) fn query(fields: &Fields) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    for name in NAMES {
+        query.extend_pairs(fields.all(name).map(|value| (name, value)));
+    }
+    query.finish()
+}
+
+/// The number in a field.
+pub(super) fn number<T: std::str::FromStr + PartialOrd>(
+    fields: &Fields,
+    name: &str,
+    default: T,
+    allowed: std::ops::RangeInclusive<T>,
+) -> Result<T, Problem> {
+    let Some(text) = fields.get(name) else {
+        return Ok(default);
+    };
+    let number = text.parse().ok().filter(|number| allowed.contains(number));
+    number.ok_or_else(|| Problem::bad_request(format!("{name}: {text:?} is not a number that it can be.")))
+}
+
+pub(super) fn status(name: &str) -> Result<LetterStatus, Problem> {
+    LetterStatus::named(name).ok_or_else(|| {
+        let names = LetterStatus::ALL.map(LetterStatus::as_str).join(", ");
+        Problem::bad_request(format!("status: {name:?} is none of {names}."))
+    })
+}
+
+pub(super) fn moment(name: &str, text: &str) -> Result<Timestamp, Problem> {
+    let moment = text.parse::<Moment>().map(|moment| moment.0);
+    moment.map_err(|wrong| Problem::bad_request(format!("{name}: {wrong}.")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_read_from_an_address_and_goes_back_into_one() {
+        let fields =
+            Fields::parse(b"status=refused,invalid&reason=&since=2026-11-23T09:00:00Z&id=a&id=b&page=3");
+        let filter = read(&fields).expect("a filter");
+        assert_eq!(filter.status, [LetterStatus::Refused, LetterStatus::Invalid]);
+        assert_eq!((filter.reason, filter.ids), (vec![], vec!["a".to_owned(), "b".to_owned()]));
+        assert!(filter.since.is_some() && filter.until.is_none());
+        assert_eq!(query(&fields), "status=refused%2Cinvalid&since=2026-11-23T09%3A00%3A00Z&id=a&id=b");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        for (wrong, says) in [("status=dead", "status"), ("since=soon", "since"), ("until=x", "until")] {
+            let problem = read(&Fields::parse(wrong.as_bytes())).expect_err("a problem");
+            assert!(problem.what.starts_with(says), "{problem:?}");
+        }
+        assert!(number(&Fields::parse(b"page=0"), "page", 1, 1..=9).is_err());
+    }
+}

@@ -1,0 +1,160 @@
+//! What was wrong, and what to do about it: a page for people, JSON for scripts.
+
+use askama::Template;
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header::RETRY_AFTER, header::WWW_AUTHENTICATE},
+    response::{Html, IntoResponse, Response},
+};
+use serde::Serialize;
+
+use super::{attempts::Wait, frame::Frame};
+use crate::dead_letters::{DeskError, Error};
+
+/// A request that is not carried out.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) status: StatusCode,
+    /// For programs.
+    pub(super) code: &'static str,
+    /// What was wrong.
+    pub(super) what: String,
+    /// What to do.
+    pub(super) advice: String,
+    pub(super) wait_s: Option<u64>,
+}
+
+/// A problem as JSON.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct ProblemBody {
+    /// For programs: `not_found`, `locked`, ….
+    code: &'static str,
+    /// What was wrong.
+    problem: String,
+    /// What to do.
+    advice: String,
+}
+
+/// A problem as a page.
+#[derive(Template)]
+#[template(path = "problem.html")]
+struct ProblemPage {
+    frame: Frame,
+    problem: Problem,
+}
+
+impl Problem {
+    pub(super) fn new(
+        status: StatusCode,
+        code: &'static str,
+        what: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
+        Self { status, code, what: what.into(), advice: advice.into(), wait_s: None }
+    }
+
+    pub(super) fn bad_request(what: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", what, "Correct it and try again.")
+    }
+
+    pub(super) fn not_found(what: impl Into<String>) -> Self {
+        let advice = "It may have been replayed or discarded meanwhile; look at the list again.";
+        Self::new(StatusCode::NOT_FOUND, "not_found", what, advice)
+    }
+
+    pub(super) fn no_operator() -> Self {
+        let advice = "Log in, or call, with the operator's token (admin.operator_token).";
+        Self::new(StatusCode::FORBIDDEN, "operators_only", "This is for operators alone.", advice)
+    }
+
+    pub(super) fn internal(error: &dyn std::fmt::Display) -> Self {
+        let advice = "Try again; the worker's log may tell more.";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string(), advice)
+    }
+
+    /// As a page.
+    pub(super) fn page(self) -> Response {
+        let (status, wait) = (self.status, self.wait_s);
+        let frame =
+            Frame { title: status.canonical_reason().unwrap_or("Problem").to_owned(), ..Frame::default() };
+        let mut response = (status, render(&ProblemPage { frame, problem: self })).into_response();
+        retry_after(&mut response, wait);
+        response
+    }
+
+    /// As JSON.
+    pub(super) fn json(self) -> Response {
+        let body = ProblemBody { code: self.code, problem: self.what, advice: self.advice };
+        let mut response = (self.status, Json(body)).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        retry_after(&mut response, self.wait_s);
+        response
+    }
+}
+
+/// For pages; the API says [`Problem::json`].
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.page()
+    }
+}
+
+impl From<Wait> for Problem {
+    fn from(wait: Wait) -> Self {
+        let advice = "Wait, and check the token.";
+        let mut problem =
+            Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", sentence(&wait), advice);
+        problem.wait_s = Some(wait.0.as_secs().max(1));
+        problem
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let (status, code, advice) = match &error {
+            Error::Desk(DeskError::Locked(_)) => {
+                (StatusCode::CONFLICT, "locked", "One at a time: try again when they are done.")
+            }
+            Error::Desk(DeskError::Connect(_)) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "broker_unreachable", "Try again when RabbitMQ is back.")
+            }
+            Error::Desk(_) => (StatusCode::BAD_GATEWAY, "broker", "`unlocker check` tells more."),
+            Error::Audit(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "audit_log",
+                "Make the file in admin.audit_log writable; no restart is needed.",
+            ),
+            Error::NoPlan(_) => {
+                let what = "There is no such plan. It may be older than a day.";
+                return Self::new(StatusCode::NOT_FOUND, "no_plan", what, "Plan again.");
+            }
+            _ => return Self::internal(&error),
+        };
+        Self::new(status, code, sentence(&error), advice)
+    }
+}
+
+/// A page, or why there is none.
+pub(super) fn render(page: &impl Template) -> Response {
+    match page.render() {
+        Ok(text) => Html(text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+fn retry_after(response: &mut Response, wait_s: Option<u64>) {
+    if let Some(seconds) = wait_s {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+}
+
+/// With a capital and a full stop.
+fn sentence(error: &dyn std::fmt::Display) -> String {
+    let text = error.to_string();
+    let mut characters = text.chars();
+    let first = characters.next().map(|first| first.to_uppercase().collect::<String>());
+    format!("{}{}.", first.unwrap_or_default(), characters.as_str().trim_end_matches('.'))
+}

@@ -1,0 +1,167 @@
+//! Who is logged in: kept in memory, so that a restart logs everybody out.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::access::{Person, Tokens, random, same_text};
+
+/// A session ends after so long without a request, …
+const IDLE: Duration = Duration::from_secs(3600);
+/// … and after so long in any case.
+const LIFETIME: Duration = Duration::from_secs(12 * 3600);
+/// The most sessions; the one that was idle for longest goes first.
+const MOST: usize = 100;
+
+/// Somebody is logged in.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub(super) person: Person,
+    /// Stands in every form, and no other site can know it.
+    pub(super) csrf: String,
+    token_version: u64,
+    begun: Instant,
+    seen: Instant,
+}
+
+impl Session {
+    /// Whether a form came from this session's own pages.
+    pub(super) fn wrote(&self, csrf: &str) -> bool {
+        same_text(&self.csrf, csrf)
+    }
+
+    fn lasts(&self, tokens: &Tokens, now: Instant) -> bool {
+        now.duration_since(self.seen) < IDLE
+            && now.duration_since(self.begun) < LIFETIME
+            && self.token_version == tokens.version(self.person.role)
+    }
+}
+
+/// All sessions; clones share them. They are found by a digest, so that the time a search takes tells
+/// nothing about the keys.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sessions(Arc<Mutex<HashMap<[u8; 32], Session>>>);
+
+impl Sessions {
+    /// Begins a session and returns its key.
+    ///
+    /// # Errors
+    /// If the system gives no random numbers.
+    pub(super) fn begin(&self, person: Person, tokens: &Tokens) -> Result<String, getrandom::Error> {
+        let (key, csrf, now) = (random()?, random()?, Instant::now());
+        let token_version = tokens.version(person.role);
+        let session = Session { person, csrf, token_version, begun: now, seen: now };
+        let mut sessions = self.lock();
+        sessions.retain(|_, session| session.lasts(tokens, now));
+        if sessions.len() >= MOST {
+            let idlest = sessions.iter().min_by_key(|(_, session)| session.seen).map(|(key, _)| *key);
+            idlest.and_then(|key| sessions.remove(&key));
+        }
+        sessions.insert(digest(&key), session);
+        Ok(key)
+    }
+
+    /// The session with this key, if it has not ended.
+    pub(super) fn find(&self, key: &str, tokens: &Tokens) -> Option<Session> {
+        let (key, now) = (digest(key), Instant::now());
+        let mut sessions = self.lock();
+        let session = sessions.get_mut(&key)?;
+        if !session.lasts(tokens, now) {
+            sessions.remove(&key);
+            return None;
+        }
+        session.seen = now;
+        Some(session.clone())
+    }
+
+    pub(super) fn end(&self, key: &str) {
+        self.lock().remove(&digest(key));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Session>> {
+        // Nothing panics while it holds the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn digest(key: &str) -> [u8; 32] {
+    Sha256::digest(key.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{admin::access::Role, settings::Admin};
+
+    fn tokens() -> Tokens {
+        Tokens::new(&Admin {
+            listen: None,
+            viewer_token: None,
+            operator_token: Some(crate::secret::Secret::fixed("do")),
+            allowed_hosts: Vec::new(),
+            trace_url: None,
+            audit_log: None,
+        })
+    }
+
+    fn anna() -> Person {
+        Person { name: "Anna".to_owned(), role: Role::Operator }
+    }
+
+    async fn pass(time: Duration) {
+        tokio::time::advance(time).await;
+    }
+
+    fn paused(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            tokio::time::pause();
+            test.await;
+        });
+    }
+
+    #[test]
+    fn a_session_ends_when_it_is_idle_or_old_or_told_to() {
+        paused(async {
+            let (sessions, tokens) = (Sessions::default(), tokens());
+            let key = sessions.begin(anna(), &tokens).expect("a key");
+            pass(IDLE - Duration::from_secs(1)).await;
+            assert_eq!(sessions.find(&key, &tokens).map(|session| session.person), Some(anna()));
+            pass(IDLE).await;
+            assert!(sessions.find(&key, &tokens).is_none(), "it was idle");
+
+            let key = sessions.begin(anna(), &tokens).expect("a key");
+            for _ in 0..12 {
+                pass(IDLE - Duration::from_secs(1)).await;
+                assert!(sessions.find(&key, &tokens).is_some());
+            }
+            pass(Duration::from_secs(12)).await;
+            assert!(sessions.find(&key, &tokens).is_none(), "it is old");
+
+            let key = sessions.begin(anna(), &tokens).expect("a key");
+            sessions.end(&key);
+            assert!(sessions.find(&key, &tokens).is_none());
+        });
+    }
+
+    #[test]
+    fn the_idlest_session_makes_room() {
+        paused(async {
+            let (sessions, tokens) = (Sessions::default(), tokens());
+            let first = sessions.begin(anna(), &tokens).expect("a key");
+            pass(Duration::from_secs(1)).await;
+            let second = sessions.begin(anna(), &tokens).expect("a key");
+            for _ in 1..MOST {
+                pass(Duration::from_secs(1)).await;
+                sessions.begin(anna(), &tokens).expect("a key");
+            }
+            assert!(sessions.find(&first, &tokens).is_none());
+            assert!(sessions.find(&second, &tokens).is_some());
+        });
+    }
+}

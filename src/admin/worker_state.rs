@@ -1,0 +1,76 @@
+//! How the worker is that serves the page.
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::{ops::Sources, pause::Cause};
+
+/// The worker's state, and what waits for it.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct WorkerState {
+    /// Whether both connections to RabbitMQ are up.
+    pub(super) connected: bool,
+    /// Whether requests are taken, be it for probes alone.
+    pub(super) consuming: bool,
+    /// What is wrong with the queues and exchanges, if anything.
+    pub(super) topology_problem: Option<String>,
+    /// Why RabbitMQ takes no messages for now, if it does not.
+    pub(super) blocked: Option<String>,
+    /// Why calls to Trackfinity are paused, if they are.
+    pub(super) paused: Option<Paused>,
+    /// Requests ready in the queue, all workers' together; null while unknown.
+    pub(super) backlog: Option<u64>,
+    /// Requests that wait for a retry; null while unknown.
+    pub(super) parked: Option<u64>,
+    /// Requests that this worker has taken and not settled.
+    pub(super) in_flight: u64,
+}
+
+/// A pause.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Paused {
+    /// `endpoint_fault`, `failures` or `rate_limited`.
+    pub(super) cause: &'static str,
+    pub(super) reason: String,
+    /// What to do about it.
+    pub(super) advice: &'static str,
+    /// Seconds to the next probe; null while one is under way.
+    pub(super) next_probe_in_s: Option<u64>,
+}
+
+impl WorkerState {
+    pub(super) async fn look(sources: &Sources) -> Self {
+        sources.observe().await;
+        let status = sources.status.current();
+        let [backlog, _dead, parked] = sources.metrics.waiting();
+        let probe_at = sources.gate.probe_at();
+        let paused = |cause: Cause| Paused {
+            cause: cause.as_str(),
+            reason: cause.to_string(),
+            advice: cause.advice(),
+            next_probe_in_s: probe_at.map(|at| at.saturating_duration_since(Instant::now()).as_secs()),
+        };
+        Self {
+            connected: status.connected,
+            consuming: status.consuming,
+            topology_problem: status.topology,
+            blocked: status.blocked,
+            paused: sources.gate.cause().map(paused),
+            backlog,
+            parked,
+            in_flight: sources.metrics.in_flight(),
+        }
+    }
+
+    /// The state in a word or two, and whether it is as it should be.
+    pub(super) fn headline(&self) -> (&'static str, bool) {
+        match self {
+            Self { connected: false, .. } => ("Not connected to RabbitMQ", false),
+            Self { topology_problem: Some(_), .. } => ("Topology is wrong", false),
+            Self { paused: Some(_), .. } => ("Calls are paused", false),
+            Self { blocked: Some(_), .. } => ("RabbitMQ takes no messages", false),
+            Self { consuming: false, .. } => ("Connected, not consuming yet", false),
+            _ => ("Working", true),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The page of the dead letters and its API: who may do what, and that it is done.
+
+mod access;
+mod api;
+mod browser;
+mod changes;
+mod forms;
+mod http;
+mod masks;
+
+use std::path::PathBuf;
+
+use kit::{AMQPValue, Answer, Call, Context, FieldTable, Properties};
+use serde_json::Value;
+
+use self::http::{Browser, Request, Said};
+use crate::world::{DEAD, SOON, World, id};
+
+pub const VIEWER: &str = "viewer-token-0123456789";
+pub const OPERATOR: &str = "operator-token-0123456789";
+/// What no page may show before it was asked for.
+const SECRETS: [&str; 4] = ["customer_id", "<script>alert(1)</script>", "no such customer", "their-header"];
+
+/// A worker that serves the page, some dead letters, and what was written down.
+pub struct Page {
+    pub world: World,
+    pub address: String,
+    audit: PathBuf,
+}
+
+impl Page {
+    pub async fn start(ctx: Context) -> Self {
+        Self::start_with(ctx, &[("ADMIN__VIEWER_TOKEN", VIEWER), ("ADMIN__OPERATOR_TOKEN", OPERATOR)]).await
+    }
+
+    /// A page with these settings, besides its address and its audit log.
+    pub async fn start_with(ctx: Context, settings: &[(&str, &str)]) -> Self {
+        let audit = std::env::temp_dir().join(format!("unlocker-audit-{}.jsonl", uuid::Uuid::now_v7()));
+        let path = audit.to_str().expect("a path in UTF-8").to_owned();
+        let mut all = vec![("ADMIN__LISTEN", "127.0.0.1:0"), ("ADMIN__AUDIT_LOG", path.as_str())];
+        all.extend(settings);
+        let answer = |call: &Call| match call.field("customer_id").is_some_and(|id| id == "no") {
+            true => Answer::json(404, r#"{"error":"no such customer"}"#),
+            false => Answer::unlocked(),
+        };
+        let world = World::start_with(ctx, &all, answer).await;
+        let address = served_at(&world);
+        Self { world, address, audit }
+    }
+
+    pub async fn bury(&self, count: usize) {
+        let letters = (0..count).map(letter);
+        self.world.amqp.publish_all(DEAD, "", letters).await;
+        let there = async || self.world.amqp.ready_count(DEAD).await as usize == count;
+        kit::eventually("the letters", SOON, there).await;
+    }
+
+    pub async fn get(&self, path: &str) -> Said {
+        Request::new("GET", path).send(&self.address).await
+    }
+
+    /// A browser in which somebody has logged in.
+    pub async fn logged_in(&self, token: &str) -> Browser {
+        let mut browser = Browser::new(&self.address);
+        let said = browser.log_in("Anna", token).await;
+        assert_eq!(said.status, 303, "{}", said.body);
+        browser
+    }
+
+    /// What was written down so far.
+    pub fn audit(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(&self.audit).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    pub async fn api(&self, method: &str, path: &str, token: &str, body: Option<Value>) -> Said {
+        let request = Request::new(method, path).header("authorization", &format!("Bearer {token}"));
+        let request = match body {
+            Some(body) => request.json(&body),
+            None => request,
+        };
+        request.send(&self.address).await
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // It may never have been written.
+        std::fs::remove_file(&self.audit).ok();
+    }
+}
+
+/// Where the page is served, as the log says.
+fn served_at(world: &World) -> String {
+    let lines = world.worker.stderr();
+    let line = lines.iter().find(|line| line.contains("the dead-letter page is served")).expect("a page");
+    let (_, rest) = line.split_once(r#""address":""#).expect("an address");
+    rest.split('"').next().expect("an address").to_owned()
+}
+
+/// A letter such as a worker leaves: of customer `c-N`, with things in it that are no good.
+pub fn letter(n: usize) -> (Properties, Vec<u8>) {
+    let mut headers = FieldTable::default();
+    let text = |value: String| AMQPValue::LongString(value.into());
+    let (status, reason) = if n % 3 == 2 { ("abandoned", "timeout") } else { ("refused", "http_404") };
+    for (name, value) in [
+        ("unlocker-status", status.to_owned()),
+        ("unlocker-reason", reason.to_owned()),
+        ("unlocker-detail", "Trackfinity answered 404: no such customer".to_owned()),
+        ("unlocker-response", r#"{"error":"no such customer"}"#.to_owned()),
+        ("unlocker-request-id", format!("r-{n}")),
+        ("unlocker-first-received-at", "2026-11-01T08:00:00.000Z".to_owned()),
+        ("unlocker-dead-at", format!("2026-11-01T09:{:02}:{:02}.000Z", n / 60 % 60, n % 60)),
+        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
+        ("their-header", "<script>alert(1)</script>".to_owned()),
+    ] {
+        headers.insert(name.into(), text(value));
+    }
+    headers.insert("unlocker-attempts".into(), AMQPValue::LongLongInt(1));
+    headers.insert("unlocker-http-status".into(), AMQPValue::LongLongInt(404));
+    let properties = id(&format!("r-{n}")).with_content_type("application/json".into()).with_headers(headers);
+    (properties, format!(r#"{{"customer_id":"c-{n}","note":"<script>alert(1)</script>"}}"#).into_bytes())
+}

@@ -1,0 +1,153 @@
+//! Who may do what, by which token.
+
+use super::*;
+
+#[test]
+fn without_tokens_one_may_look_and_nothing_else() {
+    kit::run(async |ctx| {
+        let page = Page::start_with(ctx, &[]).await;
+        page.bury(2).await;
+        for path in ["/", "/letters", "/jobs", "/api/v1/summary", "/api/v1/letters", "/api/v1/worker"] {
+            assert_eq!(page.get(path).await.status, 200, "{path}");
+        }
+        let letter = page.get("/letters/r-0").await;
+        assert_eq!(letter.status, 200);
+        assert!(!letter.body.contains("<button"), "there is nothing to press: {}", letter.body);
+
+        let browser = Browser::new(&page.address);
+        let wish = serde_json::json!({"action": "replay", "filter": {"ids": ["r-0"]}});
+        for request in [
+            browser.form("/plans", &[("action", "replay"), ("letter", "r-0")]),
+            browser.form("/letters/r-0/show", &[]),
+            browser.form("/jobs/x/stop", &[]),
+            browser.form("/plans/0123456789ab", &[]),
+            Request::new("POST", "/api/v1/plans").json(&wish),
+            Request::new("GET", "/api/v1/letters/r-0"),
+        ] {
+            let said = request.send(&page.address).await;
+            assert!(matches!(said.status, 401 | 403), "{} {}", said.status, said.body);
+        }
+        let mut browser = Browser::new(&page.address);
+        assert_eq!(browser.log_in("Anna", "").await.status, 401, "no token is no token");
+        assert_eq!(page.audit(), Vec::<Value>::new());
+        page.world.stop().await;
+    });
+}
+
+#[test]
+fn with_tokens_a_stranger_sees_nothing_but_the_login() {
+    kit::run(async |ctx| {
+        let page = Page::start(ctx).await;
+        page.bury(1).await;
+        for path in ["/", "/letters?status=refused", "/letters/r-0", "/jobs", "/plans/0123456789ab"] {
+            let said = page.get(path).await;
+            assert_eq!(said.status, 303, "{path}");
+            assert!(said.location().starts_with("/login?to=%2F"), "{}", said.location());
+        }
+        for path in ["/api/v1/summary", "/api/v1/letters", "/api/v1/worker", "/api/v1/jobs"] {
+            let said = page.get(path).await;
+            assert_eq!((said.status, said.json()["code"].as_str()), (401, Some("unauthorized")), "{path}");
+            assert_eq!(said.headers["www-authenticate"], "Bearer");
+        }
+        assert_eq!(page.get("/login").await.status, 200);
+        assert_eq!(page.get("/style.css").await.headers["content-type"], "text/css; charset=utf-8");
+    });
+}
+
+#[test]
+fn a_viewer_looks_and_an_operator_changes() {
+    kit::run(async |ctx| {
+        let page = Page::start(ctx).await;
+        page.bury(1).await;
+        let mut viewer = page.logged_in(VIEWER).await;
+        let list = viewer.get("/letters").await;
+        assert!(list.body.contains("Anna (viewer)") && !list.body.contains("name=\"action\""));
+        for (path, fields) in [
+            ("/plans", &[("action", "replay"), ("letter", "r-0")][..]),
+            ("/letters/r-0/show", &[]),
+            ("/plans/0123456789ab", &[]),
+            ("/jobs/x/stop", &[]),
+        ] {
+            let said = viewer.post(path, fields).await;
+            assert_eq!(said.status, 403, "{path}");
+            assert!(said.body.contains("operators alone"), "{}", said.body);
+        }
+        let wish = serde_json::json!({"action": "replay", "filter": {"ids": ["r-0"]}});
+        let planned = page.api("POST", "/api/v1/plans", VIEWER, Some(wish)).await;
+        let shown = page.api("GET", "/api/v1/letters/r-0", VIEWER, None).await;
+        assert_eq!((planned.status, shown.status), (403, 403));
+        assert_eq!(page.audit(), Vec::<Value>::new());
+
+        let mut operator = page.logged_in(OPERATOR).await;
+        assert!(operator.get("/letters").await.body.contains("name=\"action\""));
+        assert_eq!(operator.post("/plans", &[("action", "replay"), ("letter", "r-0")]).await.status, 303);
+    });
+}
+
+#[test]
+fn wrong_tokens_are_told_and_after_five_one_has_to_wait() {
+    kit::run(async |ctx| {
+        let page = Page::start(ctx).await;
+        let mut browser = Browser::new(&page.address);
+        for _ in 0..4 {
+            let said = browser.log_in("Anna", "guess").await;
+            assert_eq!(said.status, 401);
+            assert!(said.body.contains("neither the viewer") && !said.body.contains("guess"));
+        }
+        // Guesses at the API count, too.
+        assert_eq!(page.api("GET", "/api/v1/summary", "guess", None).await.status, 401);
+        let said = browser.log_in("Anna", OPERATOR).await;
+        assert_eq!(said.status, 429);
+        assert!(said.body.contains("too many wrong tokens; try again in"), "{}", said.body);
+        assert!(said.headers["retry-after"].parse::<u64>().is_ok_and(|seconds| (1..=60).contains(&seconds)));
+        let said = page.api("GET", "/api/v1/summary", OPERATOR, None).await;
+        assert_eq!((said.status, said.json()["code"].as_str()), (429, Some("too_many_attempts")));
+    });
+}
+
+#[test]
+fn a_session_ends_with_the_logout_and_with_its_token() {
+    kit::run(async |ctx| {
+        let file = std::env::temp_dir().join(format!("unlocker-token-{}", uuid::Uuid::now_v7()));
+        std::fs::write(&file, OPERATOR).expect("a file");
+        let path = file.to_str().expect("a path");
+        let page =
+            Page::start_with(ctx, &[("ADMIN__VIEWER_TOKEN", VIEWER), ("ADMIN__OPERATOR_TOKEN_FILE", path)])
+                .await;
+        let mut first = page.logged_in(OPERATOR).await;
+        let said = first.post("/logout", &[]).await;
+        assert_eq!((said.status, said.location()), (303, "/login"));
+        assert!(said.cookies[0].contains("Max-Age=0"));
+        let mut second = page.logged_in(OPERATOR).await;
+        let mut viewer = page.logged_in(VIEWER).await;
+        let old = second.cookie();
+        assert_eq!(second.post("/logout", &[]).await.status, 303);
+        let replayed = Request::new("GET", "/").header("cookie", &old).send(&page.address).await;
+        assert_eq!(replayed.status, 303, "the cookie is worth nothing any more");
+
+        let mut third = page.logged_in(OPERATOR).await;
+        std::fs::write(&file, "another-operator-token").expect("a file");
+        let thrown_out = async || third.get("/").await.status == 303;
+        kit::eventually("the end of the session", SOON, thrown_out).await;
+        assert_eq!(page.api("GET", "/api/v1/summary", OPERATOR, None).await.status, 401);
+        assert_eq!(page.api("GET", "/api/v1/summary", "another-operator-token", None).await.status, 200);
+        assert_eq!(viewer.get("/").await.status, 200, "the viewer's token is the same");
+        page.logged_in("another-operator-token").await;
+        std::fs::remove_file(file).expect("the file");
+    });
+}
+
+#[test]
+fn an_address_that_others_can_reach_needs_both_tokens() {
+    kit::run(async |ctx| {
+        for token in ["VIEWER", "OPERATOR"] {
+            let worker = crate::world::unlocker(ctx.amqp_url(), "http://127.0.0.1:1")
+                .env("UNLOCKER__ADMIN__LISTEN", "0.0.0.0:0")
+                .env(format!("UNLOCKER__ADMIN__{token}_TOKEN"), OPERATOR)
+                .arg("run");
+            let worker = ctx.start(&worker);
+            assert_eq!(worker.wait_exit(SOON).await.code(), Some(78));
+            assert!(worker.stderr().iter().any(|line| line.contains("is required, because admin.listen")));
+        }
+    });
+}

@@ -1,0 +1,113 @@
+//! The JSON API, as a script uses it.
+
+use serde_json::json;
+
+use super::*;
+
+#[test]
+fn a_script_plans_carries_out_and_hears_what_became_of_each() {
+    kit::run(async |ctx| {
+        let page = Page::start(ctx).await;
+        page.bury(4).await;
+        let summary = page.api("GET", "/api/v1/summary", VIEWER, None).await.json();
+        assert_eq!((&summary["count"], summary["groups"].as_array().map(Vec::len)), (&json!(4), Some(2)));
+        assert_eq!(summary["oldest"], "2026-11-01T09:00:00.000Z");
+        let list =
+            page.api("GET", "/api/v1/letters?status=refused&limit=2&offset=1", VIEWER, None).await.json();
+        assert_eq!((&list["count"], list["letters"].as_array().map(Vec::len)), (&json!(3), Some(2)));
+        assert_eq!(list["letters"][0]["request_id"], "r-1");
+        let worker = page.api("GET", "/api/v1/worker", VIEWER, None).await.json();
+        assert_eq!((&worker["connected"], &worker["paused"]), (&json!(true), &Value::Null));
+
+        let wish = json!({"action": "replay", "filter": {"status": ["refused"], "limit": 2}});
+        let planned = page.api("POST", "/api/v1/plans", OPERATOR, Some(wish)).await;
+        assert_eq!(planned.status, 201, "{}", planned.body);
+        let plan = planned.json();
+        let digest = plan["digest"].as_str().expect("a digest");
+        assert_eq!(
+            (plan["ids"].as_array().map(Vec::len), &plan["letters"][1]["request_id"]),
+            (Some(2), &json!("r-1"))
+        );
+        let again = page.api("GET", &format!("/api/v1/plans/{digest}"), VIEWER, None).await.json();
+        assert_eq!(again["ids"], plan["ids"]);
+
+        let begin = Request::new("POST", &format!("/api/v1/plans/{digest}/jobs"))
+            .header("authorization", &format!("Bearer {OPERATOR}"))
+            .header("x-actor", "nightly")
+            .json(&json!({"per_second": 100}));
+        let begun = begin.send(&page.address).await;
+        assert_eq!(begun.status, 202, "{}", begun.body);
+        let path = format!("/api/v1/jobs/{}", begun.json()["id"].as_str().expect("an id"));
+        let ended = async || {
+            let job = page.api("GET", &path, VIEWER, None).await.json();
+            if job["state"] == "finished" { Ok(job) } else { Err(job) }
+        };
+        let job = kit::eventually("the job's end", SOON, ended).await;
+        assert_eq!(job["finish"], json!({"done": 2, "left": 0, "of": 2, "ended": "complete"}));
+        assert!(
+            job["steps"]
+                .as_array()
+                .is_some_and(|steps| steps.iter().all(|step| step["result"] == "unlocked"))
+        );
+        assert!(
+            page.audit().iter().all(|line| line["actor"] == "nightly (operator)" && line["via"] == "api")
+        );
+    });
+}
+
+#[test]
+fn what_is_wrong_is_said_as_json_with_what_to_do() {
+    kit::run(async |ctx| {
+        let page = Page::start(ctx).await;
+        let wish = |filter: Value| json!({"action": "replay", "filter": filter});
+        for (path, body, status, code) in [
+            ("/api/v1/plans", wish(json!({})), 400, "bad_request"),
+            ("/api/v1/plans", wish(json!({"status": ["dead"]})), 400, "bad_request"),
+            ("/api/v1/plans", wish(json!({"colour": "red"})), 422, "bad_request"),
+            ("/api/v1/plans", wish(json!({"ids": ["r-0"]})), 404, "not_found"),
+            ("/api/v1/plans", json!({"action": "discard", "filter": {"ids": ["r-0"]}}), 400, "bad_request"),
+            ("/api/v1/plans/0123456789ab/jobs", json!({}), 404, "no_plan"),
+            ("/api/v1/plans/0123456789ab/jobs", json!({"per_second": 0}), 400, "bad_request"),
+            ("/api/v1/jobs/x/stop", json!({}), 404, "not_found"),
+            ("/api/v1/nowhere", json!({}), 404, "not_found"),
+            ("/api/v1/letters", json!({}), 405, "method_not_allowed"),
+        ] {
+            let said = page.api("POST", path, OPERATOR, Some(body)).await;
+            let problem = said.json();
+            assert_eq!((said.status, problem["code"].as_str()), (status, Some(code)), "{path} {problem}");
+            assert!(problem["problem"].is_string() && problem["advice"].is_string());
+        }
+        for path in ["/api/v1/letters?limit=0", "/api/v1/letters?since=soon", "/api/v1/summary?status=dead"] {
+            assert_eq!(page.api("GET", path, VIEWER, None).await.status, 400, "{path}");
+        }
+        // A session's cookie opens nothing here, and another site's script nothing either.
+        let browser = page.logged_in(OPERATOR).await;
+        let said = Request::new("GET", "/api/v1/summary")
+            .header("cookie", &browser.cookie())
+            .send(&page.address)
+            .await;
+        assert_eq!(said.status, 401);
+        let forged = Request::new("POST", "/api/v1/plans")
+            .header("authorization", &format!("Bearer {OPERATOR}"))
+            .header("origin", "https://evil.example")
+            .json(&wish(json!({"ids": ["r-0"]})));
+        let said = forged.send(&page.address).await;
+        assert_eq!((said.status, said.json()["code"].as_str()), (403, Some("cross_site")));
+    });
+}
+
+#[test]
+fn the_description_of_the_api_is_the_one_in_the_documents() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
+    let made = trackfinity_unlocker::admin::openapi().expect("a document");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, &made).expect("the document is written");
+    }
+    let kept = std::fs::read_to_string(path).expect("docs/openapi.json");
+    assert!(
+        kept == made,
+        "docs/openapi.json is out of step: UPDATE_DOCS=1 cargo test --test it admin::api writes it"
+    );
+    let document: Value = serde_json::from_str(&made).expect("JSON");
+    assert_eq!(document["paths"].as_object().map(serde_json::Map::len), Some(9));
+}
