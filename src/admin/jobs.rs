@@ -107,6 +107,7 @@ impl Jobs {
     }
 
     async fn carry_out(self, job: Arc<Job>, pace: Pace) {
+        self.looks.forget().await;
         // In a task of its own, so that not even a panic leaves it running for ever.
         let carried = tokio::spawn({
             let (letters, job) = (self.letters.clone(), Arc::clone(&job));

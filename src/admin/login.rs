@@ -80,7 +80,7 @@ async fn log_in(
     if let Some(key) = cookie(&headers, COOKIE_NAME) {
         app.sessions.end(key);
     }
-    match app.sessions.begin(Person { name, role }, &app.tokens) {
+    match app.sessions.begin(Person { name, role }, &app.tokens, Instant::now()) {
         Ok(key) => {
             let mut response = Redirect::to(local(to)).into_response();
             set_cookie(&mut response, &headers, COOKIE_NAME, &key, "/");

@@ -1,13 +1,12 @@
-//! Who is logged in: kept in memory, so that a restart logs everybody out.
+//! Who is logged in: kept in memory, so that a restart logs everybody out. The time is an argument.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sha2::{Digest, Sha256};
-use tokio::time::Instant;
 
 use super::access::{Person, Tokens, random, same_text};
 
@@ -36,8 +35,8 @@ impl Session {
     }
 
     fn lasts(&self, tokens: &Tokens, now: Instant) -> bool {
-        now.duration_since(self.seen) < IDLE
-            && now.duration_since(self.begun) < LIFETIME
+        now.saturating_duration_since(self.seen) < IDLE
+            && now.saturating_duration_since(self.begun) < LIFETIME
             && self.token_version == tokens.version(self.person.role)
     }
 }
@@ -52,8 +51,13 @@ impl Sessions {
     ///
     /// # Errors
     /// If the system gives no random numbers.
-    pub(super) fn begin(&self, person: Person, tokens: &Tokens) -> Result<String, getrandom::Error> {
-        let (key, csrf, now) = (random()?, random()?, Instant::now());
+    pub(super) fn begin(
+        &self,
+        person: Person,
+        tokens: &Tokens,
+        now: Instant,
+    ) -> Result<String, getrandom::Error> {
+        let (key, csrf) = (random()?, random()?);
         let token_version = tokens.version(person.role);
         let session = Session { person, csrf, token_version, begun: now, seen: now };
         let mut sessions = self.lock();
@@ -67,8 +71,8 @@ impl Sessions {
     }
 
     /// The session with this key, if it has not ended.
-    pub(super) fn find(&self, key: &str, tokens: &Tokens) -> Option<Session> {
-        let (key, now) = (digest(key), Instant::now());
+    pub(super) fn find(&self, key: &str, tokens: &Tokens, now: Instant) -> Option<Session> {
+        let key = digest(key);
         let mut sessions = self.lock();
         let session = sessions.get_mut(&key)?;
         if !session.lasts(tokens, now) {
@@ -113,55 +117,34 @@ mod tests {
         Person { name: "Anna".to_owned(), role: Role::Operator }
     }
 
-    async fn pass(time: Duration) {
-        tokio::time::advance(time).await;
-    }
-
-    fn paused(test: impl Future<Output = ()>) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-        runtime.block_on(async {
-            tokio::time::pause();
-            test.await;
-        });
-    }
-
     #[test]
     fn a_session_ends_when_it_is_idle_or_old_or_told_to() {
-        paused(async {
-            let (sessions, tokens) = (Sessions::default(), tokens());
-            let key = sessions.begin(anna(), &tokens).expect("a key");
-            pass(IDLE - Duration::from_secs(1)).await;
-            assert_eq!(sessions.find(&key, &tokens).map(|session| session.person), Some(anna()));
-            pass(IDLE).await;
-            assert!(sessions.find(&key, &tokens).is_none(), "it was idle");
+        let (sessions, tokens, start) = (Sessions::default(), tokens(), Instant::now());
+        let almost = IDLE - Duration::from_secs(1);
+        let begin = || sessions.begin(anna(), &tokens, start).expect("a key");
+        let key = begin();
+        let found = sessions.find(&key, &tokens, start + almost);
+        assert_eq!(found.map(|session| session.person), Some(anna()));
+        assert!(sessions.find(&key, &tokens, start + almost + IDLE).is_none(), "it was idle");
 
-            let key = sessions.begin(anna(), &tokens).expect("a key");
-            for _ in 0..12 {
-                pass(IDLE - Duration::from_secs(1)).await;
-                assert!(sessions.find(&key, &tokens).is_some());
-            }
-            pass(Duration::from_secs(12)).await;
-            assert!(sessions.find(&key, &tokens).is_none(), "it is old");
+        let key = begin();
+        for hour in 1..=12 {
+            assert!(sessions.find(&key, &tokens, start + almost * hour).is_some());
+        }
+        assert!(sessions.find(&key, &tokens, start + LIFETIME).is_none(), "it is old");
 
-            let key = sessions.begin(anna(), &tokens).expect("a key");
-            sessions.end(&key);
-            assert!(sessions.find(&key, &tokens).is_none());
-        });
+        let key = begin();
+        sessions.end(&key);
+        assert!(sessions.find(&key, &tokens, start).is_none());
     }
 
     #[test]
     fn the_idlest_session_makes_room() {
-        paused(async {
-            let (sessions, tokens) = (Sessions::default(), tokens());
-            let first = sessions.begin(anna(), &tokens).expect("a key");
-            pass(Duration::from_secs(1)).await;
-            let second = sessions.begin(anna(), &tokens).expect("a key");
-            for _ in 1..MOST {
-                pass(Duration::from_secs(1)).await;
-                sessions.begin(anna(), &tokens).expect("a key");
-            }
-            assert!(sessions.find(&first, &tokens).is_none());
-            assert!(sessions.find(&second, &tokens).is_some());
-        });
+        let (sessions, tokens, start) = (Sessions::default(), tokens(), Instant::now());
+        let begin =
+            |n: usize| sessions.begin(anna(), &tokens, start + Duration::from_secs(n as u64)).expect("a key");
+        let keys: Vec<String> = (0..=MOST).map(begin).collect();
+        assert!(sessions.find(&keys[0], &tokens, start).is_none());
+        assert!(sessions.find(&keys[1], &tokens, start).is_some());
     }
 }

@@ -1,5 +1,7 @@
 //! Who a page's request comes from, by its cookie; and forms that this page itself wrote.
 
+use std::time::Instant;
+
 use axum::{
     extract::{FromRequest, FromRequestParts, Request},
     http::{HeaderMap, StatusCode, header::COOKIE, request::Parts},
@@ -28,7 +30,8 @@ impl Visitor {
 
     /// The visitor of a request, if they may look.
     fn of(app: &App, headers: &HeaderMap) -> Option<Self> {
-        let session = cookie(headers, COOKIE_NAME).and_then(|key| app.sessions.find(key, &app.tokens));
+        let session =
+            cookie(headers, COOKIE_NAME).and_then(|key| app.sessions.find(key, &app.tokens, Instant::now()));
         let person = match &session {
             Some(session) => session.person.clone(),
             None if app.tokens.looking_is_free() => Person::unknown(),

@@ -16,6 +16,7 @@
 //! The broker is found as [`RabbitNode`] says. A test that hurts it takes a node of its own ([`run_on_own_node`]).
 
 mod amqp;
+mod chromium;
 mod cutter;
 mod eventually;
 mod harness;
@@ -31,6 +32,7 @@ mod vhost;
 mod watchdog;
 
 pub use amqp::{Amqp, Inbox, Message};
+pub use chromium::{Chromium, Screen};
 pub use cutter::TcpCutter;
 pub use eventually::{Attempt, eventually};
 pub use harness::{Context, run, run_on_own_node, run_on_own_node_within, run_within};
