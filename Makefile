@@ -18,12 +18,14 @@ test: ## Get a broker and run all tests
 	@scripts/get-broker --local
 	@scripts/get-prometheus
 	@scripts/get-clients
+	@scripts/get-chromium
 	cargo test --workspace --no-fail-fast
 
 test-matrix: ## Run all tests on several RabbitMQ versions; needs a Docker engine (VERSIONS="3.10 4.0")
 	@scripts/get-broker --local
 	@scripts/get-prometheus
 	@scripts/get-clients
+	@scripts/get-chromium
 	@scripts/test-matrix $(VERSIONS)
 
 soak: ## Let workers live through random faults and account for every request (SECONDS=120 SEED=… RATE=100)
