@@ -20,9 +20,10 @@ mod sessions;
 mod visitor;
 mod worker_state;
 
-use std::{net::SocketAddr, sync::Arc, thread::JoinHandle};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 pub use self::api::openapi;
@@ -39,6 +40,9 @@ use crate::{
 /// The largest form or document that is read, in bytes.
 const BODY_LIMIT: usize = 64 * 1024;
 
+/// How long the letter at hand may take, once the program is told to stop.
+const LAST_LETTER: Duration = Duration::from_secs(5);
+
 /// The page could not be served.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -52,15 +56,17 @@ pub enum AdminError {
 #[derive(Debug)]
 pub struct Served {
     pub address: SocketAddr,
-    thread: JoinHandle<()>,
+    ended: oneshot::Receiver<()>,
 }
 
 impl Served {
     /// Waits for the end, which comes soon after the token was cancelled: a letter being replayed or
-    /// discarded is seen to its end. Blocks.
-    pub fn join(self) {
-        if self.thread.join().is_err() {
-            tracing::error!("the thread of the dead-letter page panicked");
+    /// discarded is seen to its end. Where that takes too long, the letter stays where it is.
+    pub async fn ended(self) {
+        match tokio::time::timeout(LAST_LETTER, self.ended).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_gone)) => tracing::error!("the thread of the dead-letter page panicked"),
+            Err(_elapsed) => tracing::warn!("a look at the dead letters, or a change, is given up"),
         }
     }
 }
@@ -113,6 +119,7 @@ pub fn serve(
     let hosts = Hosts::new(bound, &admin.allowed_hosts);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AdminError::Thread)?;
+    let (tell, ended) = oneshot::channel();
     let serve = move || {
         runtime.block_on(async move {
             match tokio::net::TcpListener::from_std(listener) {
@@ -124,10 +131,11 @@ pub fn serve(
                 Err(error) => tracing::error!(%error, "the dead-letter page is not served"),
             }
         });
+        // Nobody may wait for it any more.
+        tell.send(()).ok();
     };
-    let thread =
-        std::thread::Builder::new().name("admin".to_owned()).spawn(serve).map_err(AdminError::Thread)?;
-    Ok(Some(Served { address: bound, thread }))
+    std::thread::Builder::new().name("admin".to_owned()).spawn(serve).map_err(AdminError::Thread)?;
+    Ok(Some(Served { address: bound, ended }))
 }
 
 fn router(app: App, hosts: Hosts) -> Router {

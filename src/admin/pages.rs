@@ -78,7 +78,7 @@ async fn overview(State(app): State<App>, visitor: Visitor) -> Response {
     let worker = WorkerState::look(&app.sources).await;
     let job = app.jobs.all().into_iter().find(|job| job.is_running()).map(|job| RunningJob {
         id: job.id.clone(),
-        actor: job.actor.to_string(),
+        actor: job.actor.name.clone(),
         action: job.plan.action.name(),
     });
     let looked = app.looks.summary(&visitor.actor(), &Filter::default()).await;

@@ -61,7 +61,7 @@ pub(super) async fn run(files: &[PathBuf]) -> Result<(), Failure> {
     // Where the worker ended by itself, nobody was told yet.
     stop.cancel();
     if let Some(page) = page {
-        tokio::task::spawn_blocking(move || page.join()).await.map_err(anyhow::Error::from)?;
+        page.ended().await;
     }
     over.cancel();
     background.close();

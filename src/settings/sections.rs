@@ -4,6 +4,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use config::ValueKind;
+use secrecy::ExposeSecret;
 
 use super::reader::{Reader, hidden};
 use super::values::{self, BaseUrl, RateLimit, TopologyPrefix};
@@ -169,6 +170,14 @@ fn admin(reader: &mut Reader) -> Option<Admin> {
                 reader.unfit(key, wrong.clone());
             }
         }
+    }
+    if let (Some(Some(viewer)), Some(Some(operator))) = (&viewer_token, &operator_token)
+        && viewer.current().expose_secret() == operator.current().expose_secret()
+    {
+        reader.unfit(
+            "admin.operator_token",
+            "is the viewer's token, too: every viewer would be an operator".into(),
+        );
     }
     Some(Admin {
         listen,

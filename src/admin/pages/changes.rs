@@ -215,7 +215,7 @@ impl JobView {
         };
         Self {
             id: job.id.clone(),
-            actor: job.actor.to_string(),
+            actor: job.actor.name.clone(),
             action: job.plan.action.name(),
             begun: Age::of(Some(job.begun)),
             said,

@@ -108,6 +108,8 @@ fn an_admin_page_that_others_reach_needs_both_tokens() {
     assert_eq!(keys(&[listen("[::]:1"), viewer]), ["admin.operator_token"]);
     assert_eq!(keys(&[listen("[::ffff:10.0.0.1]:1"), operator]), ["admin.viewer_token"]);
     assert!(keys(&[listen("10.0.0.1:1"), viewer, operator]).is_empty());
+    let same = ("UNLOCKER__ADMIN__OPERATOR_TOKEN", "v");
+    assert_eq!(keys(&[listen("127.0.0.1:1"), viewer, same]), ["admin.operator_token"]);
     for loopback in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1", ""] {
         assert!(keys(&[listen(loopback)]).is_empty(), "{loopback}");
     }

@@ -68,7 +68,7 @@ impl Chromium {
         let stream = TcpStream::connect(format!("127.0.0.1:{port}")).expect("Chromium listens");
         stream.set_read_timeout(Some(SOON)).expect("a timeout");
         let (socket, _response) = tungstenite::client(url, stream).expect("a web socket");
-        let mut chromium = Self { process: process, profile, socket, last_id: 0 };
+        let mut chromium = Self { process, profile, socket, last_id: 0 };
         chromium.command("Page.enable", json!({}));
         chromium.command("Emulation.setScriptExecutionDisabled", json!({"value": true}));
         chromium.show_on(Screen::DESK);
