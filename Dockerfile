@@ -35,7 +35,7 @@ COPY LICENSE-APACHE LICENSE-MIT /licenses/
 # Probes and Prometheus come from outside of the container. With the stack's size set here, the program need not start
 # itself once more to set it.
 ENV UNLOCKER__OPS__LISTEN=0.0.0.0:9464 \
-    RUST_MIN_STACK=268435456
+    RUST_MIN_STACK=1073741824
 EXPOSE 9464 8080
 USER 65532:65532
 ENTRYPOINT ["/unlocker"]

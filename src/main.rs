@@ -9,7 +9,7 @@ use trackfinity_unlocker::{cli::Cli, telemetry::logs};
 
 const STACK_VARIABLE: &str = "RUST_MIN_STACK";
 /// Bytes of address space for a thread's stack; memory is taken for what is used of it alone.
-const STACK_BYTES: &str = "268435456";
+const STACK_BYTES: &str = "1073741824";
 
 fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
