@@ -184,8 +184,9 @@ fn the_listener_handles_each_refusal_once_and_follows_its_trace() {
         };
         again().await;
         listener.wait_for_line(|line| line == "m-1/0 came again", SOON).await;
-        listener.signal(kit::Signal::INT);
-        assert_eq!(listener.wait_exit(SOON).await.code(), Some(0), "{:?}", listener.stderr());
+        // It may end at any moment, also before it has acknowledged.
+        listener.signal(kit::Signal::TERM);
+        listener.wait_exit(SOON).await;
         again().await;
         // A later version may add fields; a listener of today takes them.
         let mut newer = outcome.json();
@@ -199,7 +200,7 @@ fn the_listener_handles_each_refusal_once_and_follows_its_trace() {
         let left =
             async || management.queue("shop.unlock-refused").await.map(|queue| queue["messages"].clone());
         kit::eventually("all are acknowledged", SOON, async || left().await == Some(json!(0))).await;
-        listener.signal(kit::Signal::INT);
+        listener.signal(kit::Signal::TERM);
         listener.wait_exit(SOON).await;
         std::fs::remove_file(database).expect("removed");
     });

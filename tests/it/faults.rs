@@ -195,8 +195,11 @@ fn a_queue_deleted_under_the_consumer_is_declared_anew() {
         .await;
         ctx.vhost().management().delete_queue(REQUESTS).await;
         load.wait_says("cancelled the consumer").await;
-        kit::eventually("the queue is back", SOON, async || ctx.amqp().await.queue_exists(REQUESTS).await)
-            .await;
+        kit::eventually("the queue is back and bound", SOON, async || {
+            let bindings = ctx.vhost().management().bindings().await;
+            bindings.iter().any(|of| of["destination"] == REQUESTS && of["source"] == "trackfinity.unlock")
+        })
+        .await;
         load.publish(50).await;
         load.finish(0).await;
     });
