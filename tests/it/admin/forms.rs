@@ -1,5 +1,10 @@
 //! Other sites, other names, and what every answer carries.
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
 use super::*;
 
 #[test]
@@ -129,5 +134,25 @@ fn what_changes_something_is_a_post_and_no_larger_than_a_form() {
         assert_eq!(operator.post("/plans", &[("letter", &large)]).await.status, 413);
         let wish = serde_json::json!({"action": "replay", "filter": {"ids": [large]}});
         assert_eq!(page.api("POST", "/api/v1/plans", OPERATOR, Some(wish)).await.status, 413);
+    });
+}
+
+#[test]
+fn connections_that_say_nothing_are_closed_and_keep_nobody_out_for_long() {
+    kit::run(async |ctx| {
+        let page = Page::start(ctx).await;
+        let mut silent = Vec::new();
+        for _ in 0..64 {
+            let mut stream = TcpStream::connect(&page.address).await.expect("a connection");
+            stream.write_all(b"GET / HT").await.expect("half a head is sent");
+            silent.push(stream);
+        }
+        // It takes its turn when the first of them is closed.
+        assert_eq!(page.get("/login").await.status, 200);
+        for stream in &mut silent {
+            let mut rest = Vec::new();
+            let closed = tokio::time::timeout(SOON, stream.read_to_end(&mut rest)).await;
+            assert!(closed.is_ok(), "it is still open");
+        }
     });
 }
