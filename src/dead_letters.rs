@@ -3,7 +3,7 @@
 //!
 //! A look takes all letters without acknowledging them and gives them back by closing its channels,
 //! which keeps their order and costs nothing but a delivery of the billion they have. Who looks or
-//! changes holds a lock meanwhile ([`lock`]), as two who take letters at once see half of them each.
+//! changes holds a lock meanwhile, as two who take letters at once see half of them each.
 //!
 //! A change goes by a [`Plan`]: the ids of the letters, frozen, and their digest. Each letter leaves
 //! the queue only after its new copy is confirmed.
