@@ -93,7 +93,7 @@ impl DeadLetters {
         ids: Ids,
         see: impl FnMut(Letter) -> bool,
     ) -> Result<Extent, Error> {
-        let desk = self.desk(actor, "look").await?;
+        let desk = self.0.desk(actor, "look").await?;
         let looked = desk.look(ids, see).await;
         desk.close().await;
         Ok(looked?)
@@ -196,7 +196,7 @@ impl DeadLetters {
         action: Action,
         filter: &Filter,
     ) -> Result<(Plan, Listing<Brief>), Error> {
-        let desk = self.desk(actor, "plan").await?;
+        let desk = self.0.desk(actor, "plan").await?;
         let mut letters = Vec::new();
         let planned = async {
             let extent = desk
@@ -243,8 +243,11 @@ impl DeadLetters {
     ) -> Result<Finish, Error> {
         carry_out::carry_out(&self.0, actor, plan, pace, stop, progress).await
     }
+}
 
+impl Inner {
+    /// `doing` is what others are told meanwhile.
     async fn desk(&self, actor: &Actor, doing: &'static str) -> Result<Desk, DeskError> {
-        Desk::open(&self.0.settings.broker, &self.0.topology, actor, doing).await
+        Desk::open(&self.settings.broker, &self.topology, actor, doing).await
     }
 }

@@ -137,6 +137,13 @@ async fn connect_to(url: &AMQPUri, purpose: &str) -> lapin::Result<Link> {
     Ok(Link { connection, socket })
 }
 
+/// Whether the connection ended because of what a message holds: as when a text in its properties is
+/// not UTF-8, which RabbitMQ passes on and lapin cannot read.
+#[must_use]
+pub fn is_unreadable(error: &lapin::Error) -> bool {
+    matches!(error.kind(), lapin::ErrorKind::ParsingError(_))
+}
+
 /// Host, port and virtual host, without user and password.
 fn address(url: &AMQPUri) -> String {
     let authority = &url.authority;

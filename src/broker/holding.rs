@@ -5,7 +5,7 @@
 //! and 4.3: whoever takes some of a queue's messages and gives them back has moved them to its end.
 //! So all are taken, down to the last, before any is given back.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use lapin::{
@@ -15,6 +15,8 @@ use lapin::{
     types::FieldTable,
 };
 use tokio::time::Instant;
+
+use super::connection::is_unreadable;
 
 /// The most unacknowledged deliveries of one consumer of a quorum queue (RabbitMQ docs, "Quorum
 /// queues").
@@ -57,7 +59,7 @@ pub enum Short {
 #[derive(Debug)]
 pub struct Holding<'a> {
     connection: &'a Connection,
-    queue: String,
+    queue: Arc<str>,
     bounds: Bounds,
     deadline: Instant,
     channels: Vec<Channel>,
@@ -76,7 +78,7 @@ pub struct Holding<'a> {
 pub struct Held {
     pub delivery: Delivery,
     channel: Channel,
-    queue: String,
+    queue: Arc<str>,
 }
 
 impl Held {
@@ -100,7 +102,7 @@ impl<'a> Holding<'a> {
         let of = ready(&channel, queue).await?;
         Ok(Self {
             connection,
-            queue: queue.to_owned(),
+            queue: queue.into(),
             deadline: Instant::now() + bounds.time,
             bounds,
             channels: vec![channel],
@@ -148,9 +150,13 @@ impl<'a> Holding<'a> {
                     self.room -= 1;
                     self.taken += 1;
                     self.bytes += delivery.data.len();
-                    return Ok(Some(Held { delivery, channel: channel.clone(), queue: self.queue.clone() }));
+                    return Ok(Some(Held {
+                        delivery,
+                        channel: channel.clone(),
+                        queue: Arc::clone(&self.queue),
+                    }));
                 }
-                Ok(Some(Err(error))) if matches!(error.kind(), lapin::ErrorKind::ParsingError(_)) => {
+                Ok(Some(Err(error))) if is_unreadable(&error) => {
                     self.short = Some(Short::Unreadable);
                 }
                 Ok(Some(Err(error))) => return Err(error),
@@ -199,7 +205,7 @@ impl<'a> Holding<'a> {
         let tag = format!("look-{:06}", self.consumers);
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         self.consumer =
-            Some(channel.basic_consume(self.queue.as_str().into(), tag.into(), options, arguments).await?);
+            Some(channel.basic_consume(self.queue.as_ref().into(), tag.into(), options, arguments).await?);
         self.consumers += 1;
         Ok(())
     }

@@ -156,7 +156,6 @@ pub(super) async fn carry_out(
 
 impl<P: FnMut(&Step) + Send> Work<'_, P> {
     async fn rounds(&mut self) -> Result<Ended, Error> {
-        let mut replays = None;
         loop {
             let mut desk = self.desk().await?;
             let survey = self.survey(&desk).await;
@@ -165,7 +164,7 @@ impl<P: FnMut(&Step) + Send> Work<'_, P> {
                 desk = self.desk().await?;
             }
             let ended = match survey {
-                Ok(survey) => self.round(&desk, survey, &mut replays).await,
+                Ok(survey) => self.round(&desk, survey).await,
                 Err(error) => Err(error),
             };
             desk.close().await;
@@ -178,8 +177,7 @@ impl<P: FnMut(&Step) + Send> Work<'_, P> {
     }
 
     async fn desk(&self) -> Result<Desk, DeskError> {
-        let (broker, topology) = (&self.inner.settings.broker, &self.inner.topology);
-        Desk::open(broker, topology, self.actor, self.plan.action.name()).await
+        self.inner.desk(self.actor, self.plan.action.name()).await
     }
 
     /// Looks where the plan's letters are now.
@@ -200,12 +198,7 @@ impl<P: FnMut(&Step) + Send> Work<'_, P> {
     }
 
     /// Works on letters for as long as they may be held. `None`: there may be more to do.
-    async fn round(
-        &mut self,
-        desk: &Desk,
-        survey: Survey,
-        replays: &mut Option<Replays>,
-    ) -> Result<Option<Ended>, Error> {
+    async fn round(&mut self, desk: &Desk, survey: Survey) -> Result<Option<Ended>, Error> {
         for id in &self.plan.ids {
             if self.left.contains(id) && !survey.present.contains(id) {
                 let result = if survey.whole { StepResult::Vanished } else { StepResult::OutOfReach };
@@ -213,9 +206,12 @@ impl<P: FnMut(&Step) + Send> Work<'_, P> {
                 self.tell(id.clone(), None, result).await?;
             }
         }
-        if self.plan.action == Action::Replay && !survey.present.is_empty() {
-            *replays = Some(Replays::listen(desk.publishing(), &self.inner.topology).await?);
-        }
+        let mut replays = match self.plan.action {
+            Action::Replay if !survey.present.is_empty() => {
+                Some(Replays::listen(desk.publishing(), &self.inner.topology).await?)
+            }
+            _ => None,
+        };
         let until = Instant::now() + ROUND;
         let mut bounds = Bounds { time: 2 * ROUND, ..Bounds::default() };
         if let Some(readable) = survey.readable {

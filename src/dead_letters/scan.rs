@@ -70,8 +70,7 @@ pub(super) struct Scan<'a> {
     ids: Ids,
     seen: usize,
     enough: bool,
-    /// How many letters had each fingerprint.
-    fingerprints: HashMap<[u8; 16], u32>,
+    names: Names,
 }
 
 impl<'a> Scan<'a> {
@@ -82,7 +81,7 @@ impl<'a> Scan<'a> {
         ids: Ids,
     ) -> lapin::Result<Self> {
         let holding = Holding::begin(connection, queue, bounds).await?;
-        Ok(Self { holding, ids, seen: 0, enough: false, fingerprints: HashMap::new() })
+        Ok(Self { holding, ids, seen: 0, enough: false, names: Names::default() })
     }
 
     /// The next letter, and what to acknowledge it by. `None` when there are no more, or no more may
@@ -97,9 +96,7 @@ impl<'a> Scan<'a> {
         let letter = Letter::open(properties, body, |properties, body| match self.ids {
             Ids::Given => {
                 let fingerprint = fingerprint(properties, body);
-                let nth = self.fingerprints.entry(short(&fingerprint)).or_insert(0);
-                *nth += 1;
-                LetterId::new(&fingerprint, *nth)
+                self.names.name(&fingerprint)
             }
             Ids::None => LetterId::from(""),
         });
@@ -128,11 +125,28 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// As much of a fingerprint as tells letters apart.
-fn short(fingerprint: &str) -> [u8; 16] {
-    let mut short = [0; 16];
-    for (short, byte) in short.iter_mut().zip(fingerprint.bytes()) {
-        *short = byte;
+/// How many letters would have had each id.
+#[derive(Debug, Default)]
+struct Names(HashMap<LetterId, u32>);
+
+impl Names {
+    /// The next letter's id: another than all before it.
+    fn name(&mut self, fingerprint: &str) -> LetterId {
+        let nth = self.0.entry(LetterId::new(fingerprint, 1)).or_insert(0);
+        *nth += 1;
+        LetterId::new(fingerprint, *nth)
     }
-    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_that_differ_have_different_ids_also_where_their_digests_begin_alike() {
+        let mut names = Names::default();
+        let ids = ["0123456789abcd", "0123456789abce", "0123456789abcd", "ffffffffffffff"];
+        let ids = ids.map(|fingerprint| names.name(fingerprint).to_string());
+        assert_eq!(ids, ["0123456789ab", "0123456789ab.2", "0123456789ab.3", "ffffffffffff"]);
+    }
 }

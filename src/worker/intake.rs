@@ -12,7 +12,7 @@ use super::{Purpose, Unsettled, Way, publishing::Publishing};
 use crate::{
     broker::{
         ConsumeError, Consumer,
-        connection::{SessionEvent, SessionEvents},
+        connection::{SessionEvent, SessionEvents, is_unreadable},
     },
     message::headers,
 };
@@ -60,14 +60,14 @@ pub(super) enum Loss {
 }
 
 impl Loss {
-    /// Whether the session ended because of what a message holds: as when a text in its properties is
-    /// not UTF-8, which RabbitMQ passes on and lapin cannot read.
+    /// Whether a message that cannot be read ended the session.
     pub(super) fn is_unreadable(&self) -> bool {
-        let error = match self {
-            Self::Connection(error) | Self::Consume(ConsumeError::Failed { source: error, .. }) => error,
-            _ => return false,
-        };
-        matches!(error.kind(), lapin::ErrorKind::ParsingError(_))
+        match self {
+            Self::Connection(error) | Self::Consume(ConsumeError::Failed { source: error, .. }) => {
+                is_unreadable(error)
+            }
+            _ => false,
+        }
     }
 }
 
