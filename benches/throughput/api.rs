@@ -1,0 +1,114 @@
+//! A stand-in for Trackfinity that costs as little as it can: it looks for the end of each request and writes a fixed
+//! answer. One thread.
+
+use std::cell::Cell;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use kit::{Process, Program};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::arguments::Behaviour;
+
+const TRUE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\ntrue";
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+const REQUEST: &[u8] =
+    b"PATCH /api/customer/unlock HTTP/1.1\r\nhost: localhost\r\napi-key: key\r\napi-username: user\r\n\
+    content-type: application/x-www-form-urlencoded\r\ncontent-length: 15\r\n\r\ncustomer_id=191";
+
+/// Serves until it is killed; says where on its first line.
+pub fn serve(behaviour: &Behaviour) -> ExitCode {
+    let behaviour = *behaviour;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        println!("{}", listener.local_addr().expect("an address"));
+        let calls = Rc::new(Cell::new(0));
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::task::spawn_local(answer_all(stream, behaviour, Rc::clone(&calls)));
+        }
+    });
+    ExitCode::SUCCESS
+}
+
+async fn answer_all(mut stream: TcpStream, behaviour: Behaviour, calls: Rc<Cell<u64>>) {
+    stream.set_nodelay(true).ok();
+    let mut held = Vec::with_capacity(4096);
+    loop {
+        while let Some(length) = request_length(&held) {
+            held.drain(..length);
+            calls.set(calls.get() + 1);
+            if !behaviour.latency.is_zero() {
+                tokio::time::sleep(behaviour.latency).await;
+            }
+            let fails = behaviour.fail_one_in > 0 && calls.get() % behaviour.fail_one_in == 0;
+            if stream.write_all(if fails { BUSY } else { TRUE }).await.is_err() {
+                return;
+            }
+        }
+        if !matches!(stream.read_buf(&mut held).await, Ok(1..)) {
+            return;
+        }
+    }
+}
+
+/// Bytes of the request at the beginning, if all of it is there.
+fn request_length(held: &[u8]) -> Option<usize> {
+    let head = held.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
+    let text = std::str::from_utf8(&held[..head]).ok()?;
+    let body = text.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+    });
+    let whole = head + body.unwrap_or(0);
+    (held.len() >= whole).then_some(whole)
+}
+
+/// The stand-in in a process of its own.
+pub struct Api {
+    process: Process,
+    pub url: String,
+}
+
+impl Api {
+    pub async fn start(behaviour: Behaviour) -> Self {
+        let own = std::env::current_exe().expect("a path");
+        let words = [behaviour.latency.as_micros().to_string(), behaviour.fail_one_in.to_string()];
+        let process = Program::new(own).arg("role-api").args(words).start();
+        let address = process.wait_for_line(|_| true, Duration::from_secs(10)).await;
+        Self { process, url: format!("http://{address}") }
+    }
+
+    pub fn cpu_time(&self) -> Duration {
+        self.process.cpu_time()
+    }
+
+    /// Calls a second that it answers when nothing else is to be done: 64 connections, each a call at a time.
+    pub async fn capacity(&self) -> f64 {
+        const LASTING: Duration = Duration::from_secs(1);
+        let address = self.url.trim_start_matches("http://").to_owned();
+        let begun = Instant::now();
+        let callers = (0..64).map(|_| {
+            let address = address.clone();
+            tokio::spawn(async move {
+                let mut stream = TcpStream::connect(address).await.expect("connected");
+                stream.set_nodelay(true).ok();
+                let mut answer = [0; TRUE.len()];
+                let mut calls = 0u32;
+                while begun.elapsed() < LASTING {
+                    stream.write_all(REQUEST).await.expect("written");
+                    stream.read_exact(&mut answer).await.expect("answered");
+                    calls += 1;
+                }
+                calls
+            })
+        });
+        let mut calls = 0;
+        for caller in callers.collect::<Vec<_>>() {
+            calls += caller.await.expect("no panic");
+        }
+        f64::from(calls) / begun.elapsed().as_secs_f64()
+    }
+}

@@ -1,0 +1,80 @@
+//! The yardstick: a loop of lapin and reqwest that consumes, calls, publishes with confirm and acknowledges. Nothing
+//! else: no retry, no dead letters, no pause, no limits in time, no logs, no metrics, no drain. Any fault is a panic.
+
+use std::process::ExitCode;
+
+use futures_util::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use serde::Deserialize;
+
+use crate::arguments::Bare;
+use crate::site::{REQUESTS, RESULTS};
+
+#[derive(Deserialize)]
+struct Request {
+    customer_id: String,
+}
+
+#[tokio::main]
+pub async fn run(options: &Bare) -> ExitCode {
+    let connection =
+        Connection::connect(&options.amqp, ConnectionProperties::default()).await.expect("connected");
+    let consuming = connection.create_channel().await.expect("a channel");
+    let publishing = connection.create_channel().await.expect("a channel");
+    publishing.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+    consuming.basic_qos(options.concurrency, BasicQosOptions::default()).await.expect("a prefetch");
+    let mut deliveries = consuming
+        .basic_consume(REQUESTS.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+        .await
+        .expect("a consumer");
+    let http = reqwest::Client::builder().no_proxy().http1_only().build().expect("a client");
+    let url = format!("{}/api/customer/unlock", options.api);
+    while let Some(delivery) = deliveries.next().await {
+        let delivery = delivery.expect("a delivery");
+        tokio::spawn(unlock(delivery, http.clone(), url.clone(), publishing.clone()));
+    }
+    ExitCode::SUCCESS
+}
+
+async fn unlock(delivery: Delivery, http: reqwest::Client, url: String, publishing: Channel) {
+    let request: Request = serde_json::from_slice(&delivery.data).expect("a request");
+    let body = form_urlencoded::Serializer::new(String::new())
+        .append_pair("customer_id", &request.customer_id)
+        .finish();
+    let answer = http
+        .patch(url)
+        .header("api-key", "key")
+        .header("api-username", "user")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(body)
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(answer.text().await.expect("a body"), "true");
+    let id = delivery.properties.message_id().clone().expect("an id");
+    let outcome = format!(
+        r#"{{"status":"unlocked","request_id":"{id}","request":{{"customer_id":"{}"}},"http_status":200}}"#,
+        request.customer_id
+    );
+    let properties = BasicProperties::default()
+        .with_message_id(id)
+        .with_content_type("application/json".into())
+        .with_delivery_mode(2);
+    let confirm = publishing
+        .basic_publish(
+            RESULTS.into(),
+            "unlock.unlocked".into(),
+            BasicPublishOptions::default(),
+            outcome.as_bytes(),
+            properties,
+        )
+        .await
+        .expect("published");
+    assert!(confirm.await.expect("confirmed").is_ack());
+    assert!(delivery.acker.ack(BasicAckOptions::default()).await.expect("acknowledged"));
+}

@@ -1,0 +1,173 @@
+//! What was measured, as a table for people and as JSON for programs; and which bounds were met.
+
+use serde::Serialize;
+
+use crate::figures::Spread;
+use crate::run::Turn;
+
+/// Everything that one run of the bench showed.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    pub machine: String,
+    pub broker: String,
+    /// Calls a second that the stand-in for Trackfinity answers by itself.
+    pub api_capacity: f64,
+    pub contests: Vec<Contest>,
+    pub figures: Vec<Figure>,
+    pub bounds: Vec<Bound>,
+}
+
+/// Contenders that took turns. The first one is what the others are compared with.
+#[derive(Debug, Serialize)]
+pub struct Contest {
+    pub scenario: String,
+    pub entries: Vec<Entry>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Entry {
+    pub name: &'static str,
+    pub rate: Spread,
+    pub cpu: Spread,
+    pub rss: Spread,
+    pub api_cpu: Spread,
+    /// Each turn's figure over that of the first contender in the same round.
+    pub rate_ratio: Spread,
+    pub cpu_ratio: Spread,
+}
+
+/// A figure that is no contest.
+#[derive(Debug, Serialize)]
+pub struct Figure {
+    pub scenario: String,
+    pub name: String,
+    pub unit: &'static str,
+    pub value: Spread,
+}
+
+/// What a figure has to be.
+#[derive(Debug, Serialize)]
+pub struct Bound {
+    pub name: String,
+    pub value: f64,
+    pub least: Option<f64>,
+    pub most: Option<f64>,
+    pub met: bool,
+}
+
+impl Contest {
+    /// `rounds` holds a turn of each contender, in the order of `names`.
+    pub fn new(scenario: &str, names: &[&'static str], rounds: &[Vec<Turn>]) -> Self {
+        let entry = |(index, name): (usize, &&'static str)| {
+            let of = |figure: fn(&Turn) -> f64| Spread::of(rounds.iter().map(|round| figure(&round[index])));
+            let ratio = |figure: fn(&Turn) -> f64| {
+                Spread::of(rounds.iter().map(|round| figure(&round[index]) / figure(&round[0])))
+            };
+            Entry {
+                name,
+                rate: of(|turn| turn.rate),
+                cpu: of(|turn| turn.cpu),
+                rss: of(|turn| turn.rss),
+                api_cpu: of(|turn| turn.api_cpu),
+                rate_ratio: ratio(|turn| turn.rate),
+                cpu_ratio: ratio(|turn| turn.cpu),
+            }
+        };
+        let entries = names.iter().enumerate().map(entry).collect();
+        let contest = Self { scenario: scenario.to_owned(), entries };
+        contest.print();
+        contest
+    }
+
+    pub fn entry(&self, name: &str) -> &Entry {
+        self.entries.iter().find(|entry| entry.name == name).expect("a contender of that name")
+    }
+
+    fn print(&self) {
+        println!(
+            "\n{:<34} {:>22} {:>18} {:>9} {:>8}   rate and CPU against the first",
+            self.scenario, "outcomes/s", "CPU µs each", "RSS MiB", "API µs"
+        );
+        for Entry { name, rate, cpu, rss, api_cpu, rate_ratio, cpu_ratio } in &self.entries {
+            println!(
+                "  {name:<32} {:>6.0} ({:>5.0} to {:>5.0}) {:>6.1} ({:>4.0} to {:>3.0}) {:>9.1} {:>8.1}   \
+                 {:.2} ({:.2} to {:.2})  {:.2} ({:.2} to {:.2})",
+                rate.median,
+                rate.least,
+                rate.most,
+                cpu.median,
+                cpu.least,
+                cpu.most,
+                rss.most,
+                api_cpu.median,
+                rate_ratio.median,
+                rate_ratio.least,
+                rate_ratio.most,
+                cpu_ratio.median,
+                cpu_ratio.least,
+                cpu_ratio.most,
+            );
+        }
+    }
+}
+
+impl Report {
+    pub fn figure(&mut self, scenario: &str, name: &str, unit: &'static str, value: Spread) {
+        println!("\n{scenario}: {name} {:.2} {unit} ({:.2} to {:.2})", value.median, value.least, value.most);
+        self.figures.push(Figure { scenario: scenario.to_owned(), name: name.to_owned(), unit, value });
+    }
+
+    pub fn at_least(&mut self, name: impl Into<String>, value: f64, least: f64) {
+        self.bounds.push(Bound {
+            name: name.into(),
+            value,
+            least: Some(least),
+            most: None,
+            met: value >= least,
+        });
+    }
+
+    pub fn at_most(&mut self, name: impl Into<String>, value: f64, most: f64) {
+        self.bounds.push(Bound {
+            name: name.into(),
+            value,
+            least: None,
+            most: Some(most),
+            met: value <= most,
+        });
+    }
+
+    /// Prints the bounds; whether all were met.
+    pub fn conclude(&self) -> bool {
+        println!();
+        for Bound { name, value, least, most, met } in &self.bounds {
+            let word = if *met { "met   " } else { "MISSED" };
+            let bound = match (least, most) {
+                (Some(least), _) => format!("at least {least}"),
+                (_, Some(most)) => format!("at most {most}"),
+                (None, None) => String::new(),
+            };
+            println!("{word}  {name}: {value:.3}, {bound}");
+        }
+        self.bounds.iter().all(|bound| bound.met)
+    }
+
+    /// Writes all of it to `target/bench/throughput.json`; says where.
+    pub fn write(&self) -> std::io::Result<std::path::PathBuf> {
+        let directory = std::env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), Into::into)
+            .join("bench");
+        std::fs::create_dir_all(&directory)?;
+        let path = directory.join("throughput.json");
+        std::fs::write(&path, serde_json::to_vec_pretty(self)?)?;
+        Ok(path)
+    }
+}
+
+/// Processor and cores.
+pub fn machine() -> String {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!("{}, {cores} cores", model.map_or("an unknown processor", |(_, model)| model.trim()))
+}

@@ -1,0 +1,194 @@
+//! The broker and its queues: the contract's topology, once as it is and once on classic queues.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use kit::{Amqp, FieldTable, NodeOptions, Properties, RabbitNode, Vhost};
+use lapin::options::{
+    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    QueuePurgeOptions,
+};
+use lapin::types::AMQPValue;
+use lapin::{Channel, Confirmation};
+use trackfinity_unlocker::broker::Topology;
+use trackfinity_unlocker::broker::topology::Part;
+use trackfinity_unlocker::settings::TopologyPrefix;
+
+pub const EXCHANGE: &str = "trackfinity.unlock";
+pub const REQUESTS: &str = "trackfinity.unlock.requests";
+pub const RESULTS: &str = "trackfinity.unlock.results";
+/// Where outcomes gather to be counted.
+const OUTCOMES: &str = "bench.outcomes";
+/// Publishes in flight while a queue is filled.
+const WINDOW: usize = 1000;
+
+/// One broker for all turns.
+pub struct Site {
+    broker: RabbitNode,
+}
+
+impl Site {
+    pub async fn start() -> Self {
+        // With a backlog of a million the default limits would block the publisher.
+        let options = NodeOptions::default().conf("vm_memory_high_watermark.relative = 0.7");
+        Self { broker: RabbitNode::start_own(options).await }
+    }
+
+    pub fn description(&self) -> String {
+        self.broker.description()
+    }
+
+    pub async fn queues(&self, kind: Kind) -> Queues {
+        let vhost = self.broker.vhost().await;
+        let amqp = Amqp::connect(vhost.amqp_url()).await;
+        let channel = amqp.channel().await;
+        let queues = Queues { kind, vhost, amqp, channel };
+        queues.declare().await;
+        queues
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// As the worker declares them.
+    Quorum,
+    /// Of the same names and bindings; the worker is told not to declare.
+    Classic,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quorum => "quorum",
+            Self::Classic => "classic",
+        }
+    }
+}
+
+/// The topology in a virtual host of its own.
+pub struct Queues {
+    pub kind: Kind,
+    vhost: Vhost,
+    amqp: Amqp,
+    channel: Channel,
+}
+
+impl Queues {
+    pub fn amqp_url(&self) -> &str {
+        self.vhost.amqp_url()
+    }
+
+    pub fn amqp(&self) -> &Amqp {
+        &self.amqp
+    }
+
+    async fn declare(&self) {
+        let prefix = TopologyPrefix::parse(EXCHANGE).expect("a prefix");
+        let topology = Topology::new(&prefix);
+        match self.kind {
+            Kind::Quorum => topology.declare(self.amqp.connection()).await.expect("declared"),
+            Kind::Classic => {
+                for part in topology.parts() {
+                    self.declare_classic(part).await;
+                }
+            }
+        }
+        let mut arguments = BTreeMap::new();
+        if self.kind == Kind::Quorum {
+            arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        }
+        self.amqp.declare_queue(OUTCOMES, arguments.into()).await;
+        self.bind(OUTCOMES, RESULTS, "unlock.#").await;
+    }
+
+    async fn declare_classic(&self, part: Part) {
+        match part {
+            Part::Exchange { name, kind } => {
+                let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+                let none = FieldTable::default();
+                self.channel
+                    .exchange_declare(name.as_str().into(), kind, options, none)
+                    .await
+                    .expect("declared");
+            }
+            Part::Queue { name, arguments } => {
+                let of_all_kinds = |name: &str| {
+                    matches!(name, "x-dead-letter-exchange" | "x-dead-letter-routing-key" | "x-message-ttl")
+                };
+                let mut arguments = arguments.inner().clone();
+                arguments.retain(|name, _| of_all_kinds(name.as_str()));
+                self.amqp.declare_queue(&name, arguments.into()).await;
+            }
+            Part::Binding { queue, exchange, routing_key } => {
+                self.bind(&queue, &exchange, &routing_key).await;
+            }
+        }
+    }
+
+    async fn bind(&self, queue: &str, exchange: &str, key: &str) {
+        let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+        self.channel
+            .queue_bind(queue.into(), exchange.into(), key.into(), options, none)
+            .await
+            .expect("bound");
+    }
+
+    /// Puts so many requests into the queue, each confirmed; ids run from `first`.
+    pub async fn fill(&self, first: usize, count: usize) {
+        let channel = self.amqp.channel().await;
+        channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+        let publishes = (first..first + count).map(|n| publish(&channel, n));
+        let mut confirms = stream::iter(publishes).buffered(WINDOW);
+        while let Some(confirmed) = confirms.next().await {
+            assert!(confirmed, "not confirmed");
+        }
+        drop(confirms);
+        channel.close(200, "done".into()).await.expect("closed");
+    }
+
+    /// Outcomes so far.
+    pub async fn outcomes(&self) -> usize {
+        self.ready(OUTCOMES).await
+    }
+
+    /// Requests that wait and are not taken.
+    pub async fn waiting(&self) -> usize {
+        self.ready(REQUESTS).await
+    }
+
+    async fn ready(&self, queue: &str) -> usize {
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let queue = self.channel.queue_declare(queue.into(), options, FieldTable::default()).await;
+        queue.expect("the queue is there").message_count() as usize
+    }
+
+    /// Empties everything.
+    pub async fn purge(&self) {
+        for queue in [REQUESTS, OUTCOMES] {
+            self.channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await.expect("purged");
+        }
+        // Of a million messages the broker's figures say that they are gone before they are.
+        kit::eventually("the queues are empty", Duration::from_secs(60), async || {
+            self.outcomes().await + self.waiting().await == 0
+        })
+        .await;
+    }
+}
+
+/// What identifies a request in a bench.
+pub fn request(n: usize) -> (Properties, Vec<u8>) {
+    let properties = Properties::default()
+        .with_message_id(format!("request-{n}").into())
+        .with_content_type("application/json".into())
+        .with_delivery_mode(2);
+    (properties, format!(r#"{{"customer_id":"{n}"}}"#).into_bytes())
+}
+
+async fn publish(channel: &Channel, n: usize) -> bool {
+    let (properties, body) = request(n);
+    let options = BasicPublishOptions::default();
+    let publish = channel.basic_publish(EXCHANGE.into(), "request".into(), options, &body, properties);
+    let confirm = publish.await.expect("published").await.expect("confirmed");
+    matches!(confirm, Confirmation::Ack(None))
+}
