@@ -178,7 +178,7 @@ impl Adaptive {
             usual_failures: None,
             suspicious: false,
             peak: level,
-            window: Window::open(0, now),
+            window: Window::open(level as usize, now),
             last: None,
             limited: false,
             measuring: None,
@@ -221,7 +221,13 @@ impl Adaptive {
     fn open(&mut self, under_way: usize, now: Instant) {
         self.limited = false;
         self.measuring = None;
-        self.window = Window::open(under_way, now);
+        self.open_window(under_way, now);
+    }
+
+    /// Those that are under way tell of the limit before; and so do those that now begin all at once,
+    /// as they find less of a queue than the ones to come.
+    fn open_window(&mut self, under_way: usize, now: Instant) {
+        self.window = Window::open(under_way.max(self.current().into()), now);
     }
 
     fn finished(&mut self, call: Call, under_way: usize, now: Instant) {
@@ -232,7 +238,7 @@ impl Adaptive {
             self.measure_at = now + until_multiple(self.interval(), self.mark, now);
             if let Some(before) = self.last.filter(|_| self.limited) {
                 self.measuring = Some(Measuring::Both(before));
-                self.window = Window::open(others, now);
+                self.open_window(others, now);
                 return;
             }
         }
@@ -241,13 +247,13 @@ impl Adaptive {
         if !self.window.is_over(limit, measuring, call, now) {
             return;
         }
-        let window = std::mem::replace(&mut self.window, Window::open(others, now));
-        let figures = window.figures();
+        let (figures, settled) = (self.window.figures(), self.window.has_settled());
         match self.measuring.take() {
-            Some(measuring) if window.has_settled() => self.measured(measuring, figures),
+            Some(measuring) if settled => self.measured(measuring, figures),
             Some(_) => {}
-            None => self.adjust(figures, window.was_limited(), now),
+            None => self.adjust(figures, self.window.was_limited(), now),
         }
+        self.open_window(others, now);
     }
 
     fn interval(&self) -> Duration {

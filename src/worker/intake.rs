@@ -122,7 +122,6 @@ impl Intake<'_> {
     /// Takes until the worker stops or the session is lost. Also tells how many were settled.
     pub(super) async fn run(mut self) -> (End, u64) {
         self.limit.begin(Instant::now());
-        self.show_limit();
         let connection = self.publishing.session.consuming();
         // Dropping the channel closes it, and with it every acknowledgement still to come.
         let end = match Consumer::channel(connection, &self.queue).await {
@@ -146,19 +145,11 @@ impl Intake<'_> {
         let mut pace = Pace::Singly;
         let mut paused = false;
         loop {
-            let turn = match self.way.gate.cause() {
-                None => {
-                    if std::mem::take(&mut paused) {
-                        self.limit.resume(self.tasks.len(), Instant::now());
-                        self.show_limit();
-                    }
-                    self.flow(channel, pace).await?
-                }
-                Some(_) => {
-                    paused = true;
-                    self.probe(channel).await?
-                }
-            };
+            let was_paused = std::mem::replace(&mut paused, self.way.gate.cause().is_some());
+            if was_paused && !paused {
+                self.limit.resume(self.tasks.len(), Instant::now());
+            }
+            let turn = if paused { self.probe(channel).await? } else { self.flow(channel, pace).await? };
             match turn {
                 Turn::Stop => return Ok(()),
                 Turn::Paused | Turn::Prefetch => {}
@@ -169,6 +160,7 @@ impl Intake<'_> {
 
     /// Takes everything, until calls are paused or another pace or prefetch is called for.
     async fn flow(&mut self, channel: &Channel, pace: Pace) -> Result<Turn, Loss> {
+        self.show_limit();
         let prefetch = self.prefetch(pace);
         let mut causes = self.way.gate.subscribe();
         let mut consumer = self.consume(channel, prefetch).await?;
@@ -205,24 +197,29 @@ impl Intake<'_> {
             return Ok(turn);
         }
         consumer.cancel().await?;
-        let stopped = self.take_the_rest(&mut consumer).await?;
-        Ok(if stopped { Turn::Stop } else { turn })
+        self.take_the_rest(&mut consumer, turn).await
     }
 
     /// Takes what a cancelled consumer was delivered: as there is room; while calls are paused, at
-    /// once, to wait outside. Tells whether the worker was stopped meanwhile.
-    async fn take_the_rest(&mut self, consumer: &mut Consumer) -> Result<bool, Loss> {
+    /// once, to wait outside.
+    async fn take_the_rest(&mut self, consumer: &mut Consumer, mut turn: Turn) -> Result<Turn, Loss> {
         let mut causes = self.way.gate.subscribe();
         loop {
             let held = self.way.gate.cause().is_none() && !self.has_room();
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return Ok(true),
+                () = self.stop.cancelled() => return Ok(Turn::Stop),
                 watched = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.take_in(watched?),
                 _cause = causes.wait_for(Option::is_some), if held => {}
                 delivery = consumer.next(), if !held => match delivery {
-                    Some(delivery) => self.spawn(delivery?),
-                    None => return Ok(false),
+                    Some(delivery) => {
+                        let delivery = delivery?;
+                        if is_suspect(&delivery) {
+                            turn = Turn::Pace(Pace::Singly);
+                        }
+                        self.spawn(delivery);
+                    }
+                    None => return Ok(turn),
                 },
             }
         }

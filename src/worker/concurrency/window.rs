@@ -33,7 +33,6 @@ const LEAST_FAILURES: f64 = 0.05;
 #[derive(Debug)]
 pub(super) struct Window {
     opened: Instant,
-    /// So many calls were under way when it was opened, and tell of the limit before.
     earlier: usize,
     /// Seconds that each took; `None` for those that failed.
     calls: Vec<Option<f64>>,
@@ -62,10 +61,11 @@ pub(super) struct Took {
 }
 
 impl Window {
-    pub(super) fn open(under_way: usize, now: Instant) -> Self {
+    /// The first calls of it, so many, are left out where enough others end.
+    pub(super) fn open(earlier: usize, now: Instant) -> Self {
         Self {
             opened: now,
-            earlier: under_way,
+            earlier,
             calls: Vec::new(),
             reached: false,
             took: Duration::ZERO,
@@ -74,7 +74,7 @@ impl Window {
     }
 
     pub(super) fn add(&mut self, call: Call, reached: bool) {
-        self.calls.push(call.served.then(|| call.took.as_secs_f64()));
+        self.calls.push(call.served.then_some(call.took.as_secs_f64()));
         self.reached |= reached;
         self.took = self.took.saturating_add(call.took);
         self.waited = self.waited.saturating_add(call.waited);
@@ -101,7 +101,7 @@ impl Window {
         self.calls.len() >= self.earlier + needed(limit, measuring) || lasted.as_secs_f64() >= patience
     }
 
-    /// Without the calls that were under way when it was opened, unless hardly any others ended.
+    /// Without the first calls, unless hardly any others ended.
     pub(super) fn figures(&self) -> Figures {
         let enough = self.calls.len().saturating_sub(CALLS);
         let calls = self.calls.iter().skip(self.earlier.min(enough));
