@@ -15,7 +15,7 @@ mod values;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::{NonZeroU16, NonZeroU32};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use secrecy::ExposeSecret;
 
 pub use self::broker_urls::{BrokerUrlWrong, BrokerUrls, BrokerUrlsError};
 pub use self::faults::{Fault, Faults};
-pub use self::values::{BaseUrl, RateLimit, TopologyPrefix};
+pub use self::values::{BaseUrl, Concurrency, RateLimit, TopologyPrefix};
 
 use self::layers::Layers;
 use self::reader::{Needs, Reader};
@@ -95,8 +95,8 @@ pub struct Broker {
 /// `[worker]`
 #[derive(Clone, Debug)]
 pub struct Worker {
-    /// Requests in flight at once, and the prefetch: 1 to 2000.
-    pub concurrency: NonZeroU16,
+    /// Requests in flight at once, at most.
+    pub concurrency: Concurrency,
     /// Calls to Trackfinity, at most.
     pub rate_limit: Option<RateLimit>,
     /// How long calls in flight may run on after SIGTERM: 0 s to 1 h.

@@ -1,6 +1,7 @@
 //! The way of one message: take, validate, call, publish, acknowledge; in that order, whatever
 //! happens. One task owns one delivery from the first step to the last.
 
+mod concurrency;
 mod intake;
 mod letter;
 mod publishing;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::supervisor::{RunError, Worker};
 use self::{
+    concurrency::Call,
     letter::{Letter, detail, http_status, response},
     publishing::Publishing,
     rate::RateLimiter,
@@ -76,24 +78,27 @@ enum Unsettled {
 type Settled = Option<String>;
 
 impl Way {
-    /// Goes the whole way of one delivery.
+    /// Goes the whole way of one delivery. Returns the call to Trackfinity, if there was an ordinary
+    /// one.
     async fn go(
         &self,
         delivery: Delivery,
         purpose: Purpose,
         publishing: &Publishing,
-    ) -> Result<(), Unsettled> {
+    ) -> Result<Option<Call>, Unsettled> {
         let _in_flight = self.telemetry.metrics.taken();
         let started = Instant::now();
         let Delivery { properties, data, acker, delivery_tag, .. } = delivery;
         let queue = publishing.queue();
         let mut letter = Letter::open(properties, data, delivery_tag, queue, &self.telemetry.traces);
         let settled = match &letter.envelope.request {
-            Err(fault) => self.invalid(&letter, fault, publishing).await,
+            Err(fault) => self.invalid(&letter, fault, publishing).await.map(|settled| (settled, None)),
             Ok(request) => self.unlock(request, &letter, purpose, publishing).await,
         };
-        let acknowledged = match settled {
-            Ok(reason) => acker.ack(BasicAckOptions::default()).await.map(|sent| (sent, reason)),
+        let (acknowledged, call) = match settled {
+            Ok((reason, call)) => {
+                (acker.ack(BasicAckOptions::default()).await.map(|sent| (sent, reason)), call)
+            }
             Err(unsettled) => {
                 letter.span.fail("unsettled");
                 return Err(unsettled);
@@ -106,7 +111,7 @@ impl Way {
                 if let Some(error_type) = error_type {
                     letter.span.fail(error_type);
                 }
-                Ok(())
+                Ok(call)
             }
             // On a dead channel lapin writes nothing and says so here.
             Ok((false, _)) | Err(_) => {
@@ -122,14 +127,17 @@ impl Way {
         letter: &Letter,
         purpose: Purpose,
         publishing: &Publishing,
-    ) -> Result<Settled, Unsettled> {
+    ) -> Result<(Settled, Option<Call>), Unsettled> {
+        let taken = Instant::now();
         match purpose {
             Purpose::Probe => self.turn(|| true).await?,
             Purpose::Ordinary if self.may_call().await? => {}
-            Purpose::Ordinary => return self.defer(letter, publishing).await,
+            Purpose::Ordinary => return Ok((self.defer(letter, publishing).await?, None)),
         }
+        let sent = Instant::now();
         let reply =
             self.call(Endpoint::Unlock, letter, async |trace| self.client.unlock(request, trace).await).await;
+        let took = sent.elapsed();
         let meaning = self.meaning(&reply, letter).await?;
         self.telemetry.metrics.attempt(meaning.result());
         let now = Timestamp::now();
@@ -144,6 +152,8 @@ impl Way {
             Purpose::Ordinary => self.gate.observe(signal),
             Purpose::Probe => self.gate.end_probe(Some(signal)),
         }
+        let call = Call { took, waited: sent - taken, served: signal == Signal::Served };
+        let call = (purpose == Purpose::Ordinary).then_some(call);
         let past = Past {
             attempts: letter.envelope.attempts,
             first_received_at: letter.envelope.first_received_at,
@@ -151,7 +161,7 @@ impl Way {
         };
         let jitter = 1.0 - fastrand::f64();
         let verdict = policy::decide(meaning, past, now, jitter, &self.limits);
-        self.carry_out(verdict, &reply, letter, publishing).await
+        Ok((self.carry_out(verdict, &reply, letter, publishing).await?, call))
     }
 
     /// Makes a call, with a span and a measure of its own.

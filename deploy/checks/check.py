@@ -40,6 +40,7 @@ REFUSED = [
     ({"settings": {"worker": {"drain_timeout": "25"}}}, "drain_timeout"),
     ({"settings": {"worker": {"drain_timeout": "1m"}}}, "drain_timeout"),
     ({"settings": {"worker": {"concurrency": 2001}}}, "concurrency"),
+    ({"settings": {"worker": {"concurrency": "fast"}}}, "concurrency"),
     ({"settings": {"worker": {"concurrentcy": 1}}}, "concurrentcy"),
     ({"settings": {"trackfinity": {"base_url": "ftp://acme"}}}, "base_url"),
     ({"settings": {"trackfinity": {"api_key": "x"}}}, "api_key"),

@@ -1,13 +1,13 @@
 //! Reads the sections, one function each.
 
-use std::num::{NonZeroU16, NonZeroU32};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use config::ValueKind;
 use secrecy::ExposeSecret;
 
 use super::reader::{Reader, hidden};
-use super::values::{self, BaseUrl, RateLimit, TopologyPrefix};
+use super::values::{self, BaseUrl, Concurrency, RateLimit, TopologyPrefix};
 use super::{
     Admin, Broker, BrokerSettings, BrokerUrls, Ops, Pause, Results, Retry, Settings, Trackfinity, Worker,
 };
@@ -20,8 +20,6 @@ const LONGEST_CALL: Duration = Duration::from_secs(15 * 60);
 /// The longest waiting queue, `.retry.1024s`.
 const LONGEST_TIER: Duration = Duration::from_secs(1024);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-/// The most a quorum queue allows (RabbitMQ docs, "Quorum queues").
-const LARGEST_PREFETCH: i64 = 2000;
 
 /// The sections as far as they could be read: all are read before the first missing one counts.
 pub(super) struct Sections {
@@ -111,9 +109,7 @@ fn broker(reader: &mut Reader) -> Option<Broker> {
 }
 
 fn worker(reader: &mut Reader) -> Option<Worker> {
-    let concurrency = reader.required("worker.concurrency", |kind| {
-        values::whole_number(kind, 1..=LARGEST_PREFETCH).and_then(non_zero_u16)
-    });
+    let concurrency = reader.required("worker.concurrency", Concurrency::parse);
     let rate_limit = reader.optional("worker.rate_limit", RateLimit::parse);
     let drain_timeout =
         reader.required("worker.drain_timeout", |kind| values::duration(kind, Duration::ZERO..=HOUR));
@@ -192,8 +188,4 @@ fn admin(reader: &mut Reader) -> Option<Admin> {
 fn positive(kind: &ValueKind) -> values::Parsed<NonZeroU32> {
     let number = values::whole_number(kind, 1..=i64::from(u32::MAX))?;
     NonZeroU32::new(number).ok_or_else(|| "is zero".into())
-}
-
-fn non_zero_u16(number: u16) -> values::Parsed<NonZeroU16> {
-    NonZeroU16::new(number).ok_or_else(|| "is zero".into())
 }

@@ -72,6 +72,10 @@ fn path(path: &Path) -> String {
     path.display().to_string()
 }
 
+fn at_most(number: u16) -> Concurrency {
+    Concurrency::Fixed(number.try_into().unwrap())
+}
+
 fn value(secret: &Secret) -> String {
     secret.current().expose_secret().to_owned()
 }
@@ -84,7 +88,7 @@ fn the_defaults_are_the_contracts() {
     assert_eq!(value(&settings.broker.urls), "amqp://guest:guest@127.0.0.1:5672/%2f");
     assert!(settings.broker.declare);
     assert_eq!(settings.topology_prefix.as_str(), "trackfinity.unlock");
-    assert_eq!(settings.worker.concurrency.get(), 64);
+    assert_eq!(settings.worker.concurrency, at_most(64));
     assert_eq!(settings.worker.rate_limit, None);
     assert_eq!(settings.worker.drain_timeout, Duration::from_secs(25));
     assert_eq!(settings.retry.max_attempts.get(), 12);
@@ -167,7 +171,7 @@ fn every_key_is_read_from_its_variable() {
     assert_eq!(settings.broker.uris().unwrap().len(), 2);
     assert!(!settings.broker.declare);
     assert_eq!(settings.topology_prefix.to_string(), "staging:unlock");
-    assert_eq!(settings.worker.concurrency.get(), 2000);
+    assert_eq!(settings.worker.concurrency, at_most(2000));
     let rate_limit = settings.worker.rate_limit.unwrap();
     assert_eq!((rate_limit.per_second(), rate_limit.interval()), (0.5, Duration::from_secs(2)));
     assert_eq!(settings.worker.drain_timeout, Duration::ZERO);
@@ -193,7 +197,7 @@ fn a_later_file_wins_over_an_earlier_one_and_the_environment_over_both() {
     let second = folder.write("2.toml", "[worker]\nconcurrency = 10\nrate_limit = 20");
     let settings =
         load(&[first.clone(), second.clone()], &[("UNLOCKER__WORKER__CONCURRENCY", "100")]).unwrap();
-    assert_eq!(settings.worker.concurrency.get(), 100);
+    assert_eq!(settings.worker.concurrency, at_most(100));
     assert_eq!(settings.worker.rate_limit.unwrap().per_second(), 20.0);
     assert_eq!(settings.retry.max_attempts.get(), 3);
     let source = |key: &str| settings.describe().into_iter().find(|(name, ..)| name == key).unwrap().2;

@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::fmt::Display;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -128,6 +129,32 @@ impl TopologyPrefix {
 impl Display for TopologyPrefix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// How many requests are in flight at once, at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concurrency {
+    /// So many: 1 to [`Concurrency::MOST`].
+    Fixed(NonZeroU16),
+    /// As many as Trackfinity serves best, which the worker finds out.
+    Auto,
+}
+
+impl Concurrency {
+    /// The most a quorum queue allows as a prefetch (RabbitMQ docs, "Quorum queues").
+    pub const MOST: u16 = 2000;
+
+    pub(super) fn parse(kind: &ValueKind) -> Parsed<Self> {
+        let wrong = format!("neither \"auto\" nor a whole number from 1 to {}", Self::MOST);
+        let (number, shown) = match kind {
+            ValueKind::String(text) if text.trim() == "auto" => return Ok(Self::Auto),
+            ValueKind::String(text) => (text.trim().parse().ok(), quoted(text)),
+            ValueKind::I64(number) => (u16::try_from(*number).ok(), number.to_string()),
+            other => return Err(format!("is {}, {wrong}", kind_name(other))),
+        };
+        let allowed = number.filter(|number| *number <= Self::MOST).and_then(NonZeroU16::new);
+        allowed.map(Self::Fixed).ok_or_else(|| format!("{shown} is {wrong}"))
     }
 }
 

@@ -65,6 +65,7 @@ struct Inner {
 struct Observed {
     /// What the counter of that name has come to, which cannot be read back.
     in_flight: AtomicI64,
+    concurrency_limit: AtomicI64,
     connected: AtomicI64,
     /// One a cause, in the order of [`PAUSE_CAUSES`].
     paused: [AtomicI64; PAUSE_CAUSES.len()],
@@ -217,6 +218,11 @@ impl Metrics {
         self.0.call_duration.record(took.as_secs_f64(), &labels);
     }
 
+    /// How many requests may be under way now.
+    pub fn concurrency_limit(&self, limit: u16) {
+        self.0.observed.concurrency_limit.store(limit.into(), Ordering::Relaxed);
+    }
+
     /// Whether both connections are up.
     pub fn connected(&self, connected: bool) {
         self.0.observed.connected.store(connected.into(), Ordering::Relaxed);
@@ -294,6 +300,7 @@ impl Default for Observed {
         let unknown = || AtomicI64::new(UNKNOWN);
         Self {
             connected: AtomicI64::new(0),
+            concurrency_limit: AtomicI64::new(0),
             in_flight: AtomicI64::new(0),
             paused: Default::default(),
             queues: [unknown(), unknown(), unknown()],
@@ -307,6 +314,10 @@ fn observe(meter: &Meter, observed: &Arc<Observed>) {
     let figures = Arc::clone(observed);
     gauge("unlocker.broker.connected", "Whether both connections to RabbitMQ are up")
         .with_callback(move |gauge| gauge.observe(figures.connected.load(Ordering::Relaxed), &[]))
+        .build();
+    let figures = Arc::clone(observed);
+    gauge("unlocker.concurrency_limit", "Requests in flight at most, now")
+        .with_callback(move |gauge| gauge.observe(figures.concurrency_limit.load(Ordering::Relaxed), &[]))
         .build();
     let figures = Arc::clone(observed);
     gauge("unlocker.paused", "Whether calls to Trackfinity are paused, by cause")

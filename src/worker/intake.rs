@@ -8,7 +8,11 @@ use lapin::{Channel, message::Delivery};
 use tokio::{sync::oneshot, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Purpose, Unsettled, Way, publishing::Publishing};
+use super::{
+    Purpose, Unsettled, Way,
+    concurrency::{Call, Limit},
+    publishing::Publishing,
+};
 use crate::{
     broker::{
         ConsumeError, Consumer,
@@ -72,19 +76,22 @@ impl Loss {
 }
 
 /// Takes requests in one session and sees each through.
-pub(super) struct Intake {
+pub(super) struct Intake<'a> {
     pub(super) way: Arc<Way>,
     pub(super) publishing: Publishing,
     pub(super) queue: String,
-    /// Requests under way at once, at most.
-    pub(super) concurrency: u16,
+    /// Requests under way at once, at most. Nobody else has it.
+    pub(super) limit: &'a mut Limit,
     pub(super) drain_timeout: Duration,
     pub(super) stop: CancellationToken,
     pub(super) events: SessionEvents,
-    pub(super) tasks: JoinSet<Result<(), Unsettled>>,
+    pub(super) tasks: Tasks,
     /// Requests settled in this session.
     pub(super) settled: u64,
 }
+
+/// Requests under way.
+type Tasks = JoinSet<Result<Option<Call>, Unsettled>>;
 
 /// How many requests are taken at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,11 +107,21 @@ enum Turn {
     Stop,
     Paused,
     Pace(Pace),
+    /// Another prefetch is called for.
+    Prefetch,
 }
 
-impl Intake {
+/// What came up meanwhile.
+#[derive(Clone, Copy, Debug)]
+enum Watched {
+    Nothing,
+    Settled(Option<Call>),
+}
+
+impl Intake<'_> {
     /// Takes until the worker stops or the session is lost. Also tells how many were settled.
     pub(super) async fn run(mut self) -> (End, u64) {
+        self.limit.begin(Instant::now());
         let connection = self.publishing.session.consuming();
         // Dropping the channel closes it, and with it every acknowledgement still to come.
         let end = match Consumer::channel(connection, &self.queue).await {
@@ -126,31 +143,39 @@ impl Intake {
     /// Takes until the worker stops.
     async fn take(&mut self, channel: &Channel) -> Result<(), Loss> {
         let mut pace = Pace::Singly;
+        let mut paused = false;
         loop {
-            let turn = match self.way.gate.cause() {
-                None => self.flow(channel, pace).await?,
-                Some(_) => self.probe(channel).await?,
-            };
+            let was_paused = std::mem::replace(&mut paused, self.way.gate.cause().is_some());
+            if was_paused && !paused {
+                self.limit.resume(self.tasks.len(), Instant::now());
+            }
+            let turn = if paused { self.probe(channel).await? } else { self.flow(channel, pace).await? };
             match turn {
                 Turn::Stop => return Ok(()),
-                Turn::Paused => {}
+                Turn::Paused | Turn::Prefetch => {}
                 Turn::Pace(next) => pace = next,
             }
         }
     }
 
-    /// Takes everything, until calls are paused or another pace is called for.
+    /// Takes everything, until calls are paused or another pace or prefetch is called for.
     async fn flow(&mut self, channel: &Channel, pace: Pace) -> Result<Turn, Loss> {
-        let limit = if pace == Pace::Singly { 1 } else { self.concurrency };
+        self.show_limit();
+        let prefetch = self.prefetch(pace);
         let mut causes = self.way.gate.subscribe();
-        let mut consumer = self.consume(channel, limit).await?;
-        tracing::info!(queue = self.queue, prefetch = limit, "consuming");
+        let mut consumer = self.consume(channel, prefetch).await?;
+        tracing::info!(queue = self.queue, prefetch, "consuming");
         let turn = loop {
-            let room = self.tasks.len() < usize::from(limit);
+            let room = self.has_room() && (pace == Pace::Usual || self.tasks.is_empty());
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break Turn::Stop,
-                watched = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.settled += watched?,
+                watched = watch(&mut self.events, &mut self.tasks, &self.publishing) => {
+                    self.take_in(watched?);
+                    if self.prefetch(pace) != prefetch {
+                        break Turn::Prefetch;
+                    }
+                }
                 _cause = causes.wait_for(Option::is_some) => break Turn::Paused,
                 delivery = consumer.next(), if room => {
                     let delivery = delivery.ok_or(Loss::Cancelled)??;
@@ -172,11 +197,32 @@ impl Intake {
             return Ok(turn);
         }
         consumer.cancel().await?;
-        // What was delivered by now goes its way: while calls are paused, to wait outside.
-        while let Some(delivery) = consumer.next().await {
-            self.spawn(delivery?);
+        self.take_the_rest(&mut consumer, turn).await
+    }
+
+    /// Takes what a cancelled consumer was delivered: as there is room; while calls are paused, at
+    /// once, to wait outside.
+    async fn take_the_rest(&mut self, consumer: &mut Consumer, mut turn: Turn) -> Result<Turn, Loss> {
+        let mut causes = self.way.gate.subscribe();
+        loop {
+            let held = self.way.gate.cause().is_none() && !self.has_room();
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(Turn::Stop),
+                watched = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.take_in(watched?),
+                _cause = causes.wait_for(Option::is_some), if held => {}
+                delivery = consumer.next(), if !held => match delivery {
+                    Some(delivery) => {
+                        let delivery = delivery?;
+                        if is_suspect(&delivery) {
+                            turn = Turn::Pace(Pace::Singly);
+                        }
+                        self.spawn(delivery);
+                    }
+                    None => return Ok(turn),
+                },
+            }
         }
-        Ok(turn)
     }
 
     /// Waits for the next probe's time, and tries one request.
@@ -186,7 +232,7 @@ impl Intake {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(Turn::Stop),
-                watched = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.settled += watched?,
+                watched = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.take_in(watched?),
                 () = tokio::time::sleep_until(due) => {}
             }
         }
@@ -195,7 +241,7 @@ impl Intake {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(Turn::Stop),
-                watched = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.settled += watched?,
+                watched = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.take_in(watched?),
                 delivery = consumer.next() => break delivery.ok_or(Loss::Cancelled)??,
             }
         };
@@ -220,7 +266,7 @@ impl Intake {
                 biased;
                 () = self.stop.cancelled() => break Ok(Turn::Stop),
                 watched = watch(&mut self.events, &mut self.tasks, &self.publishing) => match watched {
-                    Ok(settled) => self.settled += settled,
+                    Ok(watched) => self.take_in(watched),
                     Err(loss) => break Err(loss),
                 },
                 // Its reply ends it; to publish what came of it may take longer.
@@ -237,6 +283,39 @@ impl Intake {
         let consumer = Consumer::start(channel, &self.queue, prefetch).await?;
         self.publishing.status.consuming();
         Ok(consumer)
+    }
+
+    fn prefetch(&mut self, pace: Pace) -> u16 {
+        match pace {
+            Pace::Singly => 1,
+            Pace::Usual => self.limit.prefetch(Instant::now()),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.tasks.len() < usize::from(self.limit.current())
+    }
+
+    fn take_in(&mut self, watched: Watched) {
+        let Watched::Settled(call) = watched else {
+            return;
+        };
+        self.settled += 1;
+        // While calls are paused, those that end tell of the time before.
+        let Some(call) = call.filter(|_| self.way.gate.cause().is_none()) else {
+            return;
+        };
+        let before = self.limit.current();
+        self.limit.finished(call, self.tasks.len() + 1, Instant::now());
+        let limit = self.limit.current();
+        if limit != before {
+            tracing::debug!(limit, before, "another limit of requests under way");
+            self.show_limit();
+        }
+    }
+
+    fn show_limit(&self) {
+        self.way.telemetry.metrics.concurrency_limit(self.limit.current());
     }
 
     fn spawn(&mut self, delivery: Delivery) {
@@ -268,7 +347,7 @@ impl Intake {
         let finish = async {
             while let Some(finished) = self.tasks.join_next().await {
                 match finished {
-                    Ok(Ok(()) | Err(Unsettled::Stopping)) => {}
+                    Ok(Ok(_) | Err(Unsettled::Stopping)) => {}
                     Ok(Err(error)) => tracing::warn!(%error, "a request stays in the queue"),
                     Err(error) => tracing::error!(%error, "a task panicked"),
                 }
@@ -290,12 +369,12 @@ fn is_suspect(delivery: &Delivery) -> bool {
     count.is_some_and(|count| count >= WARY_AFTER_DELIVERIES)
 }
 
-/// Waits for the next event or finished task; returns how many requests were settled.
+/// Waits for the next event or finished task.
 async fn watch(
     events: &mut SessionEvents,
-    tasks: &mut JoinSet<Result<(), Unsettled>>,
+    tasks: &mut Tasks,
     publishing: &Publishing,
-) -> Result<u64, Loss> {
+) -> Result<Watched, Loss> {
     tokio::select! {
         biased;
         event = events.next() => match event {
@@ -303,18 +382,18 @@ async fn watch(
             Some(SessionEvent::Blocked(reason)) => {
                 tracing::warn!(reason, "RabbitMQ takes no messages for now: what is in flight is held");
                 publishing.status.blocked(Some(reason));
-                Ok(0)
+                Ok(Watched::Nothing)
             }
             Some(SessionEvent::Unblocked) => {
                 tracing::info!("RabbitMQ takes messages again");
                 publishing.status.blocked(None);
-                Ok(0)
+                Ok(Watched::Nothing)
             }
             None => Err(Loss::Cancelled),
         },
         Some(finished) = tasks.join_next() => match finished {
-            Ok(Ok(())) => Ok(1),
-            Ok(Err(Unsettled::Stopping)) => Ok(0),
+            Ok(Ok(call)) => Ok(Watched::Settled(call)),
+            Ok(Err(Unsettled::Stopping)) => Ok(Watched::Nothing),
             Ok(Err(error)) => Err(error.into()),
             Err(error) => Err(error.into()),
         },

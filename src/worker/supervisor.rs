@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::{task::JoinSet, time::Instant};
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Way,
+    concurrency::{LONGEST_INTERVAL, Limit},
     intake::{End, Intake, Loss},
     publishing::{Publishing, Targets},
     queues::QueueFigures,
@@ -114,8 +115,10 @@ impl Worker {
     /// broker does is no error: it is tried again.
     pub async fn run(self) {
         let mut backoff = Backoff::new();
+        // It is about Trackfinity, and outlasts the sessions.
+        let mut limit = self.limit();
         while !self.stop.is_cancelled() {
-            let reason = match self.session(&mut backoff).await {
+            let reason = match self.session(&mut backoff, &mut limit).await {
                 Ok(()) => break,
                 Err(reason) => reason,
             };
@@ -137,7 +140,7 @@ impl Worker {
     }
 
     /// One session, from connecting to its end; `Ok` when the worker was told to stop.
-    async fn session(&self, backoff: &mut Backoff) -> Result<(), NoSession> {
+    async fn session(&self, backoff: &mut Backoff, limit: &mut Limit) -> Result<(), NoSession> {
         let (session, events) = tokio::select! {
             session = self.open() => session?,
             () = self.stop.cancelled() => return Ok(()),
@@ -158,7 +161,7 @@ impl Worker {
                 over: CancellationToken::new(),
             },
             queue: self.targets.topology().requests(),
-            concurrency: self.concurrency(),
+            limit,
             drain_timeout: self.settings.worker.drain_timeout,
             stop: self.stop.clone(),
             events,
@@ -182,12 +185,13 @@ impl Worker {
         }
     }
 
-    /// No more than a low rate limit lets through in a minute: what waits here for its turn for
-    /// longer than the broker's `consumer_timeout` would be taken for lost.
-    fn concurrency(&self) -> u16 {
-        let concurrency = self.settings.worker.concurrency.get();
-        let rate = self.settings.worker.rate_limit.map(|limit| limit.per_second() * 60.0);
-        rate.map_or(concurrency, |a_minute| concurrency.min((a_minute as u16).max(1)))
+    fn limit(&self) -> Limit {
+        let settings = &self.settings.worker;
+        let interval = LONGEST_INTERVAL.as_nanos();
+        let clock = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+        let to_come = u64::try_from(interval - clock % interval).unwrap_or_default();
+        let now = Instant::now();
+        Limit::new(settings.concurrency, settings.rate_limit, now, now + Duration::from_nanos(to_come))
     }
 
     async fn open(&self) -> Result<(Session, SessionEvents), NoSession> {

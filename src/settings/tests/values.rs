@@ -19,6 +19,8 @@ fn limits_are_kept() {
         ("UNLOCKER__WORKER__CONCURRENCY", "0"),
         ("UNLOCKER__WORKER__CONCURRENCY", "2001"),
         ("UNLOCKER__WORKER__CONCURRENCY", "-1"),
+        ("UNLOCKER__WORKER__CONCURRENCY", "6.5"),
+        ("UNLOCKER__WORKER__CONCURRENCY", "Auto"),
         ("UNLOCKER__WORKER__CONCURRENCY", "99999999999999999999"),
         ("UNLOCKER__WORKER__RATE_LIMIT", "0"),
         ("UNLOCKER__WORKER__RATE_LIMIT", "NaN"),
@@ -53,6 +55,31 @@ fn limits_are_kept() {
             "{bad}"
         );
         assert!(fault.remedy.contains(variable), "{fault:?}");
+    }
+}
+
+#[test]
+fn concurrency_is_a_number_or_auto() {
+    let variable = "UNLOCKER__WORKER__CONCURRENCY";
+    for (text, expected) in [("1", at_most(1)), (" 2000 ", at_most(2000)), ("auto", Concurrency::Auto)] {
+        assert_eq!(load(&[], &[(variable, text)]).unwrap().worker.concurrency, expected, "{text}");
+    }
+    let (_folder, files) = toml("worker.concurrency = \"auto\"");
+    let settings = load(&files, &[]).unwrap();
+    assert_eq!(settings.worker.concurrency, Concurrency::Auto);
+    let described = settings.describe().into_iter().find(|(key, ..)| key == "worker.concurrency");
+    assert_eq!(described.unwrap().1, "auto");
+    let allowed = "neither \"auto\" nor a whole number from 1 to 2000";
+    for (raw, shown) in [
+        ("2001", "2001 is"),
+        ("-1", "-1 is"),
+        ("\"fast\"", "\"fast\" is"),
+        ("6.5", "is a fraction,"),
+        ("true", "is true or false,"),
+    ] {
+        let (_folder, files) = toml(&format!("worker.concurrency = {raw}"));
+        let fault = only_fault(&files, &[]);
+        assert_eq!(fault.wrong, format!("{shown} {allowed}"));
     }
 }
 

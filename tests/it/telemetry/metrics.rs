@@ -77,6 +77,7 @@ fn a_scrape_tells_what_came_of_the_requests_and_what_waits() {
             ("unlocker_dead_lettered_total", &[("status", "refused")], 2.0),
             ("unlocker_dead_lettered_total", &[("status", "invalid")], 1.0),
             ("unlocker_in_flight", &[], 0.0),
+            ("unlocker_concurrency_limit", &[], 64.0),
             ("unlocker_paused", &[("cause", "endpoint_fault")], 0.0),
             ("unlocker_paused", &[("cause", "failures")], 0.0),
             ("unlocker_paused", &[("cause", "rate_limited")], 0.0),
@@ -256,6 +257,7 @@ fn the_state_of_the_worker_arrives_by_otlp_though_nobody_scrapes() {
         assert_eq!(world.outcome().await["status"], "refused");
         let rows: &[Figure] = &[
             ("unlocker.broker.connected", &[], 1.0),
+            ("unlocker.concurrency_limit", &[], 64.0),
             ("unlocker.paused", &[("cause", "endpoint_fault")], 0.0),
             ("unlocker.queue.messages", &[("queue", "requests")], 0.0),
             ("unlocker.queue.messages", &[("queue", "dead")], 1.0),
