@@ -1,11 +1,20 @@
 //! `unlocker`: parses the command line, starts logging and the runtime, and leaves with an exit
 //! code.
 
-use std::{env, os::unix::process::CommandExt, process::Command, process::ExitCode};
+use std::{
+    env,
+    os::unix::process::CommandExt,
+    process::{Command, ExitCode},
+    thread,
+};
 
 use anyhow::Context;
 use clap::Parser;
 use trackfinity_unlocker::{cli::Cli, telemetry::logs};
+
+/// A request takes many short-lived allocations of a few KiB, which glibc's own allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const STACK_VARIABLE: &str = "RUST_MIN_STACK";
 /// Bytes of address space for a thread's stack; memory is taken for what is used of it alone.
@@ -17,12 +26,19 @@ fn main() -> anyhow::Result<ExitCode> {
     if env::var_os(STACK_VARIABLE).is_none() {
         start_again_with_deep_stacks();
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    // On a thread of its own, as this one keeps its stack.
+    let way = thread::Builder::new().name("unlocker".to_owned()).spawn(move || run(cli));
+    let code = way.context("no thread can be started")?.join();
+    code.unwrap_or_else(|_panic| Err(anyhow::anyhow!("the command panicked")))
+}
+
+/// All tasks on one thread: what each does is short, and to wake another thread for it costs more than it does.
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the runtime cannot be started")?;
-    // On a thread of the runtime, as this one keeps its stack.
-    let code = runtime.block_on(runtime.spawn(cli.execute())).context("the command panicked")?;
+    let code = runtime.block_on(cli.execute());
     // A thread may be stuck on a broker that does not answer; nothing is left to wait for.
     runtime.shutdown_background();
     Ok(code)

@@ -1,7 +1,7 @@
 //! What each answer of Trackfinity means, and what is done about it. Pure: the time, the history
 //! and the jitter are arguments.
 
-use std::{fmt, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use crate::message::Timestamp;
 
@@ -152,15 +152,14 @@ fn classify_success(answer: &Answer) -> Meaning {
 impl Meaning {
     /// What came of a call, as a label.
     #[must_use]
-    pub fn result(self) -> String {
-        match self {
-            Self::Unlocked => "unlocked".to_owned(),
-            Self::Refused(reason) | Self::Transient(reason, _) | Self::EndpointFault(reason) => {
-                reason.to_string()
-            }
-            Self::NotFound => Reason::Http(404).to_string(),
-            Self::RateLimited(_) => Reason::RateLimited.to_string(),
-        }
+    pub fn result(self) -> Cow<'static, str> {
+        let reason = match self {
+            Self::Unlocked => return "unlocked".into(),
+            Self::Refused(reason) | Self::Transient(reason, _) | Self::EndpointFault(reason) => reason,
+            Self::NotFound => Reason::Http(404),
+            Self::RateLimited(_) => Reason::RateLimited,
+        };
+        reason.to_string().into()
     }
 
     /// Whether a wrong address could not have answered so: from then on a 404 is about a request.

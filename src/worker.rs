@@ -1,5 +1,5 @@
 //! The way of one message: take, validate, call, publish, acknowledge; in that order, whatever
-//! happens. One task owns one delivery from the first step to the last.
+//! happens. One task owns one delivery until it may be acknowledged, which the intake does for all.
 
 mod concurrency;
 mod intake;
@@ -7,6 +7,7 @@ mod letter;
 mod publishing;
 pub mod queues;
 mod rate;
+mod settlement;
 pub mod status;
 mod supervisor;
 
@@ -18,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use lapin::{message::Delivery, options::BasicAckOptions};
+use lapin::message::Delivery;
 use opentelemetry::{KeyValue, trace::SpanKind};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -66,8 +67,6 @@ enum Purpose {
 enum Unsettled {
     #[error("{0}")]
     Publish(#[from] PublishError),
-    #[error("the acknowledgement could not be sent")]
-    Ack,
     #[error("the session ended")]
     SessionEnded,
     #[error("the worker stops")]
@@ -77,46 +76,45 @@ enum Unsettled {
 /// What became of a message that is settled: a low-cardinality reason, unless it was unlocked.
 type Settled = Option<String>;
 
+/// A delivery that may be acknowledged: what came of it is confirmed.
+#[derive(Clone, Copy, Debug)]
+struct Done {
+    delivery_tag: u64,
+    /// The call to Trackfinity, if there was an ordinary one.
+    call: Option<Call>,
+}
+
 impl Way {
-    /// Goes the whole way of one delivery. Returns the call to Trackfinity, if there was an ordinary
-    /// one.
+    /// Goes the whole way of one delivery, up to its acknowledgement.
     async fn go(
         &self,
         delivery: Delivery,
         purpose: Purpose,
         publishing: &Publishing,
-    ) -> Result<Option<Call>, Unsettled> {
+    ) -> Result<Done, Unsettled> {
         let _in_flight = self.telemetry.metrics.taken();
         let started = Instant::now();
-        let Delivery { properties, data, acker, delivery_tag, .. } = delivery;
+        let Delivery { properties, data, delivery_tag, .. } = delivery;
         let queue = publishing.queue();
         let mut letter = Letter::open(properties, data, delivery_tag, queue, &self.telemetry.traces);
         let settled = match &letter.envelope.request {
-            Err(fault) => self.invalid(&letter, fault, publishing).await.map(|settled| (settled, None)),
+            Err(fault) => {
+                Box::pin(self.invalid(&letter, fault, publishing)).await.map(|settled| (settled, None))
+            }
             Ok(request) => self.unlock(request, &letter, purpose, publishing).await,
         };
-        let (acknowledged, call) = match settled {
+        match settled {
             Ok((reason, call)) => {
-                (acker.ack(BasicAckOptions::default()).await.map(|sent| (sent, reason)), call)
-            }
-            Err(unsettled) => {
-                letter.span.fail("unsettled");
-                return Err(unsettled);
-            }
-        };
-        match acknowledged {
-            Ok((true, reason)) => {
                 let error_type = reason.as_deref();
                 self.telemetry.metrics.processed(queue, started.elapsed(), error_type);
                 if let Some(error_type) = error_type {
                     letter.span.fail(error_type);
                 }
-                Ok(call)
+                Ok(Done { delivery_tag, call })
             }
-            // On a dead channel lapin writes nothing and says so here.
-            Ok((false, _)) | Err(_) => {
+            Err(unsettled) => {
                 letter.span.fail("unsettled");
-                Err(Unsettled::Ack)
+                Err(unsettled)
             }
         }
     }
@@ -132,7 +130,7 @@ impl Way {
         match purpose {
             Purpose::Probe => self.turn(|| true).await?,
             Purpose::Ordinary if self.may_call().await? => {}
-            Purpose::Ordinary => return Ok((self.defer(letter, publishing).await?, None)),
+            Purpose::Ordinary => return Ok((Box::pin(self.defer(letter, publishing)).await?, None)),
         }
         let sent = Instant::now();
         let reply =
@@ -223,12 +221,15 @@ impl Way {
         if meaning != Meaning::NotFound || self.address_proven.load(Ordering::Relaxed) {
             return Ok(meaning);
         }
+        match Box::pin(self.ping(letter)).await? {
+            Reply::Answer(answer) if (200..=299).contains(&answer.status) => Ok(meaning),
+            _ => Ok(Meaning::EndpointFault(Reason::Http(404))),
+        }
+    }
+
+    async fn ping(&self, letter: &Letter) -> Result<Reply, Unsettled> {
         self.turn(|| true).await?;
-        let ping = self.call(Endpoint::Ping, letter, async |trace| self.client.ping(trace).await).await;
-        Ok(match ping {
-            Reply::Answer(answer) if (200..=299).contains(&answer.status) => meaning,
-            _ => Meaning::EndpointFault(Reason::Http(404)),
-        })
+        Ok(self.call(Endpoint::Ping, letter, async |trace| self.client.ping(trace).await).await)
     }
 
     async fn carry_out(
@@ -246,11 +247,11 @@ impl Way {
             }
             Verdict::Refused { attempts, reason } => {
                 let outcome = letter.failure(Status::Refused, attempts, reason, reply);
-                self.bury(outcome, response(reply), letter, publishing).await
+                Box::pin(self.bury(outcome, response(reply), letter, publishing)).await
             }
             Verdict::Abandoned { attempts, reason } => {
                 let outcome = letter.failure(Status::Abandoned, attempts, reason, reply);
-                self.bury(outcome, response(reply), letter, publishing).await
+                Box::pin(self.bury(outcome, response(reply), letter, publishing)).await
             }
             Verdict::Parked { attempts, reason, tier } => {
                 let parked = Parked {
@@ -259,7 +260,7 @@ impl Way {
                     http_status: http_status(reply),
                     attempts,
                 };
-                publishing.parked(&parked, tier, letter).await?;
+                Box::pin(publishing.parked(&parked, tier, letter)).await?;
                 Ok(parked.reason)
             }
         }

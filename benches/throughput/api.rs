@@ -43,7 +43,7 @@ async fn answer_all(mut stream: TcpStream, behaviour: Behaviour, calls: Rc<Cell<
             if !behaviour.latency.is_zero() {
                 tokio::time::sleep(behaviour.latency).await;
             }
-            let fails = behaviour.fail_one_in > 0 && calls.get() % behaviour.fail_one_in == 0;
+            let fails = behaviour.fail_one_in > 0 && calls.get().is_multiple_of(behaviour.fail_one_in);
             if stream.write_all(if fails { BUSY } else { TRUE }).await.is_err() {
                 return;
             }

@@ -2,6 +2,7 @@
 //! variables name an endpoint. No label ever carries an identifier.
 
 use std::{
+    borrow::Cow,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -11,7 +12,7 @@ use std::{
 
 use opentelemetry::{
     KeyValue,
-    metrics::{Counter, Histogram, Meter, MeterProvider, UpDownCounter},
+    metrics::{Counter, Histogram, Meter, MeterProvider},
 };
 use opentelemetry_sdk::{
     Resource,
@@ -53,7 +54,6 @@ struct Inner {
     dead_lettered: Counter<u64>,
     unroutable: Counter<u64>,
     reconnects: Counter<u64>,
-    in_flight: UpDownCounter<i64>,
     process_duration: Histogram<f64>,
     call_duration: Histogram<f64>,
     way_duration: Histogram<f64>,
@@ -63,7 +63,6 @@ struct Inner {
 /// Figures that are looked at, rather than counted, when somebody asks.
 #[derive(Debug)]
 struct Observed {
-    /// What the counter of that name has come to, which cannot be read back.
     in_flight: AtomicI64,
     concurrency_limit: AtomicI64,
     connected: AtomicI64,
@@ -116,10 +115,6 @@ impl Metrics {
                 "unlocker.broker.reconnects",
                 "Sessions with RabbitMQ that had to be opened anew",
             ),
-            in_flight: meter
-                .i64_up_down_counter("unlocker.in_flight")
-                .with_description("Requests taken and not settled yet")
-                .build(),
             process_duration: meter
                 .f64_histogram("messaging.process.duration")
                 .with_unit("s")
@@ -153,14 +148,17 @@ impl Metrics {
 
     /// A request ended.
     pub fn request(&self, status: &'static str, reason: Option<&str>, way: Duration) {
-        let labels =
-            [KeyValue::new("status", status), KeyValue::new("reason", reason.unwrap_or_default().to_owned())];
+        let reason = match reason {
+            None => KeyValue::new("reason", ""),
+            Some(reason) => KeyValue::new("reason", reason.to_owned()),
+        };
+        let labels = [KeyValue::new("status", status), reason];
         self.0.requests.add(1, &labels);
         self.0.way_duration.record(way.as_secs_f64(), &labels[..1]);
     }
 
     /// Trackfinity was called.
-    pub fn attempt(&self, result: String) {
+    pub fn attempt(&self, result: Cow<'static, str>) {
         self.0.attempts.add(1, &[KeyValue::new("result", result)]);
     }
 
@@ -187,20 +185,18 @@ impl Metrics {
     /// A request is under way until what is returned is dropped.
     #[must_use]
     pub fn taken(&self) -> InFlight {
-        self.0.in_flight.add(1, &[]);
         self.0.observed.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight { metrics: self.clone() }
+        InFlight { observed: Arc::clone(&self.0.observed) }
     }
 
     /// A message was settled.
-    pub fn processed(&self, queue: &str, took: Duration, error_type: Option<&str>) {
-        let mut labels = vec![
+    pub fn processed(&self, queue: &Arc<str>, took: Duration, error_type: Option<&str>) {
+        let labels = [
             KeyValue::new(names::MESSAGING_SYSTEM, names::RABBITMQ),
             KeyValue::new(names::MESSAGING_OPERATION_NAME, "process"),
-            KeyValue::new(names::MESSAGING_DESTINATION, queue.to_owned()),
+            KeyValue::new(names::MESSAGING_DESTINATION, Arc::clone(queue)),
         ];
-        labels.extend(error_type.map(|error_type| KeyValue::new(names::ERROR_TYPE, error_type.to_owned())));
-        self.0.process_duration.record(took.as_secs_f64(), &labels);
+        record(&self.0.process_duration, took, labels, error_type);
     }
 
     /// A call to Trackfinity came to an end.
@@ -211,11 +207,14 @@ impl Metrics {
         error_type: Option<&str>,
         took: Duration,
     ) {
-        let mut labels = vec![KeyValue::new(names::HTTP_REQUEST_METHOD, method)];
-        labels
-            .extend(status.map(|status| KeyValue::new(names::HTTP_RESPONSE_STATUS_CODE, i64::from(status))));
-        labels.extend(error_type.map(|error_type| KeyValue::new(names::ERROR_TYPE, error_type.to_owned())));
-        self.0.call_duration.record(took.as_secs_f64(), &labels);
+        let method = KeyValue::new(names::HTTP_REQUEST_METHOD, method);
+        match status {
+            None => record(&self.0.call_duration, took, [method], error_type),
+            Some(status) => {
+                let status = KeyValue::new(names::HTTP_RESPONSE_STATUS_CODE, i64::from(status));
+                record(&self.0.call_duration, took, [method, status], error_type);
+            }
+        }
     }
 
     /// How many requests may be under way now.
@@ -280,16 +279,32 @@ impl Metrics {
     }
 }
 
+/// Records a duration; what does not fail, which is most of it, without an allocation.
+fn record<const N: usize>(
+    histogram: &Histogram<f64>,
+    took: Duration,
+    labels: [KeyValue; N],
+    error_type: Option<&str>,
+) {
+    match error_type {
+        None => histogram.record(took.as_secs_f64(), &labels),
+        Some(error_type) => {
+            let mut labels = Vec::from(labels);
+            labels.push(KeyValue::new(names::ERROR_TYPE, error_type.to_owned()));
+            histogram.record(took.as_secs_f64(), &labels);
+        }
+    }
+}
+
 /// A request under way.
 #[derive(Debug)]
 pub struct InFlight {
-    metrics: Metrics,
+    observed: Arc<Observed>,
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.metrics.0.in_flight.add(-1, &[]);
-        self.metrics.0.observed.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.observed.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -318,6 +333,12 @@ fn observe(meter: &Meter, observed: &Arc<Observed>) {
     let figures = Arc::clone(observed);
     gauge("unlocker.concurrency_limit", "Requests in flight at most, now")
         .with_callback(move |gauge| gauge.observe(figures.concurrency_limit.load(Ordering::Relaxed), &[]))
+        .build();
+    let figures = Arc::clone(observed);
+    meter
+        .i64_observable_up_down_counter("unlocker.in_flight")
+        .with_description("Requests taken and not settled yet")
+        .with_callback(move |counter| counter.observe(figures.in_flight.load(Ordering::Relaxed), &[]))
         .build();
     let figures = Arc::clone(observed);
     gauge("unlocker.paused", "Whether calls to Trackfinity are paused, by cause")

@@ -3,15 +3,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::StreamExt;
-use lapin::{Channel, message::Delivery};
-use tokio::{sync::oneshot, task::JoinSet, time::Instant};
+use futures_util::{FutureExt, StreamExt};
+use lapin::{Channel, message::Delivery, options::BasicAckOptions};
+use tokio::{
+    sync::oneshot,
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Purpose, Unsettled, Way,
-    concurrency::{Call, Limit},
-    publishing::Publishing,
+    Done, Purpose, Unsettled, Way, concurrency::Limit, publishing::Publishing, settlement::Settlement,
 };
 use crate::{
     broker::{
@@ -78,7 +80,7 @@ impl Loss {
 /// Takes requests in one session and sees each through.
 pub(super) struct Intake<'a> {
     pub(super) way: Arc<Way>,
-    pub(super) publishing: Publishing,
+    pub(super) publishing: Arc<Publishing>,
     pub(super) queue: String,
     /// Requests under way at once, at most. Nobody else has it.
     pub(super) limit: &'a mut Limit,
@@ -86,12 +88,13 @@ pub(super) struct Intake<'a> {
     pub(super) stop: CancellationToken,
     pub(super) events: SessionEvents,
     pub(super) tasks: Tasks,
+    pub(super) settlement: Settlement,
     /// Requests settled in this session.
     pub(super) settled: u64,
 }
 
 /// Requests under way.
-type Tasks = JoinSet<Result<Option<Call>, Unsettled>>;
+type Tasks = JoinSet<Result<Done, Unsettled>>;
 
 /// How many requests are taken at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,12 +114,8 @@ enum Turn {
     Prefetch,
 }
 
-/// What came up meanwhile.
-#[derive(Clone, Copy, Debug)]
-enum Watched {
-    Nothing,
-    Settled(Option<Call>),
-}
+/// What a task has come to.
+type Finished = Result<Result<Done, Unsettled>, JoinError>;
 
 impl Intake<'_> {
     /// Takes until the worker stops or the session is lost. Also tells how many were settled.
@@ -127,11 +126,18 @@ impl Intake<'_> {
         let end = match Consumer::channel(connection, &self.queue).await {
             Ok(channel) => match self.take(&channel).await {
                 Ok(()) => {
-                    let end = self.drain().await;
+                    let end = self.drain(&channel).await;
                     self.let_acknowledgements_arrive(&channel).await;
                     end
                 }
-                Err(loss) => End::Lost(loss),
+                Err(loss) => {
+                    // What is settled by now need not come again, if the broker still hears of it.
+                    while let Some(Ok(Ok(done))) = self.tasks.try_join_next() {
+                        self.settlement.settle(done.delivery_tag);
+                    }
+                    self.acknowledge(&channel);
+                    End::Lost(loss)
+                }
             },
             Err(error) => End::Lost(error.into()),
         };
@@ -170,8 +176,8 @@ impl Intake<'_> {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break Turn::Stop,
-                watched = watch(&mut self.events, &mut self.tasks, &self.publishing) => {
-                    self.take_in(watched?);
+                finished = watch(&mut self.events, &mut self.tasks, &self.publishing) => {
+                    self.take_in(channel, finished?)?;
                     if self.prefetch(pace) != prefetch {
                         break Turn::Prefetch;
                     }
@@ -197,19 +203,24 @@ impl Intake<'_> {
             return Ok(turn);
         }
         consumer.cancel().await?;
-        self.take_the_rest(&mut consumer, turn).await
+        self.take_the_rest(channel, &mut consumer, turn).await
     }
 
     /// Takes what a cancelled consumer was delivered: as there is room; while calls are paused, at
     /// once, to wait outside.
-    async fn take_the_rest(&mut self, consumer: &mut Consumer, mut turn: Turn) -> Result<Turn, Loss> {
+    async fn take_the_rest(
+        &mut self,
+        channel: &Channel,
+        consumer: &mut Consumer,
+        mut turn: Turn,
+    ) -> Result<Turn, Loss> {
         let mut causes = self.way.gate.subscribe();
         loop {
             let held = self.way.gate.cause().is_none() && !self.has_room();
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(Turn::Stop),
-                watched = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.take_in(watched?),
+                finished = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.take_in(channel, finished?)?,
                 _cause = causes.wait_for(Option::is_some), if held => {}
                 delivery = consumer.next(), if !held => match delivery {
                     Some(delivery) => {
@@ -232,7 +243,7 @@ impl Intake<'_> {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(Turn::Stop),
-                watched = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.take_in(watched?),
+                finished = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.take_in(channel, finished?)?,
                 () = tokio::time::sleep_until(due) => {}
             }
         }
@@ -241,7 +252,7 @@ impl Intake<'_> {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(Turn::Stop),
-                watched = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.take_in(watched?),
+                finished = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.take_in(channel, finished?)?,
                 delivery = consumer.next() => break delivery.ok_or(Loss::Cancelled)??,
             }
         };
@@ -254,7 +265,7 @@ impl Intake<'_> {
         }
         self.way.client.refresh_secrets().await;
         self.way.gate.begin_probe();
-        let (way, publishing) = (Arc::clone(&self.way), self.publishing.clone());
+        let (way, publishing) = (Arc::clone(&self.way), Arc::clone(&self.publishing));
         let (done, gone) = oneshot::channel::<()>();
         self.tasks.spawn(async move {
             let _done = done;
@@ -265,10 +276,12 @@ impl Intake<'_> {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break Ok(Turn::Stop),
-                watched = watch(&mut self.events, &mut self.tasks, &self.publishing) => match watched {
-                    Ok(watched) => self.take_in(watched),
-                    Err(loss) => break Err(loss),
-                },
+                finished = watch(&mut self.events, &mut self.tasks, &self.publishing) => {
+                    let taken = finished.and_then(|finished| self.take_in(channel, finished));
+                    if let Err(loss) = taken {
+                        break Err(loss);
+                    }
+                }
                 // Its reply ends it; to publish what came of it may take longer.
                 () = self.way.gate.probe_ended() => break Ok(Turn::Paused),
                 _dropped = &mut gone => break Ok(Turn::Paused),
@@ -296,13 +309,27 @@ impl Intake<'_> {
         self.tasks.len() < usize::from(self.limit.current())
     }
 
-    fn take_in(&mut self, watched: Watched) {
-        let Watched::Settled(call) = watched else {
-            return;
-        };
+    /// Takes in what this and all other finished tasks have come to, and acknowledges for them.
+    fn take_in(&mut self, channel: &Channel, finished: Option<Finished>) -> Result<(), Loss> {
+        let mut finished = finished.or_else(|| self.tasks.try_join_next());
+        while let Some(result) = finished {
+            match result {
+                Ok(Ok(done)) => self.settle(done),
+                Ok(Err(Unsettled::Stopping)) => {}
+                Ok(Err(error)) => return Err(error.into()),
+                Err(error) => return Err(error.into()),
+            }
+            finished = self.tasks.try_join_next();
+        }
+        self.acknowledge(channel);
+        Ok(())
+    }
+
+    fn settle(&mut self, done: Done) {
+        self.settlement.settle(done.delivery_tag);
         self.settled += 1;
         // While calls are paused, those that end tell of the time before.
-        let Some(call) = call.filter(|_| self.way.gate.cause().is_none()) else {
+        let Some(call) = done.call.filter(|_| self.way.gate.cause().is_none()) else {
             return;
         };
         let before = self.limit.current();
@@ -314,12 +341,24 @@ impl Intake<'_> {
         }
     }
 
+    /// Sends the acknowledgements that are due. They are on their way once asked for; if the channel
+    /// is gone, the session ends by that, and their deliveries come again.
+    fn acknowledge(&mut self, channel: &Channel) {
+        while let Some(acknowledgement) = self.settlement.next() {
+            let options = BasicAckOptions { multiple: acknowledgement.multiple };
+            let sent = channel.basic_ack(acknowledgement.delivery_tag, options).now_or_never();
+            if let Some(Err(error)) = sent {
+                tracing::debug!(%error, "an acknowledgement could not be sent");
+            }
+        }
+    }
+
     fn show_limit(&self) {
         self.way.telemetry.metrics.concurrency_limit(self.limit.current());
     }
 
     fn spawn(&mut self, delivery: Delivery) {
-        let (way, publishing) = (Arc::clone(&self.way), self.publishing.clone());
+        let (way, publishing) = (Arc::clone(&self.way), Arc::clone(&self.publishing));
         self.tasks.spawn(async move { way.go(delivery, Purpose::Ordinary, &publishing).await });
     }
 
@@ -341,20 +380,20 @@ impl Intake<'_> {
     }
 
     /// Lets what is under way finish, for as long as it may.
-    async fn drain(&mut self) -> End {
+    async fn drain(&mut self, channel: &Channel) -> End {
         let under_way = self.tasks.len();
         tracing::info!(under_way, "stopping: no more requests are taken");
-        let finish = async {
-            while let Some(finished) = self.tasks.join_next().await {
-                match finished {
-                    Ok(Ok(_) | Err(Unsettled::Stopping)) => {}
-                    Ok(Err(error)) => tracing::warn!(%error, "a request stays in the queue"),
-                    Err(error) => tracing::error!(%error, "a task panicked"),
-                }
+        let deadline = Instant::now() + self.drain_timeout;
+        while let Ok(Some(finished)) = tokio::time::timeout_at(deadline, self.tasks.join_next()).await {
+            match finished {
+                Ok(Ok(done)) => self.settle(done),
+                Ok(Err(Unsettled::Stopping)) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "a request stays in the queue"),
+                Err(error) => tracing::error!(%error, "a task panicked"),
             }
-        };
-        let finished = tokio::time::timeout(self.drain_timeout, finish).await;
-        if finished.is_err() {
+            self.acknowledge(channel);
+        }
+        if !self.tasks.is_empty() {
             let unfinished = self.tasks.len();
             tracing::warn!(unfinished, "worker.drain_timeout is over: the rest stays in the queue");
         }
@@ -369,12 +408,12 @@ fn is_suspect(delivery: &Delivery) -> bool {
     count.is_some_and(|count| count >= WARY_AFTER_DELIVERIES)
 }
 
-/// Waits for the next event or finished task.
+/// Waits for the next finished task, or an event of the session, which is seen to here.
 async fn watch(
     events: &mut SessionEvents,
     tasks: &mut Tasks,
     publishing: &Publishing,
-) -> Result<Watched, Loss> {
+) -> Result<Option<Finished>, Loss> {
     tokio::select! {
         biased;
         event = events.next() => match event {
@@ -382,20 +421,15 @@ async fn watch(
             Some(SessionEvent::Blocked(reason)) => {
                 tracing::warn!(reason, "RabbitMQ takes no messages for now: what is in flight is held");
                 publishing.status.blocked(Some(reason));
-                Ok(Watched::Nothing)
+                Ok(None)
             }
             Some(SessionEvent::Unblocked) => {
                 tracing::info!("RabbitMQ takes messages again");
                 publishing.status.blocked(None);
-                Ok(Watched::Nothing)
+                Ok(None)
             }
             None => Err(Loss::Cancelled),
         },
-        Some(finished) = tasks.join_next() => match finished {
-            Ok(Ok(call)) => Ok(Watched::Settled(call)),
-            Ok(Err(Unsettled::Stopping)) => Ok(Watched::Nothing),
-            Ok(Err(error)) => Err(error.into()),
-            Err(error) => Err(error.into()),
-        },
+        Some(finished) = tasks.join_next() => Ok(Some(finished)),
     }
 }

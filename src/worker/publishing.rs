@@ -23,8 +23,9 @@ use crate::{
 
 /// How often the topology is declared or checked again, at most.
 const MEND_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Publishes for the messages of one session.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Publishing {
     pub(super) session: Arc<Session>,
     pub(super) replies: Arc<Replies>,
@@ -39,7 +40,7 @@ pub(super) struct Publishing {
 #[derive(Debug)]
 pub(super) struct Targets {
     topology: Topology,
-    requests: String,
+    requests: Arc<str>,
     results: String,
     retry: String,
     dead: String,
@@ -56,7 +57,7 @@ impl Targets {
     pub(super) fn new(settings: &crate::settings::Settings) -> Self {
         let topology = Topology::new(&settings.topology_prefix);
         Self {
-            requests: topology.requests(),
+            requests: topology.requests().into(),
             results: topology.results(),
             retry: topology.retry(),
             dead: topology.dead(),
@@ -77,7 +78,7 @@ impl Targets {
 
 impl Publishing {
     /// The queue that requests are taken from.
-    pub(super) fn queue(&self) -> &str {
+    pub(super) fn queue(&self) -> &Arc<str> {
         &self.targets.requests
     }
 
@@ -137,7 +138,9 @@ impl Publishing {
         let span = self.span(&message, letter);
         message.properties = message.properties.with_headers(span.context().headers());
         let routed = self.until_confirmed(&message, routing, "outcome", span).await?;
-        self.reply(&message, letter).await;
+        if letter.envelope.properties.reply_to().is_some() {
+            Box::pin(self.reply(&message, letter)).await;
+        }
         let way = outcome.finished_at.since(outcome.first_received_at);
         self.telemetry.metrics.request(outcome.status.as_str(), outcome.reason.as_deref(), way);
         report(outcome, letter);
@@ -217,23 +220,34 @@ impl Publishing {
                 Err(error) => error,
             };
             span.fail(error.code());
-            if error.is_connection_lost() {
-                return Err(error.into());
-            }
-            if matches!(error, PublishError::Unroutable { .. }) {
-                self.telemetry.metrics.unroutable(kind);
-            }
-            if self.targets.failing.due() {
-                tracing::warn!(%error, "publishes fail; their requests are held and the publishes repeated");
-            }
-            let wait = backoff.next(fastrand::f64());
-            tokio::select! {
-                () = self.over.cancelled() => return Err(Unsettled::SessionEnded),
-                () = tokio::time::sleep(wait) => {}
-            }
-            if !matches!(error, PublishError::Refused { .. } | PublishError::Timeout) {
-                self.mend().await?;
-            }
+            Box::pin(self.overcome(error, kind, &mut backoff)).await?;
+        }
+    }
+
+    /// Waits until a publish may be repeated, and mends what stood in its way.
+    async fn overcome(
+        &self,
+        error: PublishError,
+        kind: &'static str,
+        backoff: &mut Backoff,
+    ) -> Result<(), Unsettled> {
+        if error.is_connection_lost() {
+            return Err(error.into());
+        }
+        if matches!(error, PublishError::Unroutable { .. }) {
+            self.telemetry.metrics.unroutable(kind);
+        }
+        if self.targets.failing.due() {
+            tracing::warn!(%error, "publishes fail; their requests are held and the publishes repeated");
+        }
+        let wait = backoff.next(fastrand::f64());
+        tokio::select! {
+            () = self.over.cancelled() => return Err(Unsettled::SessionEnded),
+            () = tokio::time::sleep(wait) => {}
+        }
+        match error {
+            PublishError::Refused { .. } | PublishError::Timeout => Ok(()),
+            _ => self.mend().await,
         }
     }
 

@@ -15,6 +15,7 @@ use super::{
     publishing::{Publishing, Targets},
     queues::QueueFigures,
     rate::RateLimiter,
+    settlement::Settlement,
     status::StatusBoard,
 };
 use crate::{
@@ -152,20 +153,21 @@ impl Worker {
         let replies = Arc::new(Replies::new(self.settings.broker.uris()?));
         let intake = Intake {
             way: Arc::clone(&self.way),
-            publishing: Publishing {
+            publishing: Arc::new(Publishing {
                 session: Arc::clone(&session),
                 replies: Arc::clone(&replies),
                 targets: Arc::clone(&self.targets),
                 status: self.status.clone(),
                 telemetry: self.way.telemetry.clone(),
                 over: CancellationToken::new(),
-            },
+            }),
             queue: self.targets.topology().requests(),
             limit,
             drain_timeout: self.settings.worker.drain_timeout,
             stop: self.stop.clone(),
             events,
             tasks: JoinSet::new(),
+            settlement: Settlement::default(),
             settled: 0,
         };
         self.queues.look_through(Some(Arc::clone(&session)));
