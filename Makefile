@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-matrix soak bench-publish lint check-deploy check-contract schemas render image image-test audit
+.PHONY: help build demo test test-matrix soak bench bench-instructions bench-publish lint check-deploy check-contract schemas render image image-test audit
 
 # The RabbitMQ versions of `make test-matrix`.
 VERSIONS ?= 3.10 4.0 4.3
@@ -32,6 +32,14 @@ soak: ## Let workers live through random faults and account for every request (S
 	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
 	cargo build --workspace --bins
 	@exec "$${CARGO_TARGET_DIR:-target}/debug/soak" --seconds $(or $(SECONDS),120) --rate $(or $(RATE),100) $(if $(SEED),--seed $(SEED))
+
+bench: ## Time the worker against a bare loop, by turns, in one run (PAIRS=5 REQUESTS=30000 BACKLOG=1000000 ONLY="quorum latency")
+	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
+	cargo bench --bench throughput -- --pairs $(or $(PAIRS),5) --requests $(or $(REQUESTS),30000) --backlog $(or $(BACKLOG),1000000) $(ONLY)
+
+bench-instructions: ## Count the instructions of a message's pure parts; fails where they have grown
+	@scripts/get-callgrind
+	cargo bench --profile instructions --bench instructions
 
 bench-publish: ## Time `publish --from` against a bare confirm loop, in one run (REQUESTS=100000 ROUNDS=3)
 	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker

@@ -8,8 +8,8 @@
 //!                                              (outcome | parked copy | dead letter)
 //! ```
 //!
-//! One task owns one delivery from take to acknowledgement. What decides is a pure function; what
-//! does IO decides nothing. The tasks share one piece of state, the [`pause`].
+//! One task owns one delivery until it may be acknowledged, which the intake does for all. What
+//! decides is a pure function; what does IO decides nothing. The tasks share one piece of state, the [`pause`].
 //!
 //! Dependencies run one way, from left to right; a later module may use an earlier one:
 //!

@@ -12,10 +12,6 @@ use anyhow::Context;
 use clap::Parser;
 use trackfinity_unlocker::{cli::Cli, telemetry::logs};
 
-/// A request takes many short-lived allocations of a few KiB, which glibc's own allocator is slow at.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const STACK_VARIABLE: &str = "RUST_MIN_STACK";
 /// Bytes of address space for a thread's stack; memory is taken for what is used of it alone.
 const STACK_BYTES: &str = "1073741824";

@@ -23,6 +23,9 @@ const API_USERNAME: HeaderName = HeaderName::from_static("api-username");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
+/// How long it may take to read a secret's file.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// What is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
@@ -124,10 +127,15 @@ impl Client {
         ]
     }
 
-    /// Reads key and user name again, if they come from files.
+    /// Reads key and user name again, if they come from files. Does not wait long for a disk that hangs.
     pub async fn refresh_secrets(&self) {
-        self.api_key.refresh().await;
-        self.api_username.refresh().await;
+        let refresh = async {
+            self.api_key.refresh().await;
+            self.api_username.refresh().await;
+        };
+        if tokio::time::timeout(REFRESH_TIMEOUT, refresh).await.is_err() {
+            tracing::warn!("the secrets' files cannot be read in time: keeping the last values");
+        }
     }
 
     async fn send(&self, call: reqwest::RequestBuilder, trace: &TraceContext) -> Reply {

@@ -1,5 +1,6 @@
 //! The yardstick: a loop of lapin and reqwest that consumes, calls, publishes with confirm and acknowledges. Nothing
-//! else: no retry, no dead letters, no pause, no limits in time, no logs, no metrics, no drain. Any fault is a panic.
+//! else: no retry, no dead letters, no pause, no limits in time, no logs, no metrics, no traces, no drain. Any fault is
+//! a panic. Its outcomes hold what the contract asks for, lest the ratio tell of their size.
 
 use std::process::ExitCode;
 
@@ -10,7 +11,7 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::arguments::Bare;
 use crate::site::{REQUESTS, RESULTS};
@@ -41,7 +42,27 @@ pub async fn run(options: &Bare) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+#[derive(Serialize)]
+struct Outcome<'a> {
+    status: &'a str,
+    request_id: &'a str,
+    request: Identifiers<'a>,
+    attempts: u32,
+    http_status: u16,
+    reason: Option<&'a str>,
+    detail: Option<&'a str>,
+    replays: u32,
+    first_received_at: String,
+    finished_at: String,
+}
+
+#[derive(Serialize)]
+struct Identifiers<'a> {
+    customer_id: &'a str,
+}
+
 async fn unlock(delivery: Delivery, http: reqwest::Client, url: String, publishing: Channel) {
+    let received = jiff::Timestamp::now();
     let request: Request = serde_json::from_slice(&delivery.data).expect("a request");
     let body = form_urlencoded::Serializer::new(String::new())
         .append_pair("customer_id", &request.customer_id)
@@ -57,20 +78,34 @@ async fn unlock(delivery: Delivery, http: reqwest::Client, url: String, publishi
         .expect("an answer");
     assert_eq!(answer.text().await.expect("a body"), "true");
     let id = delivery.properties.message_id().clone().expect("an id");
-    let outcome = format!(
-        r#"{{"status":"unlocked","request_id":"{id}","request":{{"customer_id":"{}"}},"http_status":200}}"#,
-        request.customer_id
-    );
+    let now = jiff::Timestamp::now();
+    let outcome = Outcome {
+        status: "unlocked",
+        request_id: id.as_str(),
+        request: Identifiers { customer_id: &request.customer_id },
+        attempts: 1,
+        http_status: 200,
+        reason: None,
+        detail: None,
+        replays: 0,
+        first_received_at: format!("{received:.3}"),
+        finished_at: format!("{now:.3}"),
+    };
+    let outcome = serde_json::to_vec(&outcome).expect("JSON");
     let properties = BasicProperties::default()
-        .with_message_id(id)
+        .with_message_id(format!("{id}/0").into())
+        .with_correlation_id(id)
         .with_content_type("application/json".into())
+        .with_type("trackfinity.unlock.outcome.v1".into())
+        .with_app_id("bare".into())
+        .with_timestamp(now.as_second().unsigned_abs())
         .with_delivery_mode(2);
     let confirm = publishing
         .basic_publish(
             RESULTS.into(),
             "unlock.unlocked".into(),
             BasicPublishOptions::default(),
-            outcome.as_bytes(),
+            &outcome,
             properties,
         )
         .await

@@ -131,11 +131,7 @@ impl Intake<'_> {
                     end
                 }
                 Err(loss) => {
-                    // What is settled by now need not come again, if the broker still hears of it.
-                    while let Some(Ok(Ok(done))) = self.tasks.try_join_next() {
-                        self.settlement.settle(done.delivery_tag);
-                    }
-                    self.acknowledge(&channel);
+                    self.save_settled(&channel).await;
                     End::Lost(loss)
                 }
             },
@@ -144,6 +140,19 @@ impl Intake<'_> {
         self.publishing.over.cancel();
         self.tasks.shutdown().await;
         (end, self.settled)
+    }
+
+    /// What is settled by now need not come again, if the broker still hears of it.
+    async fn save_settled(&mut self, channel: &Channel) {
+        while let Some(finished) = self.tasks.try_join_next() {
+            if let Ok(Ok(done)) = finished {
+                self.settle(done);
+            }
+        }
+        self.acknowledge(channel);
+        if channel.status().connected() {
+            self.let_acknowledgements_arrive(channel).await;
+        }
     }
 
     /// Takes until the worker stops.
