@@ -31,7 +31,7 @@ pub use self::{
     desk::DeskError,
     filter::Filter,
     letter::{Brief, Letter, LetterId},
-    lock::Holder,
+    lock::{Holder, TakenBy},
     plan::{Action, Plan},
     scan::{Extent, Stopped},
     summary::{Group, Summary},

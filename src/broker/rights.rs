@@ -1,4 +1,5 @@
-//! What the worker must be allowed to do in RabbitMQ, and whether it is, without doing it.
+//! What the worker, and the page with it, must be allowed to do in RabbitMQ, and whether they are, without
+//! doing it.
 //!
 //! RabbitMQ looks at the rights before it looks at the rest of a method, so each is asked for with a
 //! method that has a fault in it and can do nothing: refused for want of a right, or for its fault.
@@ -37,7 +38,7 @@ pub struct Right {
     pub permission: Permission,
     pub kind: Kind,
     pub name: String,
-    /// What the worker needs it for.
+    /// What it is needed for.
     pub purpose: &'static str,
 }
 
@@ -52,18 +53,32 @@ impl fmt::Display for Right {
     }
 }
 
+fn right(permission: Permission, kind: Kind, name: &str, purpose: &'static str) -> Right {
+    Right { permission, kind, name: name.to_owned(), purpose }
+}
+
 impl Topology {
-    /// What the worker needs; with `declare`, also to declare the topology.
+    /// What the worker needs; with `declare`, also to declare the topology; with `page`, also to look
+    /// at dead letters, replay and discard them, as the page does that with the worker's user.
     #[must_use]
-    pub fn rights(&self, declare: bool) -> Vec<Right> {
+    pub fn rights(&self, declare: bool, page: bool) -> Vec<Right> {
+        let mut rights = self.worker_rights(declare);
+        if page {
+            rights.extend(self.operator_rights());
+        }
+        let mut seen = Vec::new();
+        rights.retain(|right| {
+            let key = (right.permission, right.kind, right.name.clone());
+            let new = !seen.contains(&key);
+            seen.push(key);
+            new
+        });
+        rights
+    }
+
+    fn worker_rights(&self, declare: bool) -> Vec<Right> {
         use Kind::{Exchange, Queue};
         use Permission::{Configure, Read, Write};
-        let right = |permission, kind, name: &str, purpose| Right {
-            permission,
-            kind,
-            name: name.to_owned(),
-            purpose,
-        };
         let mut rights = vec![
             right(Read, Queue, &self.requests(), "to take requests"),
             right(Write, Exchange, &self.retry(), "to park requests"),
@@ -101,23 +116,46 @@ impl Topology {
                 }
             }
         }
-        let mut seen = Vec::new();
-        rights.retain(|right| {
-            let key = (right.permission, right.kind, right.name.clone());
-            let new = !seen.contains(&key);
-            seen.push(key);
-            new
-        });
         rights
     }
 
-    /// The rights the connection's user lacks.
+    /// What working on dead letters takes.
+    fn operator_rights(&self) -> Vec<Right> {
+        use Kind::{Exchange, Queue};
+        use Permission::{Configure, Read, Write};
+        let (lock, plans) = (self.dead_lock(), self.dead_plans());
+        // Each look and each replay has a queue of its own; any name like theirs will do.
+        let asking = format!("{lock}.{NO_KEY}");
+        let replays = format!("{}.replays.{NO_KEY}", self.dead());
+        vec![
+            right(Configure, Queue, &lock, "to look at dead letters alone"),
+            right(Read, Queue, &lock, "to be asked who looks at dead letters"),
+            right(Configure, Queue, &asking, "to ask who looks at dead letters"),
+            right(Read, Queue, &asking, "to hear who looks at dead letters"),
+            right(Read, Queue, &self.dead(), "to look at dead letters"),
+            right(Configure, Queue, &plans, "to keep plans"),
+            right(Write, Exchange, DEFAULT_EXCHANGE, "to keep plans and to say who looks"),
+            right(Read, Queue, &plans, "to find plans again"),
+            right(Configure, Queue, &replays, "to wait for the outcomes of replays"),
+            right(Write, Queue, &replays, "to bind it to the outcomes"),
+            right(Read, Exchange, &self.results(), "to bind a queue to the outcomes"),
+            right(Read, Queue, &replays, "to hear the outcomes of replays"),
+            right(Write, Exchange, self.exchange(), "to replay"),
+            right(Write, Exchange, &self.results(), "to discard"),
+        ]
+    }
+
+    /// Those of the rights that the connection's user lacks.
     ///
     /// # Errors
     /// If RabbitMQ can't be asked.
-    pub async fn missing_rights(&self, connection: &Connection, declare: bool) -> lapin::Result<Vec<Right>> {
+    pub async fn missing_rights(
+        &self,
+        connection: &Connection,
+        rights: Vec<Right>,
+    ) -> lapin::Result<Vec<Right>> {
         let mut missing = Vec::new();
-        for right in self.rights(declare) {
+        for right in rights {
             // Each question ends its channel.
             let channel = connection.create_channel().await?;
             if !right.is_granted(&channel, self).await? {

@@ -76,8 +76,8 @@ async fn check_broker(settings: &Settings, findings: &mut Findings) -> Result<Op
             Err(error) => findings.bad(&error.to_string())?,
         }
     }
-    let missing = topology.missing_rights(&connection, settings.broker.declare).await;
-    let missing = missing.map_err(anyhow::Error::from)?;
+    let rights = topology.rights(settings.broker.declare, settings.admin.listen.is_some());
+    let missing = topology.missing_rights(&connection, rights).await.map_err(anyhow::Error::from)?;
     for right in &missing {
         findings.bad(&format!("RabbitMQ grants the user no {right}"))?;
     }

@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use lapin::{
     BasicProperties, Channel, Confirmation,
     options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions},
-    types::{AMQPValue, FieldTable},
+    types::FieldTable,
 };
 
 use super::Failure;
@@ -22,9 +22,7 @@ use crate::{
         Topology, connection,
         topology::{REQUEST_KEY, soft_error},
     },
-    message::headers,
     settings::{BrokerSettings, environment},
-    telemetry::TraceContext,
 };
 
 /// RabbitMQ's pseudo-queue for replies (RabbitMQ docs, "Direct Reply-to").
@@ -113,16 +111,13 @@ fn fields(request: &Request) -> BTreeMap<&'static str, &str> {
     given.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
 }
 
-/// A persistent JSON message with a trace of its own.
+/// A persistent JSON message. Its trace begins with the worker that takes it, whose settings say whether it is
+/// sampled: a context from here, where no span is made, would forbid it.
 fn properties(message_id: &str) -> BasicProperties {
-    let mut table = FieldTable::default();
-    let parent = TraceContext::new_root().to_string();
-    table.insert(headers::TRACEPARENT.into(), AMQPValue::LongString(parent.into()));
     BasicProperties::default()
         .with_message_id(message_id.into())
         .with_content_type("application/json".into())
         .with_delivery_mode(2)
-        .with_headers(table)
 }
 
 async fn consume_replies(channel: &Channel) -> anyhow::Result<lapin::Consumer> {

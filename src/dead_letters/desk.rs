@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     audit::Actor,
     letter::Letter,
-    lock::{self, Holder, Lock, NoLock},
+    lock::{self, Holder, Lock, NoLock, TakenBy},
     plan::Plan,
     scan::{Extent, Ids, Scan},
     shelf,
@@ -26,18 +26,14 @@ pub enum DeskError {
     Urls(#[from] BrokerUrlsError),
     #[error("RabbitMQ cannot be reached: {0}")]
     Connect(#[from] ConnectError),
-    #[error("the dead letters are locked by {}; try again when they are done", holder(.0.as_ref()))]
-    Locked(Option<Holder>),
+    #[error("the dead letters are locked by {0}; try again when they are done")]
+    Locked(TakenBy),
     #[error("RabbitMQ says: {0}. The user needs configure, write and read on the prefix's names")]
     Refused(String),
     #[error("the connection to RabbitMQ failed: {0}")]
     Amqp(lapin::Error),
     #[error("not published: {0}")]
     Publish(#[from] PublishError),
-}
-
-fn holder(holder: Option<&Holder>) -> String {
-    holder.map_or_else(|| "somebody who does not say who they are".to_owned(), ToString::to_string)
 }
 
 impl From<lapin::Error> for DeskError {
@@ -75,7 +71,7 @@ impl Desk {
         let holder =
             Holder { actor: actor.to_string(), doing: doing.to_owned(), since: Timestamp::now().to_string() };
         let lock = lock::take(&reading, topology, &holder).await.map_err(|no_lock| match no_lock {
-            NoLock::Taken(holder) => DeskError::Locked(holder),
+            NoLock::Taken(by) => DeskError::Locked(by),
             NoLock::Failed(error) => error.into(),
         })?;
         let publishing = Arc::new(publishing);

@@ -9,12 +9,13 @@ use futures_util::StreamExt;
 use lapin::{
     BasicProperties, Channel, Connection,
     options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions},
+    protocol::AMQPSoftError,
     types::FieldTable,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{task::JoinHandle, time::Instant};
 
-use crate::broker::{Topology, lock::try_once};
+use crate::broker::{Topology, lock::try_once, topology::soft_error};
 
 /// A look takes less than a second, so whoever only looks is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,11 +45,43 @@ impl std::fmt::Display for Holder {
     }
 }
 
+/// Who has the lock, as far as can be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TakenBy {
+    Holder(Holder),
+    /// A worker that looks at the oldest letter, or somebody who is busy.
+    Silent,
+    /// The broker lets nobody ask; its words.
+    Refused(String),
+}
+
+impl TakenBy {
+    /// Whether it is likely to take a moment only.
+    fn is_brief(&self) -> bool {
+        match self {
+            Self::Holder(holder) => holder.is_brief(),
+            Self::Silent | Self::Refused(_) => true,
+        }
+    }
+}
+
+impl std::fmt::Display for TakenBy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Holder(holder) => holder.fmt(f),
+            Self::Silent => f.write_str("somebody who does not say who they are"),
+            Self::Refused(broker) => {
+                write!(f, "somebody whom this user may not ask who they are (RabbitMQ says: {broker})")
+            }
+        }
+    }
+}
+
 /// Why there is no lock.
 #[derive(Debug)]
 pub(super) enum NoLock {
-    /// Somebody else has it; none if they do not say who they are.
-    Taken(Option<Holder>),
+    /// Somebody else has it.
+    Taken(TakenBy),
     Failed(lapin::Error),
 }
 
@@ -83,8 +116,7 @@ pub(super) async fn take(
             return Ok(Lock { answering: answer(channel, queue, holder).await? });
         }
         let taken_by = ask(connection, &queue).await;
-        let waits = taken_by.as_ref().is_none_or(Holder::is_brief);
-        if !waits || Instant::now() >= deadline {
+        if !taken_by.is_brief() || Instant::now() >= deadline {
             return Err(NoLock::Taken(taken_by));
         }
         tokio::time::sleep(RETRY_INTERVAL).await;
@@ -117,8 +149,8 @@ async fn answer(channel: Channel, queue: String, holder: &Holder) -> lapin::Resu
     }))
 }
 
-/// Who holds the lock, if they say so in time.
-async fn ask(connection: &Connection, lock: &str) -> Option<Holder> {
+/// Asks who holds the lock.
+async fn ask(connection: &Connection, lock: &str) -> TakenBy {
     let ask = async {
         let channel = connection.create_channel().await?;
         let own = format!("{lock}.{}", uuid::Uuid::now_v7());
@@ -135,12 +167,17 @@ async fn ask(connection: &Connection, lock: &str) -> Option<Holder> {
         channel.close(200, "asked".into()).await?;
         Ok::<_, lapin::Error>(answer)
     };
-    match tokio::time::timeout(ANSWER_TIMEOUT, ask).await {
-        Ok(Ok(answer)) => serde_json::from_slice(&answer?.data).ok(),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "who holds the dead letters could not be asked");
-            None
-        }
+    let answer = match tokio::time::timeout(ANSWER_TIMEOUT, ask).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => match soft_error(&error) {
+            Some((AMQPSoftError::ACCESSREFUSED, broker)) => return TakenBy::Refused(broker),
+            _ => {
+                tracing::debug!(%error, "who holds the dead letters could not be asked");
+                None
+            }
+        },
         Err(_elapsed) => None,
-    }
+    };
+    let holder = answer.and_then(|answer| serde_json::from_slice(&answer.data).ok());
+    holder.map_or(TakenBy::Silent, TakenBy::Holder)
 }

@@ -1,7 +1,9 @@
 //! The rights in RabbitMQ that docs/production.md names: they suffice, and `unlocker check` names
 //! each that is missing.
 
-use std::time::Duration;
+mod operator;
+
+use std::{fs, path::Path, time::Duration};
 
 use kit::{Answer, Context, Process, Trackfinity};
 
@@ -100,6 +102,23 @@ async fn work(ctx: &Context, url: &str, settings: &[(&str, &str)]) {
     assert!(refused.is_empty(), "{refused:#?}");
     worker.signal(kit::Signal::TERM);
     assert!(worker.wait_exit(SOON).await.success());
+}
+
+#[test]
+fn the_documented_table_is_what_is_granted() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/production.md");
+    let docs = fs::read_to_string(docs).expect("the docs");
+    for (role, rights) in [
+        ("worker, `broker.declare = true`", [ALL, ALL_AND_REPLIES, ALL].map(ToOwned::to_owned)),
+        ("worker, `broker.declare = false`", granted("worker")),
+        ("producer", granted("producer")),
+        ("listener, with queues named `trackfinity.outcomes.…`", granted("listener")),
+        ("operator, on call", granted("operator")),
+    ] {
+        let cells = rights.map(|names| format!("`{}` |", names.replace('|', r"\|")));
+        let row = format!("| {role} | {}", cells.join(" "));
+        assert!(docs.lines().any(|line| line == row), "no row {row}");
+    }
 }
 
 #[test]

@@ -248,6 +248,22 @@ fn attempts_of_a_request_without_a_context_or_with_a_malformed_one_are_in_one_tr
     });
 }
 
+#[test]
+fn what_is_published_by_hand_is_traced_from_the_worker_on() {
+    kit::run(async |ctx| {
+        let otlp = Otlp::start();
+        let world = world(ctx, &to(&otlp), |_| Answer::unlocked()).await;
+        let publish = Program::new(env!("CARGO_BIN_EXE_unlocker")).args(["publish", "--customer-id", "191"]);
+        let publish = world.ctx.start(&publish.env("UNLOCKER__BROKER__URL", world.ctx.amqp_url()));
+        assert!(publish.wait_exit(SOON).await.success());
+        let outcome = world.outcomes.next(SOON).await;
+        let spans = otlp.wait_spans(3, SOON).await;
+        assert_eq!(one(&spans, PROCESS).parent, None, "a trace begins here");
+        assert_eq!(traceparent_of(&outcome), traceparent(one(&spans, PUBLISH_RESULT)));
+        world.stop().await;
+    });
+}
+
 /// What a request's headers hold, whether its trace goes on, and what of its state does.
 struct Row {
     name: &'static str,

@@ -35,7 +35,12 @@ fn print_commands(stage: &Stage, settings: &Path) {
     let unlocker = from_here(&unlocker());
     let (unlocker, settings) = (unlocker.display(), settings.display());
     println!("\nTo try, in another terminal:\n");
-    for arguments in ["publish --customer-id 191 --wait", "publish --customer-id 404404 --wait", "check"] {
+    for arguments in [
+        "publish --customer-id 191 --wait",
+        "publish --customer-id 404404 --wait",
+        "dead-letters list",
+        "check",
+    ] {
         println!("  {unlocker} --config {settings} {arguments}");
     }
     println!("\nThe same by environment variables:\n");
@@ -46,7 +51,7 @@ fn print_commands(stage: &Stage, settings: &Path) {
     for language in ["rust", "python", "node", "php", "shell", "cloud-event"] {
         println!("  scripts/example {language} 191");
     }
-    println!("  scripts/example listen");
+    println!("  scripts/example listen        # and in yet another terminal: scripts/example python 404404");
     println!("\nOutcomes go to the topic exchange {RESULTS}, routing keys unlock.*.");
 }
 
