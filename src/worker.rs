@@ -4,6 +4,7 @@
 mod concurrency;
 mod intake;
 mod letter;
+mod loss;
 mod publishing;
 pub mod queues;
 mod rate;

@@ -13,12 +13,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Done, Purpose, Unsettled, Way, concurrency::Limit, publishing::Publishing, settlement::Settlement,
+    Done, Purpose, Unsettled, Way,
+    concurrency::Limit,
+    loss::{End, Loss},
+    publishing::Publishing,
+    settlement::Settlement,
 };
 use crate::{
     broker::{
         ConsumeError, Consumer,
-        connection::{SessionEvent, SessionEvents, is_unreadable},
+        connection::{SessionEvent, SessionEvents},
     },
     message::headers,
 };
@@ -37,45 +41,6 @@ const ROUND_TRIPS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a stop waits for the broker to hear that no more is wanted.
 const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// Why a session is over.
-#[derive(Debug)]
-pub(super) enum End {
-    /// The worker was told to stop.
-    Stopped,
-    /// Something failed; a new session may do better.
-    Lost(Loss),
-}
-
-/// What failed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Loss {
-    #[error("the connection to RabbitMQ failed: {0}")]
-    Connection(#[from] lapin::Error),
-    #[error(
-        "RabbitMQ cancelled the consumer: its queue was deleted, or a delivery was held for longer than \
-         consumer_timeout"
-    )]
-    Cancelled,
-    #[error(transparent)]
-    Consume(#[from] ConsumeError),
-    #[error("a request could not be settled: {0}")]
-    Unsettled(#[from] Unsettled),
-    #[error("a task panicked: {0}")]
-    Panic(#[from] tokio::task::JoinError),
-}
-
-impl Loss {
-    /// Whether a message that cannot be read ended the session.
-    pub(super) fn is_unreadable(&self) -> bool {
-        match self {
-            Self::Connection(error) | Self::Consume(ConsumeError::Failed { source: error, .. }) => {
-                is_unreadable(error)
-            }
-            _ => false,
-        }
-    }
-}
 
 /// Takes requests in one session and sees each through.
 pub(super) struct Intake<'a> {

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Way,
     concurrency::{LONGEST_INTERVAL, Limit},
-    intake::{End, Intake, Loss},
+    intake::Intake,
+    loss::{End, Loss},
     publishing::{Publishing, Targets},
     queues::QueueFigures,
     rate::RateLimiter,
