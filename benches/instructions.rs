@@ -73,24 +73,24 @@ fn answer(status: u16, body: &str) -> Reply {
 }
 
 #[library_benchmark]
-#[bench::json(args = (None, JSON), config = most(6_000))]
-#[bench::form(args = (Some("application/x-www-form-urlencoded"), FORM), config = most(6_000))]
-#[bench::cloud_event(args = (Some("application/cloudevents+json"), CLOUD_EVENT), config = most(8_000))]
+#[bench::json(args = (None, JSON), config = most(3_500))]
+#[bench::form(args = (Some("application/x-www-form-urlencoded"), FORM), config = most(3_900))]
+#[bench::cloud_event(args = (Some("application/cloudevents+json"), CLOUD_EVENT), config = most(5_900))]
 fn decoding(content_type: Option<&str>, body: &[u8]) -> Decoded {
     black_box(decode(black_box(content_type), black_box(body)))
 }
 
 #[library_benchmark]
-#[bench::message(args = (properties(), JSON.to_vec()), config = most(10_000))]
+#[bench::message(args = (properties(), JSON.to_vec()), config = most(7_700))]
 fn opening(properties: BasicProperties, body: Vec<u8>) -> (Option<TraceContext>, Envelope) {
     let trace = TraceContext::from_headers(properties.headers().as_ref());
     black_box((trace, Envelope::open(properties, body, now(), String::new)))
 }
 
 #[library_benchmark]
-#[bench::unlocked(args = (answer(200, "true")), config = most(1_500))]
-#[bench::refused(args = (answer(400, r#"{"error":"no such customer"}"#)), config = most(1_500))]
-#[bench::failed(args = (answer(503, "<html>busy</html>")), config = most(1_500))]
+#[bench::unlocked(args = (answer(200, "true")), config = most(450))]
+#[bench::refused(args = (answer(400, r#"{"error":"no such customer"}"#)), config = most(450))]
+#[bench::failed(args = (answer(503, "<html>busy</html>")), config = most(450))]
 fn deciding(reply: Reply) -> (Reply, Verdict) {
     let limits = RetryLimits {
         max_attempts: 12,
@@ -103,7 +103,7 @@ fn deciding(reply: Reply) -> (Reply, Verdict) {
 }
 
 #[library_benchmark]
-#[bench::outcome(args = (outcome()), config = most(12_000))]
+#[bench::outcome(args = (outcome()), config = most(10_100))]
 fn encoding(outcome: Outcome) -> (Outcome, BasicProperties, Vec<u8>) {
     let properties = outcome.properties(black_box(Some("order-4711")));
     let body = outcome.encode().unwrap();
@@ -111,7 +111,7 @@ fn encoding(outcome: Outcome) -> (Outcome, BasicProperties, Vec<u8>) {
 }
 
 #[library_benchmark]
-#[bench::parked(args = (envelope()), config = most(20_000))]
+#[bench::parked(args = (envelope()), config = most(12_800))]
 fn parking(envelope: Envelope) -> (Envelope, BasicProperties) {
     let parked = Parked {
         reason: Some("http_503".to_owned()),
@@ -124,7 +124,7 @@ fn parking(envelope: Envelope) -> (Envelope, BasicProperties) {
 }
 
 #[library_benchmark]
-#[bench::refused(args = (envelope()), config = most(20_000))]
+#[bench::refused(args = (envelope()), config = most(17_700))]
 fn burying(envelope: Envelope) -> (Envelope, BasicProperties) {
     let death = Death {
         status: Status::Refused,

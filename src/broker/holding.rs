@@ -30,6 +30,9 @@ const SAMPLE: usize = 100;
 const WINDOW: usize = 32 * 1024 * 1024;
 /// After so long without a message it is asked whether there are more.
 const IDLE: Duration = Duration::from_millis(500);
+/// A busy broker counts messages as taken by this consumer, and no more as ready, seconds before it
+/// sends them: so often it has to say that none is left until that is believed.
+const SILENCES: usize = 10;
 
 /// How far to go.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +73,8 @@ pub struct Holding<'a> {
     of: usize,
     taken: usize,
     bytes: usize,
+    /// How often in a row none came and none was ready.
+    silences: usize,
     short: Option<Short>,
 }
 
@@ -112,6 +117,7 @@ impl<'a> Holding<'a> {
             of,
             taken: 0,
             bytes: 0,
+            silences: 0,
             short: None,
         })
     }
@@ -148,6 +154,7 @@ impl<'a> Holding<'a> {
             match tokio::time::timeout(wait, consumer.next()).await {
                 Ok(Some(Ok(delivery))) => {
                     self.room -= 1;
+                    self.silences = 0;
                     self.taken += 1;
                     self.bytes += delivery.data.len();
                     return Ok(Some(Held {
@@ -163,9 +170,14 @@ impl<'a> Holding<'a> {
                 // The broker cancelled the consumer: the queue is gone.
                 Ok(None) => break,
                 Err(_elapsed) if Instant::now() >= self.deadline => self.short = Some(Short::Time),
-                // Somebody else may have taken some meanwhile.
-                Err(_elapsed) if ready(channel, &self.queue).await? == 0 => break,
-                Err(_elapsed) => {}
+                Err(_elapsed) if ready(channel, &self.queue).await? > 0 => self.silences = 0,
+                Err(_elapsed) => {
+                    self.silences += 1;
+                    if self.silences >= SILENCES {
+                        // Somebody else has taken some meanwhile.
+                        break;
+                    }
+                }
             }
         }
         Ok(None)
