@@ -14,6 +14,8 @@ use crate::arguments::Behaviour;
 
 const TRUE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\ntrue";
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+/// tokio's timers end at whole milliseconds, the next one after what was asked for: half of one too late on average.
+const TIMER_DELAY: Duration = Duration::from_micros(500);
 const REQUEST: &[u8] =
     b"PATCH /api/customer/unlock HTTP/1.1\r\nhost: localhost\r\napi-key: key\r\napi-username: user\r\n\
     content-type: application/x-www-form-urlencoded\r\ncontent-length: 15\r\n\r\ncustomer_id=191";
@@ -41,7 +43,7 @@ async fn answer_all(mut stream: TcpStream, behaviour: Behaviour, calls: Rc<Cell<
             held.drain(..length);
             calls.set(calls.get() + 1);
             if !behaviour.latency.is_zero() {
-                tokio::time::sleep(behaviour.latency).await;
+                tokio::time::sleep(behaviour.latency.saturating_sub(TIMER_DELAY)).await;
             }
             let fails = behaviour.fail_one_in > 0 && calls.get().is_multiple_of(behaviour.fail_one_in);
             if stream.write_all(if fails { BUSY } else { TRUE }).await.is_err() {
@@ -88,18 +90,14 @@ impl Api {
     /// Calls a second that it answers when nothing else is to be done: 64 connections, each a call at a time.
     pub async fn capacity(&self) -> f64 {
         const LASTING: Duration = Duration::from_secs(1);
-        let address = self.url.trim_start_matches("http://").to_owned();
         let begun = Instant::now();
         let callers = (0..64).map(|_| {
-            let address = address.clone();
+            let address = self.address().to_owned();
             tokio::spawn(async move {
-                let mut stream = TcpStream::connect(address).await.expect("connected");
-                stream.set_nodelay(true).ok();
-                let mut answer = [0; TRUE.len()];
+                let mut caller = Caller::connect(&address).await;
                 let mut calls = 0u32;
                 while begun.elapsed() < LASTING {
-                    stream.write_all(REQUEST).await.expect("written");
-                    stream.read_exact(&mut answer).await.expect("answered");
+                    caller.call().await;
                     calls += 1;
                 }
                 calls
@@ -110,5 +108,35 @@ impl Api {
             calls += caller.await.expect("no panic");
         }
         f64::from(calls) / begun.elapsed().as_secs_f64()
+    }
+
+    /// The mean time that it takes to answer, in milliseconds.
+    pub async fn latency(&self) -> f64 {
+        const CALLS: u32 = 50;
+        let mut caller = Caller::connect(self.address()).await;
+        let begun = Instant::now();
+        for _call in 0..CALLS {
+            caller.call().await;
+        }
+        begun.elapsed().as_secs_f64() * 1000.0 / f64::from(CALLS)
+    }
+
+    fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+}
+
+struct Caller(TcpStream);
+
+impl Caller {
+    async fn connect(address: &str) -> Self {
+        let stream = TcpStream::connect(address).await.expect("connected");
+        stream.set_nodelay(true).ok();
+        Self(stream)
+    }
+
+    async fn call(&mut self) {
+        self.0.write_all(REQUEST).await.expect("written");
+        self.0.read_exact(&mut [0; TRUE.len()]).await.expect("answered");
     }
 }

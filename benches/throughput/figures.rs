@@ -23,6 +23,11 @@ impl Spread {
         };
         Self { median, least: numbers[0], most: numbers[numbers.len() - 1] }
     }
+
+    /// Of what is known; `None` if any of it is not.
+    pub fn of_some(numbers: impl IntoIterator<Item = Option<f64>>) -> Option<Self> {
+        numbers.into_iter().collect::<Option<Vec<f64>>>().map(Self::of)
+    }
 }
 
 /// The part of sorted numbers below which `share` of them lie.

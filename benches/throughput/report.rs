@@ -31,6 +31,8 @@ pub struct Entry {
     pub cpu: Spread,
     pub rss: Spread,
     pub api_cpu: Spread,
+    pub broker_cpu: Option<Spread>,
+    pub busy: Spread,
     /// Each turn's figure over that of the first contender in the same round.
     pub rate_ratio: Spread,
     pub cpu_ratio: Spread,
@@ -69,6 +71,8 @@ impl Contest {
                 cpu: of(|turn| turn.cpu),
                 rss: of(|turn| turn.rss),
                 api_cpu: of(|turn| turn.api_cpu),
+                broker_cpu: Spread::of_some(rounds.iter().map(|round| round[index].broker_cpu)),
+                busy: of(|turn| turn.busy),
                 rate_ratio: ratio(|turn| turn.rate),
                 cpu_ratio: ratio(|turn| turn.cpu),
             }
@@ -85,13 +89,15 @@ impl Contest {
 
     fn print(&self) {
         println!(
-            "\n{:<34} {:>22} {:>18} {:>9} {:>8}   rate and CPU against the first",
-            self.scenario, "outcomes/s", "CPU µs each", "RSS MiB", "API µs"
+            "\n{:<34} {:>22} {:>18} {:>9} {:>8} {:>9} {:>6}   rate and CPU against the first",
+            self.scenario, "outcomes/s", "CPU µs each", "RSS MiB", "API µs", "broker µs", "busy"
         );
-        for Entry { name, rate, cpu, rss, api_cpu, rate_ratio, cpu_ratio } in &self.entries {
+        for entry in &self.entries {
+            let Entry { name, rate, cpu, rss, api_cpu, broker_cpu, busy, rate_ratio, cpu_ratio } = entry;
+            let broker_cpu = broker_cpu.map_or_else(|| "?".to_owned(), |cpu| format!("{:.1}", cpu.median));
             println!(
-                "  {name:<32} {:>6.0} ({:>5.0} to {:>5.0}) {:>6.1} ({:>4.0} to {:>3.0}) {:>9.1} {:>8.1}   \
-                 {:.2} ({:.2} to {:.2})  {:.2} ({:.2} to {:.2})",
+                "  {name:<32} {:>6.0} ({:>5.0} to {:>5.0}) {:>6.1} ({:>4.0} to {:>3.0}) {:>9.1} {:>8.1} \
+                 {broker_cpu:>9} {:>5.0}%   {:.2} ({:.2} to {:.2})  {:.2} ({:.2} to {:.2})",
                 rate.median,
                 rate.least,
                 rate.most,
@@ -100,6 +106,7 @@ impl Contest {
                 cpu.most,
                 rss.most,
                 api_cpu.median,
+                busy.median * 100.0,
                 rate_ratio.median,
                 rate_ratio.least,
                 rate_ratio.most,

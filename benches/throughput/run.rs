@@ -86,6 +86,10 @@ pub struct Turn {
     pub rss: f64,
     /// Processor time of the stand-in for Trackfinity, in µs an outcome.
     pub api_cpu: f64,
+    /// The same of the broker, where it can be seen.
+    pub broker_cpu: Option<f64>,
+    /// How much of all processors was in use, by whatever: near one, they are the limit.
+    pub busy: f64,
 }
 
 /// Empties a queue of `count` requests; measured is what comes after the first sixth, in which connections are opened
@@ -95,9 +99,9 @@ pub async fn turn(contender: &Contender, queues: &Queues, api: &Api, count: usiz
     queues.fill(0, count).await;
     let processes: Vec<Process> = (0..contender.processes).map(|_| contender.start(queues, api)).collect();
     let begun = reach(contender, queues, &processes, count / 6).await;
-    let before = Sample::take(begun, &processes, api);
+    let before = Sample::take(begun, &processes, queues, api);
     let ended = reach(contender, queues, &processes, until).await;
-    let after = Sample::take(ended, &processes, api);
+    let after = Sample::take(ended, &processes, queues, api);
     let rss = processes.iter().map(Process::peak_rss).max().unwrap_or_default();
     if until == count {
         assert_eq!(queues.outcomes().await, count, "{}: outcomes", contender.name);
@@ -120,6 +124,8 @@ pub async fn turn(contender: &Contender, queues: &Queues, api: &Api, count: usiz
         cpu: each(before.cpu, after.cpu),
         rss: rss as f64 / 1024.0 / 1024.0,
         api_cpu: each(before.api_cpu, after.api_cpu),
+        broker_cpu: before.broker_cpu.zip(after.broker_cpu).map(|(before, after)| each(before, after)),
+        busy: (after.machine.busy - before.machine.busy) / (after.machine.all - before.machine.all),
     }
 }
 
@@ -129,12 +135,33 @@ struct Sample {
     outcomes: usize,
     cpu: Duration,
     api_cpu: Duration,
+    broker_cpu: Option<Duration>,
+    machine: Machine,
 }
 
 impl Sample {
-    fn take((at, outcomes): (Instant, usize), processes: &[Process], api: &Api) -> Self {
+    fn take((at, outcomes): (Instant, usize), processes: &[Process], queues: &Queues, api: &Api) -> Self {
         let cpu = processes.iter().map(Process::cpu_time).sum();
-        Self { at, outcomes, cpu, api_cpu: api.cpu_time() }
+        let (api_cpu, broker_cpu) = (api.cpu_time(), queues.broker_cpu());
+        Self { at, outcomes, cpu, api_cpu, broker_cpu, machine: Machine::now() }
+    }
+}
+
+/// Ticks of all processors since the machine's start (`/proc/stat`).
+struct Machine {
+    busy: f64,
+    all: f64,
+}
+
+impl Machine {
+    fn now() -> Self {
+        let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+        // user nice system idle iowait irq softirq steal; what follows is part of the first two.
+        let line = stat.lines().next().unwrap_or_default();
+        let ticks: Vec<f64> =
+            line.split_whitespace().skip(1).take(8).filter_map(|ticks| ticks.parse().ok()).collect();
+        let all = ticks.iter().sum();
+        Self { busy: all - ticks.iter().skip(3).take(2).sum::<f64>(), all }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The broker and its queues: the contract's topology, once as it is and once on classic queues.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -25,14 +26,14 @@ const WINDOW: usize = 1000;
 
 /// One broker for all turns.
 pub struct Site {
-    broker: RabbitNode,
+    broker: Arc<RabbitNode>,
 }
 
 impl Site {
     pub async fn start() -> Self {
         // With a backlog of a million the default limits would block the publisher.
         let options = NodeOptions::default().conf("vm_memory_high_watermark.relative = 0.7");
-        Self { broker: RabbitNode::start_own(options).await }
+        Self { broker: Arc::new(RabbitNode::start_own(options).await) }
     }
 
     pub fn description(&self) -> String {
@@ -43,7 +44,8 @@ impl Site {
         let vhost = self.broker.vhost().await;
         let amqp = Amqp::connect(vhost.amqp_url()).await;
         let channel = amqp.channel().await;
-        let queues = Queues { kind, vhost, amqp, channel };
+        let broker = Arc::clone(&self.broker);
+        let queues = Queues { kind, broker, vhost, amqp, channel };
         queues.declare().await;
         queues
     }
@@ -69,6 +71,7 @@ impl Kind {
 /// The topology in a virtual host of its own.
 pub struct Queues {
     pub kind: Kind,
+    broker: Arc<RabbitNode>,
     vhost: Vhost,
     amqp: Amqp,
     channel: Channel,
@@ -83,9 +86,13 @@ impl Queues {
         &self.amqp
     }
 
+    /// The broker's CPU time so far, where it can be seen.
+    pub fn broker_cpu(&self) -> Option<Duration> {
+        self.broker.cpu_time()
+    }
+
     async fn declare(&self) {
-        let prefix = TopologyPrefix::parse(EXCHANGE).expect("a prefix");
-        let topology = Topology::new(&prefix);
+        let topology = topology();
         match self.kind {
             Kind::Quorum => topology.declare(self.amqp.connection()).await.expect("declared"),
             Kind::Classic => {
@@ -163,10 +170,18 @@ impl Queues {
         queue.expect("the queue is there").message_count() as usize
     }
 
-    /// Empties everything.
+    /// Empties everything; what is parked comes first, as it would come back.
     pub async fn purge(&self) {
-        for queue in [REQUESTS, OUTCOMES] {
-            self.channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await.expect("purged");
+        let queues = topology().parts().into_iter().filter_map(|part| match part {
+            Part::Queue { name, .. } => Some(name),
+            Part::Exchange { .. } | Part::Binding { .. } => None,
+        });
+        let (requests, mut queues): (Vec<_>, Vec<_>) = queues.partition(|queue| queue == REQUESTS);
+        queues.extend(requests);
+        queues.push(OUTCOMES.to_owned());
+        for queue in queues {
+            let queue = queue.as_str().into();
+            self.channel.queue_purge(queue, QueuePurgeOptions::default()).await.expect("purged");
         }
         // Of a million messages the broker's figures say that they are gone before they are.
         kit::eventually("the queues are empty", Duration::from_secs(60), async || {
@@ -174,6 +189,10 @@ impl Queues {
         })
         .await;
     }
+}
+
+fn topology() -> Topology {
+    Topology::new(&TopologyPrefix::parse(EXCHANGE).expect("a prefix"))
 }
 
 /// What identifies a request in a bench.

@@ -234,12 +234,7 @@ impl Process {
 
     /// User and system CPU time used so far, of all its threads (`/proc/PID/stat`).
     pub fn cpu_time(&self) -> Duration {
-        let stat = self.proc("stat");
-        // The name in parentheses may contain anything; utime and stime are the 12th and 13th field after it.
-        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-        let ticks: u64 =
-            fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
-        Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+        cpu_time(&self.proc("stat"))
     }
 
     /// Resident memory in bytes (`/proc/PID/status`).
@@ -262,6 +257,15 @@ impl Process {
         std::fs::read_to_string(format!("/proc/{}/{file}", self.pid()))
             .unwrap_or_else(|error| panic!("{} does not run: {error}", self.running.name))
     }
+}
+
+/// User's and system's CPU time in the text of a `/proc/PID/stat`.
+pub(crate) fn cpu_time(stat: &str) -> Duration {
+    // The name in parentheses may contain anything; utime and stime are the 12th and 13th field after it.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let ticks: u64 =
+        fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
 }
 
 impl Drop for Process {

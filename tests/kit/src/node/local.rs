@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::time::timeout;
 
 use crate::ports::free_port;
+use crate::process::cpu_time;
 use crate::watchdog::Watchdog;
 
 /// The one in /usr/sbin changes user and directory.
@@ -162,6 +163,21 @@ impl LocalNode {
     pub(super) fn is_running(&self) -> bool {
         let mut broker = self.broker.lock().expect("no panic holds the broker");
         broker.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// CPU time of the broker's process group: Erlang's, and the shell's that started it.
+    pub(super) fn cpu_time(&self) -> Duration {
+        let broker = self.broker.lock().expect("no panic holds the broker");
+        let Some(group) = broker.as_ref().map(|child| child.id().to_string()) else {
+            return Duration::ZERO;
+        };
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let stats = processes.filter_map(|process| fs::read_to_string(process.path().join("stat")).ok());
+        // The group is the third field after the name, which is in parentheses.
+        let of_group = |stat: &String| {
+            stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.split(' ').nth(2) == Some(&*group))
+        };
+        stats.filter(of_group).map(|stat| cpu_time(&stat)).sum()
     }
 
     pub(super) fn log_tail(&self) -> String {

@@ -107,6 +107,14 @@ impl RabbitNode {
         format!("{kind} at {host}:{port}")
     }
 
+    /// User's and system's CPU time so far; `None` where it can't be seen from here.
+    pub fn cpu_time(&self) -> Option<Duration> {
+        match &self.kind {
+            Kind::Local(node) => Some(node.cpu_time()),
+            Kind::Given | Kind::Docker(_) => None,
+        }
+    }
+
     /// Host and port of AMQP: where a [`TcpCutter`](crate::TcpCutter) should point.
     pub fn address(&self) -> (String, u16) {
         let tls = self.amqp.scheme() == "amqps";
