@@ -19,10 +19,12 @@ use lapin::{
     uri::{AMQPScheme, AMQPUri},
 };
 
-use super::Publisher;
+use super::{Publisher, publisher::LargeFrames};
 
 /// How long one try may take, handshake included; lapin itself has no limit for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Frames of the connection that publishes, in bytes: an outcome's header frame takes 6 KiB at most.
+const SMALL_FRAME_MAX: u32 = 16 * 1024;
 /// How long a broker may take to say goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -164,10 +166,12 @@ impl Session {
     /// # Errors
     /// If either cannot be opened.
     pub async fn open(urls: &[AMQPUri]) -> Result<(Self, SessionEvents), ConnectError> {
+        let small = with_small_frames(urls);
         let (consuming, publishing) =
-            tokio::try_join!(connect(urls, "consumes"), connect(urls, "publishes"))?;
+            tokio::try_join!(connect(urls, "consumes"), connect(&small, "publishes"))?;
         let publishing = Arc::new(publishing);
-        let publisher = Publisher::new(Arc::clone(&publishing));
+        let large = LargeFrames::new(urls.to_vec(), consuming.configuration().frame_max());
+        let publisher = Publisher::with_small_frames(Arc::clone(&publishing), large);
         let session = Self { consuming, publishing, publisher };
         let events = session.events();
         Ok((session, events))
@@ -202,8 +206,18 @@ impl Session {
 
     /// Says goodbye; does not wait long for an answer.
     pub async fn close(&self) {
-        tokio::join!(self.consuming.close(), self.publishing.close());
+        tokio::join!(self.consuming.close(), self.publishing.close(), self.publisher.close());
     }
+}
+
+/// The same addresses, for a connection whose frames are no larger than outcomes need.
+pub(super) fn with_small_frames(urls: &[AMQPUri]) -> Vec<AMQPUri> {
+    let mut urls = urls.to_vec();
+    for url in &mut urls {
+        let asked = url.query.frame_max.filter(|bytes| *bytes != 0);
+        url.query.frame_max = Some(asked.map_or(SMALL_FRAME_MAX, |bytes| bytes.min(SMALL_FRAME_MAX)));
+    }
+    urls
 }
 
 /// What happens to a session's connections, as it happens.

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 
 use super::{
     ConnectError, PublishError, Publisher, Routing,
-    connection::{Link, connect},
+    connection::{Link, connect, with_small_frames},
     publisher::Outgoing,
 };
 
@@ -63,8 +63,8 @@ struct Line {
 
 impl Replies {
     #[must_use]
-    pub fn new(urls: Vec<AMQPUri>) -> Self {
-        Self { urls, shared: Mutex::default(), alone: Mutex::default() }
+    pub fn new(urls: &[AMQPUri]) -> Self {
+        Self { urls: with_small_frames(urls), shared: Mutex::default(), alone: Mutex::default() }
     }
 
     /// Sends a reply.

@@ -147,7 +147,7 @@ pub(super) async fn carry_out(
         left: plan.ids.iter().cloned().collect(),
         done: 0,
         next_at: Instant::now(),
-        replies: Replies::new(inner.settings.broker.uris().map_err(DeskError::from)?),
+        replies: Replies::new(&inner.settings.broker.uris().map_err(DeskError::from)?),
     };
     let ended = work.rounds().await;
     work.replies.close().await;

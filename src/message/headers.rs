@@ -170,6 +170,13 @@ pub fn succeed(properties: &BasicProperties, stamp: Stamp, room: usize) -> Basic
     bare.with_headers(FieldTable::from(headers)).with_delivery_mode(2)
 }
 
+/// Bytes of a message's properties, headers included, by AMQP 0-9-1's encoding; a little too many.
+#[must_use]
+pub fn encoded_len(properties: &BasicProperties) -> usize {
+    let headers = properties.headers().iter().flatten();
+    short_strings_len(properties) + 4 + headers.map(|(name, value)| entry_len(name, value)).sum::<usize>()
+}
+
 /// Cuts a text to at most `limit` bytes, at a character's boundary.
 #[must_use]
 pub fn truncate(mut text: String, limit: usize) -> String {

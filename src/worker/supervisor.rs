@@ -151,7 +151,7 @@ impl Worker {
         self.status.connected(true);
         self.status.topology(None);
         let session = Arc::new(session);
-        let replies = Arc::new(Replies::new(self.settings.broker.uris()?));
+        let replies = Arc::new(Replies::new(&self.settings.broker.uris()?));
         let intake = Intake {
             way: Arc::clone(&self.way),
             publishing: Arc::new(Publishing {

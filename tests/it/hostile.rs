@@ -1,6 +1,6 @@
 //! Messages made to hurt: none may stop or kill the worker, or take innocent ones with it.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use kit::Answer;
 use serde_json::json;
@@ -192,6 +192,38 @@ fn headers_that_fill_a_frame_are_carried_on_and_own_texts_are_cut_first() {
         let letter = world.dead_letters().await.remove(0);
         assert_eq!(header(&letter, "large").map(|value| value.len()), Some(125_500));
         assert!(header(&letter, "unlocker-response").is_none_or(|response| response.len() < 1024));
+        world.stop().await;
+    });
+}
+
+#[test]
+fn headers_too_large_for_the_publishing_connection_go_on_one_of_their_own() {
+    kit::run(async |ctx| {
+        let world = World::start(ctx, |_| Answer::status(400)).await;
+        let management = world.ctx.vhost().management();
+        // What the worker publishes on: the name's end, and bytes of a frame.
+        let publishing = async || {
+            let connections = management.connections().await.into_iter().filter_map(|connection| {
+                let name = connection["client_properties"]["connection_name"].as_str()?.to_owned();
+                let (_, purpose) = name.split_once(" publishes")?;
+                Some((purpose.trim_start().to_owned(), connection["frame_max"].as_u64()?))
+            });
+            connections.collect::<BTreeMap<_, _>>()
+        };
+        let mut raw = RawAmqp::connect(&world.ctx).await;
+        for (length, connections) in [
+            (10_000, BTreeMap::from([("", 16_384)])),
+            (100_000, BTreeMap::from([("", 16_384), ("large headers", 131_072)])),
+        ] {
+            let entry = [&short(b"large")[..], b"S", &long(&vec![b'v'; length])].concat();
+            raw.publish(HEADERS, &long(&entry), &[], br#"{"customer_id":"raw"}"#).await;
+            assert_eq!(world.outcome().await["reason"], "http_400");
+            let letter = world.dead_letters().await.remove(0);
+            assert_eq!(header(&letter, "large").map(|value| value.len()), Some(length));
+            let expected: BTreeMap<_, _> =
+                connections.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
+            kit::eventually("the connections", SOON, async || publishing().await == expected).await;
+        }
         world.stop().await;
     });
 }
