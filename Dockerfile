@@ -3,7 +3,9 @@
 
 FROM rust:1-slim-bookworm AS build
 WORKDIR /build
-
+# jemalloc is built with make, which the slim image does not hold.
+RUN command -v make >/dev/null \
+ || (apt-get update && apt-get install -y --no-install-recommends make && rm -rf /var/lib/apt/lists/*)
 # The dependencies alone: this layer is built again only when a manifest changes.
 COPY Cargo.toml Cargo.lock ./
 COPY tests/kit/Cargo.toml tests/kit/

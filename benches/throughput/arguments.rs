@@ -34,7 +34,8 @@ impl Options {
 /// How the stand-in for Trackfinity answers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Behaviour {
-    /// From the request to the answer.
+    /// From the request to the answer on average; each call takes up to a tenth more or less. Were they all alike, calls
+    /// that began together would go on in step, and wait for each other.
     pub latency: Duration,
     /// Of so many calls one is answered 503; zero: none.
     pub fail_one_in: u64,

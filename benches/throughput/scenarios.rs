@@ -110,6 +110,8 @@ impl Bench<'_> {
     async fn delayed(&self, report: &mut Report) {
         const LATENCY: Duration = Duration::from_millis(50);
         let api = Api::start(Behaviour { latency: LATENCY, ..Behaviour::default() }).await;
+        let latency = api.latency().await;
+        println!("\nthe stand-in for Trackfinity answers after {latency:.2?}");
         for concurrency in [64, 512] {
             let contenders = [Contender::bare(), Contender::unlocker()].map(|c| c.concurrency(concurrency));
             let scenario = format!("delayed by 50 ms, concurrency {concurrency}");
@@ -123,8 +125,6 @@ impl Bench<'_> {
                     unlocker.rate.median / ideal,
                     0.95,
                 );
-            } else {
-                report.at_least(format!("{scenario}: rate over bare's"), unlocker.rate_ratio.median, 0.95);
             }
             report.contests.push(contest);
         }
