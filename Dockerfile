@@ -6,6 +6,9 @@ WORKDIR /build
 # jemalloc is built with make, which the slim image does not hold.
 RUN command -v make >/dev/null \
  || (apt-get update && apt-get install -y --no-install-recommends make && rm -rf /var/lib/apt/lists/*)
+# Kernels for ARM may have pages of 64 KiB, and jemalloc runs with none larger than it was built for.
+RUN [ "$(uname -m)" != aarch64 ] || echo 'env.JEMALLOC_SYS_WITH_LG_PAGE = "16"' >"$CARGO_HOME/config.toml"
+
 # The dependencies alone: this layer is built again only when a manifest changes.
 COPY Cargo.toml Cargo.lock ./
 COPY tests/kit/Cargo.toml tests/kit/

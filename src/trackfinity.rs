@@ -1,5 +1,8 @@
 //! The client of Trackfinity's API: one call, one reply. It decides nothing and never retries.
 
+#[cfg(test)]
+mod tests;
+
 use std::{error::Error as _, time::Duration};
 
 use opentelemetry::KeyValue;

@@ -1,12 +1,13 @@
 //! What is taken from the queue, and when: everything while calls flow, one request at a time while
 //! they are paused, nothing while the worker stops.
 
+mod probe;
+
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::{Channel, message::Delivery, options::BasicAckOptions};
 use tokio::{
-    sync::oneshot,
     task::{JoinError, JoinSet},
     time::Instant,
 };
@@ -208,62 +209,6 @@ impl Intake<'_> {
                 },
             }
         }
-    }
-
-    /// Waits for the next probe's time, and tries one request.
-    async fn probe(&mut self, channel: &Channel) -> Result<Turn, Loss> {
-        self.publishing.status.consuming();
-        while let Some(due) = self.way.gate.probe_at().filter(|due| *due > Instant::now()) {
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Ok(Turn::Stop),
-                finished = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.take_in(channel, finished?)?,
-                () = tokio::time::sleep_until(due) => {}
-            }
-        }
-        let mut consumer = self.consume(channel, 1).await?;
-        let delivery = loop {
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Ok(Turn::Stop),
-                finished = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.take_in(channel, finished?)?,
-                delivery = consumer.next() => break delivery.ok_or(Loss::Cancelled)??,
-            }
-        };
-        // Before it is settled, so that no second one is delivered.
-        consumer.cancel().await?;
-        if self.way.gate.probe_at().is_none_or(|due| due > Instant::now()) {
-            // A late answer to another call asked for a longer wait; this one waits outside.
-            self.spawn(delivery);
-            return Ok(Turn::Paused);
-        }
-        self.way.client.refresh_secrets().await;
-        self.way.gate.begin_probe();
-        let (way, publishing) = (Arc::clone(&self.way), Arc::clone(&self.publishing));
-        let (done, gone) = oneshot::channel::<()>();
-        self.tasks.spawn(async move {
-            let _done = done;
-            way.go(delivery, Purpose::Probe, &publishing).await
-        });
-        tokio::pin!(gone);
-        let turn = loop {
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => break Ok(Turn::Stop),
-                finished = watch(&mut self.events, &mut self.tasks, &self.publishing) => {
-                    let taken = finished.and_then(|finished| self.take_in(channel, finished));
-                    if let Err(loss) = taken {
-                        break Err(loss);
-                    }
-                }
-                // Its reply ends it; to publish what came of it may take longer.
-                () = self.way.gate.probe_ended() => break Ok(Turn::Paused),
-                _dropped = &mut gone => break Ok(Turn::Paused),
-            }
-        };
-        // It came to no call, if it has not ended by now.
-        self.way.gate.end_probe(None);
-        turn
     }
 
     async fn consume(&mut self, channel: &Channel, prefetch: u16) -> Result<Consumer, ConsumeError> {

@@ -1,0 +1,42 @@
+use std::{
+    error::Error,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Instant,
+};
+
+use super::*;
+
+static DISK_HANGS: AtomicBool = AtomicBool::new(false);
+
+/// Takes as long as the disk hangs.
+fn slow(_: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+    while DISK_HANGS.load(Ordering::Relaxed) {
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_keeps_the_last_key_and_holds_nothing_up() {
+    let file = std::env::temp_dir().join(format!("unlocker-key-{}", uuid::Uuid::now_v7()));
+    std::fs::write(&file, "key").expect("written");
+    let url: url::Url = "http://localhost/".parse().expect("a URL");
+    let client = Client {
+        http: reqwest::Client::new(),
+        unlock_url: url.clone(),
+        ping_url: url,
+        api_key: Secret::open(&file, slow).expect("a key"),
+        api_username: Secret::fixed("user"),
+        timeout: Duration::from_secs(1),
+    };
+    DISK_HANGS.store(true, Ordering::Relaxed);
+    let begun = Instant::now();
+    let refreshed = tokio::time::timeout(Duration::from_secs(60), client.refresh_secrets()).await;
+    let took = begun.elapsed();
+    DISK_HANGS.store(false, Ordering::Relaxed);
+    std::fs::remove_file(&file).expect("removed");
+    assert!(refreshed.is_ok(), "held up for {took:?}");
+    assert!(took >= REFRESH_TIMEOUT, "given up after {took:?} already");
+    assert_eq!(client.api_key.current().expose_secret(), "key");
+}
