@@ -3,7 +3,8 @@
 
 FROM rust:1-slim-bookworm AS build
 WORKDIR /build
-# jemalloc is built with make, which the slim image does not hold.
+# jemalloc is built with make, which the slim image does not hold. A pinned version would be gone with the next Debian.
+# hadolint ignore=DL3008
 RUN command -v make >/dev/null \
  || (apt-get update && apt-get install -y --no-install-recommends make && rm -rf /var/lib/apt/lists/*)
 # Kernels for ARM may have pages of 64 KiB, and jemalloc runs with none larger than it was built for.

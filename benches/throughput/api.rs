@@ -81,7 +81,7 @@ impl Api {
         }
         // To wake up takes time as well, which differs between machines.
         let late = api.latency().await.saturating_sub(behaviour.latency);
-        Self::launch(Behaviour { latency: behaviour.latency - late, ..behaviour }).await
+        Self::launch(Behaviour { latency: behaviour.latency.saturating_sub(late), ..behaviour }).await
     }
 
     async fn launch(behaviour: Behaviour) -> Self {

@@ -19,7 +19,7 @@ use lapin::{
     uri::{AMQPScheme, AMQPUri},
 };
 
-use super::{Publisher, publisher::LargeFrames};
+use super::Publisher;
 
 /// How long one try may take, handshake included; lapin itself has no limit for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -152,6 +152,16 @@ fn address(url: &AMQPUri) -> String {
     format!("{}://{}:{} (virtual host {})", url.scheme, authority.host, authority.port, url.vhost)
 }
 
+/// How large the frames of the connection that publishes are. lapin holds 32 of them each way: with
+/// RabbitMQ's usual ones 8 MiB. Few messages have headers that need them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frames {
+    /// As outcomes need them.
+    Small,
+    /// As RabbitMQ takes them.
+    Full,
+}
+
 /// Both connections, as long as both live.
 #[derive(Debug)]
 pub struct Session {
@@ -165,13 +175,21 @@ impl Session {
     ///
     /// # Errors
     /// If either cannot be opened.
-    pub async fn open(urls: &[AMQPUri]) -> Result<(Self, SessionEvents), ConnectError> {
-        let small = with_small_frames(urls);
+    pub async fn open(urls: &[AMQPUri], frames: Frames) -> Result<(Self, SessionEvents), ConnectError> {
+        let narrowed = match frames {
+            Frames::Small => with_small_frames(urls),
+            Frames::Full => urls.to_vec(),
+        };
         let (consuming, publishing) =
-            tokio::try_join!(connect(urls, "consumes"), connect(&small, "publishes"))?;
+            tokio::try_join!(connect(urls, "consumes"), connect(&narrowed, "publishes"))?;
         let publishing = Arc::new(publishing);
-        let large = LargeFrames::new(urls.to_vec(), consuming.configuration().frame_max());
-        let publisher = Publisher::with_small_frames(Arc::clone(&publishing), large);
+        let publisher = match frames {
+            Frames::Small => {
+                let frame_max = consuming.configuration().frame_max();
+                Publisher::with_small_frames(Arc::clone(&publishing), frame_max)
+            }
+            Frames::Full => Publisher::new(Arc::clone(&publishing)),
+        };
         let session = Self { consuming, publishing, publisher };
         let events = session.events();
         Ok((session, events))
@@ -206,7 +224,7 @@ impl Session {
 
     /// Says goodbye; does not wait long for an answer.
     pub async fn close(&self) {
-        tokio::join!(self.consuming.close(), self.publishing.close(), self.publisher.close());
+        tokio::join!(self.consuming.close(), self.publishing.close());
     }
 }
 

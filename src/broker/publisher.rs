@@ -4,25 +4,31 @@
 //! wrong one of them; with one in flight, never. So where being routed is a matter of life, each
 //! publish has a channel of a pool to itself; all others are pipelined on one channel, which costs
 //! a third less.
-//!
-//! lapin holds 32 frames each way for every connection: with RabbitMQ's usual frames 8 MiB. Few
-//! messages have headers that need them, so the connection that publishes may have smaller ones;
-//! what does not fit goes on a further connection, opened for the first such message.
 
-mod line;
+use std::{
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
 
-use std::sync::{Arc, PoisonError, RwLock};
-
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::{
+    BasicProperties, Channel, Confirmation,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+};
 use tokio::sync::Semaphore;
 
-pub use self::line::LargeFrames;
-use self::line::{CONFIRM_TIMEOUT, Line};
-use super::{ConnectError, connection::Link, topology::soft_error};
+use super::{connection::Link, topology::soft_error};
 use crate::message::headers;
 
+/// How long a confirm may take while the broker does not block the connection.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 /// Publishes under way at once that must be routed.
 const POOL_SIZE: usize = 32;
+/// Bytes of a header frame that are not properties, a few too many. Such a frame can't be split, and
+/// one too large ends the connection.
+const FRAME_OVERHEAD: usize = 256;
+/// The same, and room for the headers that the broker adds when it dead-letters.
+const FRAME_RESERVE: usize = 4 * 1024;
+
 /// A message to publish.
 #[derive(Clone, Debug)]
 pub struct Outgoing<'a> {
@@ -56,8 +62,8 @@ pub enum PublishError {
     Timeout,
     #[error("the connection is gone: {0}")]
     Lost(lapin::Error),
-    #[error("no connection for its large headers: {0}")]
-    NoConnection(#[from] ConnectError),
+    #[error("its headers need larger frames than the connection has")]
+    LargeHeaders,
 }
 
 impl PublishError {
@@ -77,14 +83,14 @@ impl PublishError {
             Self::ChannelClosed(_) => "channel_closed",
             Self::Timeout => "timeout",
             Self::Lost(_) => "connection_lost",
-            Self::NoConnection(_) => "no_connection",
+            Self::LargeHeaders => "large_headers",
         }
     }
 
     /// Whether only a new connection can help.
     #[must_use]
-    pub fn is_connection_lost(&self) -> bool {
-        matches!(self, Self::Lost(_))
+    pub fn needs_connection(&self) -> bool {
+        matches!(self, Self::Lost(_) | Self::LargeHeaders)
     }
 }
 
@@ -94,11 +100,13 @@ pub struct Publisher(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    line: Line,
-    /// None where the line's frames are as large as RabbitMQ takes them.
-    large: Option<LargeFrames>,
+    connection: Arc<Link>,
+    /// Bytes of a frame that messages are to fit into; the connection's may be smaller.
+    frame_max: u32,
     /// For messages that need not be routed.
     pipelined: RwLock<Option<Channel>>,
+    /// Idle channels, for messages that must be routed.
+    pool: Mutex<Vec<Channel>>,
     permits: Semaphore,
     /// Held while a channel is opened to pipeline on, so that one is opened, not one a message.
     opening: tokio::sync::Mutex<()>,
@@ -107,39 +115,28 @@ struct Inner {
 impl Publisher {
     #[must_use]
     pub fn new(connection: Arc<Link>) -> Self {
-        Self::with(connection, None)
+        let frame_max = connection.configuration().frame_max();
+        Self::with_small_frames(connection, frame_max)
     }
 
-    /// One whose connection has smaller frames than RabbitMQ takes.
+    /// One whose connection has smaller frames than RabbitMQ takes, which are `frame_max` bytes: what
+    /// does not fit is refused with [`PublishError::LargeHeaders`].
     #[must_use]
-    pub fn with_small_frames(connection: Arc<Link>, large: LargeFrames) -> Self {
-        Self::with(connection, Some(large))
-    }
-
-    fn with(connection: Arc<Link>, large: Option<LargeFrames>) -> Self {
+    pub fn with_small_frames(connection: Arc<Link>, frame_max: u32) -> Self {
         Self(Arc::new(Inner {
-            line: Line::new(connection),
-            large,
+            connection,
+            frame_max,
             pipelined: RwLock::default(),
+            pool: Mutex::default(),
             permits: Semaphore::new(POOL_SIZE),
             opening: tokio::sync::Mutex::default(),
         }))
     }
 
-    /// Bytes that a message's properties may take, so that its header frame fits.
+    /// Bytes that a message's properties may take, so that its header frame fits wherever it goes.
     #[must_use]
     pub fn room(&self) -> usize {
-        match &self.0.large {
-            Some(large) => large.room(),
-            None => self.0.line.room(),
-        }
-    }
-
-    /// Says goodbye on the connection that was opened here, if one was.
-    pub async fn close(&self) {
-        if let Some(large) = &self.0.large {
-            large.close().await;
-        }
+        (self.0.frame_max as usize).saturating_sub(FRAME_RESERVE)
     }
 
     /// Publishes a message and waits for its confirm. `Ok(false)`: confirmed, but no queue received
@@ -148,16 +145,32 @@ impl Publisher {
     /// # Errors
     /// If the message was not published, or it is not known that it was.
     pub async fn publish(&self, message: &Outgoing<'_>, routing: Routing) -> Result<bool, PublishError> {
-        let large = match &self.0.large {
-            Some(large) if headers::encoded_len(&message.properties) > self.0.line.room() => {
-                Some(Box::pin(large.line()).await?)
+        let frame_max = self.0.connection.configuration().frame_max() as usize;
+        if headers::encoded_len(&message.properties) + FRAME_OVERHEAD > frame_max {
+            return Err(PublishError::LargeHeaders);
+        }
+        let confirmation = match routing {
+            Routing::Optional => {
+                let channel = self.0.pipelined().await?;
+                let confirmation = self.0.confirmed(&channel, message, routing).await;
+                if !confirmation.as_ref().is_ok_and(Confirmation::is_ack) {
+                    self.0.retire(&channel);
+                }
+                confirmation?
             }
-            _ => None,
-        };
-        let confirmation = match (routing, large) {
-            (Routing::Optional, None) => self.0.pipeline(message).await?,
-            (_, None) => Box::pin(self.0.alone(&self.0.line, message, routing)).await?,
-            (_, Some(line)) => Box::pin(self.0.alone(&line, message, routing)).await?,
+            Routing::Required | Routing::Unasked => {
+                // The semaphore is never closed, and a failure to wait is no failure to publish.
+                let _permit = self.0.permits.acquire().await.ok();
+                let channel = self.0.idle().await?;
+                let confirmation = self.0.confirmed(&channel, message, routing).await?;
+                // With a publish still in flight on it, the next one's return could not be told; and
+                // RabbitMQ 3.10 goes on refusing on a channel it once refused on, though there is
+                // room again.
+                if confirmation.is_ack() {
+                    self.0.pool.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
+                }
+                confirmation
+            }
         };
         let exchange = || message.exchange.to_owned();
         match (confirmation, routing) {
@@ -176,34 +189,28 @@ impl Publisher {
 }
 
 impl Inner {
-    /// Publishes beside others on one channel.
-    async fn pipeline(&self, message: &Outgoing<'_>) -> Result<Confirmation, PublishError> {
-        let channel = self.pipelined().await?;
-        let confirmation = self.line.confirmed(&channel, message, Routing::Optional).await;
-        if !confirmation.as_ref().is_ok_and(Confirmation::is_ack) {
-            self.retire(&channel);
-        }
-        confirmation
-    }
-
-    /// Publishes as the only one on a channel.
-    async fn alone(
+    async fn confirmed(
         &self,
-        line: &Line,
+        channel: &Channel,
         message: &Outgoing<'_>,
         routing: Routing,
     ) -> Result<Confirmation, PublishError> {
-        // The semaphore is never closed, and a failure to wait is no failure to publish.
-        let _permit = self.permits.acquire().await.ok();
-        let channel = line.idle().await?;
-        let confirmation = line.confirmed(&channel, message, routing).await?;
-        // With a publish still in flight on it, the next one's return could not be told; and
-        // RabbitMQ 3.10 goes on refusing on a channel it once refused on, though there is room
-        // again.
-        if confirmation.is_ack() {
-            line.put_back(channel);
+        let publish = async {
+            let options =
+                BasicPublishOptions { mandatory: routing != Routing::Unasked, ..Default::default() };
+            let (exchange, key) = (message.exchange.into(), message.routing_key.into());
+            let properties = message.properties.clone();
+            channel.basic_publish(exchange, key, options, message.body, properties).await?.await
+        };
+        tokio::pin!(publish);
+        loop {
+            match tokio::time::timeout(CONFIRM_TIMEOUT, &mut publish).await {
+                Ok(result) => return result.map_err(PublishError::from_lapin),
+                // A broker short of memory or disk reads nothing; the message waits until it does.
+                Err(_elapsed) if self.connection.status().blocked() => {}
+                Err(_elapsed) => return Err(PublishError::Timeout),
+            }
         }
-        Ok(confirmation)
     }
 
     async fn pipelined(&self) -> Result<Channel, PublishError> {
@@ -214,7 +221,7 @@ impl Inner {
         if let Some(channel) = self.open_pipeline() {
             return Ok(channel);
         }
-        let channel = self.line.open().await?;
+        let channel = self.open().await?;
         *self.pipelined.write().unwrap_or_else(PoisonError::into_inner) = Some(channel.clone());
         Ok(channel)
     }
@@ -230,6 +237,29 @@ impl Inner {
         let mut pipelined = self.pipelined.write().unwrap_or_else(PoisonError::into_inner);
         if pipelined.as_ref().is_some_and(|current| current.id() == channel.id()) {
             *pipelined = None;
+        }
+    }
+
+    async fn idle(&self) -> Result<Channel, PublishError> {
+        loop {
+            let idle = self.pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            match idle {
+                Some(channel) if channel.status().connected() => return Ok(channel),
+                Some(_closed) => {}
+                None => return self.open().await,
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Channel, PublishError> {
+        let open = async {
+            let channel = self.connection.create_channel().await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            Ok(channel)
+        };
+        match tokio::time::timeout(CONFIRM_TIMEOUT, open).await {
+            Ok(opened) => opened.map_err(PublishError::from_lapin),
+            Err(_elapsed) => Err(PublishError::Timeout),
         }
     }
 }

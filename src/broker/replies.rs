@@ -75,7 +75,7 @@ impl Replies {
         let send = async {
             let shared = self.open(&mut *self.shared.lock().await).await?;
             match shared.publisher.publish(reply, routing).await {
-                Err(error) if error.is_connection_lost() => {}
+                Err(error) if error.needs_connection() => {}
                 result => return Ok(result.map(|_routed| ())?),
             }
             let mut alone = self.alone.lock().await;

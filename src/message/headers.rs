@@ -240,6 +240,8 @@ fn short_strings_len(properties: &BasicProperties) -> usize {
         properties.kind(),
         properties.app_id(),
         properties.cluster_id(),
+        properties.expiration(),
+        properties.user_id(),
     ];
     let texts: usize = texts.into_iter().flatten().map(|text| 1 + text.as_str().len()).sum();
     texts + 1 + 1 + 8

@@ -231,7 +231,7 @@ impl Publishing {
         kind: &'static str,
         backoff: &mut Backoff,
     ) -> Result<(), Unsettled> {
-        if error.is_connection_lost() {
+        if error.needs_connection() {
             return Err(error.into());
         }
         if matches!(error, PublishError::Unroutable { .. }) {

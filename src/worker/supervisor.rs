@@ -20,7 +20,10 @@ use super::{
     status::StatusBoard,
 };
 use crate::{
-    broker::{Backoff, ConnectError, Replies, Session, TopologyError, connection::SessionEvents},
+    broker::{
+        Backoff, ConnectError, Replies, Session, TopologyError,
+        connection::{Frames, SessionEvents},
+    },
     pause::{Gate, PauseLimits},
     policy::RetryLimits,
     settings::{BrokerUrlsError, Settings},
@@ -119,8 +122,9 @@ impl Worker {
         let mut backoff = Backoff::new();
         // It is about Trackfinity, and outlasts the sessions.
         let mut limit = self.limit();
+        let mut frames = Frames::Small;
         while !self.stop.is_cancelled() {
-            let reason = match self.session(&mut backoff, &mut limit).await {
+            let reason = match self.session(frames, &mut backoff, &mut limit).await {
                 Ok(()) => break,
                 Err(reason) => reason,
             };
@@ -128,8 +132,11 @@ impl Worker {
             self.way.telemetry.metrics.reconnected();
             let wait = backoff.next(fastrand::f64());
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            if let NoSession::Topology(error) = &reason {
-                self.status.topology(Some(error.to_string()));
+            match &reason {
+                NoSession::Topology(error) => self.status.topology(Some(error.to_string())),
+                // Where one has them there may be more: from now on, the memory is spent.
+                NoSession::Lost(loss) if loss.is_large_headers() => frames = Frames::Full,
+                _ => {}
             }
             tracing::warn!(next_try_in_ms = wait_ms, "not consuming: {reason}");
             tokio::select! {
@@ -142,9 +149,14 @@ impl Worker {
     }
 
     /// One session, from connecting to its end; `Ok` when the worker was told to stop.
-    async fn session(&self, backoff: &mut Backoff, limit: &mut Limit) -> Result<(), NoSession> {
+    async fn session(
+        &self,
+        frames: Frames,
+        backoff: &mut Backoff,
+        limit: &mut Limit,
+    ) -> Result<(), NoSession> {
         let (session, events) = tokio::select! {
-            session = self.open() => session?,
+            session = self.open(frames) => session?,
             () = self.stop.cancelled() => return Ok(()),
         };
         let opened = Instant::now();
@@ -197,10 +209,10 @@ impl Worker {
         Limit::new(settings.concurrency, settings.rate_limit, now, now + Duration::from_nanos(to_come))
     }
 
-    async fn open(&self) -> Result<(Session, SessionEvents), NoSession> {
+    async fn open(&self, frames: Frames) -> Result<(Session, SessionEvents), NoSession> {
         self.settings.broker.urls.refresh().await;
         self.way.client.refresh_secrets().await;
-        let (session, events) = Session::open(&self.settings.broker.uris()?).await?;
+        let (session, events) = Session::open(&self.settings.broker.uris()?, frames).await?;
         let topology = self.targets.topology();
         let checked = match self.settings.broker.declare {
             true => topology.declare(session.consuming()).await,
