@@ -73,7 +73,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// One whose mean latency is what was asked for, as a lone caller sees it.
+    /// One whose mean latency is what was asked for, as four callers see it.
     pub async fn start(behaviour: Behaviour) -> Self {
         let api = Self::launch(behaviour).await;
         if behaviour.latency.is_zero() {

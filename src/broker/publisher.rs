@@ -101,8 +101,10 @@ pub struct Publisher(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     connection: Arc<Link>,
-    /// Bytes of a frame that messages are to fit into; the connection's may be smaller.
-    frame_max: u32,
+    /// Bytes that properties may take in a header frame of this connection.
+    fitting: usize,
+    /// See [`Publisher::room`].
+    room: usize,
     /// For messages that need not be routed.
     pipelined: RwLock<Option<Channel>>,
     /// Idle channels, for messages that must be routed.
@@ -123,9 +125,12 @@ impl Publisher {
     /// does not fit is refused with [`PublishError::LargeHeaders`].
     #[must_use]
     pub fn with_small_frames(connection: Arc<Link>, frame_max: u32) -> Self {
+        // Neither changes: they are agreed upon when a connection is opened.
+        let own = connection.configuration().frame_max() as usize;
         Self(Arc::new(Inner {
             connection,
-            frame_max,
+            fitting: own.saturating_sub(FRAME_OVERHEAD),
+            room: (frame_max as usize).saturating_sub(FRAME_RESERVE),
             pipelined: RwLock::default(),
             pool: Mutex::default(),
             permits: Semaphore::new(POOL_SIZE),
@@ -136,7 +141,7 @@ impl Publisher {
     /// Bytes that a message's properties may take, so that its header frame fits wherever it goes.
     #[must_use]
     pub fn room(&self) -> usize {
-        (self.0.frame_max as usize).saturating_sub(FRAME_RESERVE)
+        self.0.room
     }
 
     /// Publishes a message and waits for its confirm. `Ok(false)`: confirmed, but no queue received
@@ -145,8 +150,7 @@ impl Publisher {
     /// # Errors
     /// If the message was not published, or it is not known that it was.
     pub async fn publish(&self, message: &Outgoing<'_>, routing: Routing) -> Result<bool, PublishError> {
-        let frame_max = self.0.connection.configuration().frame_max() as usize;
-        if headers::encoded_len(&message.properties) + FRAME_OVERHEAD > frame_max {
+        if headers::encoded_len(&message.properties) > self.0.fitting {
             return Err(PublishError::LargeHeaders);
         }
         let confirmation = match routing {
