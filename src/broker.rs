@@ -9,6 +9,7 @@ pub mod publisher;
 pub mod replies;
 pub mod rights;
 pub mod topology;
+mod wakes;
 
 pub use backoff::Backoff;
 pub use connection::{ConnectError, Session};

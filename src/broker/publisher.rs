@@ -16,7 +16,7 @@ use lapin::{
 };
 use tokio::sync::Semaphore;
 
-use super::{connection::Link, topology::soft_error};
+use super::{connection::Link, topology::soft_error, wakes::Wakes};
 use crate::message::headers;
 
 /// How long a confirm may take while the broker does not block the connection.
@@ -101,6 +101,7 @@ pub struct Publisher(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     connection: Arc<Link>,
+    wakes: Wakes,
     /// Bytes that properties may take in a header frame of this connection.
     fitting: usize,
     /// See [`Publisher::room`].
@@ -115,6 +116,8 @@ struct Inner {
 }
 
 impl Publisher {
+    /// # Panics
+    /// Outside a runtime.
     #[must_use]
     pub fn new(connection: Arc<Link>) -> Self {
         let frame_max = connection.configuration().frame_max();
@@ -123,12 +126,16 @@ impl Publisher {
 
     /// One whose connection has smaller frames than RabbitMQ takes, which are `frame_max` bytes: what
     /// does not fit is refused with [`PublishError::LargeHeaders`].
+    ///
+    /// # Panics
+    /// Outside a runtime.
     #[must_use]
     pub fn with_small_frames(connection: Arc<Link>, frame_max: u32) -> Self {
         // Neither changes: they are agreed upon when a connection is opened.
         let own = connection.configuration().frame_max() as usize;
         Self(Arc::new(Inner {
             connection,
+            wakes: Wakes::start(),
             fitting: own.saturating_sub(FRAME_OVERHEAD),
             room: (frame_max as usize).saturating_sub(FRAME_RESERVE),
             pipelined: RwLock::default(),
@@ -206,6 +213,7 @@ impl Inner {
             let properties = message.properties.clone();
             channel.basic_publish(exchange, key, options, message.body, properties).await?.await
         };
+        let publish = self.wakes.gather(publish);
         tokio::pin!(publish);
         loop {
             match tokio::time::timeout(CONFIRM_TIMEOUT, &mut publish).await {
