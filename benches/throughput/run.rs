@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::api::Api;
 use crate::site::{Kind, Queues};
 
-const LIMIT: Duration = Duration::from_secs(180);
+/// How long a contender may do nothing.
+const LIMIT: Duration = Duration::from_secs(60);
 /// How often the outcomes are counted.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -172,13 +173,16 @@ async fn reach(
     processes: &[Process],
     count: usize,
 ) -> (Instant, usize) {
-    let begun = Instant::now();
+    let (mut last, mut last_at) = (0, Instant::now());
     loop {
         let outcomes = queues.outcomes().await;
         if outcomes >= count {
             return (Instant::now(), outcomes);
         }
-        assert!(begun.elapsed() < LIMIT, "{}: {outcomes} of {count} outcomes", contender.name);
+        if outcomes > last {
+            (last, last_at) = (outcomes, Instant::now());
+        }
+        assert!(last_at.elapsed() < LIMIT, "{}: {outcomes} of {count} outcomes", contender.name);
         assert!(processes.iter().all(|process| process.try_exit().is_none()), "{} ended", contender.name);
         tokio::time::sleep(LOOK).await;
     }

@@ -260,6 +260,12 @@ impl Metrics {
         self.0.observed.oldest_dead_letter_at.store(at, Ordering::Relaxed);
     }
 
+    /// Whether there was a dead letter at the last look.
+    #[must_use]
+    pub fn has_dead_letters(&self) -> bool {
+        self.0.observed.oldest_dead_letter_at.load(Ordering::Relaxed) != UNKNOWN
+    }
+
     /// The figures now, in Prometheus' text format, with its content type.
     ///
     /// # Errors

@@ -84,7 +84,9 @@ impl QueueFigures {
         }
         let intervals = u32::try_from(1 + looked.dead / LETTERS_AN_INTERVAL).unwrap_or(u32::MAX);
         let is_looking = looked.looking.as_ref().is_some_and(|look| !look.is_finished());
-        if !is_looking && due(looked.oldest_at, OLDEST_INTERVAL.saturating_mul(intervals)) {
+        // Where there was none and none is ready, there is none.
+        let may_be = looked.dead > 0 || metrics.has_dead_letters();
+        if may_be && !is_looking && due(looked.oldest_at, OLDEST_INTERVAL.saturating_mul(intervals)) {
             let (inner, metrics) = (Arc::clone(&self.0), metrics.clone());
             looked.looking = Some(tokio::spawn(async move {
                 match inner.oldest_dead_letter().await {

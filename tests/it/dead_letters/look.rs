@@ -204,6 +204,29 @@ fn the_workers_own_look_at_the_oldest_letter_disturbs_no_other() {
 }
 
 #[test]
+fn a_worker_opens_no_connection_to_look_where_there_are_no_letters() {
+    kit::run(async |ctx| {
+        let listen = format!("127.0.0.1:{}", kit::free_port());
+        let (line, url) = ctx.cutter().await;
+        let settings = [("OPS__LISTEN", listen.as_str()), ("BROKER__URL", &url)];
+        let world = World::start_with(ctx, &settings, |_| Answer::unlocked()).await;
+        let scrape = async || {
+            let answer = reqwest::get(format!("http://{listen}/metrics")).await.expect("an answer");
+            answer.text().await.expect("text")
+        };
+        let waiting = r#"unlocker_queue_messages{queue="dead"}"#;
+        kit::eventually("the letters are counted", SOON, async || scrape().await.contains(waiting)).await;
+        assert_eq!(line.accepted(), 2, "one to consume, one to publish");
+        bury(&world.amqp, 1).await;
+        let none = "unlocker_oldest_dead_letter_age_seconds 0\n";
+        kit::eventually("the letter is seen", SOON, async || !scrape().await.contains(none)).await;
+        assert_eq!(line.accepted(), 3, "one more to look");
+        world.amqp.drain(DEAD).await;
+        kit::eventually("it is seen that none is left", SOON, async || scrape().await.contains(none)).await;
+    });
+}
+
+#[test]
 fn fifty_thousand_letters_are_summed_up_in_time_and_little_memory() {
     kit::run_within(SOON * 4, async |ctx| {
         declare(&ctx).await;
