@@ -7,13 +7,9 @@ use std::{
 
 use kit::{Answer, Context, Trackfinity};
 
-use crate::world::{EXCHANGE, REQUEST, REQUESTS, RESULTS, SOON, id, start_worker};
+use crate::world::{EXCHANGE, REQUEST, REQUESTS, RESULTS, SOON, requests, start_worker};
 
 const CONCURRENCY: usize = 64;
-
-fn requests(count: usize) -> impl Iterator<Item = (kit::Properties, Vec<u8>)> {
-    (0..count).map(|n| (id(&n.to_string()), format!(r#"{{"customer_id":{n}}}"#).into_bytes()))
-}
 
 #[test]
 fn a_killed_worker_loses_nothing_and_repeats_at_most_what_was_in_flight() {

@@ -23,6 +23,7 @@ mod replicas;
 mod requests;
 mod retries;
 mod rights;
+mod shutdown;
 mod telemetry;
 mod topology;
 mod world;

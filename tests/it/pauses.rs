@@ -5,13 +5,9 @@ use std::time::{Duration, Instant};
 use kit::{Answer, Context, Program, Trackfinity};
 use serde_json::json;
 
-use crate::world::{self, DEAD, EXCHANGE, REQUEST, RESULTS, SOON, World, id, unlocker};
+use crate::world::{self, DEAD, EXCHANGE, REQUEST, RESULTS, SOON, World, id, requests, unlocker};
 
 const LONG: Duration = Duration::from_secs(120);
-
-fn requests(count: usize) -> impl Iterator<Item = (kit::Properties, Vec<u8>)> {
-    (0..count).map(|n| (id(&n.to_string()), format!(r#"{{"customer_id":{n}}}"#).into_bytes()))
-}
 
 /// A directory for secrets, removed with the test.
 struct Secrets(std::path::PathBuf);
@@ -305,68 +301,6 @@ fn a_probe_whose_dead_letter_is_held_holds_up_nobody_else() {
         world.worker.wait_for_line(|line| line.contains("calls flow again"), SOON).await;
         world.amqp.publish_all(EXCHANGE, REQUEST, requests(20)).await;
         world.outcomes.wait_count(20, SOON).await;
-    });
-}
-
-#[test]
-fn sigterm_lets_the_calls_under_way_finish() {
-    kit::run(async |ctx| {
-        let world = World::start(ctx, |_| Answer::unlocked().after(Duration::from_secs(2))).await;
-        world.amqp.publish_all(EXCHANGE, REQUEST, requests(100)).await;
-        kit::eventually("64 calls", SOON, async || world.trackfinity.in_flight() == 64).await;
-        world.worker.signal(kit::Signal::TERM);
-        let told = Instant::now();
-        assert_eq!(world.worker.wait_exit(SOON).await.code(), Some(0));
-        assert!(told.elapsed() < Duration::from_secs(3), "{:?}", told.elapsed());
-        assert_eq!(world.outcomes.wait_count(64, SOON).await.len(), 64);
-        assert_eq!(world.trackfinity.count(), 64, "nothing twice, nothing new");
-        assert_eq!(world.amqp.ready_count(world::REQUESTS).await, 36);
-    });
-}
-
-#[test]
-fn every_acknowledgement_of_a_burst_arrives_before_the_end() {
-    const AT_ONCE: usize = 500;
-    kit::run(async |ctx| {
-        let settings = [("WORKER__CONCURRENCY", "500")];
-        let world =
-            World::start_with(ctx, &settings, |_| Answer::unlocked().after(Duration::from_secs(3))).await;
-        world.amqp.publish_all(EXCHANGE, REQUEST, requests(AT_ONCE)).await;
-        kit::eventually("all calls", SOON, async || world.trackfinity.in_flight() == AT_ONCE).await;
-        world.stop().await;
-        assert_eq!(world.outcomes.wait_count(AT_ONCE, SOON).await.len(), AT_ONCE);
-    });
-}
-
-#[test]
-fn what_outlasts_the_drain_timeout_stays_in_the_queue() {
-    kit::run(async |ctx| {
-        let settings = [("WORKER__DRAIN_TIMEOUT", "300ms")];
-        let world = World::start_with(ctx, &settings, |_| Answer::unlocked().after(SOON)).await;
-        world.unlock("1").await;
-        world.trackfinity.wait_count(1, SOON).await;
-        world.worker.signal(kit::Signal::TERM);
-        assert_eq!(world.worker.wait_exit(SOON).await.code(), Some(0));
-        kit::eventually("it is back", SOON, async || world.amqp.ready_count(world::REQUESTS).await == 1)
-            .await;
-        assert!(world.outcomes.is_empty());
-    });
-}
-
-#[test]
-fn a_second_signal_ends_at_once() {
-    kit::run(async |ctx| {
-        let world = World::start(ctx, |_| Answer::unlocked().after(SOON)).await;
-        world.unlock("1").await;
-        world.trackfinity.wait_count(1, SOON).await;
-        world.worker.signal(kit::Signal::TERM);
-        world.worker.wait_for_line(|line| line.contains("stopping"), SOON).await;
-        world.worker.signal(kit::Signal::INT);
-        let told = Instant::now();
-        assert_eq!(world.worker.wait_exit(SOON).await.code(), Some(1));
-        assert!(told.elapsed() < Duration::from_secs(2), "{:?}", told.elapsed());
-        kit::eventually("it is back", SOON, async || world.amqp.ready_count(world::REQUESTS).await == 1)
-            .await;
     });
 }
 

@@ -7,13 +7,9 @@ use std::{
 
 use kit::{Answer, Context, Process, Trackfinity};
 
-use crate::world::{EXCHANGE, REQUEST, REQUESTS, RESULTS, SOON, id, start_worker, text};
+use crate::world::{EXCHANGE, REQUEST, REQUESTS, RESULTS, SOON, requests, start_worker, text};
 
 const REQUEST_COUNT: usize = 2_000;
-
-fn requests() -> impl Iterator<Item = (kit::Properties, Vec<u8>)> {
-    (0..REQUEST_COUNT).map(|n| (id(&n.to_string()), format!(r#"{{"customer_id":{n}}}"#).into_bytes()))
-}
 
 /// Starts so many workers, each with a Trackfinity of its own to be told by.
 async fn start(ctx: &Context, count: usize) -> Vec<(Process, Trackfinity)> {
@@ -32,7 +28,7 @@ async fn share_the_work(ctx: Context, count: usize) {
     let workers = start(&ctx, count).await;
     let amqp = ctx.amqp().await;
     let outcomes = amqp.consume_into(RESULTS, "unlock.#").await;
-    amqp.publish_all(EXCHANGE, REQUEST, requests()).await;
+    amqp.publish_all(EXCHANGE, REQUEST, requests(REQUEST_COUNT)).await;
     outcomes.wait_count(REQUEST_COUNT, Duration::from_secs(60)).await;
     let shares: Vec<_> = workers.iter().map(|(_, trackfinity)| trackfinity.count()).collect();
     eprintln!("{count} workers: {shares:?}");
@@ -68,7 +64,7 @@ fn losing_one_worker_of_four_loses_nothing() {
             workers[0].0.kill9();
             workers[0].0.wait_exit(SOON).await;
         };
-        tokio::join!(publishing.publish_all(EXCHANGE, REQUEST, requests()), lose);
+        tokio::join!(publishing.publish_all(EXCHANGE, REQUEST, requests(REQUEST_COUNT)), lose);
         kit::eventually("every request has an outcome", Duration::from_secs(60), async || {
             let ended: BTreeSet<_> =
                 outcomes.all().iter().map(|outcome| text(&outcome.json()["request_id"])).collect();

@@ -6,7 +6,9 @@ mod export;
 mod health;
 mod logs;
 mod metrics;
+mod propagation;
 mod python;
+mod scrapes;
 mod traces;
 
 use std::time::Duration;

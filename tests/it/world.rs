@@ -117,6 +117,11 @@ pub fn id(message_id: &str) -> Properties {
     Properties::default().with_message_id(message_id.into())
 }
 
+/// So many requests, whose ids count up from 0.
+pub fn requests(count: usize) -> impl Iterator<Item = (Properties, Vec<u8>)> {
+    (0..count).map(|n| (id(&n.to_string()), format!(r#"{{"customer_id":{n}}}"#).into_bytes()))
+}
+
 pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("{value} is not a string")).to_owned()
 }

@@ -6,7 +6,7 @@ use kit::{Answer, FieldTable, Trackfinity};
 use serde_json::Value;
 
 use super::*;
-use crate::world::{DEAD, EXCHANGE, REQUEST, id};
+use crate::world::{DEAD, EXCHANGE, REQUEST, requests};
 
 async fn assert_live(base: &str) {
     assert_eq!(get(&format!("{base}/livez")).await.0, 200);
@@ -141,8 +141,6 @@ fn health_answers_at_once_under_full_load() {
         let env = [listen, ("UNLOCKER__WORKER__CONCURRENCY", "1024".to_owned())];
         let world = world(ctx, &env, |_| Answer::unlocked()).await;
         world.trackfinity.record(false);
-        let requests =
-            (0..REQUESTS).map(|n| (id(&n.to_string()), format!(r#"{{"customer_id":{n}}}"#).into_bytes()));
         let (mut slowest, mut looks) = (Duration::ZERO, 0);
         let client = http();
         let look = async {
@@ -157,7 +155,7 @@ fn health_answers_at_once_under_full_load() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::join!(world.amqp.publish_all(EXCHANGE, REQUEST, requests), look);
+        tokio::join!(world.amqp.publish_all(EXCHANGE, REQUEST, requests(REQUESTS)), look);
         eprintln!("{looks} looks under load, the slowest {slowest:?}");
         assert!(looks > 20, "{looks} looks");
         assert!(slowest < Duration::from_secs(1), "{slowest:?}");
