@@ -213,6 +213,7 @@ impl Inner {
             let properties = message.properties.clone();
             channel.basic_publish(exchange, key, options, message.body, properties).await?.await
         };
+        tokio::pin!(publish);
         let publish = self.wakes.gather(publish);
         tokio::pin!(publish);
         loop {

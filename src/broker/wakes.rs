@@ -3,19 +3,20 @@
 //! what follows from one confirm of many messages is many acknowledgements instead of one.
 
 use std::{
-    pin::pin,
+    pin::Pin,
     sync::Arc,
     task::{Context, Wake, Waker},
 };
 
+use futures_util::task::AtomicWaker;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Passes wakes on through one task, which alone is woken from another thread. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Wakes(UnboundedSender<Waker>);
+pub(super) struct Wakes(UnboundedSender<Arc<Relay>>);
 
 impl Wakes {
-    /// Starts the task, which ends when no clone and no waker is left.
+    /// Starts the task, which ends when no clone is left and nothing waits.
     ///
     /// # Panics
     /// Outside a runtime.
@@ -25,56 +26,60 @@ impl Wakes {
         wakes
     }
 
-    fn new() -> (Self, UnboundedReceiver<Waker>) {
+    fn new() -> (Self, UnboundedReceiver<Arc<Relay>>) {
         let (wakes, gathered) = unbounded_channel();
         (Self(wakes), gathered)
     }
 
     /// What the future comes to; whatever wakes it does so through the task.
-    pub(super) async fn gather<T>(&self, future: impl Future<Output = T>) -> T {
-        let mut future = pin!(future);
+    pub(super) async fn gather<F: Future>(&self, mut future: Pin<&mut F>) -> F::Output {
+        let relay = Arc::new(Relay { waiting: AtomicWaker::new(), wakes: self.clone() });
+        let waker = Waker::from(Arc::clone(&relay));
         std::future::poll_fn(|context| {
-            let relay = Relay { waker: context.waker().clone(), wakes: self.clone() };
-            future.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::new(relay))))
+            relay.waiting.register(context.waker());
+            future.as_mut().poll(&mut Context::from_waker(&waker))
         })
         .await
     }
 }
 
-async fn pass_on(mut gathered: UnboundedReceiver<Waker>) {
-    while let Some(waker) = gathered.recv().await {
-        waker.wake();
+async fn pass_on(mut gathered: UnboundedReceiver<Arc<Relay>>) {
+    while let Some(relay) = gathered.recv().await {
+        relay.waiting.wake();
     }
 }
 
-/// Wakes a task by way of another.
+/// Wakes whoever waits for a future, by way of the task.
+#[derive(Debug)]
 struct Relay {
-    waker: Waker,
+    waiting: AtomicWaker,
     wakes: Wakes,
 }
 
 impl Wake for Relay {
     fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+        Self::wake_by_ref(&self);
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Where the task is gone with its runtime, that of whoever waits may still be there.
-        if let Err(unsent) = self.wakes.0.send(self.waker.clone()) {
-            unsent.0.wake();
-        }
+        // The task ends before its clones with the runtime alone, and then nobody waits.
+        self.wakes.0.send(Arc::clone(self)).ok();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
+        pin::pin,
         sync::{
             Mutex,
             atomic::{AtomicUsize, Ordering},
         },
         task::Poll,
+        time::Duration,
     };
+
+    use tokio::sync::oneshot;
 
     use super::*;
 
@@ -94,57 +99,81 @@ mod tests {
     }
 
     /// Polls once, with wakes that are counted.
-    fn poll(future: impl Future, count: &Arc<Count>) -> bool {
-        let waker = Waker::from(Arc::clone(count));
-        pin!(future).poll(&mut Context::from_waker(&waker)).is_ready()
+    fn poll<F: Future>(future: Pin<&mut F>, count: &Arc<Count>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(&Waker::from(Arc::clone(count))))
     }
 
-    /// Leaves its waker and never ends.
+    /// Leaves its waker, once, and then ends.
     async fn left_in(wakers: &Mutex<Vec<Waker>>) {
-        std::future::poll_fn(|context| {
-            wakers.lock().expect("no panic").push(context.waker().clone());
-            Poll::<()>::Pending
+        let mut left = false;
+        std::future::poll_fn(|context| match std::mem::replace(&mut left, true) {
+            true => Poll::Ready(()),
+            false => {
+                wakers.lock().expect("no panic").push(context.waker().clone());
+                Poll::Pending
+            }
         })
         .await;
+    }
+
+    fn wake_all(wakers: &Mutex<Vec<Waker>>) {
+        wakers.lock().expect("no panic").drain(..).for_each(Waker::wake);
     }
 
     #[test]
     fn many_wakes_by_another_thread_wake_one_task() {
         let (wakes, gathered) = Wakes::new();
         let (passing, waiting) = (Arc::<Count>::default(), Arc::<Count>::default());
-        let mut pass_on = Box::pin(pass_on(gathered));
-        assert!(!poll(&mut pass_on, &passing));
+        let mut pass_on = pin!(pass_on(gathered));
+        assert!(poll(pass_on.as_mut(), &passing).is_pending());
         let wakers = Mutex::default();
-        for _ in 0..100 {
-            assert!(!poll(wakes.gather(left_in(&wakers)), &waiting));
+        let mut all: Vec<_> =
+            (0..100).map(|_| Box::pin(async { wakes.gather(pin!(left_in(&wakers))).await })).collect();
+        for future in &mut all {
+            assert!(poll(future.as_mut(), &waiting).is_pending());
         }
         std::thread::scope(|scope| {
-            scope.spawn(|| wakers.lock().expect("no panic").drain(..).for_each(Waker::wake));
+            scope.spawn(|| wake_all(&wakers));
         });
         assert_eq!((passing.get(), waiting.get()), (1, 0));
-        assert!(!poll(&mut pass_on, &passing));
+        assert!(poll(pass_on.as_mut(), &passing).is_pending());
         assert_eq!(waiting.get(), 100);
+        assert!(all.iter_mut().all(|future| poll(future.as_mut(), &waiting).is_ready()));
+        drop(all);
         drop(wakes);
-        assert!(poll(&mut pass_on, &passing), "goes on though nobody is left to wake");
+        assert!(poll(pass_on, &passing).is_ready(), "goes on though nobody is left to wake");
     }
 
     #[test]
-    fn without_the_task_a_wake_still_arrives() {
+    fn whoever_polled_last_is_woken() {
         let (wakes, gathered) = Wakes::new();
-        let waiting = Arc::<Count>::default();
+        let (first, second) = (Arc::<Count>::default(), Arc::<Count>::default());
         let wakers = Mutex::default();
-        assert!(!poll(wakes.gather(left_in(&wakers)), &waiting));
-        drop(gathered);
-        wakers.lock().expect("no panic").drain(..).for_each(Waker::wake);
-        assert_eq!(waiting.get(), 1);
+        let mut never = pin!(async {
+            left_in(&wakers).await;
+            std::future::pending::<()>().await;
+        });
+        let mut future = pin!(wakes.gather(never.as_mut()));
+        assert!(poll(future.as_mut(), &first).is_pending());
+        assert!(poll(future.as_mut(), &second).is_pending());
+        wake_all(&wakers);
+        assert!(poll(pin!(pass_on(gathered)), &first).is_pending());
+        assert_eq!((first.get(), second.get()), (0, 1));
     }
 
     #[tokio::test]
-    async fn what_a_future_comes_to_is_what_it_would_have_been() {
+    async fn a_thousand_at_once_come_to_their_ends() {
         let wakes = Wakes::start();
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        let thread = std::thread::spawn(move || sender.send(7));
-        assert_eq!(wakes.gather(receiver).await, Ok(7));
-        assert_eq!(thread.join().expect("no panic"), Ok(()));
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..1000).map(|_| oneshot::channel()).unzip();
+        let all = receivers.into_iter().map(async |receiver| wakes.gather(pin!(receiver)).await);
+        let mut all = pin!(futures_util::future::join_all(all));
+        assert!(futures_util::poll!(all.as_mut()).is_pending());
+        let thread = std::thread::spawn(|| {
+            senders.into_iter().enumerate().for_each(|(n, sender)| sender.send(n).expect("it waits"));
+        });
+        let ended = tokio::time::timeout(Duration::from_secs(10), all).await.expect("all are woken");
+        let expected: Vec<_> = (0..1000).map(Ok).collect();
+        assert_eq!(ended, expected);
+        thread.join().expect("no panic");
     }
 }

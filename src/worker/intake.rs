@@ -110,15 +110,20 @@ impl Intake<'_> {
 
     /// What is settled by now need not come again, if the broker still hears of it.
     async fn save_settled(&mut self, channel: &Channel) {
+        self.collect(channel);
+        if channel.status().connected() {
+            self.let_acknowledgements_arrive(channel).await;
+        }
+    }
+
+    /// Acknowledges for the tasks that have ended well by now.
+    fn collect(&mut self, channel: &Channel) {
         while let Some(finished) = self.tasks.try_join_next() {
             if let Ok(Ok(done)) = finished {
                 self.settle(done);
             }
         }
         self.acknowledge(channel);
-        if channel.status().connected() {
-            self.let_acknowledgements_arrive(channel).await;
-        }
     }
 
     /// Takes until the worker stops.
@@ -282,12 +287,13 @@ impl Intake<'_> {
     }
 
     /// Asks the broker about the queue some times: with each answer, the channel has sent on some of
-    /// the acknowledgements that it had kept back.
+    /// the acknowledgements that it had kept back. What still ends meanwhile is acknowledged, too.
     async fn let_acknowledgements_arrive(&mut self, channel: &Channel) {
         let ask = async {
             for _ in 0..ROUND_TRIPS {
                 Consumer::ask(channel, &self.queue).await?;
                 tokio::time::sleep(ROUND_TRIP_INTERVAL).await;
+                self.collect(channel);
             }
             Ok::<_, ConsumeError>(())
         };

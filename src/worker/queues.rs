@@ -12,9 +12,9 @@ use tokio::{
 use crate::{
     broker::{
         self, Session, Topology, connection,
-        holding::{self, Bounds, Holding},
+        holding::{self, Bounds, Holding, Short},
     },
-    message::{Timestamp, headers},
+    message::{Record, Timestamp},
     policy::Tier,
     settings,
     telemetry::Metrics,
@@ -47,7 +47,8 @@ struct Looked {
     oldest_at: Option<Instant>,
     /// The look at the oldest dead letter that is under way.
     looking: Option<JoinHandle<()>>,
-    dead: u64,
+    /// Dead letters, as far as is known.
+    dead: Option<u64>,
     /// Kept open between looks; of the session it was opened in.
     channel: Option<Channel>,
 }
@@ -78,15 +79,16 @@ impl QueueFigures {
                 looked.channel = None;
             }
             let counts = counts.unwrap_or_default();
-            looked.dead = counts[1].unwrap_or(looked.dead);
+            looked.dead = counts[1].or(looked.dead);
             metrics.queues(counts);
             looked.counted_at = Some(Instant::now());
         }
-        let intervals = u32::try_from(1 + looked.dead / LETTERS_AN_INTERVAL).unwrap_or(u32::MAX);
+        let intervals = 1 + looked.dead.unwrap_or_default() / LETTERS_AN_INTERVAL;
+        let interval = OLDEST_INTERVAL.saturating_mul(u32::try_from(intervals).unwrap_or(u32::MAX));
         let is_looking = looked.looking.as_ref().is_some_and(|look| !look.is_finished());
-        // Where there was none and none is ready, there is none.
-        let may_be = looked.dead > 0 || metrics.has_dead_letters();
-        if may_be && !is_looking && due(looked.oldest_at, OLDEST_INTERVAL.saturating_mul(intervals)) {
+        // Where there was none and none is ready, there is none that could be looked at.
+        let may_be = looked.dead != Some(0) || metrics.has_dead_letters();
+        if may_be && !is_looking && due(looked.oldest_at, interval) {
             let (inner, metrics) = (Arc::clone(&self.0), metrics.clone());
             looked.looking = Some(tokio::spawn(async move {
                 match inner.oldest_dead_letter().await {
@@ -146,13 +148,13 @@ impl Inner {
         };
         let mut letters = Holding::begin(&link, &self.topology.dead(), Bounds::default()).await?;
         let oldest = letters.next().await?;
+        if letters.short() == Some(Short::Unreadable) {
+            return Err(LookError::Unreadable);
+        }
         letters.release().await?;
         let died_at = oldest.map(|letter| {
-            let properties = &letter.delivery.properties;
-            let table = properties.headers().as_ref();
-            let dead_at = table.and_then(|table| table.inner().get(headers::DEAD_AT));
-            let dead_at = dead_at.and_then(headers::text).and_then(|at| at.parse().ok());
-            dead_at.unwrap_or_else(Timestamp::now)
+            // One that nobody knows the time of has been seen now.
+            Record::read(&letter.delivery.properties).dead_at.unwrap_or_else(Timestamp::now)
         });
         link.close().await;
         Ok(died_at)
@@ -166,6 +168,8 @@ enum LookError {
     NoSession,
     #[error("somebody works on the dead letters")]
     Locked,
+    #[error("it cannot be read")]
+    Unreadable,
     #[error(transparent)]
     Urls(#[from] settings::BrokerUrlsError),
     #[error(transparent)]

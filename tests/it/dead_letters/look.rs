@@ -1,12 +1,19 @@
 //! Looking, and who may look when.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use kit::{Answer, Message};
 use serde_json::json;
 
 use super::*;
 use crate::world::{REQUESTS, World};
+
+const AGE: &str = "unlocker_oldest_dead_letter_age_seconds";
+
+async fn metrics(address: &str) -> String {
+    let answer = reqwest::get(format!("http://{address}/metrics")).await.expect("an answer");
+    answer.text().await.expect("text")
+}
 
 /// What must not change: everything but RabbitMQ's own count of deliveries.
 fn lasting(mut letters: Vec<Message>) -> Vec<(Properties, Vec<u8>)> {
@@ -184,14 +191,7 @@ fn the_workers_own_look_at_the_oldest_letter_disturbs_no_other() {
         let listen = format!("127.0.0.1:{port}");
         let world = World::start_with(ctx, &[("OPS__LISTEN", &listen)], |_| Answer::unlocked()).await;
         bury(&world.amqp, 200).await;
-        let scrape = async || {
-            reqwest::get(format!("http://{listen}/metrics"))
-                .await
-                .expect("an answer")
-                .text()
-                .await
-                .expect("text")
-        };
+        let scrape = async || metrics(&listen).await;
         // The worker looks at most every 15 s, so each look here has to find all.
         let until = Instant::now() + std::time::Duration::from_secs(17);
         while Instant::now() < until {
@@ -199,7 +199,7 @@ fn the_workers_own_look_at_the_oldest_letter_disturbs_no_other() {
             assert_eq!(said.json()[0]["count"], 200, "{}", said.text());
             scrape().await;
         }
-        assert!(scrape().await.contains("unlocker_oldest_dead_letter_age_seconds"));
+        assert!(scrape().await.contains(AGE));
     });
 }
 
@@ -210,19 +210,37 @@ fn a_worker_opens_no_connection_to_look_where_there_are_no_letters() {
         let (line, url) = ctx.cutter().await;
         let settings = [("OPS__LISTEN", listen.as_str()), ("BROKER__URL", &url)];
         let world = World::start_with(ctx, &settings, |_| Answer::unlocked()).await;
-        let scrape = async || {
-            let answer = reqwest::get(format!("http://{listen}/metrics")).await.expect("an answer");
-            answer.text().await.expect("text")
-        };
+        let scrape = async || metrics(&listen).await;
         let waiting = r#"unlocker_queue_messages{queue="dead"}"#;
         kit::eventually("the letters are counted", SOON, async || scrape().await.contains(waiting)).await;
         assert_eq!(line.accepted(), 2, "one to consume, one to publish");
         bury(&world.amqp, 1).await;
-        let none = "unlocker_oldest_dead_letter_age_seconds 0\n";
+        let none = &format!("{AGE} 0\n");
         kit::eventually("the letter is seen", SOON, async || !scrape().await.contains(none)).await;
         assert_eq!(line.accepted(), 3, "one more to look");
         world.amqp.drain(DEAD).await;
         kit::eventually("it is seen that none is left", SOON, async || scrape().await.contains(none)).await;
+    });
+}
+
+#[test]
+fn the_age_of_a_letter_of_the_broker_is_told() {
+    kit::run(async |ctx| {
+        let listen = format!("127.0.0.1:{}", kit::free_port());
+        let world = World::start_with(ctx, &[("OPS__LISTEN", &listen)], |_| Answer::unlocked()).await;
+        let an_hour_ago = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() - 3600;
+        let mut death = FieldTable::default();
+        death.insert("reason".into(), AMQPValue::LongString("delivery_limit".into()));
+        death.insert("time".into(), AMQPValue::Timestamp(an_hour_ago));
+        let mut headers = FieldTable::default();
+        headers.insert("x-death".into(), AMQPValue::FieldArray(vec![AMQPValue::FieldTable(death)].into()));
+        world.amqp.publish(DEAD, "", id("deadly").with_headers(headers), b"{}").await;
+        kit::eventually("its age", SOON, async || {
+            let text = metrics(&listen).await;
+            let age = text.lines().find_map(|line| line.strip_prefix(AGE)).expect("the metric");
+            if age.trim().parse::<f64>().expect("a number") >= 3600.0 { Ok(()) } else { Err(age.to_owned()) }
+        })
+        .await;
     });
 }
 
