@@ -80,13 +80,13 @@ impl Bench<'_> {
         contenders: &[Contender],
         queues: &Queues,
         api: &Api,
-        (count, until): (usize, usize),
+        count: usize,
     ) -> Contest {
         let mut rounds = Vec::new();
         for _round in 0..self.options.pairs {
             let mut round = Vec::new();
             for contender in contenders {
-                round.push(turn(contender, queues, api, count, until).await);
+                round.push(turn(contender, queues, api, count, count).await);
             }
             rounds.push(round);
         }
@@ -99,7 +99,7 @@ impl Bench<'_> {
         let contenders = [Contender::bare(), Contender::unlocker()];
         let count = self.options.requests;
         let contest =
-            self.contest(&format!("{kind} queues"), &contenders, queues, &self.instant, (count, count)).await;
+            self.contest(&format!("{kind} queues"), &contenders, queues, &self.instant, count).await;
         let unlocker = contest.entry("unlocker");
         report.at_least(format!("{kind} queues: rate over bare's"), unlocker.rate_ratio.median, 0.95);
         report.at_most(format!("{kind} queues: CPU over bare's"), unlocker.cpu_ratio.median, 1.25);
@@ -116,7 +116,7 @@ impl Bench<'_> {
             let contenders = [Contender::bare(), Contender::unlocker()].map(|c| c.concurrency(concurrency));
             let scenario = format!("delayed by 50 ms, concurrency {concurrency}");
             let count = self.options.requests.min(usize::from(concurrency) * 160);
-            let contest = self.contest(&scenario, &contenders, &self.quorum, &api, (count, count)).await;
+            let contest = self.contest(&scenario, &contenders, &self.quorum, &api, count).await;
             let unlocker = contest.entry("unlocker");
             if concurrency == 64 {
                 let ideal = f64::from(concurrency) / LATENCY.as_secs_f64();
@@ -160,8 +160,7 @@ impl Bench<'_> {
             Contender::unlocker().named("collector hangs").env(OTLP, hung.url()),
         ];
         let count = self.options.requests;
-        let contest =
-            self.contest("telemetry", &contenders, &self.quorum, &self.instant, (count, count)).await;
+        let contest = self.contest("telemetry", &contenders, &self.quorum, &self.instant, count).await;
         let traced = contest.entry("every request traced").cpu_ratio.median;
         report.at_most("telemetry: CPU with every request traced, over bare's", traced, 1.75);
         let (hanging, off) = (contest.entry("collector hangs"), contest.entry("unlocker"));
@@ -180,7 +179,7 @@ impl Bench<'_> {
             Contender::unlocker().named("4 workers").processes(4),
         ];
         let count = self.options.requests;
-        let contest = self.contest("workers", &contenders, &self.quorum, &self.instant, (count, count)).await;
+        let contest = self.contest("workers", &contenders, &self.quorum, &self.instant, count).await;
         report.contests.push(contest);
     }
 
