@@ -1,6 +1,6 @@
-//! Wakes by lapin's threads, gathered. A thread of lapin's that wakes a task itself costs a system
-//! call for each, since tasks run on a thread of their own; and each is then run by itself, so that
-//! what follows from one confirm of many messages is many acknowledgements instead of one.
+//! Wakes by lapin's threads, gathered. A wake by another thread is a system call, and a publish has
+//! two: when it is sent and when it is confirmed. Tasks that are woken one by one also end one by
+//! one, each with an acknowledgement of its own; woken together, they are acknowledged together.
 
 use std::{
     pin::Pin,
