@@ -91,10 +91,9 @@ async fn work(ctx: &Context, url: &str, settings: &[(&str, &str)]) {
     replies.wait_count(3, SOON).await;
     assert_eq!(amqp.ready_count(DEAD).await, 1);
     kit::eventually("the age of the oldest dead letter", SOON, async || {
-        let metrics = telemetry::try_get(&format!("http://{ops}/metrics")).await;
-        metrics.is_ok_and(|(_, text)| {
-            text.lines().any(|line| line.starts_with("unlocker_oldest_dead_letter_age_seconds"))
-        })
+        let text = telemetry::scrape(&format!("http://{ops}")).await;
+        let age = telemetry::sample(&text, "unlocker_oldest_dead_letter_age_seconds", &[]);
+        age.is_some_and(|age| age > 0.0)
     })
     .await;
     let refused: Vec<_> =

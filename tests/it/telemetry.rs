@@ -11,6 +11,8 @@ mod python;
 mod scrapes;
 mod traces;
 
+pub use self::metrics::{sample, scrape};
+
 use std::time::Duration;
 
 use kit::{Answer, Call, Context, FieldTable, Message, Otlp, OtlpSpan, OtlpValue, Program, Trackfinity};
@@ -115,7 +117,7 @@ async fn get(url: &str) -> (u16, String) {
     try_get(url).await.unwrap_or_else(|error| panic!("{url}: {error}"))
 }
 
-pub async fn try_get(url: &str) -> Result<(u16, String), reqwest::Error> {
+async fn try_get(url: &str) -> Result<(u16, String), reqwest::Error> {
     let reply = http().get(url).send().await?;
     Ok((reply.status().as_u16(), reply.text().await?))
 }

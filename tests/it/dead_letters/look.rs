@@ -6,13 +6,15 @@ use kit::{Answer, Message};
 use serde_json::json;
 
 use super::*;
-use crate::world::{REQUESTS, World};
+use crate::{
+    telemetry::{sample, scrape},
+    world::{REQUESTS, World},
+};
 
-const AGE: &str = "unlocker_oldest_dead_letter_age_seconds";
-
-async fn metrics(address: &str) -> String {
-    let answer = reqwest::get(format!("http://{address}/metrics")).await.expect("an answer");
-    answer.text().await.expect("text")
+/// The age of the oldest dead letter, as the worker tells it at that address.
+async fn age(address: &str) -> f64 {
+    let text = scrape(&format!("http://{address}")).await;
+    sample(&text, "unlocker_oldest_dead_letter_age_seconds", &[]).expect("an age")
 }
 
 /// What must not change: everything but RabbitMQ's own count of deliveries.
@@ -191,15 +193,14 @@ fn the_workers_own_look_at_the_oldest_letter_disturbs_no_other() {
         let listen = format!("127.0.0.1:{port}");
         let world = World::start_with(ctx, &[("OPS__LISTEN", &listen)], |_| Answer::unlocked()).await;
         bury(&world.amqp, 200).await;
-        let scrape = async || metrics(&listen).await;
         // The worker looks at most every 15 s, so each look here has to find all.
         let until = Instant::now() + std::time::Duration::from_secs(17);
         while Instant::now() < until {
             let said = say(&world.ctx, &["summary", "--json"]).await;
             assert_eq!(said.json()[0]["count"], 200, "{}", said.text());
-            scrape().await;
+            age(&listen).await;
         }
-        assert!(scrape().await.contains(AGE));
+        assert!(age(&listen).await > 0.0);
     });
 }
 
@@ -210,16 +211,17 @@ fn a_worker_opens_no_connection_to_look_where_there_are_no_letters() {
         let (line, url) = ctx.cutter().await;
         let settings = [("OPS__LISTEN", listen.as_str()), ("BROKER__URL", &url)];
         let world = World::start_with(ctx, &settings, |_| Answer::unlocked()).await;
-        let scrape = async || metrics(&listen).await;
-        let waiting = r#"unlocker_queue_messages{queue="dead"}"#;
-        kit::eventually("the letters are counted", SOON, async || scrape().await.contains(waiting)).await;
+        kit::eventually("the letters are counted", SOON, async || {
+            let text = scrape(&format!("http://{listen}")).await;
+            sample(&text, "unlocker_queue_messages", &[("queue", "dead")]) == Some(0.0)
+        })
+        .await;
         assert_eq!(line.accepted(), 2, "one to consume, one to publish");
         bury(&world.amqp, 1).await;
-        let none = &format!("{AGE} 0\n");
-        kit::eventually("the letter is seen", SOON, async || !scrape().await.contains(none)).await;
+        kit::eventually("the letter is seen", SOON, async || age(&listen).await > 0.0).await;
         assert_eq!(line.accepted(), 3, "one more to look");
         world.amqp.drain(DEAD).await;
-        kit::eventually("it is seen that none is left", SOON, async || scrape().await.contains(none)).await;
+        kit::eventually("it is seen that none is left", SOON, async || age(&listen).await == 0.0).await;
     });
 }
 
@@ -236,9 +238,8 @@ fn the_age_of_a_letter_of_the_broker_is_told() {
         headers.insert("x-death".into(), AMQPValue::FieldArray(vec![AMQPValue::FieldTable(death)].into()));
         world.amqp.publish(DEAD, "", id("deadly").with_headers(headers), b"{}").await;
         kit::eventually("its age", SOON, async || {
-            let text = metrics(&listen).await;
-            let age = text.lines().find_map(|line| line.strip_prefix(AGE)).expect("the metric");
-            if age.trim().parse::<f64>().expect("a number") >= 3600.0 { Ok(()) } else { Err(age.to_owned()) }
+            let age = age(&listen).await;
+            if age >= 3600.0 { Ok(()) } else { Err(age.to_string()) }
         })
         .await;
     });

@@ -11,10 +11,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::{
-    metrics::{sample, scrape},
-    *,
-};
+use super::*;
 use crate::world::{EXCHANGE, REQUEST, requests};
 
 /// A line to the broker on which the declarations that pass are counted.
