@@ -15,7 +15,7 @@ use lapin::BasicProperties;
 use lapin::types::FieldTable;
 use trackfinity_unlocker::message::request::{Decoded, decode};
 use trackfinity_unlocker::message::{Death, Envelope, Outcome, Parked, Status, Timestamp};
-use trackfinity_unlocker::policy::{Answer, Past, Reply, RetryLimits, Verdict, classify, decide};
+use trackfinity_unlocker::policy::{Answer, Judgement, Past, Reply, RetryLimits, Verdict, classify, decide};
 use trackfinity_unlocker::telemetry::TraceContext;
 
 const JSON: &[u8] = br#"{"customer_id":191,"subscription_id":"s-42","orderid":null,"note":"ignored"}"#;
@@ -97,7 +97,7 @@ fn deciding(reply: Reply) -> (Reply, Verdict) {
         max_delay: Duration::from_secs(1024),
         give_up_after: Duration::from_secs(24 * 3600),
     };
-    let past = Past { attempts: 0, first_received_at: now(), probe: false };
+    let past = Past { attempts: 0, first_received_at: now(), judgement: Judgement::Counts };
     let verdict = decide(classify(black_box(&reply)), past, now(), 0.5, black_box(&limits));
     black_box((reply, verdict))
 }

@@ -9,21 +9,21 @@
 //! ```
 //!
 //! One task owns one delivery until it may be acknowledged, which the intake does for all. What
-//! decides is a pure function; what does IO decides nothing. The tasks share one piece of state, the [`pause`].
+//! decides is a pure function; what does IO decides nothing. The tasks share one piece of state, the [`breaker`].
 //!
 //! Dependencies run one way, from left to right; a later module may use an earlier one:
 //!
 //! ```text
-//! message → policy → settings, secret → telemetry, trackfinity, broker → pause → worker, dead_letters → ops → admin → sandbox → cli → main
+//! message → policy → breaker → settings, secret → telemetry, trackfinity, broker → worker, dead_letters → ops → admin → sandbox → cli → main
 //! ```
 
 pub mod admin;
+pub mod breaker;
 pub mod broker;
 pub mod cli;
 pub mod dead_letters;
 pub mod message;
 pub mod ops;
-pub mod pause;
 pub mod policy;
 pub mod sandbox;
 pub mod secret;

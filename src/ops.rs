@@ -21,9 +21,10 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    pause::{Cause, Gate},
+    breaker::{Cause, Pause},
+    message::Timestamp,
     telemetry::Metrics,
-    worker::{queues::QueueFigures, status::StatusBoard},
+    worker::{queues::QueueFigures, shared_breaker::SharedBreaker, status::StatusBoard},
 };
 
 /// How often the event loop shows that it turns.
@@ -46,7 +47,7 @@ pub enum OpsError {
 #[derive(Clone, Debug)]
 pub struct Sources {
     pub status: StatusBoard,
-    pub gate: Arc<Gate>,
+    pub breaker: Arc<SharedBreaker>,
     pub metrics: Metrics,
     pub queues: QueueFigures,
     pub pulse: Pulse,
@@ -136,8 +137,9 @@ async fn livez(State(sources): State<Sources>) -> Response {
 
 async fn readyz(State(sources): State<Sources>) -> Response {
     match not_ready(&sources) {
-        None => Json(json!({"status": "ready", "paused": sources.gate.cause().map(Cause::as_str)}))
-            .into_response(),
+        None => {
+            Json(json!({"status": "ready", "paused": sources.breaker.pause().map(describe)})).into_response()
+        }
         Some((code, reason)) => {
             let body = json!({"status": "not_ready", "code": code, "reason": reason});
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
@@ -154,8 +156,8 @@ fn not_ready(sources: &Sources) -> Option<(&'static str, String)> {
     if !status.connected {
         return Some(("not_connected", "not connected to RabbitMQ".to_owned()));
     }
-    if let Some(cause @ Cause::EndpointFault(_)) = sources.gate.cause() {
-        return Some(("endpoint_fault", format!("calls are paused: {cause}: {}", cause.advice())));
+    if let Some(pause @ Pause { cause: Cause::EndpointFault(_), .. }) = sources.breaker.pause() {
+        return Some(("endpoint_fault", explain(pause)));
     }
     if !status.consuming {
         return Some(("not_consuming", "connected to RabbitMQ, but not consuming yet".to_owned()));
@@ -163,11 +165,41 @@ fn not_ready(sources: &Sources) -> Option<(&'static str, String)> {
     None
 }
 
+/// Why calls are paused, since when, and when the next probe comes.
+fn describe(pause: Pause) -> serde_json::Value {
+    json!({
+        "cause": pause.cause.as_str(),
+        "reason": pause.cause.to_string(),
+        "advice": pause.cause.advice(),
+        "since": since(pause).to_string(),
+        "next_probe_in_s": next_probe(pause).map(|wait| wait.as_secs()),
+    })
+}
+
+fn explain(pause: Pause) -> String {
+    let Pause { cause, .. } = pause;
+    let next = match next_probe(pause) {
+        Some(wait) => format!("the next probe comes in {} s", wait.as_secs()),
+        None => "a probe is being made".to_owned(),
+    };
+    format!("calls are paused since {}: {cause}; {}; {next}", since(pause), cause.advice())
+}
+
+/// By the wall clock.
+fn since(pause: Pause) -> Timestamp {
+    let paused_for = i64::try_from(pause.since.elapsed().as_millis()).unwrap_or(i64::MAX);
+    Timestamp::from_millis(Timestamp::now().as_millis().saturating_sub(paused_for))
+}
+
+fn next_probe(pause: Pause) -> Option<Duration> {
+    pause.probe_at.map(|at| at.saturating_duration_since(tokio::time::Instant::now()))
+}
+
 impl Sources {
     /// Looks at what is observed, rather than counted.
     pub async fn observe(&self) {
         self.metrics.connected(self.status.current().connected);
-        self.metrics.paused(self.gate.cause().map(Cause::as_str));
+        self.metrics.paused(self.breaker.cause().map(Cause::as_str));
         self.queues.refresh(&self.metrics).await;
     }
 }

@@ -178,14 +178,25 @@ pub struct RetryLimits {
     pub give_up_after: Duration,
 }
 
+/// What a failed call says of its request, as far as the calls of others tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// The failure is this request's: it counts as an attempt.
+    Counts,
+    /// It is part of an outage: the request is innocent, and no attempt is burned.
+    Spared,
+    /// The endpoint serves others, and this request met an endpoint fault again.
+    OwnFault,
+}
+
 /// A request's past, as far as a decision needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Past {
     /// Calls that counted as attempts, without the one that is judged.
     pub attempts: u32,
     pub first_received_at: Timestamp,
-    /// Whether the call that is judged was a probe, whose failure burns no attempt.
-    pub probe: bool,
+    /// What the call that is judged says of the request.
+    pub judgement: Judgement,
 }
 
 /// What is done with a request.
@@ -206,6 +217,9 @@ pub fn decide(meaning: Meaning, past: Past, now: Timestamp, jitter: f64, limits:
         Meaning::Unlocked => Verdict::Unlocked { attempts },
         Meaning::Refused(reason) => Verdict::Refused { attempts, reason },
         Meaning::NotFound => Verdict::Refused { attempts, reason: Reason::Http(404) },
+        Meaning::EndpointFault(reason) if past.judgement == Judgement::OwnFault => {
+            Verdict::Refused { attempts, reason }
+        }
         Meaning::EndpointFault(reason) => {
             Verdict::Parked { attempts: past.attempts, reason, tier: Tier::at_least(backoff) }
         }
@@ -221,10 +235,11 @@ pub fn decide(meaning: Meaning, past: Past, now: Timestamp, jitter: f64, limits:
         Meaning::Transient(reason, retry_after) => {
             let at_least = retry_after.map_or(Duration::ZERO, |after| after.delay(now));
             let tier = Tier::at_least(backoff.max(at_least.min(limits.max_delay)));
-            // A probe burns no attempt; but without an end to its time, the one request there is
-            // could be every probe for ever.
-            let attempts = if past.probe { past.attempts } else { attempts };
-            let used_up = !past.probe && attempts >= limits.max_attempts;
+            // An outage burns no attempt, but time goes on: a request that is the only one there is
+            // would else be every probe for ever.
+            let counts = past.judgement != Judgement::Spared;
+            let attempts = if counts { attempts } else { past.attempts };
+            let used_up = counts && attempts >= limits.max_attempts;
             if used_up || out_of_time(past, now, limits) {
                 return Verdict::Abandoned { attempts, reason };
             }

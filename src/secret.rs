@@ -120,10 +120,11 @@ impl Secret {
     /// Waits until the version is another than `version`, and returns it. A fixed secret waits for ever.
     pub async fn changed_since(&self, version: u64) -> u64 {
         let mut changes = self.0.current.subscribe();
-        match changes.wait_for(|now| now.version != version).await {
-            Ok(now) => now.version,
+        let changed = changes.wait_for(|now| now.version != version).await.map(|now| now.version);
+        match changed {
+            Ok(version) => version,
             // The sender lives in `self`, so this cannot come.
-            Err(_) => future::pending().await,
+            Err(_closed) => future::pending().await,
         }
     }
 

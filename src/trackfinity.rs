@@ -60,6 +60,13 @@ impl Endpoint {
 #[error("the HTTP client could not be built: {0}")]
 pub struct BuildError(#[from] reqwest::Error);
 
+/// Which credentials are used: it changes with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CredentialsVersion {
+    api_key: u64,
+    api_username: u64,
+}
+
 /// Trackfinity, as one install of it is reached. Connections are kept and reused.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -139,6 +146,21 @@ impl Client {
         if tokio::time::timeout(REFRESH_TIMEOUT, refresh).await.is_err() {
             tracing::warn!("the secrets' files cannot be read in time: keeping the last values");
         }
+    }
+
+    /// Counts the changes of key and user name.
+    #[must_use]
+    pub fn credentials_version(&self) -> CredentialsVersion {
+        CredentialsVersion { api_key: self.api_key.version(), api_username: self.api_username.version() }
+    }
+
+    /// Waits until key or user name are others than they were.
+    pub async fn credentials_changed(&self, since: CredentialsVersion) -> CredentialsVersion {
+        tokio::select! {
+            _version = self.api_key.changed_since(since.api_key) => {}
+            _version = self.api_username.changed_since(since.api_username) => {}
+        }
+        self.credentials_version()
     }
 
     async fn send(&self, call: reqwest::RequestBuilder, trace: &TraceContext) -> Reply {

@@ -1,6 +1,7 @@
 //! The way of one message: take, validate, call, publish, acknowledge; in that order, whatever
 //! happens. One task owns one delivery until it may be acknowledged, which the intake does for all.
 
+mod calls;
 mod concurrency;
 mod intake;
 mod letter;
@@ -9,6 +10,7 @@ mod publishing;
 pub mod queues;
 mod rate;
 mod settlement;
+pub mod shared_breaker;
 pub mod status;
 mod supervisor;
 
@@ -20,23 +22,24 @@ use std::{
     time::Duration,
 };
 
-use lapin::message::Delivery;
 use opentelemetry::{KeyValue, trace::SpanKind};
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub use self::supervisor::{RunError, Worker};
 use self::{
+    calls::CallGuard,
     concurrency::Call,
     letter::{Letter, detail, http_status, response},
     publishing::Publishing,
     rate::RateLimiter,
+    shared_breaker::SharedBreaker,
 };
 use crate::{
+    breaker::CallResult,
     broker::PublishError,
     message::{Death, Fault, Outcome, Parked, Status, Timestamp, UnlockRequest},
-    pause::{Gate, Signal},
-    policy::{self, Meaning, Past, Reason, Reply, RetryLimits, Tier, Verdict},
+    policy::{self, Judgement, Meaning, Past, Reason, Reply, RetryLimits, Tier, Verdict},
     telemetry::{Parent, Telemetry, TraceContext, names},
     trackfinity::{Client, Endpoint},
 };
@@ -45,7 +48,7 @@ use crate::{
 #[derive(Debug)]
 struct Way {
     client: Client,
-    gate: Arc<Gate>,
+    breaker: Arc<SharedBreaker>,
     telemetry: Telemetry,
     rate: Option<RateLimiter>,
     limits: RetryLimits,
@@ -56,11 +59,19 @@ struct Way {
 }
 
 /// Why a request is tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
+#[derive(Debug)]
+enum CallKind {
     Ordinary,
     /// To find out whether Trackfinity serves again.
-    Probe,
+    Probe(ProbedCall),
+}
+
+/// A request's part in a probe: it says how its call went, and hears whose fault a failure was. It
+/// waits for that no longer than the probe goes on, as the other ends are dropped with it.
+#[derive(Debug)]
+struct ProbedCall {
+    answered: oneshot::Sender<(Instant, CallResult)>,
+    judgement: oneshot::Receiver<Judgement>,
 }
 
 /// Why a message was left in the queue.
@@ -89,20 +100,21 @@ impl Way {
     /// Goes the whole way of one delivery, up to its acknowledgement.
     async fn go(
         &self,
-        delivery: Delivery,
-        purpose: Purpose,
+        mut letter: Letter,
+        kind: CallKind,
+        in_call: CallGuard,
         publishing: &Publishing,
     ) -> Result<Done, Unsettled> {
         let _in_flight = self.telemetry.metrics.taken();
         let started = Instant::now();
-        let Delivery { properties, data, delivery_tag, .. } = delivery;
-        let queue = publishing.queue();
-        let mut letter = Letter::open(properties, data, delivery_tag, queue, &self.telemetry.traces);
+        let (queue, delivery_tag) = (publishing.queue(), letter.delivery_tag);
         let settled = match &letter.envelope.request {
             Err(fault) => {
+                drop(in_call);
+                drop(kind);
                 Box::pin(self.invalid(&letter, fault, publishing)).await.map(|settled| (settled, None))
             }
-            Ok(request) => self.unlock(request, &letter, purpose, publishing).await,
+            Ok(request) => self.unlock(request, &letter, kind, in_call, publishing).await,
         };
         match settled {
             Ok((reason, call)) => {
@@ -124,42 +136,50 @@ impl Way {
         &self,
         request: &UnlockRequest,
         letter: &Letter,
-        purpose: Purpose,
+        kind: CallKind,
+        in_call: CallGuard,
         publishing: &Publishing,
     ) -> Result<(Settled, Option<Call>), Unsettled> {
         let taken = Instant::now();
-        match purpose {
-            Purpose::Probe => self.turn(|| true).await?,
-            Purpose::Ordinary if self.may_call().await? => {}
-            Purpose::Ordinary => return Ok((Box::pin(self.defer(letter, publishing)).await?, None)),
+        match &kind {
+            CallKind::Probe(_) => self.turn(|| true).await?,
+            CallKind::Ordinary if self.may_call().await? => {}
+            CallKind::Ordinary => {
+                drop(in_call);
+                return Ok((Box::pin(self.defer(letter, publishing)).await?, None));
+            }
         }
         let sent = Instant::now();
-        let reply =
-            self.call(Endpoint::Unlock, letter, async |trace| self.client.unlock(request, trace).await).await;
+        let reply = self
+            .call(Endpoint::Unlock, Some(letter), async |trace| self.client.unlock(request, trace).await)
+            .await;
         let took = sent.elapsed();
         let meaning = self.meaning(&reply, letter).await?;
+        drop(in_call);
         self.telemetry.metrics.attempt(meaning.result());
-        let now = Timestamp::now();
-        let signal = Signal::of(
-            meaning,
-            match meaning {
-                Meaning::RateLimited(after) => policy::rate_limit_pause(after, now),
-                _ => Duration::ZERO,
-            },
-        );
-        match purpose {
-            Purpose::Ordinary => self.gate.observe(signal),
-            Purpose::Probe => self.gate.end_probe(Some(signal)),
-        }
-        let call = Call { took, waited: sent - taken, served: signal == Signal::Served };
-        let call = (purpose == Purpose::Ordinary).then_some(call);
+        let rate_limit = match meaning {
+            Meaning::RateLimited(after) => policy::rate_limit_pause(after, Timestamp::now()),
+            _ => Duration::ZERO,
+        };
+        let result = CallResult::new(meaning, rate_limit);
+        let is_ordinary = matches!(kind, CallKind::Ordinary);
+        let judgement = match kind {
+            CallKind::Ordinary => self.breaker.record(&letter.envelope.request_id, sent, result),
+            CallKind::Probe(probe) => {
+                // Nobody hears it when the worker stops or the session is over.
+                probe.answered.send((sent, result)).ok();
+                probe.judgement.await.unwrap_or(Judgement::Spared)
+            }
+        };
+        let call = Call { took, waited: sent - taken, served: result == CallResult::Served };
+        let call = is_ordinary.then_some(call);
         let past = Past {
             attempts: letter.envelope.attempts,
             first_received_at: letter.envelope.first_received_at,
-            probe: purpose == Purpose::Probe,
+            judgement,
         };
         let jitter = 1.0 - fastrand::f64();
-        let verdict = policy::decide(meaning, past, now, jitter, &self.limits);
+        let verdict = policy::decide(meaning, past, Timestamp::now(), jitter, &self.limits);
         Ok((self.carry_out(verdict, &reply, letter, publishing).await?, call))
     }
 
@@ -167,14 +187,14 @@ impl Way {
     async fn call(
         &self,
         endpoint: Endpoint,
-        letter: &Letter,
+        letter: Option<&Letter>,
         make: impl AsyncFnOnce(&TraceContext) -> Reply,
     ) -> Reply {
         let name = || endpoint.span_name().to_owned();
         let attributes = || self.client.attributes(endpoint);
-        let mut span =
-            self.telemetry.traces.start(name, SpanKind::Client, Parent::Span(letter.trace()), attributes);
-        let resends = i64::from(letter.envelope.attempts);
+        let parent = letter.map_or(Parent::Producer(None), |letter| Parent::Span(letter.trace()));
+        let mut span = self.telemetry.traces.start(name, SpanKind::Client, parent, attributes);
+        let resends = letter.map_or(0, |letter| i64::from(letter.envelope.attempts));
         if endpoint == Endpoint::Unlock && resends > 0 {
             span.set(|| KeyValue::new(names::HTTP_REQUEST_RESEND_COUNT, resends));
         }
@@ -198,7 +218,7 @@ impl Way {
 
     /// Waits for its turn under the rate limit; false if calls are paused.
     async fn may_call(&self) -> Result<bool, Unsettled> {
-        let flowing = || self.gate.cause().is_none();
+        let flowing = || self.breaker.cause().is_none();
         self.turn(flowing).await?;
         Ok(flowing())
     }
@@ -222,15 +242,20 @@ impl Way {
         if meaning != Meaning::NotFound || self.address_proven.load(Ordering::Relaxed) {
             return Ok(meaning);
         }
-        match Box::pin(self.ping(letter)).await? {
-            Reply::Answer(answer) if (200..=299).contains(&answer.status) => Ok(meaning),
-            _ => Ok(Meaning::EndpointFault(Reason::Http(404))),
+        match is_success(&Box::pin(self.ping(Some(letter))).await?) {
+            true => Ok(meaning),
+            false => Ok(Meaning::EndpointFault(Reason::Http(404))),
         }
     }
 
-    async fn ping(&self, letter: &Letter) -> Result<Reply, Unsettled> {
+    async fn ping(&self, letter: Option<&Letter>) -> Result<Reply, Unsettled> {
         self.turn(|| true).await?;
         Ok(self.call(Endpoint::Ping, letter, async |trace| self.client.ping(trace).await).await)
+    }
+
+    /// Whether Trackfinity answers its ping with a 2xx.
+    async fn is_trackfinity_well(&self) -> bool {
+        self.ping(None).await.as_ref().is_ok_and(is_success)
     }
 
     async fn carry_out(
@@ -311,4 +336,8 @@ impl Way {
         publishing.outcome(&outcome, letter).await?;
         Ok(outcome.reason)
     }
+}
+
+fn is_success(reply: &Reply) -> bool {
+    http_status(reply).is_some_and(|status| (200..=299).contains(&status))
 }

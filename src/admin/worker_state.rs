@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::{ops::Sources, pause::Cause};
+use crate::{breaker::Pause, ops::Sources};
 
 /// The worker's state, and what waits for it.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
@@ -43,19 +43,18 @@ impl WorkerState {
         sources.observe().await;
         let status = sources.status.current();
         let [backlog, _dead, parked] = sources.metrics.waiting();
-        let probe_at = sources.gate.probe_at();
-        let paused = |cause: Cause| Paused {
-            cause: cause.as_str(),
-            reason: cause.to_string(),
-            advice: cause.advice(),
-            next_probe_in_s: probe_at.map(|at| at.saturating_duration_since(Instant::now()).as_secs()),
+        let paused = |pause: Pause| Paused {
+            cause: pause.cause.as_str(),
+            reason: pause.cause.to_string(),
+            advice: pause.cause.advice(),
+            next_probe_in_s: pause.probe_at.map(|at| at.saturating_duration_since(Instant::now()).as_secs()),
         };
         Self {
             connected: status.connected,
             consuming: status.consuming,
             topology_problem: status.topology,
             blocked: status.blocked,
-            paused: sources.gate.cause().map(paused),
+            paused: sources.breaker.pause().map(paused),
             backlog,
             parked,
             in_flight: sources.metrics.in_flight(),

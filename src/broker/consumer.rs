@@ -71,12 +71,12 @@ impl Consumer {
         Ok(Self { channel: channel.clone(), stream })
     }
 
-    /// Asks whether the queue is there, on the channel that consumes it.
+    /// Messages ready in the queue, asked for on the channel that consumes it.
     ///
     /// # Errors
     /// If the channel or the connection is gone, or the broker does not answer.
-    pub async fn ask(channel: &Channel, queue: &str) -> Result<(), ConsumeError> {
-        answered(queue, ready(channel, queue)).await.map(|_count| ())
+    pub async fn message_count(channel: &Channel, queue: &str) -> Result<usize, ConsumeError> {
+        answered(queue, ready(channel, queue)).await
     }
 
     /// The next delivery. `None`, once and for all, when the consumer was cancelled: from here, or

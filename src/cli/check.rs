@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::{Failure, print};
 use crate::{
+    breaker::Cause,
     broker::{ConnectError, Topology, TopologyError, connection, topology::Part},
-    pause::Cause,
     policy::{Reason, Reply},
     settings::{Settings, environment},
     telemetry::TraceContext,

@@ -38,7 +38,7 @@ pub(super) async fn run(files: &[PathBuf]) -> Result<(), Failure> {
     background.spawn(secret::watch(secrets, SECRETS_INTERVAL, over.clone()));
     let sources = Sources {
         status: worker.status(),
-        gate: worker.gate(),
+        breaker: worker.breaker(),
         queues: worker.queues(),
         metrics: telemetry.metrics.clone(),
         pulse: Pulse::new(),

@@ -8,7 +8,7 @@ const LIMITS: RetryLimits = RetryLimits {
     give_up_after: Duration::from_secs(24 * 3600),
 };
 const NOW: Timestamp = Timestamp::EPOCH;
-const FRESH: Past = Past { attempts: 0, first_received_at: NOW, probe: false };
+const FRESH: Past = Past { attempts: 0, first_received_at: NOW, judgement: Judgement::Counts };
 
 fn answer(status: u16, body: &str) -> Reply {
     Reply::Answer(Answer { status, body: body.into(), cut: false, retry_after: None })
@@ -174,12 +174,20 @@ fn a_429_burns_no_attempt_and_waits_for_its_retry_after() {
 }
 
 #[test]
-fn the_failure_of_a_probe_burns_no_attempt_but_its_time_runs_out() {
-    let past = Past { attempts: 11, probe: true, first_received_at: later(0) };
+fn a_failure_in_an_outage_burns_no_attempt_but_its_time_runs_out() {
+    let past = Past { attempts: 11, judgement: Judgement::Spared, first_received_at: later(0) };
     let verdict = decide(transient(503), past, later(23 * 3600), 1.0, &LIMITS);
     assert!(matches!(verdict, Verdict::Parked { attempts: 11, .. }), "{verdict:?}");
     let verdict = decide(transient(503), past, later(24 * 3600), 1.0, &LIMITS);
     assert_eq!(verdict, Verdict::Abandoned { attempts: 11, reason: Reason::Http(503) });
+}
+
+#[test]
+fn an_endpoint_fault_of_the_requests_own_refuses_it() {
+    let past = Past { attempts: 1, judgement: Judgement::OwnFault, ..FRESH };
+    let fault = Meaning::EndpointFault(Reason::Http(403));
+    let verdict = decide(fault, past, NOW, 1.0, &LIMITS);
+    assert_eq!(verdict, Verdict::Refused { attempts: 2, reason: Reason::Http(403) });
 }
 
 #[test]
@@ -204,10 +212,11 @@ proptest! {
     #[test]
     fn any_reply_gets_a_verdict_and_an_endpoint_fault_never_kills(
         reply in any_reply(), attempts in any::<u32>(), age in 0..10_000_000_i64,
-        jitter in 0.000_1..=1.0_f64, probe: bool,
+        jitter in 0.000_1..=1.0_f64, spared: bool,
     ) {
         let meaning = classify(&reply);
-        let past = Past { attempts, first_received_at: NOW, probe };
+        let judgement = if spared { Judgement::Spared } else { Judgement::Counts };
+        let past = Past { attempts, first_received_at: NOW, judgement };
         let verdict = decide(meaning, past, later(age), jitter, &LIMITS);
         if matches!(meaning, Meaning::EndpointFault(_)) {
             let kept = matches!(verdict, Verdict::Parked { attempts: kept, .. } if kept == attempts);

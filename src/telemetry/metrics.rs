@@ -21,7 +21,7 @@ use opentelemetry_sdk::{
 use prometheus::{Encoder, Registry, TextEncoder};
 
 use super::{names, traces::is_exported};
-use crate::message::Timestamp;
+use crate::{breaker::Cause, message::Timestamp};
 
 /// The buckets that OpenTelemetry's conventions give for durations, in seconds.
 const CALL_BUCKETS: [f64; 14] =
@@ -66,16 +66,14 @@ struct Observed {
     in_flight: AtomicI64,
     concurrency_limit: AtomicI64,
     connected: AtomicI64,
-    /// One a cause, in the order of [`PAUSE_CAUSES`].
-    paused: [AtomicI64; PAUSE_CAUSES.len()],
+    /// One a cause, in the order of [`Cause::KINDS`].
+    paused: [AtomicI64; Cause::KINDS.len()],
     /// One a queue, in the order of [`QUEUES`]; negative while unknown.
     queues: [AtomicI64; QUEUES.len()],
     /// Milliseconds since the epoch; negative while there is none.
     oldest_dead_letter_at: AtomicI64,
 }
 
-/// The causes of a pause, as they stand in a label.
-pub const PAUSE_CAUSES: [&str; 3] = ["endpoint_fault", "failures", "rate_limited"];
 /// The queues that are counted, as they stand in a label.
 pub const QUEUES: [&str; 3] = ["requests", "dead", "retry"];
 
@@ -229,7 +227,7 @@ impl Metrics {
 
     /// Why calls are paused, if they are.
     pub fn paused(&self, cause: Option<&str>) {
-        for (name, paused) in PAUSE_CAUSES.iter().zip(&self.0.observed.paused) {
+        for (name, paused) in Cause::KINDS.iter().zip(&self.0.observed.paused) {
             paused.store((cause == Some(*name)).into(), Ordering::Relaxed);
         }
     }
@@ -349,7 +347,7 @@ fn observe(meter: &Meter, observed: &Arc<Observed>) {
     let figures = Arc::clone(observed);
     gauge("unlocker.paused", "Whether calls to Trackfinity are paused, by cause")
         .with_callback(move |gauge| {
-            for (cause, paused) in PAUSE_CAUSES.iter().zip(&figures.paused) {
+            for (cause, paused) in Cause::KINDS.iter().zip(&figures.paused) {
                 gauge.observe(paused.load(Ordering::Relaxed), &[KeyValue::new("cause", *cause)]);
             }
         })

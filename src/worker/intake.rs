@@ -14,13 +14,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Done, Purpose, Unsettled, Way,
+    CallKind, Done, Unsettled, Way,
+    calls::CallGauge,
     concurrency::Limit,
+    letter::Letter,
     loss::{End, Loss},
     publishing::Publishing,
     settlement::Settlement,
 };
 use crate::{
+    breaker::Cause,
     broker::{
         ConsumeError, Consumer,
         connection::{SessionEvent, SessionEvents},
@@ -28,10 +31,10 @@ use crate::{
     message::headers,
 };
 
-/// A request that came back to the queue so often may be what takes its workers down: it is taken
-/// alone, so that its neighbours are not counted as failed along with it. The broker dead-letters
-/// one after twenty.
-const WARY_AFTER_DELIVERIES: u32 = 3;
+/// A request that came back to the queue this often may be what takes its workers down. It is decoded
+/// and called for alone, so that its neighbours are not counted as failed along with it (poison-message
+/// isolation). The broker gives one up after twenty.
+const SUSPECT_AFTER_DELIVERIES: u32 = 3;
 
 /// 32 acknowledgements may be on their way to a quorum queue at once; RabbitMQ's channel keeps back
 /// the rest, and forgets them if it is closed: so often it is asked something first.
@@ -54,6 +57,8 @@ pub(super) struct Intake<'a> {
     pub(super) stop: CancellationToken,
     pub(super) events: SessionEvents,
     pub(super) tasks: Tasks,
+    /// Requests that are being decoded or called for.
+    pub(super) in_call: CallGauge,
     pub(super) settlement: Settlement,
     /// Requests settled in this session.
     pub(super) settled: u64,
@@ -129,13 +134,19 @@ impl Intake<'_> {
     /// Takes until the worker stops.
     async fn take(&mut self, channel: &Channel) -> Result<(), Loss> {
         let mut pace = Pace::Singly;
-        let mut paused = false;
+        let mut cause = None;
         loop {
-            let was_paused = std::mem::replace(&mut paused, self.way.gate.cause().is_some());
-            if was_paused && !paused {
+            let cause_before = std::mem::replace(&mut cause, self.way.breaker.cause());
+            if let (Some(before), None) = (cause_before, cause)
+                // A wrong key says nothing about how many calls Trackfinity serves at once.
+                && !matches!(before, Cause::EndpointFault(_))
+            {
                 self.limit.resume(self.tasks.len(), Instant::now());
             }
-            let turn = if paused { self.probe(channel).await? } else { self.flow(channel, pace).await? };
+            let turn = match cause {
+                Some(_) => self.probe(channel).await?,
+                None => self.flow(channel, pace).await?,
+            };
             match turn {
                 Turn::Stop => return Ok(()),
                 Turn::Paused | Turn::Prefetch => {}
@@ -148,11 +159,19 @@ impl Intake<'_> {
     async fn flow(&mut self, channel: &Channel, pace: Pace) -> Result<Turn, Loss> {
         self.show_limit();
         let prefetch = self.prefetch(pace);
-        let mut causes = self.way.gate.subscribe();
+        let in_call = self.in_call.clone();
+        let mut causes = self.way.breaker.subscribe();
         let mut consumer = self.consume(channel, prefetch).await?;
         tracing::info!(queue = self.queue, prefetch, "consuming");
+        let mut has_suspect = false;
         let turn = loop {
-            let room = self.has_room() && (pace == Pace::Usual || self.tasks.is_empty());
+            let is_alone = self.in_call.count() == 0;
+            if has_suspect && is_alone {
+                // It has outlived what could take the worker down; a new consumer goes on while it is
+                // published, however long that takes.
+                break Turn::Pace(Pace::Singly);
+            }
+            let room = self.has_room() && (pace == Pace::Usual || is_alone);
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break Turn::Stop,
@@ -163,10 +182,16 @@ impl Intake<'_> {
                     }
                 }
                 _cause = causes.wait_for(Option::is_some) => break Turn::Paused,
+                () = in_call.fell(), if !room => {
+                    if self.prefetch(pace) != prefetch {
+                        break Turn::Prefetch;
+                    }
+                }
                 delivery = consumer.next(), if room => {
                     let delivery = delivery.ok_or(Loss::Cancelled)??;
                     let next = if is_suspect(&delivery) { Pace::Singly } else { Pace::Usual };
                     self.spawn(delivery);
+                    has_suspect = next == Pace::Singly;
                     if next != pace {
                         break Turn::Pace(next);
                     }
@@ -194,14 +219,16 @@ impl Intake<'_> {
         consumer: &mut Consumer,
         mut turn: Turn,
     ) -> Result<Turn, Loss> {
-        let mut causes = self.way.gate.subscribe();
+        let mut causes = self.way.breaker.subscribe();
+        let in_call = self.in_call.clone();
         loop {
-            let held = self.way.gate.cause().is_none() && !self.has_room();
+            let held = self.way.breaker.cause().is_none() && !self.has_room();
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(Turn::Stop),
                 finished = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.take_in(channel, finished?)?,
                 _cause = causes.wait_for(Option::is_some), if held => {}
+                () = in_call.fell(), if held => {}
                 delivery = consumer.next(), if !held => match delivery {
                     Some(delivery) => {
                         let delivery = delivery?;
@@ -225,12 +252,51 @@ impl Intake<'_> {
     fn prefetch(&mut self, pace: Pace) -> u16 {
         match pace {
             Pace::Singly => 1,
-            Pace::Usual => self.limit.prefetch(Instant::now()),
+            Pace::Usual => {
+                let ramp = u16::try_from(self.way.breaker.ramp()).unwrap_or(u16::MAX);
+                self.limit.prefetch(Instant::now()).min(ramp)
+            }
         }
     }
 
+    /// Whether another request may be taken: after a pause there are fewer calls at first, and what is
+    /// only published does not count among them.
     fn has_room(&self) -> bool {
-        self.tasks.len() < usize::from(self.limit.current())
+        let ramp = usize::try_from(self.way.breaker.ramp()).unwrap_or(usize::MAX);
+        self.tasks.len() < usize::from(self.limit.current()) && self.in_call.count() < ramp
+    }
+
+    /// Waits for a future, and sees meanwhile to what happens in the session; `None` when the worker
+    /// stops.
+    async fn attend<T>(
+        &mut self,
+        channel: &Channel,
+        future: impl Future<Output = T>,
+    ) -> Result<Option<T>, Loss> {
+        tokio::pin!(future);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(None),
+                finished = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.take_in(channel, finished?)?,
+                value = &mut future => return Ok(Some(value)),
+            }
+        }
+    }
+
+    /// Waits until anything happens: the future, a task's end, or an event of the session.
+    async fn attend_once(
+        &mut self,
+        channel: &Channel,
+        future: impl Future<Output = ()>,
+    ) -> Result<Option<()>, Loss> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Ok(None),
+            finished = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.take_in(channel, finished?)?,
+            () = future => {}
+        }
+        Ok(Some(()))
     }
 
     /// Takes in what this and all other finished tasks have come to, and acknowledges for them.
@@ -253,7 +319,7 @@ impl Intake<'_> {
         self.settlement.settle(done.delivery_tag);
         self.settled += 1;
         // While calls are paused, those that end tell of the time before.
-        let Some(call) = done.call.filter(|_| self.way.gate.cause().is_none()) else {
+        let Some(call) = done.call.filter(|_| self.way.breaker.cause().is_none()) else {
             return;
         };
         let before = self.limit.current();
@@ -283,7 +349,21 @@ impl Intake<'_> {
 
     fn spawn(&mut self, delivery: Delivery) {
         let (way, publishing) = (Arc::clone(&self.way), Arc::clone(&self.publishing));
-        self.tasks.spawn(async move { way.go(delivery, Purpose::Ordinary, &publishing).await });
+        let in_call = self.in_call.enter();
+        self.tasks.spawn(async move {
+            let letter = Letter::open(delivery, publishing.queue(), &way.telemetry.traces);
+            way.go(letter, CallKind::Ordinary, in_call, &publishing).await
+        });
+    }
+
+    fn open_letter(&self, delivery: Delivery) -> Letter {
+        Letter::open(delivery, self.publishing.queue(), &self.way.telemetry.traces)
+    }
+
+    fn spawn_letter(&mut self, letter: Letter, kind: CallKind) {
+        let (way, publishing) = (Arc::clone(&self.way), Arc::clone(&self.publishing));
+        let in_call = self.in_call.enter();
+        self.tasks.spawn(async move { way.go(letter, kind, in_call, &publishing).await });
     }
 
     /// Asks the broker about the queue some times: with each answer, the channel has sent on some of
@@ -291,7 +371,7 @@ impl Intake<'_> {
     async fn let_acknowledgements_arrive(&mut self, channel: &Channel) {
         let ask = async {
             for _ in 0..ROUND_TRIPS {
-                Consumer::ask(channel, &self.queue).await?;
+                Consumer::message_count(channel, &self.queue).await?;
                 tokio::time::sleep(ROUND_TRIP_INTERVAL).await;
                 self.collect(channel);
             }
@@ -326,11 +406,15 @@ impl Intake<'_> {
     }
 }
 
-/// Whether a request has come back to the queue again and again.
+/// Whether a request has come back to the queue again and again. On a redelivery the count is
+/// RabbitMQ's own; else it is whatever the sender wrote, or a shovel copied.
 fn is_suspect(delivery: &Delivery) -> bool {
+    if !delivery.redelivered {
+        return false;
+    }
     let headers = delivery.properties.headers().as_ref();
     let count = headers.and_then(|headers| headers.inner().get("x-delivery-count")).and_then(headers::count);
-    count.is_some_and(|count| count >= WARY_AFTER_DELIVERIES)
+    count.is_some_and(|count| count >= SUSPECT_AFTER_DELIVERIES)
 }
 
 /// Waits for the next finished task, or an event of the session, which is seen to here.

@@ -1,6 +1,6 @@
 //! A message on its way, and what is said of it at the end.
 
-use lapin::BasicProperties;
+use lapin::message::Delivery;
 use opentelemetry::{KeyValue, trace::SpanKind};
 
 use crate::{
@@ -16,6 +16,7 @@ const MAX_DETAIL_ANSWER_BYTES: usize = 256;
 #[derive(Debug)]
 pub(super) struct Letter {
     pub(super) envelope: Envelope,
+    pub(super) delivery_tag: u64,
     /// The span of the whole way.
     pub(super) span: Span,
     /// Whether the message came without a trace, so that copies have to carry this one.
@@ -24,13 +25,8 @@ pub(super) struct Letter {
 
 impl Letter {
     /// Opens a message that was taken from `queue`.
-    pub(super) fn open(
-        properties: BasicProperties,
-        body: Vec<u8>,
-        delivery_tag: u64,
-        queue: &str,
-        traces: &Traces,
-    ) -> Self {
+    pub(super) fn open(delivery: Delivery, queue: &str, traces: &Traces) -> Self {
+        let Delivery { properties, data: body, delivery_tag, .. } = delivery;
         let given = TraceContext::from_headers(properties.headers().as_ref());
         let new_id = || uuid::Uuid::now_v7().to_string();
         let envelope = Envelope::open(properties, body, Timestamp::now(), new_id);
@@ -53,7 +49,7 @@ impl Letter {
             attributes.extend(conversation.map(|id| KeyValue::new(names::MESSAGING_CONVERSATION_ID, id)));
             attributes
         });
-        Self { trace_is_new: given.is_none(), envelope, span }
+        Self { trace_is_new: given.is_none(), envelope, delivery_tag, span }
     }
 
     /// The place of the whole way in its trace.

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Way,
+    calls::CallGauge,
     concurrency::{LONGEST_INTERVAL, Limit},
     intake::Intake,
     loss::{End, Loss},
@@ -17,14 +18,15 @@ use super::{
     queues::QueueFigures,
     rate::RateLimiter,
     settlement::Settlement,
+    shared_breaker::SharedBreaker,
     status::StatusBoard,
 };
 use crate::{
+    breaker::BreakerLimits,
     broker::{
         Backoff, ConnectError, Replies, Session, TopologyError,
         connection::{Frames, SessionEvents},
     },
-    pause::{Gate, PauseLimits},
     policy::RetryLimits,
     settings::{BrokerUrlsError, Settings},
     telemetry::Telemetry,
@@ -73,7 +75,7 @@ impl Worker {
     pub fn new(settings: Settings, telemetry: Telemetry, stop: CancellationToken) -> Result<Self, RunError> {
         let way = Way {
             client: Client::new(&settings.trackfinity)?,
-            gate: Arc::new(Gate::new(PauseLimits {
+            breaker: Arc::new(SharedBreaker::new(BreakerLimits {
                 after_failures: settings.pause.after_failures.get(),
                 probe_delay: settings.pause.probe_delay,
                 probe_max_delay: settings.pause.probe_max_delay,
@@ -106,8 +108,8 @@ impl Worker {
 
     /// Whether calls are paused, and why.
     #[must_use]
-    pub fn gate(&self) -> Arc<Gate> {
-        Arc::clone(&self.way.gate)
+    pub fn breaker(&self) -> Arc<SharedBreaker> {
+        Arc::clone(&self.way.breaker)
     }
 
     /// How much waits in the queues.
@@ -180,6 +182,7 @@ impl Worker {
             stop: self.stop.clone(),
             events,
             tasks: JoinSet::new(),
+            in_call: CallGauge::default(),
             settlement: Settlement::default(),
             settled: 0,
         };

@@ -6,8 +6,8 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use trackfinity_unlocker::{
     message::Timestamp,
     policy::{
-        Answer, Meaning, Past, Reason, Reply, RetryAfter, RetryLimits, Tier, Verdict, classify, decide,
-        rate_limit_pause,
+        Answer, Judgement, Meaning, Past, Reason, Reply, RetryAfter, RetryLimits, Tier, Verdict, classify,
+        decide, rate_limit_pause,
     },
 };
 
@@ -49,11 +49,16 @@ fn any_reply() -> impl Strategy<Value = Reply> {
 
 fn any_past() -> impl Strategy<Value = Past> {
     let attempts = prop_oneof![4 => 0..20_u32, 1 => any::<u32>(), 1 => Just(u32::MAX)];
-    (attempts, any_moment(), any::<bool>()).prop_map(|(attempts, first_received_at, probe)| Past {
+    (
         attempts,
-        first_received_at,
-        probe,
-    })
+        any_moment(),
+        prop_oneof![Just(Judgement::Counts), Just(Judgement::Spared), Just(Judgement::OwnFault)],
+    )
+        .prop_map(|(attempts, first_received_at, judgement)| Past {
+            attempts,
+            first_received_at,
+            judgement,
+        })
 }
 
 fn any_limits() -> impl Strategy<Value = RetryLimits> {
@@ -111,7 +116,8 @@ fn any_answer_is_judged_as_the_contract_says() {
         match decide(meaning, past, now, jitter, &limits) {
             Verdict::Unlocked { attempts } => prop_assert_eq!((name, attempts), ("unlocked", next)),
             Verdict::Refused { attempts, reason } => {
-                prop_assert!(matches!(name, "refused" | "not found"));
+                let own_fault = name == "endpoint fault" && past.judgement == Judgement::OwnFault;
+                prop_assert!(matches!(name, "refused" | "not found") || own_fault);
                 let Reply::Answer(Answer { status, .. }) = reply else {
                     return Err(TestCaseError::fail("refused without an answer"));
                 };
@@ -120,13 +126,13 @@ fn any_answer_is_judged_as_the_contract_says() {
             }
             Verdict::Abandoned { attempts, .. } => {
                 prop_assert!(matches!(name, "transient" | "rate limited"));
-                let burns = name == "transient" && !past.probe;
+                let burns = name == "transient" && past.judgement != Judgement::Spared;
                 prop_assert_eq!(attempts, if burns { next } else { past.attempts });
                 prop_assert!(out_of_time || (burns && next >= limits.max_attempts));
             }
             Verdict::Parked { attempts, tier, .. } => {
                 prop_assert!(matches!(name, "transient" | "rate limited" | "endpoint fault"));
-                let burns = name == "transient" && !past.probe;
+                let burns = name == "transient" && past.judgement != Judgement::Spared;
                 prop_assert_eq!(attempts, if burns { next } else { past.attempts });
                 prop_assert!(name == "endpoint fault" || !out_of_time);
                 prop_assert!(!burns || next < limits.max_attempts);

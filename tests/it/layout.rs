@@ -7,9 +7,9 @@ use std::{collections::BTreeMap, fs, path::Path};
 const ORDER: [&[&str]; 11] = [
     &["message"],
     &["policy"],
+    &["breaker"],
     &["settings", "secret"],
     &["telemetry", "trackfinity", "broker"],
-    &["pause"],
     &["worker", "dead_letters"],
     &["ops"],
     &["admin"],

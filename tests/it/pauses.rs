@@ -176,7 +176,7 @@ fn a_probe_that_finds_an_invalid_request_goes_on_to_the_next() {
         let outcomes = world.outcomes(2).await;
         assert_eq!(outcomes["1"]["status"], "unlocked");
         assert_eq!(outcomes["2"]["status"], "invalid");
-        world.worker.wait_for_line(|line| line.contains("calls flow again"), SOON).await;
+        world.worker.wait_for_line(|line| line.contains("calls are made again"), SOON).await;
     });
 }
 
@@ -270,7 +270,7 @@ fn a_pause_does_not_let_more_calls_be_in_flight() {
 fn the_one_request_there_is_does_not_probe_for_ever() {
     kit::run(async |ctx| {
         let settings = [
-            ("PAUSE__AFTER_FAILURES", "2"),
+            ("PAUSE__AFTER_FAILURES", "1"),
             ("PAUSE__PROBE_DELAY", "50ms"),
             ("PAUSE__PROBE_MAX_DELAY", "50ms"),
             ("RETRY__MAX_DELAY", "1s"),
@@ -279,7 +279,7 @@ fn the_one_request_there_is_does_not_probe_for_ever() {
         let world = World::start_with(ctx, &settings, |_| Answer::status(503)).await;
         world.unlock("1").await;
         let outcome = world.outcome().await;
-        assert_eq!((&outcome["status"], &outcome["attempts"]), (&json!("abandoned"), &json!(2)));
+        assert_eq!((&outcome["status"], &outcome["attempts"]), (&json!("abandoned"), &json!(1)));
     });
 }
 
@@ -298,7 +298,7 @@ fn a_probe_whose_dead_letter_is_held_holds_up_nobody_else() {
         })
         .await;
         world.unlock("probe").await;
-        world.worker.wait_for_line(|line| line.contains("calls flow again"), SOON).await;
+        world.worker.wait_for_line(|line| line.contains("calls are made again"), SOON).await;
         world.amqp.publish_all(EXCHANGE, REQUEST, requests(20)).await;
         world.outcomes.wait_count(20, SOON).await;
     });

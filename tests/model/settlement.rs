@@ -5,7 +5,7 @@ use std::time::Duration;
 use stateright::{Model, Property};
 use trackfinity_unlocker::{
     message::Timestamp,
-    policy::{Meaning, Past, Reason, RetryLimits, Verdict, decide},
+    policy::{Judgement, Meaning, Past, Reason, RetryLimits, Verdict, decide},
 };
 
 use super::{
@@ -127,7 +127,7 @@ impl Settlement {
             max_delay: Duration::from_secs(1024),
             give_up_after: Duration::from_secs(24 * 3600),
         };
-        let past = Past { attempts, first_received_at: Timestamp::EPOCH, probe: false };
+        let past = Past { attempts, first_received_at: Timestamp::EPOCH, judgement: Judgement::Counts };
         match decide(meaning, past, Timestamp::EPOCH, 1.0, &limits) {
             Verdict::Unlocked { .. } => self.program(&[Successor::Outcome(Ending::Unlocked)]),
             Verdict::Refused { .. } | Verdict::Abandoned { .. } => {

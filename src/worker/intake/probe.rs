@@ -1,67 +1,185 @@
-//! One request at a time, while calls are paused: whether Trackfinity serves again.
+//! One probe after the other, while calls are paused: whether Trackfinity serves again.
 
-use std::sync::Arc;
+use std::time::Duration;
 
-use lapin::Channel;
-use tokio::{sync::oneshot, time::Instant};
+use lapin::{Channel, message::Delivery};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep_until, timeout},
+};
 
-use super::{Intake, Turn, watch};
-use crate::worker::{Purpose, loss::Loss};
+use super::{Intake, Turn};
+use crate::{
+    breaker::ProbeStep,
+    broker::Consumer,
+    policy::Judgement,
+    worker::{CallKind, ProbedCall, letter::Letter, loss::Loss},
+};
+
+/// How long a probe waits for another request that the queue says is ready.
+const NEXT_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a probe may try next.
+enum Candidate {
+    Request(Box<Letter>),
+    /// No other request waits.
+    NoOther,
+    /// The worker stops.
+    Stop,
+}
 
 impl Intake<'_> {
-    /// Waits for the next probe's time, and tries one request.
+    /// Waits for the next probe's time, and makes the probe.
     pub(super) async fn probe(&mut self, channel: &Channel) -> Result<Turn, Loss> {
         self.publishing.status.consuming();
-        while let Some(due) = self.way.gate.probe_at().filter(|due| *due > Instant::now()) {
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Ok(Turn::Stop),
-                finished = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.take_in(channel, finished?)?,
-                () = tokio::time::sleep_until(due) => {}
+        let turn = match self.wait_for_probe_time(channel).await {
+            Ok(true) => self.try_requests(channel).await,
+            Ok(false) => Ok(Turn::Stop),
+            Err(loss) => Err(loss),
+        };
+        // Where it came to no end, as when the worker stops or the session is lost.
+        self.way.breaker.abandon_probe();
+        turn
+    }
+
+    /// `false`: the worker stops.
+    async fn wait_for_probe_time(&mut self, channel: &Channel) -> Result<bool, Loss> {
+        let client = self.way.client.clone();
+        let mut credentials = client.credentials_version();
+        while let Some(due) = self.next_probe_at() {
+            let wait = async {
+                tokio::select! {
+                    () = sleep_until(due) => None,
+                    version = client.credentials_changed(credentials) => Some(version),
+                }
+            };
+            match self.attend(channel, wait).await? {
+                None => return Ok(false),
+                Some(None) => {}
+                Some(Some(version)) => {
+                    credentials = version;
+                    self.way.breaker.probe_now();
+                }
             }
         }
-        let mut consumer = self.consume(channel, 1).await?;
-        let delivery = loop {
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Ok(Turn::Stop),
-                finished = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.take_in(channel, finished?)?,
-                delivery = consumer.next() => break delivery.ok_or(Loss::Cancelled)??,
+        Ok(true)
+    }
+
+    fn next_probe_at(&self) -> Option<Instant> {
+        let pause = self.way.breaker.pause()?;
+        pause.probe_at.filter(|due| *due > Instant::now())
+    }
+
+    /// Tries requests one after the other until the breaker has learned enough. What failed is settled
+    /// only then, as only then is it known whose fault it was.
+    async fn try_requests(&mut self, channel: &Channel) -> Result<Turn, Loss> {
+        let mut tried: Vec<oneshot::Sender<Judgement>> = Vec::new();
+        let mut has_begun = false;
+        let step = loop {
+            let letter = match self.candidate(channel, has_begun).await? {
+                Candidate::Request(letter) => letter,
+                Candidate::NoOther => break self.way.breaker.probe_exhausted(),
+                Candidate::Stop => return Ok(Turn::Stop),
+            };
+            if !has_begun {
+                if self.next_probe_at().is_some() {
+                    // A late answer to another call asked for a longer wait; this one waits outside.
+                    self.spawn_letter(*letter, CallKind::Ordinary);
+                    return Ok(Turn::Paused);
+                }
+                self.way.client.refresh_secrets().await;
+                self.way.breaker.begin_probe();
+                has_begun = true;
             }
+            let request_id = letter.envelope.request_id.clone();
+            let (answered, answer) = oneshot::channel();
+            let (judge, judgement) = oneshot::channel();
+            self.spawn_letter(*letter, CallKind::Probe(ProbedCall { answered, judgement }));
+            let (started, result) = match self.attend(channel, answer).await? {
+                None => return Ok(Turn::Stop),
+                Some(Ok(answer)) => answer,
+                // It came to no call.
+                Some(Err(_dropped)) => continue,
+            };
+            tried.push(judge);
+            match self.way.breaker.probe_answered(&request_id, started, result) {
+                ProbeStep::TryAnother => {}
+                step => break step,
+            }
+        };
+        let judgement = match step {
+            ProbeStep::Over(judgement) => judgement,
+            ProbeStep::TryAnother | ProbeStep::Ping => {
+                let way = self.way.clone();
+                let Some(success) = self.attend(channel, way.is_trackfinity_well()).await? else {
+                    return Ok(Turn::Stop);
+                };
+                self.way.breaker.ping_answered(success)
+            }
+        };
+        for judge in tried {
+            // A task that is gone has lost its session.
+            judge.send(judgement).ok();
+        }
+        Ok(Turn::Paused)
+    }
+
+    /// The next request that a probe may try: the first one is waited for, another one is taken only
+    /// if it is there. What needs no call goes its own way.
+    async fn candidate(&mut self, channel: &Channel, has_begun: bool) -> Result<Candidate, Loss> {
+        loop {
+            if has_begun && Consumer::message_count(channel, &self.queue).await? == 0 {
+                return Ok(Candidate::NoOther);
+            }
+            while !self.has_room() {
+                let gauge = self.in_call.clone();
+                // A task that ends is seen to meanwhile, and makes room.
+                let Some(()) = self.attend_once(channel, gauge.fell()).await? else {
+                    return Ok(Candidate::Stop);
+                };
+            }
+            let Some(taken) = self.take_one(channel, has_begun).await? else {
+                return Ok(Candidate::Stop);
+            };
+            let Some(delivery) = taken else {
+                return Ok(Candidate::NoOther);
+            };
+            let letter = self.open_letter(delivery);
+            if letter.envelope.request.is_err() {
+                self.spawn_letter(letter, CallKind::Ordinary);
+                continue;
+            }
+            let has_just_failed = self.way.breaker.has_just_failed(&letter.envelope.request_id);
+            if has_just_failed && (has_begun || Consumer::message_count(channel, &self.queue).await? > 0) {
+                // While calls are paused it goes to the shortest tier, untried, and so behind the others.
+                self.spawn_letter(letter, CallKind::Ordinary);
+                continue;
+            }
+            return Ok(Candidate::Request(Box::new(letter)));
+        }
+    }
+
+    /// Takes one request from the queue; `Some(None)` if none came in time, `None` if the worker stops.
+    async fn take_one(
+        &mut self,
+        channel: &Channel,
+        is_limited: bool,
+    ) -> Result<Option<Option<Delivery>>, Loss> {
+        let mut consumer = self.consume(channel, 1).await?;
+        let patience = if is_limited { NEXT_REQUEST_TIMEOUT } else { Duration::MAX };
+        let Some(next) = self.attend(channel, timeout(patience, consumer.next())).await? else {
+            return Ok(None);
+        };
+        let delivery = match next {
+            Ok(delivery) => Some(delivery.ok_or(Loss::Cancelled)??),
+            Err(_elapsed) => None,
         };
         // Before it is settled, so that no second one is delivered.
         consumer.cancel().await?;
-        if self.way.gate.probe_at().is_none_or(|due| due > Instant::now()) {
-            // A late answer to another call asked for a longer wait; this one waits outside.
-            self.spawn(delivery);
-            return Ok(Turn::Paused);
+        match delivery {
+            Some(delivery) => Ok(Some(Some(delivery))),
+            // It may have come while it was cancelled.
+            None => Ok(Some(consumer.next().await.transpose()?)),
         }
-        self.way.client.refresh_secrets().await;
-        self.way.gate.begin_probe();
-        let (way, publishing) = (Arc::clone(&self.way), Arc::clone(&self.publishing));
-        let (done, gone) = oneshot::channel::<()>();
-        self.tasks.spawn(async move {
-            let _done = done;
-            way.go(delivery, Purpose::Probe, &publishing).await
-        });
-        tokio::pin!(gone);
-        let turn = loop {
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => break Ok(Turn::Stop),
-                finished = watch(&mut self.events, &mut self.tasks, &self.publishing) => {
-                    let taken = finished.and_then(|finished| self.take_in(channel, finished));
-                    if let Err(loss) = taken {
-                        break Err(loss);
-                    }
-                }
-                // Its reply ends it; to publish what came of it may take longer.
-                () = self.way.gate.probe_ended() => break Ok(Turn::Paused),
-                _dropped = &mut gone => break Ok(Turn::Paused),
-            }
-        };
-        // It came to no call, if it has not ended by now.
-        self.way.gate.end_probe(None);
-        turn
     }
 }

@@ -121,7 +121,7 @@ fn a_worker_stays_ready_while_paused_for_failures() {
         for n in 0..3 {
             world.unlock(&n.to_string()).await;
         }
-        wait_ready(&base, 200, |said| said["paused"] == "failures").await;
+        wait_ready(&base, 200, |said| said["paused"]["cause"] == "failures").await;
         // As long as it lasts, probes and all.
         let calls = world.trackfinity.count();
         kit::eventually("some probes", SOON, async || {

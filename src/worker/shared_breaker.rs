@@ -1,0 +1,118 @@
+//! The one [`Breaker`] that all tasks of the worker share.
+
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU32, Ordering},
+};
+
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    breaker::{Breaker, BreakerLimits, CallResult, Cause, Notice, Pause, ProbeStep},
+    policy::Judgement,
+};
+
+/// Shares a breaker, and logs what it does.
+#[derive(Debug)]
+pub struct SharedBreaker {
+    breaker: Mutex<Breaker>,
+    cause: watch::Sender<Option<Cause>>,
+    /// [`Breaker::ramp`], to be read without the lock; [`u32::MAX`] for none.
+    ramp: AtomicU32,
+}
+
+impl SharedBreaker {
+    #[must_use]
+    pub fn new(limits: BreakerLimits) -> Self {
+        Self {
+            breaker: Mutex::new(Breaker::new(limits)),
+            cause: watch::Sender::new(None),
+            ramp: AtomicU32::new(u32::MAX),
+        }
+    }
+
+    /// The pause, if calls are paused.
+    #[must_use]
+    pub fn pause(&self) -> Option<Pause> {
+        self.lock().pause()
+    }
+
+    /// Why calls are paused, if they are.
+    #[must_use]
+    pub fn cause(&self) -> Option<Cause> {
+        *self.cause.borrow()
+    }
+
+    /// Follows the cause.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Option<Cause>> {
+        self.cause.subscribe()
+    }
+
+    /// Calls in flight at most, for a while after a pause; else [`u32::MAX`].
+    pub(super) fn ramp(&self) -> u32 {
+        self.ramp.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn record(&self, request_id: &str, started: Instant, result: CallResult) -> Judgement {
+        self.change(|breaker, now| breaker.record(request_id, started, result, now))
+    }
+
+    pub(super) fn begin_probe(&self) {
+        self.lock().begin_probe();
+    }
+
+    pub(super) fn has_just_failed(&self, request_id: &str) -> bool {
+        self.lock().has_just_failed(request_id)
+    }
+
+    pub(super) fn probe_answered(&self, request_id: &str, started: Instant, result: CallResult) -> ProbeStep {
+        self.change(|breaker, now| breaker.probe_answered(request_id, started, result, now))
+    }
+
+    pub(super) fn probe_exhausted(&self) -> ProbeStep {
+        self.change(|breaker, now| breaker.probe_exhausted(now))
+    }
+
+    pub(super) fn ping_answered(&self, success: bool) -> Judgement {
+        self.change(|breaker, now| breaker.ping_answered(success, now))
+    }
+
+    pub(super) fn abandon_probe(&self) {
+        self.lock().abandon_probe(Instant::now());
+    }
+
+    pub(super) fn probe_now(&self) {
+        self.lock().probe_now(Instant::now());
+    }
+
+    fn change<T>(&self, transition: impl FnOnce(&mut Breaker, Instant) -> (T, Option<Notice>)) -> T {
+        let (value, notice) = {
+            let mut breaker = self.lock();
+            let changed = transition(&mut breaker, Instant::now());
+            // Under the lock, so that an older state never overwrites a newer one.
+            let cause = breaker.pause().map(|pause| pause.cause);
+            self.cause.send_if_modified(|current| std::mem::replace(current, cause) != cause);
+            self.ramp.store(breaker.ramp().unwrap_or(u32::MAX), Ordering::Relaxed);
+            changed
+        };
+        match notice {
+            Some(Notice::Paused(cause, wait)) => tracing::warn!(
+                cause = cause.as_str(),
+                next_probe_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                "calls are paused: {cause}; {}",
+                cause.advice()
+            ),
+            Some(Notice::Resumed(after)) => {
+                tracing::info!(paused_for_s = after.as_secs(), "calls are made again");
+            }
+            None => {}
+        }
+        value
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Breaker> {
+        // Transitions do not panic; were one to, the state it left is a state all the same.
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
