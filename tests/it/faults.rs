@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kit::{Amqp, Answer, Context, FieldTable, NodeOptions, Process, Trackfinity};
+use kit::{Answer, Context, FieldTable, NodeOptions, Process, Trackfinity};
 
 use crate::world::{DEAD, EXCHANGE, REQUEST, REQUESTS, RESULTS, SOON, id, start_worker};
 
@@ -31,7 +31,7 @@ impl Load {
         let worker = start_worker(ctx, amqp_url, &trackfinity.url(), settings).await;
         let amqp = ctx.amqp().await;
         amqp.declare_queue(LEDGER, FieldTable::default()).await;
-        bind(&amqp, LEDGER, RESULTS, "unlock.#").await;
+        amqp.bind(LEDGER, RESULTS, "unlock.#").await;
         Self { ctx: ctx.clone(), trackfinity, worker, published: 0 }
     }
 
@@ -81,18 +81,6 @@ impl Load {
         let repeated: usize = outcomes.values().map(|count| count - 1).sum();
         assert!(repeated <= repeats, "{repeated} outcomes came again");
     }
-}
-
-async fn bind(amqp: &Amqp, queue: &str, exchange: &str, key: &str) {
-    let channel = amqp.channel().await;
-    let bound = channel.queue_bind(
-        queue.into(),
-        exchange.into(),
-        key.into(),
-        Default::default(),
-        FieldTable::default(),
-    );
-    bound.await.expect("bound");
 }
 
 #[test]
@@ -215,7 +203,7 @@ fn a_deleted_results_exchange_is_declared_anew_and_requests_are_held_meanwhile()
         load.publish(50).await;
         load.wait_says("no exchange 'trackfinity.unlock.results'").await;
         load.wait_says("no queue receives").await;
-        bind(&ctx.amqp().await, LEDGER, RESULTS, "unlock.#").await;
+        ctx.amqp().await.bind(LEDGER, RESULTS, "unlock.#").await;
         load.finish(0).await;
     });
 }
@@ -272,7 +260,7 @@ fn a_listener_whose_queue_does_not_confirm_holds_its_outcomes_and_repeats_no_cal
         let mut quorum = FieldTable::default();
         quorum.insert("x-queue-type".into(), kit::AMQPValue::LongString("quorum".into()));
         amqp.declare_queue("stuck", quorum).await;
-        bind(&amqp, "stuck", RESULTS, "unlock.#").await;
+        amqp.bind("stuck", RESULTS, "unlock.#").await;
         let server = format!("'{}_stuck'", ctx.vhost().name());
         ctx.node().rabbitmqctl(&["eval", &format!("sys:suspend({server}).")]).await.expect("suspended");
         load.publish(10).await;

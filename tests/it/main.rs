@@ -14,6 +14,7 @@ mod dead_letters;
 mod examples;
 mod faults;
 mod hostile;
+mod isolation;
 mod kill;
 mod layout;
 mod manifests;

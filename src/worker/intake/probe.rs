@@ -16,8 +16,9 @@ use crate::{
     worker::{CallKind, ProbedCall, letter::Letter, loss::Loss},
 };
 
-/// How long a probe waits for another request that the queue says is ready.
-const NEXT_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a probe waits for another request: as long as the shortest tier lasts, in which those that
+/// were taken when the breaker opened wait.
+const NEXT_REQUEST_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// What a probe may try next.
 enum Candidate {
@@ -124,13 +125,10 @@ impl Intake<'_> {
         Ok(Turn::Paused)
     }
 
-    /// The next request that a probe may try: the first one is waited for, another one is taken only
-    /// if it is there. What needs no call goes its own way.
+    /// The next request that a probe may try: the first one is waited for as long as it takes, another
+    /// one for a moment. What needs no call goes its own way.
     async fn candidate(&mut self, channel: &Channel, has_begun: bool) -> Result<Candidate, Loss> {
         loop {
-            if has_begun && Consumer::message_count(channel, &self.queue).await? == 0 {
-                return Ok(Candidate::NoOther);
-            }
             while !self.has_room() {
                 let gauge = self.in_call.clone();
                 // A task that ends is seen to meanwhile, and makes room.

@@ -185,18 +185,22 @@ impl Amqp {
         messages
     }
 
+    /// Binds a queue to an exchange.
+    pub async fn bind(&self, queue: &str, exchange: &str, binding_key: &str) {
+        let channel = self.channel().await;
+        let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+        let bind = channel.queue_bind(queue.into(), exchange.into(), binding_key.into(), options, none);
+        answered(queue, bind).await;
+        close(channel).await;
+    }
+
     /// Collects everything that `exchange` routes by `binding_key` from now on, in a queue that goes with the inbox.
     pub async fn consume_into(&self, exchange: &str, binding_key: &str) -> Inbox {
         let channel = self.channel().await;
         let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
         let declared = channel.queue_declare("".into(), options, FieldTable::default());
         let queue = answered("queue.declare", declared).await.name().clone();
-        let (bind, none) = (QueueBindOptions::default(), FieldTable::default());
-        answered(
-            exchange,
-            channel.queue_bind(queue.clone(), exchange.into(), binding_key.into(), bind, none),
-        )
-        .await;
+        self.bind(queue.as_str(), exchange, binding_key).await;
         Inbox::start(channel, queue.as_str()).await
     }
 

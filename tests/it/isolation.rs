@@ -1,0 +1,165 @@
+//! One bad thing costs its own place at most: requests, customers and listeners that always fail,
+//! and what senders forged.
+
+use std::time::{Duration, Instant};
+
+use kit::{AMQPValue, Answer, Call, FieldTable, Properties, Trackfinity};
+use trackfinity_unlocker::message::Timestamp;
+
+use crate::world::{
+    DEAD, EXCHANGE, REQUEST, REQUESTS, RESULTS, SOON, World, id, requests, start_worker, text,
+};
+
+const LONG: Duration = Duration::from_secs(150);
+
+/// Quick pauses and tiers.
+const QUICK: [(&str, &str); 3] =
+    [("PAUSE__PROBE_DELAY", "50ms"), ("PAUSE__PROBE_MAX_DELAY", "200ms"), ("RETRY__MAX_DELAY", "1s")];
+
+fn customer(call: &Call) -> usize {
+    call.field("customer_id").and_then(|id| id.parse().ok()).unwrap_or(usize::MAX)
+}
+
+/// A queue that takes nothing: publishes to an exchange that routes to it are refused.
+async fn full_listener(world: &World, queue: &str, key: &str) {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(0));
+    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    world.amqp.declare_queue(queue, arguments).await;
+    world.amqp.bind(queue, RESULTS, key).await;
+}
+
+#[test]
+fn behind_24_requests_that_always_fail_a_healthy_one_is_served_within_a_minute_and_all_24_end() {
+    kit::run_within(LONG, async |ctx| {
+        let settings =
+            [("WORKER__CONCURRENCY", "8"), ("RETRY__MAX_DELAY", "1s"), ("RETRY__MAX_ATTEMPTS", "3")];
+        let world = World::start_with(ctx, &settings, |call| match customer(call) {
+            0..24 => Answer::status(503),
+            _ => Answer::unlocked(),
+        })
+        .await;
+        world.amqp.publish_all(EXCHANGE, REQUEST, requests(25)).await;
+        let published = Instant::now();
+        let ended = |status: &str| {
+            let all = world.outcomes.all();
+            all.iter().filter(|outcome| outcome.json()["status"] == status).count()
+        };
+        kit::eventually("the healthy one is served", Duration::from_secs(60), async || {
+            ended("unlocked") == 1
+        })
+        .await;
+        eprintln!("behind 24 that always fail: served after {:.1?}", published.elapsed());
+        // Healthy ones keep coming.
+        let mut next = 1_000;
+        kit::eventually("all 24 end", LONG, async || {
+            world.unlock(&next.to_string()).await;
+            next += 1;
+            ended("abandoned") == 24
+        })
+        .await;
+        eprintln!("all 24 ended after {:.1?}", published.elapsed());
+        kit::eventually("the healthy ones are served", SOON, async || ended("unlocked") == 1 + next - 1_000)
+            .await;
+    });
+}
+
+#[test]
+fn customers_that_are_always_forbidden_end_as_refused_and_slow_nobody_down() {
+    for concurrency in ["64", "auto"] {
+        kit::run_within(LONG, async |ctx| {
+            const HEALTHY: usize = 600;
+            let settings = [("WORKER__CONCURRENCY", concurrency)];
+            let world = World::start_with(ctx, &settings, |call| match customer(call) {
+                10_000.. => Answer::status(403),
+                _ => Answer::unlocked().after(Duration::from_millis(20)),
+            })
+            .await;
+            let mut ticks = tokio::time::interval(Duration::from_millis(10));
+            for n in 0..HEALTHY {
+                ticks.tick().await;
+                if n % 20 == 10 && n < 200 {
+                    world.unlock(&(10_000 + n).to_string()).await;
+                }
+                world.unlock(&n.to_string()).await;
+            }
+            let all = world.outcomes.wait_count(HEALTHY + 10, LONG).await;
+            let (mut refused, mut slow) = (0, 0);
+            for outcome in all.iter().map(kit::Message::json) {
+                if outcome["status"] == "refused" {
+                    assert_eq!(outcome["reason"], "http_403");
+                    refused += 1;
+                    continue;
+                }
+                let at = |field: &str| text(&outcome[field]).parse::<Timestamp>().expect("a time");
+                let took = at("finished_at").since(at("first_received_at"));
+                slow += usize::from(took > Duration::from_millis(200));
+            }
+            eprintln!("{concurrency}: {slow} of {HEALTHY} healthy requests took over 0.2 s");
+            assert_eq!(refused, 10);
+            assert!(slow * 20 <= HEALTHY, "{slow} of {HEALTHY} were slow");
+        });
+    }
+}
+
+#[test]
+fn an_invalid_request_whose_outcome_is_refused_does_not_hold_up_the_probe() {
+    kit::run(async |ctx| {
+        let world = World::start_with(ctx, &QUICK, |call| match call.n {
+            1 => Answer::status(401),
+            _ => Answer::unlocked(),
+        })
+        .await;
+        full_listener(&world, "full", "unlock.invalid").await;
+        world.unlock("first").await;
+        world.worker.wait_for_line(|line| line.contains("calls are paused"), SOON).await;
+        world.publish(id("invalid"), "nonsense").await;
+        world.amqp.publish_all(EXCHANGE, REQUEST, requests(20)).await;
+        let unlocked = |outcome: &kit::Message| outcome.json()["status"] == "unlocked";
+        kit::eventually("the others are served", SOON, async || {
+            world.outcomes.all().iter().filter(|outcome| unlocked(outcome)).count() == 21
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_request_that_is_held_through_many_lost_sessions_stops_nobody() {
+    kit::run_within(LONG, async |ctx| {
+        let declaring = start_worker(&ctx, ctx.amqp_url(), "http://127.0.0.1:1", &[]).await;
+        declaring.signal(kit::Signal::TERM);
+        declaring.wait_exit(SOON).await;
+        // Its dead letter can't be published, so the request is held.
+        ctx.vhost().management().delete_binding(DEAD, DEAD, "").await;
+        let (line, url) = ctx.cutter().await;
+        let trackfinity = Trackfinity::start(|_| Answer::unlocked());
+        let _worker = start_worker(&ctx, &url, &trackfinity.url(), &[("BROKER__DECLARE", "false")]).await;
+        let amqp = ctx.amqp().await;
+        let outcomes = amqp.consume_into(RESULTS, "unlock.#").await;
+        amqp.publish(EXCHANGE, REQUEST, id("held"), b"nonsense").await;
+        for round in 0..5 {
+            amqp.publish_all(EXCHANGE, REQUEST, requests(20 * round + 20).skip(20 * round)).await;
+            outcomes.wait_count(20 * round + 20, SOON).await;
+            line.reset_all().await;
+        }
+        assert!(!outcomes.all().iter().any(|outcome| outcome.json()["request_id"] == "held"));
+    });
+}
+
+#[test]
+fn a_forged_delivery_count_slows_nobody_down() {
+    kit::run(async |ctx| {
+        let world = World::start(ctx, |_| Answer::unlocked().after(Duration::from_millis(50))).await;
+        let mut headers = FieldTable::default();
+        headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(15));
+        let forged = |n: usize| {
+            let properties = Properties::default().with_message_id(n.to_string().into());
+            (properties.with_headers(headers.clone()), format!(r#"{{"customer_id":{n}}}"#).into_bytes())
+        };
+        world.amqp.publish_all(EXCHANGE, REQUEST, (0..640).map(forged)).await;
+        world.outcomes.wait_count(640, SOON).await;
+        let most = world.trackfinity.max_in_flight();
+        assert!(most > 16, "{most} calls in flight at most");
+        assert_eq!(world.amqp.ready_count(REQUESTS).await, 0);
+    });
+}
