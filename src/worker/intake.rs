@@ -23,7 +23,7 @@ use super::{
 use crate::{
     broker::{
         ConsumeError, Consumer,
-        connection::{SessionEvent, SessionEvents},
+        session::{SessionEvent, SessionEvents},
     },
     message::headers,
 };
