@@ -272,8 +272,11 @@ fn a_listener_whose_queue_does_not_confirm_gets_no_copies_and_nor_do_the_others(
         quorum.insert("x-queue-type".into(), kit::AMQPValue::LongString("quorum".into()));
         amqp.declare_queue("stuck", quorum).await;
         bind(&amqp, "stuck", RESULTS, "unlock.#").await;
+        // A channel knows a queue's leader from the first message on, and asks nobody for it again.
+        load.publish(1).await;
+        kit::eventually("one outcome is out", SOON, async || amqp.ready_count("stuck").await == 1).await;
         suspend(&ctx, "stuck", true).await;
-        load.publish(10).await;
+        load.publish(9).await;
         load.wait_calls(10).await;
         kit::eventually("all outcomes are out", SOON, async || amqp.ready_count(LEDGER).await == 10).await;
         // Longer than any confirm was ever waited for.
