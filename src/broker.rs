@@ -2,18 +2,22 @@
 
 pub mod backoff;
 pub mod connection;
+pub mod connector;
 pub mod consumer;
 pub mod holding;
 pub mod lock;
 pub mod publisher;
 pub mod replies;
 pub mod rights;
+pub mod session;
 pub mod topology;
 mod wakes;
 
 pub use backoff::Backoff;
-pub use connection::{ConnectError, Session};
+pub use connection::ConnectError;
+pub use connector::Connector;
 pub use consumer::{ConsumeError, Consumer};
-pub use publisher::{PublishError, Publisher, Routing};
+pub use publisher::{Lane, Mandatory, PublishError, Publisher};
 pub use replies::Replies;
+pub use session::Session;
 pub use topology::{Topology, TopologyError};

@@ -150,10 +150,11 @@ async fn readyz(State(sources): State<Sources>) -> Response {
 /// Why the worker does no work, if it does none: a code for programs, a reason for people.
 fn not_ready(sources: &Sources) -> Option<(&'static str, String)> {
     let status = sources.status.current();
+    // A worker that the topology keeps from a session stays `topology`: it did reach RabbitMQ.
     if let Some(problem) = status.topology {
         return Some(("topology", problem));
     }
-    if !status.connected {
+    if !status.connected || !status.publishing {
         return Some(("not_connected", "not connected to RabbitMQ".to_owned()));
     }
     if let Some(pause @ Pause { cause: Cause::EndpointFault(_), .. }) = sources.breaker.pause() {

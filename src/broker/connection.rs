@@ -1,28 +1,29 @@
-//! The two connections to RabbitMQ: one consumes, one publishes. The broker blocks a connection
-//! that publishes while it is short of memory or disk; acknowledgements must not wait for that.
+//! A connection to RabbitMQ.
 //!
 //! lapin's own recovery is off: with the broker away for longer than its attempts it stays
-//! "connecting" for ever, without a word. Here any error ends the session, and whoever supervises
+//! "connecting" for ever, without a word. Here any error ends the connection, and whoever supervises
 //! it opens a new one.
 
 use std::{
     net::{Shutdown, TcpStream},
     os::fd::AsFd,
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use futures_util::{StreamExt, stream::BoxStream};
 use lapin::{
-    AsyncTcpStream, Connection, ConnectionProperties, Event,
+    AsyncTcpStream, Connection, ConnectionProperties,
     tcp::TLSConfig,
     uri::{AMQPScheme, AMQPUri},
 };
 
-use super::Publisher;
+use crate::settings::BrokerUrlsError;
 
-/// How long one try may take, handshake included; lapin itself has no limit for it.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one address may take, handshake included, unless its URL has a `connection_timeout`;
+/// lapin itself has no limit for the handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long all addresses together may take; each has an equal share of what is left at least.
+const TRY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Frames of the connection that publishes, in bytes: an outcome's header frame takes 6 KiB at most.
 const SMALL_FRAME_MAX: u32 = 16 * 1024;
 /// How long a broker may take to say goodbye.
@@ -33,10 +34,12 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub enum ConnectError {
     #[error("{address}: {source}")]
     Failed { address: String, source: lapin::Error },
-    #[error("{address}: no answer within {} s", CONNECT_TIMEOUT.as_secs())]
-    Timeout { address: String },
+    #[error("{address}: no answer within {:.1} s", limit.as_secs_f64())]
+    Timeout { address: String, limit: Duration },
     #[error("broker.url names no address")]
     NoAddress,
+    #[error("broker.url: {0}")]
+    Urls(#[from] BrokerUrlsError),
 }
 
 /// A connection, and the means to end it whatever its peer does: lapin waits for a peer that is
@@ -101,14 +104,25 @@ impl Drop for Socket {
 /// # Errors
 /// The last address's error, if none answers.
 pub async fn connect(urls: &[AMQPUri], purpose: &str) -> Result<Link, ConnectError> {
+    connect_in_turn(urls, purpose).await.map(|(link, _address)| link)
+}
+
+/// The same; also tells which address answered.
+pub(super) async fn connect_in_turn(urls: &[AMQPUri], purpose: &str) -> Result<(Link, String), ConnectError> {
     let mut last = ConnectError::NoAddress;
-    for url in urls {
+    let mut remaining = TRY_TIMEOUT;
+    for (index, url) in urls.iter().enumerate() {
         let address = address(url);
-        match tokio::time::timeout(CONNECT_TIMEOUT, connect_to(url, purpose)).await {
-            Ok(Ok(link)) => return Ok(link),
+        let to_come = u32::try_from(urls.len() - index).unwrap_or(u32::MAX);
+        let limit = url.query.connection_timeout.map_or(CONNECT_TIMEOUT, Duration::from_millis);
+        let limit = limit.min(remaining / to_come);
+        let started = Instant::now();
+        match tokio::time::timeout(limit, connect_to(url, purpose)).await {
+            Ok(Ok(link)) => return Ok((link, address)),
             Ok(Err(source)) => last = ConnectError::Failed { address, source },
-            Err(_elapsed) => last = ConnectError::Timeout { address },
+            Err(_elapsed) => last = ConnectError::Timeout { address, limit },
         }
+        remaining = remaining.saturating_sub(started.elapsed());
     }
     Err(last)
 }
@@ -147,85 +161,9 @@ pub fn is_unreadable(error: &lapin::Error) -> bool {
 }
 
 /// Host, port and virtual host, without user and password.
-fn address(url: &AMQPUri) -> String {
+pub(super) fn address(url: &AMQPUri) -> String {
     let authority = &url.authority;
     format!("{}://{}:{} (virtual host {})", url.scheme, authority.host, authority.port, url.vhost)
-}
-
-/// How large the frames of the connection that publishes are. lapin holds 32 of them each way: with
-/// RabbitMQ's usual ones 8 MiB. Few messages have headers that need them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Frames {
-    /// As outcomes need them.
-    Small,
-    /// As RabbitMQ takes them.
-    Full,
-}
-
-/// Both connections, as long as both live.
-#[derive(Debug)]
-pub struct Session {
-    consuming: Link,
-    publishing: Arc<Link>,
-    publisher: Publisher,
-}
-
-impl Session {
-    /// Opens both connections; also returns what happens to them from now on.
-    ///
-    /// # Errors
-    /// If either cannot be opened.
-    pub async fn open(urls: &[AMQPUri], frames: Frames) -> Result<(Self, SessionEvents), ConnectError> {
-        let narrowed = match frames {
-            Frames::Small => with_small_frames(urls),
-            Frames::Full => urls.to_vec(),
-        };
-        let (consuming, publishing) =
-            tokio::try_join!(connect(urls, "consumes"), connect(&narrowed, "publishes"))?;
-        let publishing = Arc::new(publishing);
-        let publisher = match frames {
-            Frames::Small => {
-                let frame_max = consuming.configuration().frame_max();
-                Publisher::with_small_frames(Arc::clone(&publishing), frame_max)
-            }
-            Frames::Full => Publisher::new(Arc::clone(&publishing)),
-        };
-        let session = Self { consuming, publishing, publisher };
-        let events = session.events();
-        Ok((session, events))
-    }
-
-    /// The connection that consumes; also the one to declare on, as it is never blocked.
-    #[must_use]
-    pub fn consuming(&self) -> &Connection {
-        &self.consuming
-    }
-
-    #[must_use]
-    pub fn publisher(&self) -> &Publisher {
-        &self.publisher
-    }
-
-    fn events(&self) -> SessionEvents {
-        let consuming = self.consuming.events_listener();
-        let publishing = self.publishing.events_listener();
-        let events = futures_util::stream::select(consuming, publishing).filter_map(|event| {
-            std::future::ready(match event {
-                // One that closes a channel alone comes here, too; whoever uses the channel is told.
-                Event::Error(error) if error.is_amqp_soft_error() => None,
-                Event::Error(error) => Some(SessionEvent::Lost(error)),
-                Event::ConnectionBlocked(reason) => Some(SessionEvent::Blocked(reason)),
-                Event::ConnectionUnblocked => Some(SessionEvent::Unblocked),
-                _ => None,
-            })
-        });
-        events.boxed()
-    }
-
-    /// Says goodbye; does not wait long for an answer.
-    pub async fn close(&self) {
-        tokio::join!(self.consuming.close(), self.publishing.close());
-    }
 }
 
 /// The same addresses, for a connection whose frames are no larger than outcomes need.
@@ -236,16 +174,4 @@ pub(super) fn with_small_frames(urls: &[AMQPUri]) -> Vec<AMQPUri> {
         url.query.frame_max = Some(asked.map_or(SMALL_FRAME_MAX, |bytes| bytes.min(SMALL_FRAME_MAX)));
     }
     urls
-}
-
-/// What happens to a session's connections, as it happens.
-pub type SessionEvents = BoxStream<'static, SessionEvent>;
-
-/// Something happened to a connection.
-#[derive(Debug)]
-pub enum SessionEvent {
-    Lost(lapin::Error),
-    /// The broker is short of memory or disk, and takes no messages for now.
-    Blocked(String),
-    Unblocked,
 }

@@ -5,7 +5,7 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Wake, Waker},
+    task::{Context, Poll, Wake, Waker},
 };
 
 use futures_util::task::AtomicWaker;
@@ -31,15 +31,30 @@ impl Wakes {
         (Self(wakes), gathered)
     }
 
+    /// What one future is polled with, from its first poll to its last.
+    pub(super) fn relay(&self) -> Relayed {
+        let relay = Arc::new(Relay { waiting: AtomicWaker::new(), wakes: self.clone() });
+        Relayed { waker: Waker::from(Arc::clone(&relay)), relay }
+    }
+}
+
+/// Polls futures that one task waits for, one after the other, with wakes that go through the task
+/// of [`Wakes`].
+#[derive(Debug)]
+pub(super) struct Relayed {
+    relay: Arc<Relay>,
+    waker: Waker,
+}
+
+impl Relayed {
+    pub(super) fn poll<F: Future>(&self, future: Pin<&mut F>, context: &Context<'_>) -> Poll<F::Output> {
+        self.relay.waiting.register(context.waker());
+        future.poll(&mut Context::from_waker(&self.waker))
+    }
+
     /// What the future comes to; whatever wakes it does so through the task.
     pub(super) async fn gather<F: Future>(&self, mut future: Pin<&mut F>) -> F::Output {
-        let relay = Arc::new(Relay { waiting: AtomicWaker::new(), wakes: self.clone() });
-        let waker = Waker::from(Arc::clone(&relay));
-        std::future::poll_fn(|context| {
-            relay.waiting.register(context.waker());
-            future.as_mut().poll(&mut Context::from_waker(&waker))
-        })
-        .await
+        std::future::poll_fn(|context| self.poll(future.as_mut(), context)).await
     }
 }
 
@@ -75,7 +90,6 @@ mod tests {
             Mutex,
             atomic::{AtomicUsize, Ordering},
         },
-        task::Poll,
         time::Duration,
     };
 
@@ -127,8 +141,9 @@ mod tests {
         let mut pass_on = pin!(pass_on(gathered));
         assert!(poll(pass_on.as_mut(), &passing).is_pending());
         let wakers = Mutex::default();
-        let mut all: Vec<_> =
-            (0..100).map(|_| Box::pin(async { wakes.gather(pin!(left_in(&wakers))).await })).collect();
+        let mut all: Vec<_> = (0..100)
+            .map(|_| Box::pin(async { wakes.relay().gather(pin!(left_in(&wakers))).await }))
+            .collect();
         for future in &mut all {
             assert!(poll(future.as_mut(), &waiting).is_pending());
         }
@@ -153,7 +168,8 @@ mod tests {
             left_in(&wakers).await;
             std::future::pending::<()>().await;
         });
-        let mut future = pin!(wakes.gather(never.as_mut()));
+        let relay = wakes.relay();
+        let mut future = pin!(relay.gather(never.as_mut()));
         assert!(poll(future.as_mut(), &first).is_pending());
         assert!(poll(future.as_mut(), &second).is_pending());
         wake_all(&wakers);
@@ -165,7 +181,7 @@ mod tests {
     async fn a_thousand_at_once_come_to_their_ends() {
         let wakes = Wakes::start();
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..1000).map(|_| oneshot::channel()).unzip();
-        let all = receivers.into_iter().map(async |receiver| wakes.gather(pin!(receiver)).await);
+        let all = receivers.into_iter().map(async |receiver| wakes.relay().gather(pin!(receiver)).await);
         let mut all = pin!(futures_util::future::join_all(all));
         assert!(futures_util::poll!(all.as_mut()).is_pending());
         let thread = std::thread::spawn(|| {

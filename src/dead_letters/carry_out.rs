@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     broker::{
-        PublishError, Replies, Routing,
+        Connector, Lane, Mandatory, PublishError, Replies,
         holding::{Bounds, Held},
         publisher::Outgoing,
         replies,
@@ -147,7 +147,7 @@ pub(super) async fn carry_out(
         left: plan.ids.iter().cloned().collect(),
         done: 0,
         next_at: Instant::now(),
-        replies: Replies::new(&inner.settings.broker.uris().map_err(DeskError::from)?),
+        replies: Replies::new(Connector::new(&inner.settings.broker)),
     };
     let ended = work.rounds().await;
     work.replies.close().await;
@@ -315,8 +315,8 @@ impl<P: FnMut(&Step) + Send> Work<'_, P> {
             body: &body,
         };
         let routing = match self.inner.settings.results.require_subscriber {
-            true => Routing::Required,
-            false => Routing::Optional,
+            true => Mandatory::Required(Lane::Outcomes),
+            false => Mandatory::Reported,
         };
         let routed = desk.publisher().publish(&message, routing).await?;
         let reply_to = envelope.properties.reply_to().as_ref().map(|queue| queue.as_str());

@@ -17,7 +17,7 @@ use super::{
     desk::{Desk, DeskError},
 };
 use crate::{
-    broker::{PublishError, Routing, Topology, publisher::Outgoing, topology::REQUEST_KEY},
+    broker::{Lane, Mandatory, PublishError, Topology, publisher::Outgoing, topology::REQUEST_KEY},
     message::{Envelope, Status, dead_letter, outcome},
 };
 
@@ -30,10 +30,10 @@ pub(super) async fn publish(
     let request = Outgoing {
         exchange: topology.exchange(),
         routing_key: REQUEST_KEY,
-        properties: dead_letter::revive(envelope, desk.publisher().room()),
+        properties: dead_letter::revive(envelope, desk.publisher().max_properties_len()),
         body: &envelope.body,
     };
-    desk.publisher().publish(&request, Routing::Required).await.map(|_routed| ())
+    desk.publisher().publish(&request, Mandatory::Required(Lane::Requests)).await.map(|_routed| ())
 }
 
 /// Hears the outcomes, from before the first replay.

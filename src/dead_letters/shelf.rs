@@ -13,7 +13,8 @@ use lapin::{
 use super::{desk::DeskError, plan::Plan};
 use crate::{
     broker::{
-        Publisher, Routing, Topology, connection, connection::Link, publisher::Outgoing, topology::soft_error,
+        Lane, Mandatory, Publisher, Topology, connection, connection::Link, publisher::Outgoing,
+        topology::soft_error,
     },
     settings::Broker,
 };
@@ -43,7 +44,7 @@ pub(super) async fn keep(
     let body = plan.encode();
     let properties = BasicProperties::default().with_content_type("application/json".into());
     let message = Outgoing { exchange: "", routing_key: &queue, properties, body: &body };
-    publisher.publish(&message, Routing::Required).await?;
+    publisher.publish(&message, Mandatory::Required(Lane::DeadLetters)).await?;
     Ok(())
 }
 

@@ -26,7 +26,7 @@ use crate::{
     breaker::Cause,
     broker::{
         ConsumeError, Consumer,
-        connection::{SessionEvent, SessionEvents},
+        session::{SessionEvent, SessionEvents},
     },
     message::headers,
 };

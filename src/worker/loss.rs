@@ -1,7 +1,7 @@
 //! Why a session with RabbitMQ is over.
 
 use super::Unsettled;
-use crate::broker::{ConsumeError, PublishError, connection::is_unreadable};
+use crate::broker::{ConsumeError, connection::is_unreadable};
 
 /// Why a session is over.
 #[derive(Debug)]
@@ -39,10 +39,5 @@ impl Loss {
             }
             _ => false,
         }
-    }
-
-    /// Whether a message has headers that need larger frames.
-    pub(super) fn is_large_headers(&self) -> bool {
-        matches!(self, Self::Unsettled(Unsettled::Publish(PublishError::LargeHeaders)))
     }
 }

@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Unsettled, letter::Letter, status::StatusBoard};
 use crate::{
     broker::{
-        Backoff, PublishError, Publisher, Replies, Routing, Session, Topology, publisher::Outgoing, replies,
+        Backoff, Lane, Mandatory, PublishError, Publisher, Replies, Session, Topology, publisher::Outgoing,
+        replies,
     },
     message::{Death, Outcome, Parked},
     policy::Tier,
@@ -87,29 +88,29 @@ impl Publishing {
     }
 
     pub(super) async fn dead_letter(&self, death: &Death, letter: &Letter) -> Result<(), Unsettled> {
-        let room = self.publisher().room();
+        let max_len = self.publisher().max_properties_len();
         let message = Outgoing {
             exchange: &self.targets.dead,
             routing_key: "",
-            properties: death.stamp(&letter.envelope, letter.new_trace(), room),
+            properties: death.stamp(&letter.envelope, letter.new_trace(), max_len),
             body: &letter.envelope.body,
         };
         let span = self.span(&message, letter);
-        self.until_confirmed(&message, Routing::Required, "dead_letter", span).await?;
+        self.until_confirmed(&message, Mandatory::Required(Lane::DeadLetters), "dead_letter", span).await?;
         self.telemetry.metrics.dead_lettered(death.status.as_str());
         Ok(())
     }
 
     pub(super) async fn parked(&self, parked: &Parked, tier: Tier, letter: &Letter) -> Result<(), Unsettled> {
-        let room = self.publisher().room();
+        let max_len = self.publisher().max_properties_len();
         let message = Outgoing {
             exchange: &self.targets.retry,
             routing_key: &tier.to_string(),
-            properties: parked.stamp(&letter.envelope, letter.new_trace(), room),
+            properties: parked.stamp(&letter.envelope, letter.new_trace(), max_len),
             body: &letter.envelope.body,
         };
         let span = self.span(&message, letter);
-        self.until_confirmed(&message, Routing::Required, "parked", span).await?;
+        self.until_confirmed(&message, Mandatory::Required(Lane::Requests), "parked", span).await?;
         self.telemetry.metrics.parked(tier.to_string());
         tracing::debug!(
             request_id = letter.envelope.request_id,
@@ -131,13 +132,13 @@ impl Publishing {
             properties: outcome.properties(letter.envelope.correlation_id()),
             body: &body,
         };
-        let routing = match self.targets.require_subscriber {
-            true => Routing::Required,
-            false => Routing::Optional,
+        let mandatory = match self.targets.require_subscriber {
+            true => Mandatory::Required(Lane::Outcomes),
+            false => Mandatory::Reported,
         };
         let span = self.span(&message, letter);
         message.properties = message.properties.with_headers(span.context().headers());
-        let routed = self.until_confirmed(&message, routing, "outcome", span).await?;
+        let routed = self.until_confirmed(&message, mandatory, "outcome", span).await?;
         if letter.envelope.properties.reply_to().is_some() {
             Box::pin(self.reply(&message, letter)).await;
         }
@@ -199,17 +200,18 @@ impl Publishing {
         })
     }
 
-    /// Publishes until it is confirmed, or until the session is over. `kind` is a label.
+    /// Publishes until it is confirmed, or until the session is over: again, with backoff, after a
+    /// nack, a return, or the loss of the channel or the connection. `kind` is a label.
     async fn until_confirmed(
         &self,
         message: &Outgoing<'_>,
-        routing: Routing,
+        mandatory: Mandatory,
         kind: &'static str,
         mut span: Span,
     ) -> Result<bool, Unsettled> {
         let mut backoff = Backoff::new();
         loop {
-            let error = match self.publisher().publish(message, routing).await {
+            let error = match self.publisher().publish(message, mandatory).await {
                 Ok(routed) => {
                     if !routed {
                         self.telemetry.metrics.unroutable(kind);
@@ -231,8 +233,8 @@ impl Publishing {
         kind: &'static str,
         backoff: &mut Backoff,
     ) -> Result<(), Unsettled> {
-        if error.needs_connection() {
-            return Err(error.into());
+        if matches!(error, PublishError::Closed) {
+            return Err(Unsettled::SessionEnded);
         }
         if matches!(error, PublishError::Unroutable { .. }) {
             self.telemetry.metrics.unroutable(kind);
@@ -246,8 +248,8 @@ impl Publishing {
             () = tokio::time::sleep(wait) => {}
         }
         match error {
-            PublishError::Refused { .. } | PublishError::Timeout => Ok(()),
-            _ => self.mend().await,
+            PublishError::Unroutable { .. } | PublishError::ChannelClosed(_) => self.mend().await,
+            _ => Ok(()),
         }
     }
 

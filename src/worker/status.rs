@@ -5,8 +5,10 @@ use tokio::sync::watch;
 /// The state of the worker's broker session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Whether both connections are up.
+    /// Whether there is a session: the connection that consumes is open.
     pub connected: bool,
+    /// Whether the connection that publishes is open.
+    pub publishing: bool,
     /// Whether requests are taken, be it for probes alone.
     pub consuming: bool,
     /// What is wrong with the topology, if anything.
@@ -34,9 +36,14 @@ impl StatusBoard {
     pub(super) fn connected(&self, connected: bool) {
         self.change(|status| {
             status.connected = connected;
+            status.publishing = connected;
             status.consuming = false;
             status.blocked = None;
         });
+    }
+
+    pub(super) fn publishing(&self, publishing: bool) {
+        self.0.send_if_modified(|status| std::mem::replace(&mut status.publishing, publishing) != publishing);
     }
 
     pub(super) fn consuming(&self) {

@@ -1,6 +1,7 @@
 //! One session with RabbitMQ after another, for as long as the worker runs.
 
 use std::{
+    convert::Infallible,
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime},
 };
@@ -23,12 +24,9 @@ use super::{
 };
 use crate::{
     breaker::BreakerLimits,
-    broker::{
-        Backoff, ConnectError, Replies, Session, TopologyError,
-        connection::{Frames, SessionEvents},
-    },
+    broker::{Backoff, ConnectError, Connector, Replies, Session, TopologyError, session::SessionEvents},
     policy::RetryLimits,
-    settings::{BrokerUrlsError, Settings},
+    settings::Settings,
     telemetry::Telemetry,
     trackfinity::{BuildError, Client},
 };
@@ -48,8 +46,6 @@ pub enum RunError {
 enum NoSession {
     #[error("RabbitMQ cannot be reached: {0}")]
     Connect(#[from] ConnectError),
-    #[error("{0}")]
-    Urls(#[from] BrokerUrlsError),
     #[error("the topology is wrong: {0}")]
     Topology(#[from] TopologyError),
     #[error("{0}")]
@@ -62,6 +58,7 @@ pub struct Worker {
     settings: Settings,
     way: Arc<Way>,
     targets: Arc<Targets>,
+    connector: Connector,
     status: StatusBoard,
     queues: QueueFigures,
     stop: CancellationToken,
@@ -93,6 +90,7 @@ impl Worker {
         Ok(Self {
             way: Arc::new(way),
             targets: Arc::new(Targets::new(&settings)),
+            connector: Connector::new(&settings.broker),
             status: StatusBoard::new(),
             queues: QueueFigures::new(&settings),
             settings,
@@ -124,9 +122,8 @@ impl Worker {
         let mut backoff = Backoff::new();
         // It is about Trackfinity, and outlasts the sessions.
         let mut limit = self.limit();
-        let mut frames = Frames::Small;
         while !self.stop.is_cancelled() {
-            let reason = match self.session(frames, &mut backoff, &mut limit).await {
+            let reason = match self.session(&mut backoff, &mut limit).await {
                 Ok(()) => break,
                 Err(reason) => reason,
             };
@@ -136,9 +133,8 @@ impl Worker {
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             match &reason {
                 NoSession::Topology(error) => self.status.topology(Some(error.to_string())),
-                // Where one has them there may be more: from now on, the memory is spent.
-                NoSession::Lost(loss) if loss.is_large_headers() => frames = Frames::Full,
-                _ => {}
+                // What was wrong with the topology is not known any more.
+                _ => self.status.topology(None),
             }
             tracing::warn!(next_try_in_ms = wait_ms, "not consuming: {reason}");
             tokio::select! {
@@ -151,21 +147,16 @@ impl Worker {
     }
 
     /// One session, from connecting to its end; `Ok` when the worker was told to stop.
-    async fn session(
-        &self,
-        frames: Frames,
-        backoff: &mut Backoff,
-        limit: &mut Limit,
-    ) -> Result<(), NoSession> {
+    async fn session(&self, backoff: &mut Backoff, limit: &mut Limit) -> Result<(), NoSession> {
         let (session, events) = tokio::select! {
-            session = self.open(frames) => session?,
+            session = self.open() => session?,
             () = self.stop.cancelled() => return Ok(()),
         };
         let opened = Instant::now();
         self.status.connected(true);
         self.status.topology(None);
         let session = Arc::new(session);
-        let replies = Arc::new(Replies::new(&self.settings.broker.uris()?));
+        let replies = Arc::new(Replies::new(self.connector.clone()));
         let intake = Intake {
             way: Arc::clone(&self.way),
             publishing: Arc::new(Publishing {
@@ -187,7 +178,10 @@ impl Worker {
             settled: 0,
         };
         self.queues.look_through(Some(Arc::clone(&session)));
-        let (end, settled) = intake.run().await;
+        let (end, settled) = tokio::select! {
+            ended = intake.run() => ended,
+            never = self.watch_publishing(&session) => match never {},
+        };
         self.queues.look_through(None);
         tokio::join!(session.close(), replies.close());
         let unreadable = matches!(&end, End::Lost(loss) if loss.is_unreadable());
@@ -212,10 +206,18 @@ impl Worker {
         Limit::new(settings.concurrency, settings.rate_limit, now, now + Duration::from_nanos(to_come))
     }
 
-    async fn open(&self, frames: Frames) -> Result<(Session, SessionEvents), NoSession> {
-        self.settings.broker.urls.refresh().await;
+    /// Keeps the status up to date while the publisher reopens its connection.
+    async fn watch_publishing(&self, session: &Session) -> Infallible {
+        let mut publishing = session.publishing();
+        loop {
+            self.status.publishing(publishing.now());
+            publishing.changed().await;
+        }
+    }
+
+    async fn open(&self) -> Result<(Session, SessionEvents), NoSession> {
         self.way.client.refresh_secrets().await;
-        let (session, events) = Session::open(&self.settings.broker.uris()?, frames).await?;
+        let (session, events) = Session::open(&self.connector).await?;
         let topology = self.targets.topology();
         let checked = match self.settings.broker.declare {
             true => topology.declare(session.consuming()).await,

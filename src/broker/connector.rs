@@ -1,0 +1,90 @@
+//! How the worker connects to RabbitMQ: with the URLs and credentials as their file is now, and to
+//! the address that answered last first.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use lapin::uri::AMQPUri;
+
+use super::connection::{ConnectError, Link, address, connect_in_turn, with_small_frames};
+use crate::settings::Broker;
+
+/// How long it may take to read the URLs' file again; then the last good value is used.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Connects to RabbitMQ; clones share what was learned of its addresses.
+#[derive(Clone, Debug)]
+pub struct Connector(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    broker: Broker,
+    /// The address that answered last, without credentials.
+    last_good: Mutex<Option<String>>,
+    /// Whether a message has needed larger frames than usual: where one has there may be more.
+    full_frames: AtomicBool,
+}
+
+impl Connector {
+    #[must_use]
+    pub fn new(broker: &Broker) -> Self {
+        Self(Arc::new(Inner {
+            broker: broker.clone(),
+            last_good: Mutex::default(),
+            full_frames: AtomicBool::new(false),
+        }))
+    }
+
+    /// Connects; `purpose` is what the management page shows behind the program's name.
+    ///
+    /// # Errors
+    /// If no address answers. Each has a time limit of its own, and so has the whole.
+    pub async fn connect(&self, purpose: &str) -> Result<Link, ConnectError> {
+        self.connect_to(&self.addresses().await?, purpose).await
+    }
+
+    /// A connection for short messages, which takes less memory.
+    pub(super) async fn connect_with_small_frames(&self, purpose: &str) -> Result<Link, ConnectError> {
+        self.connect_to(&with_small_frames(&self.addresses().await?), purpose).await
+    }
+
+    /// A connection to publish on, and whether its frames are smaller than RabbitMQ's. They are
+    /// until `full_frames` was asked for once.
+    pub(super) async fn connect_to_publish(&self, full_frames: bool) -> Result<(Link, bool), ConnectError> {
+        if full_frames {
+            self.0.full_frames.store(true, Ordering::Relaxed);
+        }
+        match self.0.full_frames.load(Ordering::Relaxed) {
+            true => Ok((self.connect("publishes").await?, false)),
+            false => Ok((self.connect_with_small_frames("publishes").await?, true)),
+        }
+    }
+
+    async fn connect_to(&self, urls: &[AMQPUri], purpose: &str) -> Result<Link, ConnectError> {
+        let (link, address) = connect_in_turn(urls, purpose).await?;
+        *self.last_good() = Some(address);
+        Ok(link)
+    }
+
+    /// The URLs as their file is now, the one that answered last first.
+    async fn addresses(&self) -> Result<Vec<AMQPUri>, ConnectError> {
+        if tokio::time::timeout(REFRESH_TIMEOUT, self.0.broker.urls.refresh()).await.is_err() {
+            tracing::warn!("the file of broker.url cannot be read in time: keeping the last value");
+        }
+        let mut urls = self.0.broker.uris()?;
+        if let Some(last_good) = self.last_good().as_deref() {
+            // Stable: all others keep their order.
+            urls.sort_by_key(|url| address(url) != last_good);
+        }
+        Ok(urls)
+    }
+
+    fn last_good(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.0.last_good.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

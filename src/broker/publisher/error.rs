@@ -1,0 +1,69 @@
+//! Why a message was not published.
+
+use std::time::Duration;
+
+use lapin::{ErrorKind, protocol::AMQPSoftError};
+
+use crate::broker::topology::soft_error;
+
+/// How long RabbitMQ may take to open a channel, while it does not block the connection.
+pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A message was not published, as far as is known.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error("no queue receives from exchange {exchange:?} with routing key {routing_key:?}")]
+    Unroutable { exchange: String, routing_key: String },
+    #[error("a queue behind exchange {exchange:?} refused the message: it is full, or has lost its quorum")]
+    Refused { exchange: String },
+    #[error("the broker closed the channel: {0}")]
+    ChannelClosed(String),
+    #[error("RabbitMQ opened no channel within {} s", OPEN_TIMEOUT.as_secs())]
+    Timeout,
+    #[error("the connection is gone: {0}")]
+    Lost(lapin::Error),
+    #[error("its headers need larger frames than RabbitMQ takes")]
+    LargeHeaders,
+    #[error("the publisher is closed")]
+    Closed,
+}
+
+impl PublishError {
+    /// `connected`: whether the connection still lives. What closes one channel alone is no loss.
+    pub(super) fn from_lapin(error: lapin::Error, connected: bool) -> Self {
+        if let Some((_, broker)) = soft_error(&error) {
+            return Self::ChannelClosed(broker);
+        }
+        match error.kind() {
+            ErrorKind::InvalidChannel(_)
+            | ErrorKind::InvalidChannelState(..)
+            | ErrorKind::ChannelsLimitReached
+            | ErrorKind::FutureCompleted
+                if connected =>
+            {
+                Self::ChannelClosed(error.to_string())
+            }
+            _ => Self::Lost(error),
+        }
+    }
+
+    /// The error as a low-cardinality code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unroutable { .. } => "unroutable",
+            Self::Refused { .. } => "refused",
+            Self::ChannelClosed(_) => "channel_closed",
+            Self::Timeout => "timeout",
+            Self::Lost(_) => "connection_lost",
+            Self::LargeHeaders => "large_headers",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// Whether RabbitMQ closed the channel because of the exchange: it is missing, or the user may not
+/// write to it. Whoever publishes there next meets the same.
+pub(super) fn is_exchange_refused(error: &lapin::Error) -> bool {
+    matches!(soft_error(error), Some((AMQPSoftError::ACCESSREFUSED | AMQPSoftError::NOTFOUND, _)))
+}
