@@ -7,6 +7,7 @@ pub mod outcome;
 pub mod parked;
 pub mod request;
 pub mod timestamp;
+pub mod x_death;
 
 pub use dead_letter::{Death, LetterStatus, Record};
 pub use envelope::Envelope;
@@ -15,3 +16,4 @@ pub use outcome::{Outcome, Status};
 pub use parked::Parked;
 pub use request::{Fault, FaultCode, Identifiers, UnlockRequest};
 pub use timestamp::Timestamp;
+pub use x_death::XDeath;
