@@ -10,6 +10,7 @@ pub mod replies;
 pub mod rights;
 pub mod topology;
 mod wakes;
+pub mod wire;
 
 pub use backoff::Backoff;
 pub use connection::{ConnectError, Session};

@@ -12,14 +12,18 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, stream::BoxStream};
+use futures_util::{
+    StreamExt,
+    io::{AsyncRead, AsyncWrite},
+    stream::BoxStream,
+};
 use lapin::{
     AsyncTcpStream, Connection, ConnectionProperties, Event,
     tcp::TLSConfig,
     uri::{AMQPScheme, AMQPUri},
 };
 
-use super::Publisher;
+use super::{Publisher, wire::WireError};
 
 /// How long one try may take, handshake included; lapin itself has no limit for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,6 +37,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub enum ConnectError {
     #[error("{address}: {source}")]
     Failed { address: String, source: lapin::Error },
+    #[error("{address}: {source}")]
+    Wire { address: String, source: WireError },
     #[error("{address}: no answer within {} s", CONNECT_TIMEOUT.as_secs())]
     Timeout { address: String },
     #[error("broker.url names no address")]
@@ -101,37 +107,60 @@ impl Drop for Socket {
 /// # Errors
 /// The last address's error, if none answers.
 pub async fn connect(urls: &[AMQPUri], purpose: &str) -> Result<Link, ConnectError> {
+    let failed = |address, source| ConnectError::Failed { address, source };
+    first_that_answers(urls, |url| connect_to(url, purpose), failed).await
+}
+
+/// Tries each address in turn, none for longer than [`CONNECT_TIMEOUT`].
+pub(super) async fn first_that_answers<T, E, F: Future<Output = Result<T, E>>>(
+    urls: &[AMQPUri],
+    connect_to: impl Fn(AMQPUri) -> F,
+    failed: impl Fn(String, E) -> ConnectError,
+) -> Result<T, ConnectError> {
     let mut last = ConnectError::NoAddress;
     for url in urls {
         let address = address(url);
-        match tokio::time::timeout(CONNECT_TIMEOUT, connect_to(url, purpose)).await {
-            Ok(Ok(link)) => return Ok(link),
-            Ok(Err(source)) => last = ConnectError::Failed { address, source },
+        match tokio::time::timeout(CONNECT_TIMEOUT, connect_to(url.clone())).await {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(error)) => last = failed(address, error),
             Err(_elapsed) => last = ConnectError::Timeout { address },
         }
     }
     Err(last)
 }
 
-async fn connect_to(url: &AMQPUri, purpose: &str) -> lapin::Result<Link> {
-    let name = format!("trackfinity-unlocker {} {purpose}", env!("CARGO_PKG_VERSION"));
+/// What the management page shows of a connection.
+pub(super) fn connection_name(purpose: &str) -> String {
+    format!("trackfinity-unlocker {} {purpose}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Speaks TLS where the address says so, and never without.
+pub(super) async fn secured<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: AsyncTcpStream<S>,
+    url: &AMQPUri,
+) -> std::io::Result<AsyncTcpStream<S>> {
+    match url.scheme {
+        AMQPScheme::AMQP => Ok(stream),
+        AMQPScheme::AMQPS => stream.into_tls(&url.authority.host, TLSConfig::default()).await,
+    }
+}
+
+async fn connect_to(url: AMQPUri, purpose: &str) -> lapin::Result<Link> {
+    let name = connection_name(purpose);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let socket = Socket::default();
     let kept = socket.clone();
     let connecting = Connection::connector(
-        url.clone(),
+        url,
         lapin::runtime::default_runtime()?,
         async move |url, runtime| {
-            let AMQPUri { scheme, authority, .. } = url;
+            let authority = &url.authority;
             let addresses = runtime.to_socket_addrs((authority.host.clone(), authority.port));
             let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
             if let AsyncTcpStream::Plain(stream) = &stream {
                 kept.keep(stream.get_ref())?;
             }
-            match scheme {
-                AMQPScheme::AMQP => Ok(stream),
-                AMQPScheme::AMQPS => Ok(stream.into_tls(&authority.host, TLSConfig::default()).await?),
-            }
+            Ok(secured(stream, &url).await?)
         },
         properties,
     );
