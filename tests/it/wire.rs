@@ -82,7 +82,7 @@ fn a_copy_is_the_message_with_its_own_headers() {
         let delivery = channel.next().await.expect("alive").expect("a delivery");
         let Properties::Unreadable(raw) = &delivery.properties else { panic!("readable") };
         let status = ("unlocker-status", AMQPValue::LongString("invalid".into()));
-        let copy = raw.copy(&[status.clone()], 1000);
+        let copy = raw.copy(std::slice::from_ref(&status), 1000);
         let confirm = channel.publish("", "copies", &copy, &delivery.body).await;
         assert_eq!(confirm, Ok(Confirm::Published));
         assert_eq!(channel.publish("", "nowhere", &copy, b"").await, Ok(Confirm::Returned));

@@ -259,7 +259,7 @@ impl WireChannel {
 
     fn note(&mut self, event: Event) {
         match event {
-            Event::Delivery(delivery) => self.deliveries.push_back(delivery),
+            Event::Delivery(delivery) => self.deliveries.push_back(*delivery),
             Event::Method(AMQPClass::Basic(basic::AMQPMethod::Cancel(_))) => self.cancelled = true,
             Event::Method(_) | Event::Returned => {}
         }

@@ -28,7 +28,7 @@ pub struct WireDelivery {
 #[derive(Debug)]
 pub(super) enum Event {
     Method(AMQPClass),
-    Delivery(WireDelivery),
+    Delivery(Box<WireDelivery>),
     /// A mandatory message came back.
     Returned,
 }
@@ -141,7 +141,7 @@ impl Assembly {
         };
         self.message.take_if(whole).map(|message| match message.is_return {
             true => Event::Returned,
-            false => Event::Delivery(message.delivery),
+            false => Event::Delivery(Box::new(message.delivery)),
         })
     }
 }
