@@ -12,6 +12,7 @@ pub mod rights;
 pub mod session;
 pub mod topology;
 mod wakes;
+pub mod wire;
 
 pub use backoff::Backoff;
 pub use connection::ConnectError;

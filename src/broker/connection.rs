@@ -11,12 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::io::{AsyncRead, AsyncWrite};
 use lapin::{
     AsyncTcpStream, Connection, ConnectionProperties,
     tcp::TLSConfig,
     uri::{AMQPScheme, AMQPUri},
 };
 
+use super::wire::WireError;
 use crate::settings::BrokerUrlsError;
 
 /// How long one address may take, handshake included, unless its URL has a `connection_timeout`;
@@ -34,6 +36,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub enum ConnectError {
     #[error("{address}: {source}")]
     Failed { address: String, source: lapin::Error },
+    #[error("{address}: {source}")]
+    Wire { address: String, source: WireError },
     #[error("{address}: no answer within {:.1} s", limit.as_secs_f64())]
     Timeout { address: String, limit: Duration },
     #[error("broker.url names no address")]
@@ -109,6 +113,16 @@ pub async fn connect(urls: &[AMQPUri], purpose: &str) -> Result<Link, ConnectErr
 
 /// The same; also tells which address answered.
 pub(super) async fn connect_in_turn(urls: &[AMQPUri], purpose: &str) -> Result<(Link, String), ConnectError> {
+    let failed = |address, source| ConnectError::Failed { address, source };
+    first_that_answers(urls, |url| connect_to(url, purpose), failed).await
+}
+
+/// Tries each address in turn, each for a limited time; also tells which address answered.
+pub(super) async fn first_that_answers<T, E, F: Future<Output = Result<T, E>>>(
+    urls: &[AMQPUri],
+    connect_to: impl Fn(AMQPUri) -> F,
+    failed: impl Fn(String, E) -> ConnectError,
+) -> Result<(T, String), ConnectError> {
     let mut last = ConnectError::NoAddress;
     let mut remaining = TRY_TIMEOUT;
     for (index, url) in urls.iter().enumerate() {
@@ -117,9 +131,9 @@ pub(super) async fn connect_in_turn(urls: &[AMQPUri], purpose: &str) -> Result<(
         let limit = url.query.connection_timeout.map_or(CONNECT_TIMEOUT, Duration::from_millis);
         let limit = limit.min(remaining / to_come);
         let started = Instant::now();
-        match tokio::time::timeout(limit, connect_to(url, purpose)).await {
-            Ok(Ok(link)) => return Ok((link, address)),
-            Ok(Err(source)) => last = ConnectError::Failed { address, source },
+        match tokio::time::timeout(limit, connect_to(url.clone())).await {
+            Ok(Ok(connected)) => return Ok((connected, address)),
+            Ok(Err(error)) => last = failed(address, error),
             Err(_elapsed) => last = ConnectError::Timeout { address, limit },
         }
         remaining = remaining.saturating_sub(started.elapsed());
@@ -127,25 +141,38 @@ pub(super) async fn connect_in_turn(urls: &[AMQPUri], purpose: &str) -> Result<(
     Err(last)
 }
 
-async fn connect_to(url: &AMQPUri, purpose: &str) -> lapin::Result<Link> {
-    let name = format!("trackfinity-unlocker {} {purpose}", env!("CARGO_PKG_VERSION"));
+/// What the management page shows of a connection.
+pub(super) fn connection_name(purpose: &str) -> String {
+    format!("trackfinity-unlocker {} {purpose}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Speaks TLS where the address says so, and never without.
+pub(super) async fn secured<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: AsyncTcpStream<S>,
+    url: &AMQPUri,
+) -> std::io::Result<AsyncTcpStream<S>> {
+    match url.scheme {
+        AMQPScheme::AMQP => Ok(stream),
+        AMQPScheme::AMQPS => stream.into_tls(&url.authority.host, TLSConfig::default()).await,
+    }
+}
+
+async fn connect_to(url: AMQPUri, purpose: &str) -> lapin::Result<Link> {
+    let name = connection_name(purpose);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let socket = Socket::default();
     let kept = socket.clone();
     let connecting = Connection::connector(
-        url.clone(),
+        url,
         lapin::runtime::default_runtime()?,
         async move |url, runtime| {
-            let AMQPUri { scheme, authority, .. } = url;
+            let authority = &url.authority;
             let addresses = runtime.to_socket_addrs((authority.host.clone(), authority.port));
             let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
             if let AsyncTcpStream::Plain(stream) = &stream {
                 kept.keep(stream.get_ref())?;
             }
-            match scheme {
-                AMQPScheme::AMQP => Ok(stream),
-                AMQPScheme::AMQPS => Ok(stream.into_tls(&authority.host, TLSConfig::default()).await?),
-            }
+            Ok(secured(stream, &url).await?)
         },
         properties,
     );

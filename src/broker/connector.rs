@@ -11,7 +11,10 @@ use std::{
 
 use lapin::uri::AMQPUri;
 
-use super::connection::{ConnectError, Link, address, connect_in_turn, with_small_frames};
+use super::{
+    connection::{ConnectError, Link, address, connect_in_turn, with_small_frames},
+    wire::WireConnection,
+};
 use crate::settings::Broker;
 
 /// How long it may take to read the URLs' file again; then the last good value is used.
@@ -63,6 +66,11 @@ impl Connector {
             true => Ok((self.connect("publishes").await?, false)),
             false => Ok((self.connect_with_small_frames("publishes").await?, true)),
         }
+    }
+
+    /// Connects by the reader of our own, which reads what lapin cannot.
+    pub(crate) async fn connect_wire(&self, purpose: &str) -> Result<WireConnection, ConnectError> {
+        WireConnection::connect(&self.addresses().await?, purpose).await
     }
 
     async fn connect_to(&self, urls: &[AMQPUri], purpose: &str) -> Result<Link, ConnectError> {

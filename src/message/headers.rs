@@ -135,7 +135,7 @@ pub fn succeed(properties: &BasicProperties, stamp: Stamp, room: usize) -> Basic
         let replaced = facts
             .iter()
             .any(|(fact, _)| *fact == name.as_str() || (*fact == TRACEPARENT && name.as_str() == TRACESTATE));
-        if !replaced && !is_brokers(name.as_str()) && !name.as_str().starts_with(OWN_PREFIX) {
+        if !replaced && !is_left_out(name.as_str()) {
             headers.insert(name.clone(), value.clone());
         }
     }
@@ -182,6 +182,13 @@ pub fn encoded_len(properties: &BasicProperties) -> usize {
 pub fn truncate(mut text: String, limit: usize) -> String {
     text.truncate(text.floor_char_boundary(limit));
     text
+}
+
+/// Whether a message's copy goes on without the header of that name: one of the broker, or one that
+/// only this program writes.
+#[must_use]
+pub fn is_left_out(name: &str) -> bool {
+    is_brokers(name) || name.starts_with(OWN_PREFIX)
 }
 
 fn is_brokers(name: &str) -> bool {

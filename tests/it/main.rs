@@ -27,4 +27,5 @@ mod rights;
 mod shutdown;
 mod telemetry;
 mod topology;
+mod wire;
 mod world;

@@ -1,0 +1,285 @@
+use std::{collections::VecDeque, sync::Arc};
+
+use lapin::{
+    protocol::{AMQPClass, basic, channel, confirm, queue},
+    types::ShortString,
+};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+
+use super::{
+    WireDelivery, WireError,
+    error::ANSWER_TIMEOUT,
+    frame::{Event, encode_content, encode_method},
+    io::Shared,
+};
+
+/// What became of a mandatory message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirm {
+    /// It is in all queues that it was routed to.
+    Published,
+    /// No queue receives it.
+    Returned,
+    /// A queue refused it.
+    Refused,
+}
+
+/// A channel: does one thing after another. What was not acknowledged goes back when it is closed
+/// or dropped.
+#[derive(Debug)]
+pub struct WireChannel {
+    shared: Arc<Shared>,
+    id: u16,
+    events: UnboundedReceiver<Result<Event, WireError>>,
+    /// Deliveries that came while something else was waited for.
+    deliveries: VecDeque<WireDelivery>,
+    /// Whether RabbitMQ has cancelled a consumer, as when its queue was deleted.
+    cancelled: bool,
+    prefetch: u16,
+    /// Whether publishes are confirmed.
+    confirms: bool,
+}
+
+impl WireChannel {
+    pub(super) async fn open(shared: Arc<Shared>) -> Result<Self, WireError> {
+        let (sender, events) = mpsc::unbounded_channel();
+        let id = shared.add_channel(sender)?;
+        let mut opened = Self {
+            shared,
+            id,
+            events,
+            deliveries: VecDeque::new(),
+            cancelled: false,
+            prefetch: 0,
+            confirms: false,
+        };
+        let open = AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {}));
+        opened
+            .call(&open, |answer| {
+                matches!(answer, AMQPClass::Channel(channel::AMQPMethod::OpenOk(_))).then_some(())
+            })
+            .await?;
+        Ok(opened)
+    }
+
+    /// Messages ready in a queue, true at once.
+    ///
+    /// # Errors
+    /// If the queue does not exist, or the channel or the connection is lost.
+    pub async fn message_count(&mut self, queue: &str) -> Result<usize, WireError> {
+        let declare = queue::Declare { queue: short(queue)?, passive: true, ..Default::default() };
+        let declare = AMQPClass::Queue(queue::AMQPMethod::Declare(declare));
+        let count = self.call(&declare, |answer| match answer {
+            AMQPClass::Queue(queue::AMQPMethod::DeclareOk(declared)) => Some(declared.message_count),
+            _ => None,
+        });
+        Ok(usize::try_from(count.await?).unwrap_or(usize::MAX))
+    }
+
+    /// How many unacknowledged deliveries a consumer that is started from now on may have.
+    ///
+    /// # Errors
+    /// If the channel or the connection is lost.
+    pub async fn qos(&mut self, prefetch: u16) -> Result<(), WireError> {
+        self.prefetch = prefetch;
+        self.round_trip().await
+    }
+
+    /// Starts a consumer of that tag, which is of no other consumer on the channel.
+    ///
+    /// # Errors
+    /// If the queue does not exist or may not be read, or the connection is lost.
+    pub async fn consume(&mut self, queue: &str, tag: &str) -> Result<(), WireError> {
+        let consume =
+            basic::Consume { queue: short(queue)?, consumer_tag: short(tag)?, ..Default::default() };
+        let consume = AMQPClass::Basic(basic::AMQPMethod::Consume(consume));
+        self.call(&consume, |answer| {
+            matches!(answer, AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(_))).then_some(())
+        })
+        .await
+    }
+
+    /// Ends a consumer. What it was sent before still comes from [`next`](Self::next), at once.
+    ///
+    /// # Errors
+    /// If the channel or the connection is lost.
+    pub async fn cancel(&mut self, tag: &str) -> Result<(), WireError> {
+        let cancel = basic::Cancel { consumer_tag: short(tag)?, nowait: false };
+        let cancel = AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel));
+        self.call(&cancel, |answer| {
+            matches!(answer, AMQPClass::Basic(basic::AMQPMethod::CancelOk(_))).then_some(())
+        })
+        .await
+    }
+
+    /// The next delivery, waited for as long as the connection lives; `None` when RabbitMQ has
+    /// cancelled the consumer. May be dropped at any point without losing one.
+    ///
+    /// # Errors
+    /// If the channel or the connection is lost.
+    pub async fn next(&mut self) -> Result<Option<WireDelivery>, WireError> {
+        loop {
+            if let Some(delivery) = self.buffered() {
+                return Ok(Some(delivery));
+            }
+            if self.cancelled {
+                return Ok(None);
+            }
+            let event = self.event().await?;
+            self.note(event);
+        }
+    }
+
+    /// A delivery that has come already.
+    pub fn buffered(&mut self) -> Option<WireDelivery> {
+        self.deliveries.pop_front()
+    }
+
+    /// Acknowledges a delivery, and waits until RabbitMQ has read that.
+    ///
+    /// # Errors
+    /// If the channel or the connection is lost: then it may or may not have been acknowledged.
+    pub async fn acknowledge(&mut self, delivery_tag: u64) -> Result<(), WireError> {
+        let ack = basic::Ack { delivery_tag, multiple: false };
+        self.send(&AMQPClass::Basic(basic::AMQPMethod::Ack(ack)))?;
+        // It takes a channel's methods in their order, and this one needs no right.
+        self.round_trip().await
+    }
+
+    /// Publishes a message whose properties are these bytes, mandatory and confirmed, and waits for
+    /// that while RabbitMQ takes messages. Properties larger than a frame end the connection.
+    ///
+    /// # Errors
+    /// If it is not known to be published.
+    pub async fn publish(
+        &mut self,
+        exchange: &str,
+        routing_key: &str,
+        properties: &[u8],
+        body: &[u8],
+    ) -> Result<Confirm, WireError> {
+        if !self.confirms {
+            let select = AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: false }));
+            self.call(&select, |answer| {
+                matches!(answer, AMQPClass::Confirm(confirm::AMQPMethod::SelectOk(_))).then_some(())
+            })
+            .await?;
+            self.confirms = true;
+        }
+        let publish = basic::Publish {
+            exchange: short(exchange)?,
+            routing_key: short(routing_key)?,
+            mandatory: true,
+            immediate: false,
+        };
+        let mut bytes = encode_method(self.id, &AMQPClass::Basic(basic::AMQPMethod::Publish(publish)));
+        let frame_max = usize::try_from(self.shared.limits.frame_max).unwrap_or(usize::MAX);
+        bytes.extend(encode_content(self.id, properties, body, frame_max));
+        self.shared.send(bytes)?;
+        let mut returned = false;
+        loop {
+            match self.answer().await? {
+                Event::Returned => returned = true,
+                Event::Method(AMQPClass::Basic(basic::AMQPMethod::Ack(_))) if returned => {
+                    return Ok(Confirm::Returned);
+                }
+                Event::Method(AMQPClass::Basic(basic::AMQPMethod::Ack(_))) => {
+                    return Ok(Confirm::Published);
+                }
+                Event::Method(AMQPClass::Basic(basic::AMQPMethod::Nack(_))) => {
+                    return Ok(Confirm::Refused);
+                }
+                event => self.note(event),
+            }
+        }
+    }
+
+    /// Closes the channel: RabbitMQ requeues what was not acknowledged, and has done so when this
+    /// returns.
+    ///
+    /// # Errors
+    /// If the connection is lost.
+    pub async fn close(mut self) -> Result<(), WireError> {
+        let close = close();
+        self.call(&close, |answer| {
+            matches!(answer, AMQPClass::Channel(channel::AMQPMethod::CloseOk(_))).then_some(())
+        })
+        .await
+    }
+
+    async fn round_trip(&mut self) -> Result<(), WireError> {
+        let qos = basic::Qos { prefetch_count: self.prefetch, global: false };
+        let qos = AMQPClass::Basic(basic::AMQPMethod::Qos(qos));
+        self.call(&qos, |answer| {
+            matches!(answer, AMQPClass::Basic(basic::AMQPMethod::QosOk(_))).then_some(())
+        })
+        .await
+    }
+
+    fn send(&self, method: &AMQPClass) -> Result<(), WireError> {
+        self.shared.send(encode_method(self.id, method))
+    }
+
+    /// Sends a method and waits for its answer.
+    async fn call<T>(
+        &mut self,
+        method: &AMQPClass,
+        is_answer: impl Fn(&AMQPClass) -> Option<T>,
+    ) -> Result<T, WireError> {
+        self.send(method)?;
+        loop {
+            let event = self.answer().await?;
+            if let Event::Method(method) = &event
+                && let Some(answer) = is_answer(method)
+            {
+                return Ok(answer);
+            }
+            self.note(event);
+        }
+    }
+
+    /// The next event, which an answer may be: none comes while RabbitMQ blocks the connection.
+    async fn answer(&mut self) -> Result<Event, WireError> {
+        loop {
+            match tokio::time::timeout(ANSWER_TIMEOUT, self.events.recv()).await {
+                Ok(Some(event)) => return event,
+                Ok(None) => return Err(self.shared.end()),
+                Err(_elapsed) if self.shared.is_blocked() => {}
+                Err(_elapsed) => return Err(WireError::Timeout),
+            }
+        }
+    }
+
+    async fn event(&mut self) -> Result<Event, WireError> {
+        match self.events.recv().await {
+            Some(event) => event,
+            None => Err(self.shared.end()),
+        }
+    }
+
+    fn note(&mut self, event: Event) {
+        match event {
+            Event::Delivery(delivery) => self.deliveries.push_back(*delivery),
+            Event::Method(AMQPClass::Basic(basic::AMQPMethod::Cancel(_))) => self.cancelled = true,
+            Event::Method(_) | Event::Returned => {}
+        }
+    }
+}
+
+impl Drop for WireChannel {
+    fn drop(&mut self) {
+        if self.shared.let_go(self.id) {
+            // With the connection the channel is gone, too.
+            self.shared.send(encode_method(self.id, &close())).ok();
+        }
+    }
+}
+
+fn close() -> AMQPClass {
+    let close = channel::Close { reply_code: 200, reply_text: "done".into(), class_id: 0, method_id: 0 };
+    AMQPClass::Channel(channel::AMQPMethod::Close(close))
+}
+
+fn short(text: &str) -> Result<ShortString, WireError> {
+    ShortString::try_new(text).map_err(|_| WireError::Lost("a name is longer than 255 bytes".to_owned()))
+}

@@ -1,0 +1,89 @@
+use std::{sync::Arc, time::Duration};
+
+use lapin::{
+    AsyncTcpStream,
+    protocol::{AMQPClass, connection},
+    uri::AMQPUri,
+};
+use tokio::{net::TcpStream, sync::mpsc, task::JoinHandle};
+use tokio_util::compat::{FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
+
+use super::{
+    WireChannel, WireError,
+    frame::encode_method,
+    handshake::shake_hands,
+    io::{Shared, run},
+};
+use crate::broker::connection::{ConnectError, connection_name, first_that_answers, secured};
+
+/// How long RabbitMQ may take to answer the goodbye.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A connection to RabbitMQ that can read any message. Ends when dropped.
+#[derive(Debug)]
+pub struct WireConnection {
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+impl WireConnection {
+    /// Connects to the first of the addresses that answers, as
+    /// [`connect`](crate::broker::connection::connect) does.
+    ///
+    /// # Errors
+    /// The last address's error, if none answers.
+    pub async fn connect(urls: &[AMQPUri], purpose: &str) -> Result<Self, ConnectError> {
+        let failed = |address, source| ConnectError::Wire { address, source };
+        let connected = first_that_answers(urls, |url| Self::connect_to(url, purpose), failed).await;
+        connected.map(|(connection, _address)| connection)
+    }
+
+    async fn connect_to(url: AMQPUri, purpose: &str) -> Result<Self, WireError> {
+        let stream = TcpStream::connect((url.authority.host.as_str(), url.authority.port)).await?;
+        stream.set_nodelay(true)?;
+        let mut stream = secured(AsyncTcpStream::Plain(stream.compat()), &url).await?.compat();
+        let limits = shake_hands(&mut stream, &url, &connection_name(purpose)).await?;
+        let (sender, outgoing) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::new(limits, sender));
+        let task = tokio::spawn(run(stream, Arc::clone(&shared), outgoing));
+        Ok(Self { shared, task })
+    }
+
+    /// Opens a channel.
+    ///
+    /// # Errors
+    /// If the connection is lost.
+    pub async fn open_channel(&self) -> Result<WireChannel, WireError> {
+        WireChannel::open(Arc::clone(&self.shared)).await
+    }
+
+    /// Whether RabbitMQ is short of memory or disk, and takes no message on this connection.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.shared.is_blocked()
+    }
+
+    /// The most bytes of a frame; a message's properties have to fit into one, with its head.
+    #[must_use]
+    pub fn frame_max(&self) -> u32 {
+        self.shared.limits.frame_max
+    }
+
+    /// Says goodbye; does not wait long for an answer.
+    pub async fn close(mut self) {
+        let close =
+            connection::Close { reply_code: 200, reply_text: "done".into(), class_id: 0, method_id: 0 };
+        let close = AMQPClass::Connection(connection::AMQPMethod::Close(close));
+        if self.shared.send(encode_method(0, &close)).is_ok()
+            && tokio::time::timeout(CLOSE_TIMEOUT, &mut self.task).await.is_err()
+        {
+            tracing::debug!("RabbitMQ did not answer the goodbye");
+        }
+    }
+}
+
+impl Drop for WireConnection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

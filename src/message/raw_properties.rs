@@ -1,0 +1,240 @@
+//! A message's properties as they stand on the wire. lapin ends the connection where a text in them
+//! is not UTF-8; AMQP 0-9-1 and RabbitMQ allow any bytes there (AMQP 1.0 ids of type uuid or binary
+//! come as such). Here these messages are read, shown and copied all the same.
+
+mod parse;
+
+use std::fmt;
+
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, generation::gen_value},
+};
+
+use self::parse::{Field, Reader};
+use super::headers;
+
+/// What is wrong with properties that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// This text is not UTF-8.
+    NotUtf8(&'static str),
+    /// Tables in tables, too many deep.
+    TooDeep,
+    /// Their lengths and types do not fit together. RabbitMQ would not take them.
+    Malformed,
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotUtf8(what) => write!(f, "its AMQP fields cannot be read: a {what} is not UTF-8"),
+            Self::TooDeep => f.write_str("its AMQP headers cannot be read: they are nested too deep"),
+            Self::Malformed => f.write_str("its AMQP fields cannot be read: they are malformed"),
+        }
+    }
+}
+
+/// A message's properties, read as far as they can be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Properties {
+    Readable(BasicProperties),
+    Unreadable(RawProperties),
+}
+
+impl Properties {
+    /// Reads the properties of a content header, from their flags on. Takes any bytes.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Self {
+        match parse::read(bytes) {
+            (properties, None) => Self::Readable(properties),
+            (lossy, Some(flaw)) => Self::Unreadable(RawProperties { bytes: bytes.to_vec(), lossy, flaw }),
+        }
+    }
+
+    /// What they say, with U+FFFD for what is not UTF-8 and without what cannot be read.
+    #[must_use]
+    pub fn lossy(&self) -> &BasicProperties {
+        match self {
+            Self::Readable(properties) => properties,
+            Self::Unreadable(raw) => &raw.lossy,
+        }
+    }
+}
+
+/// Properties that lapin cannot read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RawProperties {
+    bytes: Vec<u8>,
+    lossy: BasicProperties,
+    flaw: Flaw,
+}
+
+impl RawProperties {
+    /// As they came, from their flags on.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// What can be read of them, for people: with U+FFFD for what is not UTF-8. Headers that are
+    /// texts keep their bytes.
+    #[must_use]
+    pub fn lossy(&self) -> &BasicProperties {
+        &self.lossy
+    }
+
+    /// What is wrong with them.
+    #[must_use]
+    pub fn flaw(&self) -> Flaw {
+        self.flaw
+    }
+
+    /// The properties of the message's copy for its next queue, as bytes: all fields and headers as
+    /// they were, byte for byte, without what [`headers::succeed`] leaves out, with `added` headers,
+    /// persistent. A dead letter's order is its age, so the priority is left out, too.
+    ///
+    /// Takes at most `max_len` bytes if `added` fits into them: the sender's largest headers are
+    /// left out first.
+    #[must_use]
+    pub fn copy(&self, added: &[(&str, AMQPValue)], max_len: usize) -> Vec<u8> {
+        let parts = self.parts();
+        let mut own: Vec<Vec<u8>> = added.iter().filter_map(|(name, value)| entry(name, value)).collect();
+        for (field, name) in
+            [(Field::Expiration, headers::ORIGINAL_EXPIRATION), (Field::UserId, headers::ORIGINAL_USER_ID)]
+        {
+            let given = parts.fields.iter().find(|(of, _)| *of == field);
+            let given = given.and_then(|(_, bytes)| bytes.get(1..)).map(|text| text.to_vec().into());
+            own.extend(given.and_then(|text| entry(name, &AMQPValue::LongString(text))));
+        }
+        let new_trace = added.iter().any(|(name, _)| *name == headers::TRACEPARENT);
+        let mut theirs: Vec<&[u8]> = Vec::new();
+        for (name, whole) in &parts.entries {
+            let replaced = added.iter().any(|(own, _)| own.as_bytes() == *name)
+                || (new_trace && *name == headers::TRACESTATE.as_bytes());
+            let left_out = std::str::from_utf8(name).is_ok_and(headers::is_left_out);
+            if !replaced && !left_out && parse::is_whole(whole) {
+                theirs.push(whole);
+            }
+        }
+        let kept: Vec<(Field, &[u8])> = parts
+            .fields
+            .iter()
+            .filter(|(field, _)| {
+                !matches!(field, Field::DeliveryMode | Field::Priority | Field::Expiration | Field::UserId)
+            })
+            .copied()
+            .collect();
+
+        // Flags, the table's length and the delivery mode.
+        let mut length = 2 + 4 + 1;
+        length += kept.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        length += own.iter().map(Vec::len).sum::<usize>();
+        length += theirs.iter().map(|entry| entry.len()).sum::<usize>();
+        while length > max_len {
+            let largest = theirs.iter().enumerate().max_by_key(|(_, entry)| entry.len());
+            let Some((at, largest)) = largest.map(|(at, entry)| (at, entry.len())) else {
+                break;
+            };
+            theirs.remove(at);
+            length -= largest;
+        }
+        encode(&kept, &own, &theirs)
+    }
+
+    /// What does not change while the message waits in a queue: all but the headers with these names,
+    /// in an order of its own.
+    #[must_use]
+    pub fn lasting(&self, is_volatile: impl Fn(&str) -> bool) -> Vec<u8> {
+        let parts = self.parts();
+        let mut entries: Vec<&[u8]> = parts
+            .entries
+            .iter()
+            .filter(|(name, _)| !std::str::from_utf8(name).is_ok_and(&is_volatile))
+            .map(|(_, whole)| *whole)
+            .collect();
+        entries.sort_unstable();
+        let mut bytes = entries.concat();
+        for (field, value) in &parts.fields {
+            bytes.extend(field.flag().to_be_bytes());
+            bytes.extend(*value);
+        }
+        bytes.extend(parts.rest);
+        bytes
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        let mut parts = Parts::default();
+        let mut reader = Reader::new(&self.bytes);
+        let Ok(flags) = reader.u16() else {
+            return parts;
+        };
+        for field in Field::ALL.into_iter().filter(|field| flags & field.flag() != 0) {
+            let Ok(bytes) = reader.field(field) else {
+                break;
+            };
+            match field {
+                Field::Headers => parts.entries = entries(bytes.get(4..).unwrap_or_default()),
+                field => parts.fields.push((field, bytes)),
+            }
+        }
+        parts.rest = reader.rest();
+        parts
+    }
+}
+
+/// Properties taken apart, in their order.
+#[derive(Debug, Default)]
+struct Parts<'a> {
+    /// All fields but the headers.
+    fields: Vec<(Field, &'a [u8])>,
+    /// A header's name, and all of its bytes.
+    entries: Vec<(&'a [u8], &'a [u8])>,
+    /// What could not be taken apart.
+    rest: &'a [u8],
+}
+
+fn entries(table: &[u8]) -> Vec<(&[u8], &[u8])> {
+    let mut entries = Vec::new();
+    let mut reader = Reader::new(table);
+    loop {
+        let before = reader.rest();
+        let (Ok(name), Ok(_value)) = (reader.short(), reader.value()) else {
+            return entries;
+        };
+        let whole = before.get(..before.len() - reader.rest().len()).unwrap_or_default();
+        entries.push((name, whole));
+    }
+}
+
+/// A header's bytes.
+fn entry(name: &str, value: &AMQPValue) -> Option<Vec<u8>> {
+    let mut entry = vec![u8::try_from(name.len()).ok()?];
+    entry.extend(name.as_bytes());
+    let (value, _position) = gen_value(value)(Vec::new().into()).ok()?.into_inner();
+    entry.extend(value);
+    Some(entry)
+}
+
+fn encode(fields: &[(Field, &[u8])], own: &[Vec<u8>], theirs: &[&[u8]]) -> Vec<u8> {
+    let table = [theirs.concat(), own.concat()].concat();
+    let flags = fields.iter().fold(0, |flags, (field, _)| flags | field.flag());
+    let flags = flags | Field::Headers.flag() | Field::DeliveryMode.flag();
+    let mut bytes = flags.to_be_bytes().to_vec();
+    for field in Field::ALL {
+        match field {
+            Field::Headers => {
+                bytes.extend(u32::try_from(table.len()).unwrap_or(u32::MAX).to_be_bytes());
+                bytes.extend(&table);
+            }
+            Field::DeliveryMode => bytes.push(2),
+            field => {
+                bytes.extend(fields.iter().filter(|(of, _)| *of == field).flat_map(|(_, bytes)| bytes.iter()))
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! The reader of messages that lapin cannot read, on a real RabbitMQ.
+
+use std::time::Duration;
+
+use kit::{AMQPValue, Context, FieldTable};
+use trackfinity_unlocker::{
+    broker::wire::{Confirm, WireConnection, WireError},
+    message::Properties,
+};
+
+use crate::world::{SOON, id};
+
+/// Properties with nothing but a message id that is not UTF-8.
+pub const UNREADABLE: &[u8] = b"\x00\x80\x02\xff\xfe";
+
+pub async fn connect(ctx: &Context, parameters: &str) -> WireConnection {
+    let url = format!("{}{parameters}", ctx.amqp_url()).parse().expect("a URL");
+    WireConnection::connect(&[url], "tests").await.expect("a connection")
+}
+
+/// Publishes a message whose properties are these bytes.
+pub async fn publish_raw(ctx: &Context, queue: &str, properties: &[u8], body: &[u8]) {
+    let connection = connect(ctx, "").await;
+    let mut channel = connection.open_channel().await.expect("a channel");
+    let confirm = channel.publish("", queue, properties, body).await.expect("a confirm");
+    assert_eq!(confirm, Confirm::Published);
+    connection.close().await;
+}
+
+fn is_unreadable(properties: &Properties) -> bool {
+    matches!(properties, Properties::Unreadable(_))
+}
+
+#[test]
+fn messages_that_cannot_be_read_are_read_between_others_and_go_back_in_their_order() {
+    kit::run(async |ctx| {
+        let amqp = ctx.amqp().await;
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        amqp.declare_queue("q", arguments).await;
+        amqp.publish("", "q", id("first"), b"1").await;
+        publish_raw(&ctx, "q", UNREADABLE, b"2").await;
+        amqp.publish("", "q", id("third"), &vec![b'3'; 300_000]).await;
+        for look in 0..3 {
+            let connection = connect(&ctx, "").await;
+            let mut channel = connection.open_channel().await.expect("a channel");
+            assert_eq!(channel.message_count("q").await, Ok(3));
+            channel.qos(10).await.expect("qos");
+            channel.consume("q", "c").await.expect("a consumer");
+            let mut found = Vec::new();
+            for _ in 0..3 {
+                found.push(channel.next().await.expect("alive").expect("a delivery"));
+            }
+            let lengths: Vec<_> = found.iter().map(|delivery| delivery.body.len()).collect();
+            assert_eq!(lengths, [1, 1, 300_000]);
+            let unreadable: Vec<_> =
+                found.iter().map(|delivery| is_unreadable(&delivery.properties)).collect();
+            assert_eq!(unreadable, [false, true, false]);
+            assert!(found.iter().all(|delivery| delivery.redelivered == (look > 0)));
+            if look == 2 {
+                channel.acknowledge(found[1].delivery_tag).await.expect("acknowledged");
+            }
+            channel.close().await.expect("closed");
+            connection.close().await;
+        }
+        let left: Vec<_> = amqp.drain("q").await.into_iter().map(|message| message.body.len()).collect();
+        assert_eq!(left, [1, 300_000]);
+    });
+}
+
+#[test]
+fn a_copy_is_the_message_with_its_own_headers() {
+    kit::run(async |ctx| {
+        let amqp = ctx.amqp().await;
+        amqp.declare_queue("q", FieldTable::default()).await;
+        amqp.declare_queue("copies", FieldTable::default()).await;
+        publish_raw(&ctx, "q", UNREADABLE, b"body").await;
+        let connection = connect(&ctx, "").await;
+        let mut channel = connection.open_channel().await.expect("a channel");
+        channel.qos(1).await.expect("qos");
+        channel.consume("q", "c").await.expect("a consumer");
+        let delivery = channel.next().await.expect("alive").expect("a delivery");
+        let Properties::Unreadable(raw) = &delivery.properties else { panic!("readable") };
+        let status = ("unlocker-status", AMQPValue::LongString("invalid".into()));
+        let copy = raw.copy(std::slice::from_ref(&status), 1000);
+        let confirm = channel.publish("", "copies", &copy, &delivery.body).await;
+        assert_eq!(confirm, Ok(Confirm::Published));
+        assert_eq!(channel.publish("", "nowhere", &copy, b"").await, Ok(Confirm::Returned));
+        channel.acknowledge(delivery.delivery_tag).await.expect("acknowledged");
+        channel.consume("copies", "d").await.expect("a consumer");
+        let copied = channel.next().await.expect("alive").expect("a delivery");
+        let Properties::Unreadable(read) = &copied.properties else { panic!("readable") };
+        assert_eq!(read.bytes(), copy);
+        let headers = read.lossy().headers().clone().expect("headers");
+        assert_eq!(headers.inner().get(status.0), Some(&status.1));
+        connection.close().await;
+        assert_eq!(amqp.ready_count("q").await, 0);
+    });
+}
+
+#[test]
+fn a_queue_that_is_missing_costs_the_channel_alone() {
+    kit::run(async |ctx| {
+        let connection = connect(&ctx, "").await;
+        let mut channel = connection.open_channel().await.expect("a channel");
+        let missing = channel.message_count("none").await;
+        let Err(WireError::ChannelClosed { code: 404, text }) = missing else { panic!("{missing:?}") };
+        assert!(text.contains("no queue 'none'"), "{text}");
+        let mut channel = connection.open_channel().await.expect("another channel");
+        ctx.amqp().await.declare_queue("q", FieldTable::default()).await;
+        assert_eq!(channel.message_count("q").await, Ok(0));
+    });
+}
+
+#[test]
+fn a_consumer_that_is_cancelled_gives_what_it_had_and_a_deleted_queue_ends_it() {
+    kit::run(async |ctx| {
+        let amqp = ctx.amqp().await;
+        amqp.declare_queue("q", FieldTable::default()).await;
+        amqp.publish_all("", "q", (0..5).map(|n| (id(&n.to_string()), vec![n]))).await;
+        let connection = connect(&ctx, "").await;
+        let mut channel = connection.open_channel().await.expect("a channel");
+        channel.qos(3).await.expect("qos");
+        channel.consume("q", "c").await.expect("a consumer");
+        let first = channel.next().await.expect("alive").expect("a delivery");
+        channel.cancel("c").await.expect("cancelled");
+        channel.acknowledge(first.delivery_tag).await.expect("acknowledged");
+        let rest: Vec<_> = std::iter::from_fn(|| channel.buffered()).map(|rest| rest.body).collect();
+        assert_eq!(rest, [[1], [2]]);
+        channel.consume("q", "d").await.expect("a consumer");
+        for _ in 0..2 {
+            channel.next().await.expect("alive").expect("a delivery");
+        }
+        let deleting = amqp.channel().await;
+        deleting.queue_delete("q".into(), Default::default()).await.expect("deleted");
+        let ended = tokio::time::timeout(SOON, channel.next()).await.expect("in time");
+        assert!(matches!(ended, Ok(None)), "{ended:?}");
+    });
+}
+
+#[test]
+fn a_connection_that_is_idle_keeps_up_its_heartbeat_and_one_that_is_cut_says_so() {
+    kit::run(async |ctx| {
+        ctx.amqp().await.declare_queue("q", FieldTable::default()).await;
+        let (line, url) = ctx.cutter().await;
+        let url = format!("{url}?heartbeat=1").parse().expect("a URL");
+        let connection = WireConnection::connect(&[url], "tests").await.expect("a connection");
+        let mut channel = connection.open_channel().await.expect("a channel");
+        channel.consume("q", "c").await.expect("a consumer");
+        // RabbitMQ ends a connection after two missed beats.
+        let idle = tokio::time::timeout(Duration::from_secs(4), channel.next()).await;
+        assert!(idle.is_err(), "{idle:?}");
+        assert_eq!(channel.message_count("q").await, Ok(0));
+        line.half_open();
+        let cut = tokio::time::timeout(SOON, channel.next()).await.expect("in time");
+        assert!(matches!(cut, Err(WireError::Lost(_))), "{cut:?}");
+    });
+}
+
+#[test]
+fn a_wrong_password_is_told_in_rabbitmqs_words() {
+    kit::run(async |ctx| {
+        let mut url: lapin::uri::AMQPUri = ctx.amqp_url().parse().expect("a URL");
+        url.authority.userinfo.password = "wrong".to_owned();
+        let error = WireConnection::connect(&[url], "tests").await.expect_err("refused").to_string();
+        assert!(error.contains("ACCESS_REFUSED") && !error.contains("wrong"), "{error}");
+    });
+}
