@@ -22,9 +22,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     breaker::{Cause, Pause},
-    message::Timestamp,
+    message::{Status, Timestamp},
     telemetry::Metrics,
-    worker::{queues::QueueFigures, shared_breaker::SharedBreaker, status::StatusBoard},
+    worker::{
+        publish_health::PublishHealth, queues::QueueFigures, shared_breaker::SharedBreaker,
+        status::StatusBoard,
+    },
 };
 
 /// How often the event loop shows that it turns.
@@ -47,6 +50,7 @@ pub enum OpsError {
 #[derive(Clone, Debug)]
 pub struct Sources {
     pub status: StatusBoard,
+    pub publish_health: Arc<PublishHealth>,
     pub breaker: Arc<SharedBreaker>,
     pub metrics: Metrics,
     pub queues: QueueFigures,
@@ -137,9 +141,12 @@ async fn livez(State(sources): State<Sources>) -> Response {
 
 async fn readyz(State(sources): State<Sources>) -> Response {
     match not_ready(&sources) {
-        None => {
-            Json(json!({"status": "ready", "paused": sources.breaker.pause().map(describe)})).into_response()
-        }
+        None => Json(json!({
+            "status": "ready",
+            "paused": sources.breaker.pause().map(describe),
+            "refused_outcomes": refused_outcomes(&sources),
+        }))
+        .into_response(),
         Some((code, reason)) => {
             let body = json!({"status": "not_ready", "code": code, "reason": reason});
             (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
@@ -163,7 +170,12 @@ fn not_ready(sources: &Sources) -> Option<(&'static str, String)> {
     if !status.consuming {
         return Some(("not_consuming", "connected to RabbitMQ, but not consuming yet".to_owned()));
     }
-    None
+    sources.publish_health.problem().map(|problem| ("publish", problem))
+}
+
+/// What a listener's queue refuses; the worker goes on all the same. RabbitMQ does not say which queue.
+fn refused_outcomes(sources: &Sources) -> Vec<&'static str> {
+    sources.publish_health.refused_outcomes().into_iter().map(Status::routing_key).collect()
 }
 
 /// Why calls are paused, since when, and when the next probe comes.

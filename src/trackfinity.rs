@@ -11,7 +11,7 @@ use reqwest::{
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue, RETRY_AFTER},
     redirect,
 };
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     message::UnlockRequest,
@@ -146,6 +146,11 @@ impl Client {
         if tokio::time::timeout(REFRESH_TIMEOUT, refresh).await.is_err() {
             tracing::warn!("the secrets' files cannot be read in time: keeping the last values");
         }
+    }
+
+    /// The API key as it is now.
+    pub(crate) fn api_key(&self) -> std::sync::Arc<SecretString> {
+        self.api_key.current()
     }
 
     /// Counts the changes of key and user name.

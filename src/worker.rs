@@ -4,8 +4,11 @@
 mod calls;
 mod concurrency;
 mod intake;
+mod late_confirms;
 mod letter;
 mod loss;
+mod outcomes;
+pub mod publish_health;
 mod publishing;
 pub mod queues;
 mod rate;
@@ -13,6 +16,7 @@ mod settlement;
 pub mod shared_breaker;
 pub mod status;
 mod supervisor;
+mod undeliverable;
 
 use std::{
     sync::{
@@ -79,6 +83,10 @@ struct ProbedCall {
 enum Unsettled {
     #[error("{0}")]
     Publish(#[from] PublishError),
+    #[error("an outcome cannot be encoded: {0}")]
+    Encode(serde_json::Error),
+    #[error("an outcome cannot be signed")]
+    Unproven,
     #[error("the session ended")]
     SessionEnded,
     #[error("the worker stops")]
@@ -108,13 +116,18 @@ impl Way {
         let _in_flight = self.telemetry.metrics.taken();
         let started = Instant::now();
         let (queue, delivery_tag) = (publishing.queue(), letter.delivery_tag);
-        let settled = match &letter.envelope.request {
-            Err(fault) => {
-                drop(in_call);
-                drop(kind);
+        let settled = match (&letter.pending, &letter.envelope.request) {
+            (Some(pending), _) => {
+                drop((in_call, kind));
+                Box::pin(publishing.outcome(&pending.outcome, &letter, pending.retries))
+                    .await
+                    .map(|()| (pending.outcome.reason.clone(), None))
+            }
+            (None, Err(fault)) => {
+                drop((in_call, kind));
                 Box::pin(self.invalid(&letter, fault, publishing)).await.map(|settled| (settled, None))
             }
-            Ok(request) => self.unlock(request, &letter, kind, in_call, publishing).await,
+            (None, Ok(request)) => self.unlock(request, &letter, kind, in_call, publishing).await,
         };
         match settled {
             Ok((reason, call)) => {
@@ -268,7 +281,7 @@ impl Way {
         match verdict {
             Verdict::Unlocked { attempts } => {
                 let outcome = letter.outcome(Status::Unlocked, attempts, reply);
-                publishing.outcome(&outcome, letter).await?;
+                publishing.outcome(&outcome, letter, 0).await?;
                 Ok(None)
             }
             Verdict::Refused { attempts, reason } => {
@@ -323,21 +336,25 @@ impl Way {
         letter: &Letter,
         publishing: &Publishing,
     ) -> Result<Settled, Unsettled> {
-        let death = Death {
-            status: outcome.status,
-            reason: outcome.reason.clone().unwrap_or_default(),
-            detail: outcome.detail.clone(),
-            http_status: outcome.http_status,
-            response,
-            attempts: outcome.attempts,
-            dead_at: outcome.finished_at,
-        };
-        publishing.dead_letter(&death, letter).await?;
-        publishing.outcome(&outcome, letter).await?;
+        publishing.dead_letter(&death_of(&outcome, response), letter).await?;
+        publishing.outcome(&outcome, letter, 0).await?;
         Ok(outcome.reason)
     }
 }
 
 fn is_success(reply: &Reply) -> bool {
     http_status(reply).is_some_and(|status| (200..=299).contains(&status))
+}
+
+/// What the dead letter of a request with this outcome says.
+fn death_of(outcome: &Outcome, response: Option<String>) -> Death {
+    Death {
+        status: outcome.status,
+        reason: outcome.reason.clone().unwrap_or_default(),
+        detail: outcome.detail.clone(),
+        http_status: outcome.http_status,
+        response,
+        attempts: outcome.attempts,
+        dead_at: outcome.finished_at,
+    }
 }

@@ -81,6 +81,7 @@ impl Topology {
         use Permission::{Configure, Read, Write};
         let mut rights = vec![
             right(Read, Queue, &self.requests(), "to take requests"),
+            right(Read, Queue, &self.undeliverable(), "to end what RabbitMQ gave up"),
             right(Write, Exchange, &self.retry(), "to park requests"),
             right(Write, Exchange, &self.results(), "to publish outcomes"),
             right(Write, Exchange, &self.dead(), "to publish dead letters"),

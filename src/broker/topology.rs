@@ -13,10 +13,12 @@ use crate::{policy::Tier, settings::TopologyPrefix};
 
 /// The routing key of a request on the exchange of requests.
 pub const REQUEST_KEY: &str = "request";
-/// A request that takes its worker down with it is dead-lettered by the broker after so many
-/// returns to the queue.
+/// The routing key, on the exchange of requests, of what RabbitMQ itself gave up.
+pub const UNDELIVERABLE_KEY: &str = "undeliverable";
+/// A request that takes its worker down with it is given up by RabbitMQ after this many returns to the
+/// queue.
 const DELIVERY_LIMIT: i64 = 20;
-/// No number of looks may make the broker drop a dead letter. RabbitMQ 4.x sets a limit of 20 where
+/// No number of browses may make RabbitMQ throw a dead letter out. RabbitMQ 4.x sets a limit of 20 where
 /// none is given, and -1, which 4.x reads as none, makes 3.10 delete at the first return.
 const NO_DELIVERY_LIMIT: i64 = 1_000_000_000;
 
@@ -198,6 +200,13 @@ impl Topology {
         format!("{}.requests", self.prefix)
     }
 
+    /// The queue of what RabbitMQ gave up: requests that were delivered too often or expired, and dead
+    /// letters that a policy's delivery limit threw out.
+    #[must_use]
+    pub fn undeliverable(&self) -> String {
+        format!("{}.undeliverable", self.prefix)
+    }
+
     /// The exchange the worker parks requests through, with a tier's name as routing key.
     #[must_use]
     pub fn retry(&self) -> String {
@@ -250,13 +259,18 @@ impl Topology {
             exchange(&self.results(), ExchangeKind::Topic),
             exchange(&self.dead(), ExchangeKind::Fanout),
             Part::Queue {
+                name: self.undeliverable(),
+                arguments: dead_lettering(&self.dead(), [("x-delivery-limit", integer(DELIVERY_LIMIT))]),
+            },
+            binding(self.undeliverable(), self.exchange(), UNDELIVERABLE_KEY),
+            Part::Queue {
                 name: self.dead(),
-                arguments: quorum([("x-delivery-limit", integer(NO_DELIVERY_LIMIT))]),
+                arguments: self.giving_up([("x-delivery-limit", integer(NO_DELIVERY_LIMIT))]),
             },
             binding(self.dead(), &self.dead(), ""),
             Part::Queue {
                 name: self.requests(),
-                arguments: dead_lettering(&self.dead(), [("x-delivery-limit", integer(DELIVERY_LIMIT))]),
+                arguments: self.giving_up([("x-delivery-limit", integer(DELIVERY_LIMIT))]),
             },
             binding(self.requests(), self.exchange(), REQUEST_KEY),
         ];
@@ -272,6 +286,13 @@ impl Topology {
             parts.push(binding(self.retry_queue(tier), &self.retry(), &tier.to_string()));
         }
         parts
+    }
+
+    /// Arguments of a queue that dead-letters to [`undeliverable`](Self::undeliverable).
+    fn giving_up<const N: usize>(&self, more: [(&str, AMQPValue); N]) -> FieldTable {
+        let mut arguments = dead_lettering(self.exchange(), more);
+        arguments.insert("x-dead-letter-routing-key".into(), text(UNDELIVERABLE_KEY));
+        arguments
     }
 
     /// Declares everything; what exists alike stays as it is.

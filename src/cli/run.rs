@@ -38,6 +38,7 @@ pub(super) async fn run(files: &[PathBuf]) -> Result<(), Failure> {
     background.spawn(secret::watch(secrets, SECRETS_INTERVAL, over.clone()));
     let sources = Sources {
         status: worker.status(),
+        publish_health: worker.publish_health(),
         breaker: worker.breaker(),
         queues: worker.queues(),
         metrics: telemetry.metrics.clone(),

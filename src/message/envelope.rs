@@ -2,7 +2,11 @@
 
 use lapin::BasicProperties;
 
-use super::{Fault, History, Timestamp, UnlockRequest, headers::Stamp, request};
+use super::{
+    Fault, History, Timestamp, UnlockRequest,
+    headers::Stamp,
+    request::{self, Decoded},
+};
 
 /// A delivered message, opened: what it asks for and what is known of its past.
 #[derive(Clone, Debug)]
@@ -28,9 +32,30 @@ impl Envelope {
         now: Timestamp,
         new_id: impl FnOnce() -> String,
     ) -> Self {
-        let history = History::read(properties.headers().as_ref());
         let content_type = properties.content_type().as_ref();
         let decoded = request::decode(content_type.map(|given| given.as_str()), &body);
+        Self::with_request(properties, body, decoded, now, new_id)
+    }
+
+    /// Opens a message whose body is not decoded, as it may be what takes workers down.
+    #[must_use]
+    pub fn undecoded(
+        properties: BasicProperties,
+        body: Vec<u8>,
+        now: Timestamp,
+        new_id: impl FnOnce() -> String,
+    ) -> Self {
+        Self::with_request(properties, body, Err(Fault::not_decoded()).into(), now, new_id)
+    }
+
+    fn with_request(
+        properties: BasicProperties,
+        body: Vec<u8>,
+        decoded: Decoded,
+        now: Timestamp,
+        new_id: impl FnOnce() -> String,
+    ) -> Self {
+        let history = History::read(properties.headers().as_ref());
         let message_id = properties.message_id().as_ref().map(|id| id.as_str().to_owned());
         let request_id = message_id
             .filter(|id| !id.is_empty())

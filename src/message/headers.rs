@@ -20,6 +20,12 @@ pub const REPLAYS: &str = "unlocker-replays";
 pub const FIRST_RECEIVED_AT: &str = "unlocker-first-received-at";
 pub const DEAD_AT: &str = "unlocker-dead-at";
 pub const REQUEST_ID: &str = "unlocker-request-id";
+/// When an outcome was decided that is still to be published.
+pub const FINISHED_AT: &str = "unlocker-finished-at";
+/// How often a request has come back to have its outcome published.
+pub const OUTCOME_RETRIES: &str = "unlocker-outcome-retries";
+/// Proves that a worker wrote the outcome into the headers.
+pub const OUTCOME_MAC: &str = "unlocker-outcome-mac";
 /// W3C trace context, as the producer gave it.
 pub const TRACEPARENT: &str = "traceparent";
 pub const TRACESTATE: &str = "tracestate";
@@ -168,6 +174,18 @@ pub fn succeed(properties: &BasicProperties, stamp: Stamp, room: usize) -> Basic
         }
     }
     bare.with_headers(FieldTable::from(headers)).with_delivery_mode(2)
+}
+
+/// The properties as they were before RabbitMQ dead-lettered the message: without the headers that it
+/// added, and without what it would act upon once more.
+#[must_use]
+pub fn without_brokers(properties: &BasicProperties) -> BasicProperties {
+    let headers = properties.headers().iter().flatten();
+    let headers: BTreeMap<ShortString, AMQPValue> = headers
+        .filter(|(name, _)| !is_brokers(name.as_str()))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    without_headers(properties).with_headers(FieldTable::from(headers)).with_delivery_mode(2)
 }
 
 /// Bytes of a message's properties, headers included, by AMQP 0-9-1's encoding; a little too many.

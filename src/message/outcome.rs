@@ -29,6 +29,16 @@ pub enum Status {
 }
 
 impl Status {
+    /// Every status.
+    pub const ALL: [Self; 5] =
+        [Self::Unlocked, Self::Invalid, Self::Refused, Self::Abandoned, Self::Discarded];
+
+    /// The status of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
+
     /// The status as it stands in outcomes, headers, routing keys and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {

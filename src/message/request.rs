@@ -116,6 +116,8 @@ pub enum FaultCode {
     TooLarge,
     /// The content type is none of those that are read.
     UnsupportedContentType,
+    /// A text among the message's AMQP properties is not UTF-8.
+    Unreadable,
 }
 
 impl FaultCode {
@@ -128,6 +130,7 @@ impl FaultCode {
             Self::BadIdentifier => "bad_identifier",
             Self::TooLarge => "too_large",
             Self::UnsupportedContentType => "unsupported_content_type",
+            Self::Unreadable => "unreadable",
         }
     }
 }
@@ -143,6 +146,11 @@ pub struct Fault {
 impl Fault {
     fn new(code: FaultCode, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into(), readable: None }
+    }
+
+    /// The fault of a message whose body nobody looked at.
+    pub(super) fn not_decoded() -> Self {
+        Self::new(FaultCode::Unreadable, "the body was not decoded")
     }
 
     fn malformed(detail: impl fmt::Display) -> Self {

@@ -19,10 +19,24 @@ pub struct XDeath {
 /// its reason cannot be read.
 #[must_use]
 pub fn latest(headers: &FieldTable) -> Option<XDeath> {
-    let Some(AMQPValue::FieldArray(deaths)) = headers.inner().get("x-death") else {
-        return None;
-    };
-    let Some(AMQPValue::FieldTable(death)) = deaths.as_slice().first() else {
+    read(entries(headers).first()?)
+}
+
+/// All dead-letterings that can be read, the newest first.
+#[must_use]
+pub fn all(headers: &FieldTable) -> Vec<XDeath> {
+    entries(headers).iter().filter_map(read).collect()
+}
+
+fn entries(headers: &FieldTable) -> &[AMQPValue] {
+    match headers.inner().get("x-death") {
+        Some(AMQPValue::FieldArray(deaths)) => deaths.as_slice(),
+        _ => &[],
+    }
+}
+
+fn read(death: &AMQPValue) -> Option<XDeath> {
+    let AMQPValue::FieldTable(death) = death else {
         return None;
     };
     let text = |name| death.inner().get(name).and_then(headers::text).map(str::to_owned);

@@ -53,6 +53,8 @@ struct Inner {
     parked: Counter<u64>,
     dead_lettered: Counter<u64>,
     unroutable: Counter<u64>,
+    outcomes_postponed: Counter<u64>,
+    outcomes_given_up: Counter<u64>,
     reconnects: Counter<u64>,
     process_duration: Histogram<f64>,
     call_duration: Histogram<f64>,
@@ -109,6 +111,14 @@ impl Metrics {
             parked: counter("unlocker.parked", "Requests parked for a retry, by the queue they wait in"),
             dead_lettered: counter("unlocker.dead_lettered", "Dead letters, by status"),
             unroutable: counter("unlocker.publish.unroutable", "Publishes that no queue received, by kind"),
+            outcomes_postponed: counter(
+                "unlocker.outcomes.postponed",
+                "Outcomes that a listener's queue refused or did not confirm, to be published again",
+            ),
+            outcomes_given_up: counter(
+                "unlocker.outcomes.given_up",
+                "Outcomes that a listener's queue did not take for retry.give_up_after",
+            ),
             reconnects: counter(
                 "unlocker.broker.reconnects",
                 "Sessions with RabbitMQ that had to be opened anew",
@@ -173,6 +183,17 @@ impl Metrics {
     /// No queue received a publish.
     pub fn unroutable(&self, kind: &'static str) {
         self.0.unroutable.add(1, &[KeyValue::new("kind", kind)]);
+    }
+
+    /// An outcome is published again later.
+    pub fn outcome_postponed(&self, status: &'static str, cause: &'static str) {
+        let labels = [KeyValue::new("status", status), KeyValue::new("cause", cause)];
+        self.0.outcomes_postponed.add(1, &labels);
+    }
+
+    /// An outcome is not published any more.
+    pub fn outcome_given_up(&self, status: &'static str) {
+        self.0.outcomes_given_up.add(1, &[KeyValue::new("status", status)]);
     }
 
     /// A session with RabbitMQ had to be opened anew.

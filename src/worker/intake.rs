@@ -344,6 +344,7 @@ impl Intake<'_> {
     }
 
     fn show_limit(&self) {
+        self.publishing.places.set_total(self.limit.current().into());
         self.way.telemetry.metrics.concurrency_limit(self.limit.current());
     }
 
@@ -351,13 +352,13 @@ impl Intake<'_> {
         let (way, publishing) = (Arc::clone(&self.way), Arc::clone(&self.publishing));
         let in_call = self.in_call.enter();
         self.tasks.spawn(async move {
-            let letter = Letter::open(delivery, publishing.queue(), &way.telemetry.traces);
+            let letter = Letter::open(delivery, publishing.queue(), &way.telemetry.traces, &way.client);
             way.go(letter, CallKind::Ordinary, in_call, &publishing).await
         });
     }
 
     fn open_letter(&self, delivery: Delivery) -> Letter {
-        Letter::open(delivery, self.publishing.queue(), &self.way.telemetry.traces)
+        Letter::open(delivery, self.publishing.queue(), &self.way.telemetry.traces, &self.way.client)
     }
 
     fn spawn_letter(&mut self, letter: Letter, kind: CallKind) {

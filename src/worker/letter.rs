@@ -1,12 +1,14 @@
 //! A message on its way, and what is said of it at the end.
 
-use lapin::message::Delivery;
+use lapin::{BasicProperties, message::Delivery};
 use opentelemetry::{KeyValue, trace::SpanKind};
+use secrecy::ExposeSecret;
 
 use crate::{
-    message::{Envelope, Outcome, Status, Timestamp, headers},
+    message::{Envelope, Outcome, PendingOutcome, Status, Timestamp, headers},
     policy::{Reason, Reply},
     telemetry::{Parent, Span, TraceContext, Traces, names},
+    trackfinity::Client,
 };
 
 /// The most of Trackfinity's answer that goes into an outcome's detail, in bytes.
@@ -17,6 +19,8 @@ const MAX_DETAIL_ANSWER_BYTES: usize = 256;
 pub(super) struct Letter {
     pub(super) envelope: Envelope,
     pub(super) delivery_tag: u64,
+    /// The outcome that is to be published, and nothing else to be done.
+    pub(super) pending: Option<PendingOutcome>,
     /// The span of the whole way.
     pub(super) span: Span,
     /// Whether the message came without a trace, so that copies have to carry this one.
@@ -25,11 +29,34 @@ pub(super) struct Letter {
 
 impl Letter {
     /// Opens a message that was taken from `queue`.
-    pub(super) fn open(delivery: Delivery, queue: &str, traces: &Traces) -> Self {
+    pub(super) fn open(delivery: Delivery, queue: &str, traces: &Traces, client: &Client) -> Self {
+        let mut letter = Self::new(delivery, queue, traces, |properties, body, now, new_id| {
+            Envelope::open(properties, body, now, new_id)
+        });
+        let headers = letter.envelope.properties.headers().as_ref();
+        if headers.is_some_and(|headers| headers.contains_key(headers::OUTCOME_MAC)) {
+            let key = client.api_key();
+            letter.pending = PendingOutcome::read(&letter.envelope, key.expose_secret().as_bytes());
+        }
+        letter
+    }
+
+    /// Opens a message whose body is not decoded.
+    pub(super) fn undecoded(delivery: Delivery, queue: &str, traces: &Traces) -> Self {
+        Self::new(delivery, queue, traces, |properties, body, now, new_id| {
+            Envelope::undecoded(properties, body, now, new_id)
+        })
+    }
+
+    fn new(
+        delivery: Delivery,
+        queue: &str,
+        traces: &Traces,
+        open: impl FnOnce(BasicProperties, Vec<u8>, Timestamp, fn() -> String) -> Envelope,
+    ) -> Self {
         let Delivery { properties, data: body, delivery_tag, .. } = delivery;
         let given = TraceContext::from_headers(properties.headers().as_ref());
-        let new_id = || uuid::Uuid::now_v7().to_string();
-        let envelope = Envelope::open(properties, body, Timestamp::now(), new_id);
+        let envelope = open(properties, body, Timestamp::now(), || uuid::Uuid::now_v7().to_string());
         let name = || format!("process {queue}");
         let span = traces.start(name, SpanKind::Consumer, Parent::Producer(given.as_ref()), || {
             let mut attributes = vec![
@@ -49,7 +76,7 @@ impl Letter {
             attributes.extend(conversation.map(|id| KeyValue::new(names::MESSAGING_CONVERSATION_ID, id)));
             attributes
         });
-        Self { trace_is_new: given.is_none(), envelope, delivery_tag, span }
+        Self { trace_is_new: given.is_none(), envelope, delivery_tag, pending: None, span }
     }
 
     /// The place of the whole way in its trace.

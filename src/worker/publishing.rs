@@ -8,20 +8,31 @@ use std::{
 };
 
 use opentelemetry::{KeyValue, trace::SpanKind};
+use secrecy::ExposeSecret;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Unsettled, letter::Letter, status::StatusBoard};
+use super::{
+    Unsettled,
+    late_confirms::LateConfirms,
+    letter::Letter,
+    outcomes::Places,
+    publish_health::{PublishHealth, PublishKind},
+    status::StatusBoard,
+};
 use crate::{
     broker::{
         Backoff, Lane, Mandatory, PublishError, Publisher, Replies, Session, Topology, publisher::Outgoing,
         replies,
     },
-    message::{Death, Outcome, Parked},
-    policy::Tier,
+    message::{Death, Outcome, Parked, PendingOutcome, headers},
+    policy::{RetryLimits, Tier},
     telemetry::{Parent, Span, Telemetry, names},
+    trackfinity::Client,
 };
 
+/// A publish that is not confirmed for this long is said not to work; it is waited for on and on.
+const UNCONFIRMED_AFTER: Duration = Duration::from_secs(30);
 /// How often the topology is declared or checked again, at most.
 const MEND_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -33,6 +44,12 @@ pub(super) struct Publishing {
     pub(super) targets: Arc<Targets>,
     pub(super) status: StatusBoard,
     pub(super) telemetry: Telemetry,
+    pub(super) limits: RetryLimits,
+    /// Has the key by which workers prove that they wrote an outcome.
+    pub(super) client: Client,
+    pub(super) places: Places,
+    /// Waits for late confirms, until the session is over.
+    pub(super) background: TaskTracker,
     /// Cancelled when the session is over.
     pub(super) over: CancellationToken,
 }
@@ -42,16 +59,20 @@ pub(super) struct Publishing {
 pub(super) struct Targets {
     topology: Topology,
     requests: Arc<str>,
+    undeliverable: String,
     results: String,
     retry: String,
     dead: String,
     declare: bool,
-    require_subscriber: bool,
+    pub(super) require_subscriber: bool,
     reply_to_prefixes: Vec<String>,
     /// Held by the one task that mends the topology; all others wait for it.
     mended_at: tokio::sync::Mutex<Option<Instant>>,
+    pub(super) health: Arc<PublishHealth>,
+    pub(super) late_confirms: LateConfirms,
     failing: Reminder,
     unheard: Reminder,
+    pub(super) postponed_log: Reminder,
 }
 
 impl Targets {
@@ -59,6 +80,7 @@ impl Targets {
         let topology = Topology::new(&settings.topology_prefix);
         Self {
             requests: topology.requests().into(),
+            undeliverable: topology.undeliverable(),
             results: topology.results(),
             retry: topology.retry(),
             dead: topology.dead(),
@@ -67,13 +89,21 @@ impl Targets {
             require_subscriber: settings.results.require_subscriber,
             reply_to_prefixes: settings.results.reply_to_prefixes.clone(),
             mended_at: tokio::sync::Mutex::default(),
-            failing: Reminder::every(Duration::from_secs(10)),
+            health: Arc::default(),
+            late_confirms: LateConfirms::default(),
+            failing: Reminder::every(Duration::from_secs(60)),
             unheard: Reminder::every(Duration::from_secs(60)),
+            postponed_log: Reminder::every(Duration::from_secs(60)),
         }
     }
 
     pub(super) fn topology(&self) -> &Topology {
         &self.topology
+    }
+
+    /// The exchange outcomes are published to.
+    pub(super) fn results(&self) -> &str {
+        &self.results
     }
 }
 
@@ -83,7 +113,12 @@ impl Publishing {
         &self.targets.requests
     }
 
-    fn publisher(&self) -> &Publisher {
+    /// The queue of what RabbitMQ gave up.
+    pub(super) fn undeliverable(&self) -> &str {
+        &self.targets.undeliverable
+    }
+
+    pub(super) fn publisher(&self) -> &Publisher {
         self.session.publisher()
     }
 
@@ -96,7 +131,8 @@ impl Publishing {
             body: &letter.envelope.body,
         };
         let span = self.span(&message, letter);
-        self.until_confirmed(&message, Mandatory::Required(Lane::DeadLetters), "dead_letter", span).await?;
+        self.until_confirmed(&message, Mandatory::Required(Lane::DeadLetters), PublishKind::DeadLetter, span)
+            .await?;
         self.telemetry.metrics.dead_lettered(death.status.as_str());
         Ok(())
     }
@@ -110,7 +146,7 @@ impl Publishing {
             body: &letter.envelope.body,
         };
         let span = self.span(&message, letter);
-        self.until_confirmed(&message, Mandatory::Required(Lane::Requests), "parked", span).await?;
+        self.until_confirmed(&message, Mandatory::Required(Lane::Requests), PublishKind::Retry, span).await?;
         self.telemetry.metrics.parked(tier.to_string());
         tracing::debug!(
             request_id = letter.envelope.request_id,
@@ -124,40 +160,62 @@ impl Publishing {
         Ok(())
     }
 
-    pub(super) async fn outcome(&self, outcome: &Outcome, letter: &Letter) -> Result<(), Unsettled> {
-        let body = outcome.encode().unwrap_or_default();
-        let mut message = Outgoing {
-            exchange: &self.targets.results,
-            routing_key: outcome.status.routing_key(),
-            properties: outcome.properties(letter.envelope.correlation_id()),
-            body: &body,
-        };
-        let mandatory = match self.targets.require_subscriber {
-            true => Mandatory::Required(Lane::Outcomes),
-            false => Mandatory::Reported,
+    /// Lets a request wait in a tier until its outcome is published again.
+    pub(super) async fn pending_outcome(
+        &self,
+        pending: &PendingOutcome,
+        tier: Tier,
+        letter: &Letter,
+    ) -> Result<(), Unsettled> {
+        let max_len = self.publisher().max_properties_len();
+        let key = self.client.api_key();
+        let key = key.expose_secret().as_bytes();
+        let properties = pending.properties(&letter.envelope, letter.new_trace(), key, max_len);
+        let message = Outgoing {
+            exchange: &self.targets.retry,
+            routing_key: &tier.to_string(),
+            properties: properties.ok_or(Unsettled::Unproven)?,
+            body: &letter.envelope.body,
         };
         let span = self.span(&message, letter);
-        message.properties = message.properties.with_headers(span.context().headers());
-        let routed = self.until_confirmed(&message, mandatory, "outcome", span).await?;
-        if letter.envelope.properties.reply_to().is_some() {
-            Box::pin(self.reply(&message, letter)).await;
-        }
-        let way = outcome.finished_at.since(outcome.first_received_at);
-        self.telemetry.metrics.request(outcome.status.as_str(), outcome.reason.as_deref(), way);
+        self.until_confirmed(&message, Mandatory::Required(Lane::Requests), PublishKind::Retry, span).await?;
+        Ok(())
+    }
+
+    /// Puts a dead letter back that RabbitMQ threw out of its queue, as it was.
+    pub(super) async fn put_back(&self, letter: &Letter) -> Result<(), Unsettled> {
+        let message = Outgoing {
+            exchange: &self.targets.dead,
+            routing_key: "",
+            properties: headers::without_brokers(&letter.envelope.properties),
+            body: &letter.envelope.body,
+        };
+        let span = self.span(&message, letter);
+        let mandatory = Mandatory::Required(Lane::DeadLetters);
+        self.until_confirmed(&message, mandatory, PublishKind::DeadLetter, span).await?;
+        Ok(())
+    }
+
+    /// Counts and logs the end of a request.
+    pub(super) fn finished(&self, outcome: &Outcome, letter: &Letter) {
+        let took = outcome.finished_at.since(outcome.first_received_at);
+        self.telemetry.metrics.request(outcome.status.as_str(), outcome.reason.as_deref(), took);
         report(outcome, letter);
-        if !routed && self.targets.unheard.due() {
+    }
+
+    pub(super) fn warn_unrouted(&self, outcome: &Outcome) {
+        if self.targets.unheard.due() {
             tracing::warn!(
                 exchange = self.targets.results,
                 status = outcome.status.as_str(),
                 "no queue receives outcomes like this one: bind one, if anybody is to hear of them"
             );
         }
-        Ok(())
     }
 
     /// A copy for the one who asked, if the address is one that only the asker can read. It may be
     /// gone by now; that is no reason to hold the request.
-    async fn reply(&self, outcome: &Outgoing<'_>, letter: &Letter) {
+    pub(super) async fn reply(&self, outcome: &Outgoing<'_>, letter: &Letter) {
         let reply_to = letter.envelope.properties.reply_to().as_ref();
         let Some(queue) = reply_to.map(|queue| queue.as_str()).filter(|queue| !queue.is_empty()) else {
             return;
@@ -183,7 +241,7 @@ impl Publishing {
         }
     }
 
-    fn span(&self, message: &Outgoing<'_>, letter: &Letter) -> Span {
+    pub(super) fn span(&self, message: &Outgoing<'_>, letter: &Letter) -> Span {
         let destination = if message.exchange.is_empty() { message.routing_key } else { message.exchange };
         let name = || format!("publish {destination}");
         self.telemetry.traces.start(name, SpanKind::Producer, Parent::Span(letter.trace()), || {
@@ -201,21 +259,20 @@ impl Publishing {
     }
 
     /// Publishes until it is confirmed, or until the session is over: again, with backoff, after a
-    /// nack, a return, or the loss of the channel or the connection. `kind` is a label.
+    /// nack, a return, or the loss of the channel or the connection. A confirm is waited for as long as
+    /// its channel lives; behind that stands RabbitMQ's `consumer_timeout`, which ends the session.
     async fn until_confirmed(
         &self,
         message: &Outgoing<'_>,
         mandatory: Mandatory,
-        kind: &'static str,
+        kind: PublishKind,
         mut span: Span,
     ) -> Result<bool, Unsettled> {
         let mut backoff = Backoff::new();
         loop {
-            let error = match self.publisher().publish(message, mandatory).await {
+            let error = match self.confirmed(message, mandatory, kind).await {
                 Ok(routed) => {
-                    if !routed {
-                        self.telemetry.metrics.unroutable(kind);
-                    }
+                    self.targets.health.published(kind);
                     span.recover();
                     return Ok(routed);
                 }
@@ -226,21 +283,49 @@ impl Publishing {
         }
     }
 
+    async fn confirmed(
+        &self,
+        message: &Outgoing<'_>,
+        mandatory: Mandatory,
+        kind: PublishKind,
+    ) -> Result<bool, PublishError> {
+        let mut unconfirmed = self.publisher().send(message, mandatory).await?;
+        loop {
+            match tokio::time::timeout(UNCONFIRMED_AFTER, &mut unconfirmed).await {
+                Ok(confirmed) => return confirmed,
+                Err(_elapsed) => {
+                    let error = "RabbitMQ does not confirm them: their queue may have lost its quorum";
+                    self.targets.health.failed(kind, error);
+                    if self.targets.failing.due() {
+                        tracing::warn!(
+                            kind = kind.as_str(),
+                            "publishes are not confirmed; their requests are held"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
     /// Waits until a publish may be repeated, and mends what stood in its way.
-    async fn overcome(
+    pub(super) async fn overcome(
         &self,
         error: PublishError,
-        kind: &'static str,
+        kind: PublishKind,
         backoff: &mut Backoff,
     ) -> Result<(), Unsettled> {
         if matches!(error, PublishError::Closed) {
             return Err(Unsettled::SessionEnded);
         }
         if matches!(error, PublishError::Unroutable { .. }) {
-            self.telemetry.metrics.unroutable(kind);
+            self.telemetry.metrics.unroutable(kind.as_str());
+        }
+        let is_listeners = matches!(error, PublishError::Refused { .. } | PublishError::Unroutable { .. });
+        if !(kind == PublishKind::Outcome && is_listeners) {
+            self.targets.health.failed(kind, &error.to_string());
         }
         if self.targets.failing.due() {
-            tracing::warn!(%error, "publishes fail; their requests are held and the publishes repeated");
+            tracing::warn!(kind = kind.as_str(), %error, "publishes fail; their requests are held and the publishes repeated");
         }
         let wait = backoff.next(fastrand::f64());
         tokio::select! {
@@ -254,7 +339,7 @@ impl Publishing {
     }
 
     /// Puts back what somebody deleted, if this worker may; else says what is missing.
-    async fn mend(&self) -> Result<(), Unsettled> {
+    pub(super) async fn mend(&self) -> Result<(), Unsettled> {
         let mut mended_at = tokio::select! {
             () = self.over.cancelled() => return Err(Unsettled::SessionEnded),
             mended_at = self.targets.mended_at.lock() => mended_at,
@@ -284,7 +369,7 @@ impl Publishing {
 
 /// Keeps a log line from coming too often.
 #[derive(Debug)]
-struct Reminder {
+pub(super) struct Reminder {
     interval: Duration,
     last: Mutex<Option<Instant>>,
 }
@@ -295,7 +380,7 @@ impl Reminder {
     }
 
     /// Whether it is time to say it, for the first time or again.
-    fn due(&self) -> bool {
+    pub(super) fn due(&self) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let due = last.is_none_or(|at| at.elapsed() >= self.interval);
         if due {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{task::JoinSet, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Way,
@@ -15,12 +15,15 @@ use super::{
     concurrency::{LONGEST_INTERVAL, Limit},
     intake::Intake,
     loss::{End, Loss},
+    outcomes::Places,
+    publish_health::PublishHealth,
     publishing::{Publishing, Targets},
     queues::QueueFigures,
     rate::RateLimiter,
     settlement::Settlement,
     shared_breaker::SharedBreaker,
     status::StatusBoard,
+    undeliverable::Undeliverable,
 };
 use crate::{
     breaker::BreakerLimits,
@@ -110,6 +113,12 @@ impl Worker {
         Arc::clone(&self.way.breaker)
     }
 
+    /// What can't be published.
+    #[must_use]
+    pub fn publish_health(&self) -> Arc<PublishHealth> {
+        Arc::clone(&self.targets.health)
+    }
+
     /// How much waits in the queues.
     #[must_use]
     pub fn queues(&self) -> QueueFigures {
@@ -157,16 +166,22 @@ impl Worker {
         self.status.topology(None);
         let session = Arc::new(session);
         let replies = Arc::new(Replies::new(self.connector.clone()));
+        self.targets.health.reset();
+        let publishing = Arc::new(Publishing {
+            session: Arc::clone(&session),
+            replies: Arc::clone(&replies),
+            targets: Arc::clone(&self.targets),
+            status: self.status.clone(),
+            telemetry: self.way.telemetry.clone(),
+            limits: self.way.limits,
+            client: self.way.client.clone(),
+            places: Places::default(),
+            background: TaskTracker::new(),
+            over: CancellationToken::new(),
+        });
         let intake = Intake {
             way: Arc::clone(&self.way),
-            publishing: Arc::new(Publishing {
-                session: Arc::clone(&session),
-                replies: Arc::clone(&replies),
-                targets: Arc::clone(&self.targets),
-                status: self.status.clone(),
-                telemetry: self.way.telemetry.clone(),
-                over: CancellationToken::new(),
-            }),
+            publishing: Arc::clone(&publishing),
             queue: self.targets.topology().requests(),
             limit,
             drain_timeout: self.settings.worker.drain_timeout,
@@ -177,13 +192,24 @@ impl Worker {
             settlement: Settlement::default(),
             settled: 0,
         };
+        let undeliverable = Undeliverable {
+            way: Arc::clone(&self.way),
+            publishing: Arc::clone(&publishing),
+            stop: self.stop.clone(),
+        };
+        let undeliverable = tokio::spawn(undeliverable.run());
         self.queues.look_through(Some(Arc::clone(&session)));
         let (end, settled) = tokio::select! {
             ended = intake.run() => ended,
             never = self.watch_publishing(&session) => match never {},
         };
         self.queues.look_through(None);
+        if let Err(error) = undeliverable.await {
+            tracing::error!(%error, "the task that ends what RabbitMQ gave up panicked");
+        }
         tokio::join!(session.close(), replies.close());
+        publishing.background.close();
+        publishing.background.wait().await;
         let unreadable = matches!(&end, End::Lost(loss) if loss.is_unreadable());
         // A session that did nothing and soon ended tells of something that will end the next, too.
         // But for a message that cannot be read the broker is as well as ever, and those behind it

@@ -143,7 +143,7 @@ impl Intake<'_> {
                 return Ok(Candidate::NoOther);
             };
             let letter = self.open_letter(delivery);
-            if letter.envelope.request.is_err() {
+            if letter.pending.is_some() || letter.envelope.request.is_err() {
                 self.spawn_letter(letter, CallKind::Ordinary);
                 continue;
             }

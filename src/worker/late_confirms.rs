@@ -1,0 +1,83 @@
+//! Outcomes that were written and not confirmed in time. Their requests wait in a retry queue, and
+//! their confirms are waited for all the same: an outcome whose confirm came late is not published
+//! again when its request comes back.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::broker::publisher::Unconfirmed;
+
+/// Outcomes that are remembered, at most; each takes some 200 bytes.
+const MAX_REMEMBERED: usize = 20_000;
+/// Longer than any request stays in a retry queue; what came back to another worker is forgotten then.
+const FORGET_AFTER: Duration = Duration::from_secs(3600);
+
+/// What is known of an outcome that was not confirmed in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LateConfirm {
+    /// It may still be confirmed.
+    Awaited,
+    /// It is published; whether a queue received it.
+    Confirmed { routed: bool },
+}
+
+/// Remembers outcomes by their message ids, for the life of the process. Clones share the memory.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LateConfirms(Arc<Mutex<HashMap<String, (LateConfirm, Instant)>>>);
+
+impl LateConfirms {
+    /// Whether one more can be remembered. If not, its request has to wait for the confirm.
+    pub(super) fn has_capacity(&self) -> bool {
+        let mut remembered = self.lock();
+        if remembered.len() >= MAX_REMEMBERED {
+            remembered.retain(|_, (_, since)| since.elapsed() < FORGET_AFTER);
+        }
+        remembered.len() < MAX_REMEMBERED
+    }
+
+    /// Waits for a confirm in the background, until the session is over: then its connection is gone,
+    /// and no confirm can come.
+    pub(super) fn await_confirm(
+        &self,
+        message_id: String,
+        unconfirmed: Unconfirmed,
+        tasks: &TaskTracker,
+        session_over: CancellationToken,
+    ) {
+        self.lock().insert(message_id.clone(), (LateConfirm::Awaited, Instant::now()));
+        let late = self.clone();
+        tasks.spawn(async move {
+            let confirmed = session_over.run_until_cancelled(unconfirmed).await;
+            let mut remembered = late.lock();
+            match confirmed {
+                Some(Ok(routed)) => {
+                    if let Some((state, _)) = remembered.get_mut(&message_id) {
+                        *state = LateConfirm::Confirmed { routed };
+                    }
+                }
+                // Refused, or lost: it is to be published again.
+                _ => drop(remembered.remove(&message_id)),
+            }
+        });
+    }
+
+    /// What is known of an outcome; what is confirmed is forgotten with that.
+    pub(super) fn take(&self, message_id: &str) -> Option<LateConfirm> {
+        let mut remembered = self.lock();
+        let (state, _) = *remembered.get(message_id)?;
+        if state != LateConfirm::Awaited {
+            remembered.remove(message_id);
+        }
+        Some(state)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, (LateConfirm, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
