@@ -112,10 +112,11 @@ impl Publishing {
         let span = self.span(&message, letter);
         self.until_confirmed(&message, Mandatory::Required(Lane::Requests), "parked", span).await?;
         self.telemetry.metrics.parked(tier.to_string());
+        let (trace_id, span_id) = letter.trace_ids();
         tracing::debug!(
             request_id = letter.envelope.request_id,
-            trace_id = letter.trace().trace_id(),
-            span_id = letter.trace().span_id(),
+            trace_id,
+            span_id,
             attempts = parked.attempts,
             reason = parked.reason,
             %tier,
@@ -137,7 +138,9 @@ impl Publishing {
             false => Mandatory::Reported,
         };
         let span = self.span(&message, letter);
-        message.properties = message.properties.with_headers(span.context().headers());
+        if let Some(trace) = span.context() {
+            message.properties = message.properties.with_headers(trace.headers());
+        }
         let routed = self.until_confirmed(&message, mandatory, "outcome", span).await?;
         if letter.envelope.properties.reply_to().is_some() {
             Box::pin(self.reply(&message, letter)).await;
@@ -163,7 +166,7 @@ impl Publishing {
             return;
         };
         let request_id = letter.envelope.request_id.as_str();
-        let (trace_id, span_id) = (letter.trace().trace_id(), letter.trace().span_id());
+        let (trace_id, span_id) = letter.trace_ids();
         let Some(routing) = replies::routing(queue, &self.targets.reply_to_prefixes) else {
             tracing::warn!(
                 request_id,
@@ -307,7 +310,7 @@ impl Reminder {
 
 fn report(outcome: &Outcome, letter: &Letter) {
     let request_id = outcome.request_id.as_str();
-    let (trace_id, span_id) = (letter.trace().trace_id(), letter.trace().span_id());
+    let (trace_id, span_id) = letter.trace_ids();
     let (status, attempts) = (outcome.status.as_str(), outcome.attempts);
     match &outcome.reason {
         None => tracing::debug!(request_id, trace_id, span_id, status, attempts, "finished"),
