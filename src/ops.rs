@@ -167,7 +167,8 @@ fn not_ready(sources: &Sources) -> Option<(&'static str, String)> {
 impl Sources {
     /// Looks at what is observed, rather than counted.
     pub async fn observe(&self) {
-        self.metrics.connected(self.status.current().connected);
+        let status = self.status.current();
+        self.metrics.connected(status.connected && status.publishing);
         self.metrics.paused(self.gate.cause().map(Cause::as_str));
         self.queues.refresh(&self.metrics).await;
     }
