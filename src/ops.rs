@@ -211,7 +211,8 @@ fn next_probe(pause: Pause) -> Option<Duration> {
 impl Sources {
     /// Looks at what is observed, rather than counted.
     pub async fn observe(&self) {
-        self.metrics.connected(self.status.current().connected);
+        let status = self.status.current();
+        self.metrics.connected(status.connected && status.publishing);
         self.metrics.paused(self.breaker.cause().map(Cause::as_str));
         self.queues.refresh(&self.metrics).await;
     }

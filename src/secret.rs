@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -78,8 +79,16 @@ struct Versioned {
 struct WatchedFile {
     path: PathBuf,
     check: Check,
-    /// The failure last logged. Held during a read, so that an older read never overwrites a newer one.
-    last_failure: Mutex<Option<String>>,
+    /// Held during a read, so that an older read never overwrites a newer one.
+    reads: Mutex<Reads>,
+}
+
+#[derive(Default)]
+struct Reads {
+    /// The failure last logged.
+    last_failure: Option<String>,
+    /// The read that somebody gave up waiting for: on a disk that hangs, one thread hangs, not one a try.
+    under_way: Option<JoinHandle<Result<SecretString, SecretError>>>,
 }
 
 impl Secret {
@@ -96,8 +105,7 @@ impl Secret {
     pub fn open(path: impl Into<PathBuf>, check: Check) -> Result<Self, SecretError> {
         let path = path.into();
         let value = read(&path, check)?;
-        let last_failure = Mutex::new(None);
-        let file = WatchedFile { path, check, last_failure };
+        let file = WatchedFile { path, check, reads: Mutex::default() };
         Ok(Self::new(value, Some(file)))
     }
 
@@ -139,8 +147,11 @@ impl Secret {
         let Some(file) = &self.0.file else {
             return Refreshed::Unchanged;
         };
-        let mut last_failure = file.last_failure.lock().await;
-        match read_off_the_runtime(file).await {
+        let mut reads = file.reads.lock().await;
+        let Reads { last_failure, under_way } = &mut *reads;
+        let read = under_way.get_or_insert_with(|| read_off_the_runtime(file)).await;
+        *under_way = None;
+        match read.unwrap_or_else(|error| Err(SecretError::Read(io::Error::other(error)))) {
             Ok(value) => {
                 let failed_before = last_failure.take().is_some();
                 let changed = self.replace(value);
@@ -203,12 +214,9 @@ pub async fn watch(secrets: Vec<Secret>, every: Duration, cancel: CancellationTo
     }
 }
 
-async fn read_off_the_runtime(file: &WatchedFile) -> Result<SecretString, SecretError> {
+fn read_off_the_runtime(file: &WatchedFile) -> JoinHandle<Result<SecretString, SecretError>> {
     let (path, check) = (file.path.clone(), file.check);
-    match tokio::task::spawn_blocking(move || read(&path, check)).await {
-        Ok(result) => result,
-        Err(error) => Err(SecretError::Read(io::Error::other(error))),
-    }
+    tokio::task::spawn_blocking(move || read(&path, check))
 }
 
 fn read(path: &Path, check: Check) -> Result<SecretString, SecretError> {

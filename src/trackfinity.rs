@@ -7,7 +7,7 @@ use std::{error::Error as _, time::Duration};
 
 use opentelemetry::KeyValue;
 use reqwest::{
-    Response,
+    Response, StatusCode,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue, RETRY_AFTER},
     redirect,
 };
@@ -107,7 +107,7 @@ impl Client {
     }
 
     /// `PATCH /api/customer/unlock`, once.
-    pub async fn unlock(&self, request: &UnlockRequest, trace: &TraceContext) -> Reply {
+    pub async fn unlock(&self, request: &UnlockRequest, trace: Option<&TraceContext>) -> Reply {
         let call = self
             .http
             .patch(self.unlock_url.clone())
@@ -117,7 +117,7 @@ impl Client {
     }
 
     /// `GET /api/service/ping`, once: whether there is a Trackfinity at this address at all.
-    pub async fn ping(&self, trace: &TraceContext) -> Reply {
+    pub async fn ping(&self, trace: Option<&TraceContext>) -> Reply {
         self.send(self.http.get(self.ping_url.clone()), trace).await
     }
 
@@ -168,7 +168,7 @@ impl Client {
         self.credentials_version()
     }
 
-    async fn send(&self, call: reqwest::RequestBuilder, trace: &TraceContext) -> Reply {
+    async fn send(&self, call: reqwest::RequestBuilder, trace: Option<&TraceContext>) -> Reply {
         let headers = match self.headers(trace) {
             Ok(headers) => headers,
             Err(error) => return Reply::Connection(error.to_string()),
@@ -177,20 +177,28 @@ impl Client {
         match tokio::time::timeout(self.timeout, exchange).await {
             Ok(Ok(answer)) => Reply::Answer(answer),
             Ok(Err(error)) if error.is_timeout() => Reply::Timeout,
+            Ok(Err(error)) if is_proxy_authorization_required(&error) => Reply::Answer(Answer {
+                status: StatusCode::PROXY_AUTHENTICATION_REQUIRED.as_u16(),
+                body: Vec::new(),
+                cut: false,
+                retry_after: None,
+            }),
             Ok(Err(error)) => Reply::Connection(causes(error)),
             Err(_elapsed) => Reply::Timeout,
         }
     }
 
-    fn headers(&self, trace: &TraceContext) -> Result<HeaderMap, InvalidHeaderValue> {
+    fn headers(&self, trace: Option<&TraceContext>) -> Result<HeaderMap, InvalidHeaderValue> {
         let mut headers = HeaderMap::with_capacity(8);
         for (name, secret) in [(API_KEY, &self.api_key), (API_USERNAME, &self.api_username)] {
             let mut value = HeaderValue::from_str(secret.current().expose_secret())?;
             value.set_sensitive(true);
             headers.insert(name, value);
         }
-        headers.insert(TRACEPARENT, HeaderValue::from_str(trace.traceparent())?);
-        if let Some(state) = trace.tracestate() {
+        if let Some(trace) = trace {
+            headers.insert(TRACEPARENT, HeaderValue::from_str(trace.traceparent())?);
+        }
+        if let Some(state) = trace.and_then(TraceContext::tracestate) {
             headers.insert(TRACESTATE, HeaderValue::from_str(state)?);
         }
         Ok(headers)
@@ -213,6 +221,19 @@ async fn read(mut response: Response) -> Result<Answer, reqwest::Error> {
         }
     }
     Ok(Answer { status, body, cut, retry_after })
+}
+
+/// Whether a proxy answered CONNECT with 407. hyper-util makes an error of that answer, of a type
+/// that nobody else can name: its text alone tells.
+fn is_proxy_authorization_required(error: &reqwest::Error) -> bool {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if cause.to_string().contains("proxy authorization required") {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
 }
 
 /// An error and what caused it, in a line, without the URL.

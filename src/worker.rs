@@ -201,7 +201,7 @@ impl Way {
         &self,
         endpoint: Endpoint,
         letter: Option<&Letter>,
-        make: impl AsyncFnOnce(&TraceContext) -> Reply,
+        make: impl AsyncFnOnce(Option<&TraceContext>) -> Reply,
     ) -> Reply {
         let name = || endpoint.span_name().to_owned();
         let attributes = || self.client.attributes(endpoint);

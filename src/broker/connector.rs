@@ -96,3 +96,64 @@ impl Connector {
         self.0.last_good.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{error::Error, thread, time::Instant};
+
+    use super::*;
+    use crate::secret::Secret;
+
+    static DISK_HANGS: AtomicBool = AtomicBool::new(false);
+
+    /// Takes as long as the disk hangs.
+    fn slow(_: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+        while DISK_HANGS.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    fn connector(urls: Secret) -> Connector {
+        Connector::new(&Broker { urls, declare: true })
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_leaves_the_last_good_urls() {
+        let file = std::env::temp_dir().join(format!("unlocker-url-{}", uuid::Uuid::now_v7()));
+        std::fs::write(&file, "amqp://well").expect("written");
+        let connector = connector(Secret::open(&file, slow).expect("a URL"));
+        DISK_HANGS.store(true, Ordering::Relaxed);
+        let begun = Instant::now();
+        let urls = tokio::time::timeout(Duration::from_secs(60), connector.addresses()).await;
+        let took = begun.elapsed();
+        DISK_HANGS.store(false, Ordering::Relaxed);
+        std::fs::remove_file(&file).expect("removed");
+        let urls = urls.unwrap_or_else(|_| panic!("held up for {took:?}")).expect("URLs");
+        assert_eq!(urls.first().map(|url| url.authority.host.as_str()), Some("well"));
+        assert!(took < Duration::from_secs(20), "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn the_address_that_answered_last_is_tried_first() {
+        let connector = connector(Secret::fixed("amqp://a,amqp://u:p@b,amqp://c".to_owned()));
+        let hosts = async || -> Vec<String> {
+            let urls = connector.addresses().await.expect("URLs");
+            urls.into_iter().map(|url| url.authority.host).collect()
+        };
+        assert_eq!(hosts().await, ["a", "b", "c"]);
+        let second = connector.addresses().await.expect("URLs").remove(1);
+        *connector.last_good() = Some(address(&second));
+        assert_eq!(hosts().await, ["b", "a", "c"]);
+    }
+
+    #[tokio::test]
+    async fn a_url_says_how_long_its_address_may_take() {
+        let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("amqp://{}?connection_timeout=300", mute.local_addr().expect("an address"));
+        let begun = Instant::now();
+        let error = connector(Secret::fixed(url)).connect("test").await.expect_err("nobody answers");
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert!(error.to_string().contains("no answer within 0.3 s"), "{error}");
+    }
+}

@@ -86,8 +86,6 @@ impl Topology {
             right(Write, Exchange, &self.results(), "to publish outcomes"),
             right(Write, Exchange, &self.dead(), "to publish dead letters"),
             right(Write, Exchange, DEFAULT_EXCHANGE, "to answer a reply_to"),
-            right(Read, Queue, &self.dead(), "to see how old the oldest dead letter is"),
-            right(Configure, Queue, &self.dead_lock(), "to look at dead letters alone"),
         ];
         // RabbitMQ 4.2.7 and 4.3.1 want some right for a look, older ones none.
         rights.push(right(Read, Exchange, self.exchange(), "to see that it is there"));

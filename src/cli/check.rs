@@ -8,7 +8,6 @@ use crate::{
     broker::{ConnectError, Topology, TopologyError, connection, topology::Part},
     policy::{Reason, Reply},
     settings::{Settings, environment},
-    telemetry::TraceContext,
     trackfinity::Client,
 };
 
@@ -91,7 +90,7 @@ async fn check_broker(settings: &Settings, findings: &mut Findings) -> Result<Op
 async fn check_trackfinity(settings: &Settings, findings: &mut Findings) -> Result<(), Failure> {
     let client = Client::new(&settings.trackfinity).map_err(anyhow::Error::from)?;
     let url = settings.trackfinity.base_url.ping_url();
-    match client.ping(&TraceContext::new_root()).await {
+    match client.ping(None).await {
         Reply::Answer(answer) if (200..=299).contains(&answer.status) => {
             findings.good(&format!("Trackfinity: {url} answered {}", answer.status))?;
         }

@@ -41,15 +41,6 @@ impl TraceContext {
         Self { traceparent, tracestate }
     }
 
-    /// A new trace, not sampled.
-    #[must_use]
-    pub fn new_root() -> Self {
-        // Zero is not a valid id.
-        let trace_id = fastrand::u128(1..);
-        let span_id = fastrand::u64(1..);
-        Self { traceparent: format!("00-{trace_id:032x}-{span_id:016x}-00"), tracestate: None }
-    }
-
     #[must_use]
     pub fn traceparent(&self) -> &str {
         &self.traceparent
@@ -169,11 +160,5 @@ mod tests {
         assert_eq!(read(&[("traceparent", AMQPValue::LongLongInt(1))]), None);
         let later_version = format!("01{}-x", PARENT.get(2..).expect("ASCII"));
         assert!(read(&[("traceparent", long(&later_version))]).is_some());
-    }
-
-    #[test]
-    fn a_new_root_is_well_formed() {
-        let root = TraceContext::new_root();
-        assert!(is_traceparent(root.traceparent()), "{root}");
     }
 }

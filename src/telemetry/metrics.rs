@@ -21,7 +21,7 @@ use opentelemetry_sdk::{
 use prometheus::{Encoder, Registry, TextEncoder};
 
 use super::{names, traces::is_exported};
-use crate::{breaker::Cause, message::Timestamp};
+use crate::breaker::Cause;
 
 /// The buckets that OpenTelemetry's conventions give for durations, in seconds.
 const CALL_BUCKETS: [f64; 14] =
@@ -72,8 +72,6 @@ struct Observed {
     paused: [AtomicI64; Cause::KINDS.len()],
     /// One a queue, in the order of [`QUEUES`]; negative while unknown.
     queues: [AtomicI64; QUEUES.len()],
-    /// Milliseconds since the epoch; negative while there is none.
-    oldest_dead_letter_at: AtomicI64,
 }
 
 /// The queues that are counted, as they stand in a label.
@@ -273,18 +271,6 @@ impl Metrics {
         self.0.observed.queues.each_ref().map(|queue| u64::try_from(queue.load(Ordering::Relaxed)).ok())
     }
 
-    /// When the oldest dead letter died; `None` if there is none.
-    pub fn oldest_dead_letter(&self, at: Option<Timestamp>) {
-        let at = at.map_or(UNKNOWN, Timestamp::as_millis);
-        self.0.observed.oldest_dead_letter_at.store(at, Ordering::Relaxed);
-    }
-
-    /// Whether there was a dead letter at the last look.
-    #[must_use]
-    pub fn has_dead_letters(&self) -> bool {
-        self.0.observed.oldest_dead_letter_at.load(Ordering::Relaxed) != UNKNOWN
-    }
-
     /// The figures now, in Prometheus' text format, with its content type.
     ///
     /// # Errors
@@ -344,7 +330,6 @@ impl Default for Observed {
             in_flight: AtomicI64::new(0),
             paused: Default::default(),
             queues: [unknown(), unknown(), unknown()],
-            oldest_dead_letter_at: unknown(),
         }
     }
 }
@@ -382,20 +367,6 @@ fn observe(meter: &Meter, observed: &Arc<Observed>) {
                     gauge.observe(count, &[KeyValue::new("queue", *queue)]);
                 }
             }
-        })
-        .build();
-    let figures = Arc::clone(observed);
-    meter
-        .f64_observable_gauge("unlocker.oldest_dead_letter_age")
-        .with_unit("s")
-        .with_description("Age of the oldest dead letter; 0 if there is none")
-        .with_callback(move |gauge| {
-            let at = figures.oldest_dead_letter_at.load(Ordering::Relaxed);
-            let age = match at {
-                UNKNOWN => Duration::ZERO,
-                at => Timestamp::now().since(Timestamp::from_millis(at)),
-            };
-            gauge.observe(age.as_secs_f64(), &[]);
         })
         .build();
 }

@@ -56,14 +56,12 @@ impl Traces {
         attributes: impl FnOnce() -> Vec<KeyValue>,
     ) -> Span {
         let Some((_, tracer)) = &self.on else {
-            return Span::Off(match parent {
-                Parent::Producer(Some(context)) | Parent::Span(context) => context.clone(),
-                Parent::Producer(None) => TraceContext::new_root(),
-            });
+            let (Parent::Producer(context) | Parent::Span(context)) = parent;
+            return Span::Off(context.cloned());
         };
         let (context, link) = match parent {
             Parent::Producer(given) => (given, given.is_some()),
-            Parent::Span(context) => (Some(context), false),
+            Parent::Span(context) => (context, false),
         };
         let mut builder = SpanBuilder::from_name(name()).with_kind(kind).with_attributes(attributes());
         let mut cx = Context::new();
@@ -93,23 +91,25 @@ impl Traces {
 pub enum Parent<'a> {
     /// Below the one who published the message, and linked to it; at the root, if it gave no context.
     Producer(Option<&'a TraceContext>),
-    /// Below another span of this process.
-    Span(&'a TraceContext),
+    /// Below another span of this process, if that is in a trace.
+    Span(Option<&'a TraceContext>),
 }
 
-/// A span, which ends when dropped; or only a place in a trace, where none are made.
+/// A span, which ends when dropped; or only the context that the message brought, where no spans are
+/// made: a made-up one would tell listeners not to record theirs.
 #[derive(Debug)]
 pub enum Span {
-    Off(TraceContext),
+    Off(Option<TraceContext>),
     On { span: Box<opentelemetry_sdk::trace::Span>, context: TraceContext, error: Option<String> },
 }
 
 impl Span {
-    /// What is passed on.
+    /// What is passed on, if anything.
     #[must_use]
-    pub fn context(&self) -> &TraceContext {
+    pub fn context(&self) -> Option<&TraceContext> {
         match self {
-            Self::Off(context) | Self::On { context, .. } => context,
+            Self::Off(context) => context.as_ref(),
+            Self::On { context, .. } => Some(context),
         }
     }
 

@@ -40,3 +40,35 @@ async fn a_disk_that_hangs_keeps_the_last_key_and_holds_nothing_up() {
     assert!(took >= REFRESH_TIMEOUT, "given up after {took:?} already");
     assert_eq!(client.api_key.current().expose_secret(), "key");
 }
+
+#[tokio::test]
+async fn a_proxy_that_wants_a_password_is_an_endpoint_fault() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let proxy = format!("http://{}", listener.local_addr().expect("an address"));
+    let answering = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.expect("a head"));
+        }
+        let answer = b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(answer).await.expect("answered");
+        String::from_utf8(head).expect("text")
+    });
+    let url: url::Url = "https://unlocker.invalid/".parse().expect("a URL");
+    let proxy = reqwest::Proxy::https(proxy).expect("a proxy");
+    let client = Client {
+        http: reqwest::Client::builder().proxy(proxy).build().expect("a client"),
+        unlock_url: url.clone(),
+        ping_url: url,
+        api_key: Secret::fixed("key"),
+        api_username: Secret::fixed("user"),
+        timeout: Duration::from_secs(30),
+    };
+    let reply = client.ping(None).await;
+    assert!(answering.await.expect("no panic").starts_with("CONNECT unlocker.invalid:443 "));
+    let meaning = crate::policy::classify(&reply);
+    assert_eq!(meaning, crate::policy::Meaning::EndpointFault(crate::policy::Reason::Http(407)), "{reply:?}");
+}

@@ -79,14 +79,19 @@ impl Letter {
         Self { trace_is_new: given.is_none(), envelope, delivery_tag, pending: None, span }
     }
 
-    /// The place of the whole way in its trace.
-    pub(super) fn trace(&self) -> &TraceContext {
+    /// The place of the whole way in its trace, if it has one.
+    pub(super) fn trace(&self) -> Option<&TraceContext> {
         self.span.context()
     }
 
     /// The trace that copies have to carry, as the message brought none.
     pub(super) fn new_trace(&self) -> Option<&str> {
-        self.trace_is_new.then(|| self.trace().traceparent())
+        self.trace().filter(|_| self.trace_is_new).map(TraceContext::traceparent)
+    }
+
+    /// The ids by which people search, for a log line.
+    pub(super) fn trace_ids(&self) -> (Option<&str>, Option<&str>) {
+        (self.trace().map(TraceContext::trace_id), self.trace().map(TraceContext::span_id))
     }
 
     pub(super) fn blank_outcome(&self, status: Status, attempts: u32) -> Outcome {

@@ -107,7 +107,9 @@ impl Publishing {
             body: &body,
         };
         let span = self.span(&message, letter);
-        message.properties = message.properties.with_headers(span.context().headers());
+        if let Some(trace) = span.context() {
+            message.properties = message.properties.with_headers(trace.headers());
+        }
         let late = (retries > 0).then(|| self.targets.late_confirms.take(&outcome.message_id())).flatten();
         let published = match late {
             Some(LateConfirm::Confirmed { routed }) => Ok(routed),

@@ -148,10 +148,11 @@ impl Publishing {
         let span = self.span(&message, letter);
         self.until_confirmed(&message, Mandatory::Required(Lane::Requests), PublishKind::Retry, span).await?;
         self.telemetry.metrics.parked(tier.to_string());
+        let (trace_id, span_id) = letter.trace_ids();
         tracing::debug!(
             request_id = letter.envelope.request_id,
-            trace_id = letter.trace().trace_id(),
-            span_id = letter.trace().span_id(),
+            trace_id,
+            span_id,
             attempts = parked.attempts,
             reason = parked.reason,
             %tier,
@@ -221,7 +222,7 @@ impl Publishing {
             return;
         };
         let request_id = letter.envelope.request_id.as_str();
-        let (trace_id, span_id) = (letter.trace().trace_id(), letter.trace().span_id());
+        let (trace_id, span_id) = letter.trace_ids();
         let Some(routing) = replies::routing(queue, &self.targets.reply_to_prefixes) else {
             tracing::warn!(
                 request_id,
@@ -392,7 +393,7 @@ impl Reminder {
 
 fn report(outcome: &Outcome, letter: &Letter) {
     let request_id = outcome.request_id.as_str();
-    let (trace_id, span_id) = (letter.trace().trace_id(), letter.trace().span_id());
+    let (trace_id, span_id) = letter.trace_ids();
     let (status, attempts) = (outcome.status.as_str(), outcome.attempts);
     match &outcome.reason {
         None => tracing::debug!(request_id, trace_id, span_id, status, attempts, "finished"),

@@ -20,6 +20,7 @@ mod layout;
 mod manifests;
 mod outcomes;
 mod pauses;
+mod publisher;
 mod replicas;
 mod requests;
 mod retries;

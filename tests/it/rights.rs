@@ -90,10 +90,9 @@ async fn work(ctx: &Context, url: &str, settings: &[(&str, &str)]) {
     assert_eq!(statuses, ["refused", "unlocked", "unlocked"]);
     replies.wait_count(3, SOON).await;
     assert_eq!(amqp.ready_count(DEAD).await, 1);
-    kit::eventually("the age of the oldest dead letter", SOON, async || {
+    kit::eventually("the dead letter is counted", SOON, async || {
         let text = telemetry::scrape(&format!("http://{ops}")).await;
-        let age = telemetry::sample(&text, "unlocker_oldest_dead_letter_age_seconds", &[]);
-        age.is_some_and(|age| age > 0.0)
+        telemetry::sample(&text, "unlocker_queue_messages", &[("queue", "dead")]) == Some(1.0)
     })
     .await;
     let refused: Vec<_> =
@@ -158,6 +157,9 @@ fn each_missing_right_is_named() {
         let full = granted("worker");
         let mut tried = 0;
         for (at, permission) in ["configure", "write", "read"].into_iter().enumerate() {
+            if full[at] == "^$" {
+                continue;
+            }
             let names = full[at].trim_start_matches("^(").trim_end_matches(")$");
             let names: Vec<_> = names.split('|').collect();
             for left_out in &names {
@@ -174,7 +176,7 @@ fn each_missing_right_is_named() {
                 tried += 1;
             }
         }
-        assert_eq!(tried, 1 + 4 + 4);
+        assert_eq!(tried, 4 + 3);
 
         for (at, permission, name) in [
             (0, "configure on exchange", "trackfinity.unlock.retry"),

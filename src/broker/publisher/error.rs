@@ -67,3 +67,19 @@ impl PublishError {
 pub(super) fn is_exchange_refused(error: &lapin::Error) -> bool {
     matches!(soft_error(error), Some((AMQPSoftError::ACCESSREFUSED | AMQPSoftError::NOTFOUND, _)))
 }
+
+#[cfg(test)]
+mod tests {
+    use lapin::ChannelState;
+
+    use super::*;
+
+    #[test]
+    fn a_closed_channel_is_no_lost_connection() {
+        let closing = || lapin::Error::from(ErrorKind::InvalidChannelState(ChannelState::Closing, "test"));
+        assert!(matches!(PublishError::from_lapin(closing(), true), PublishError::ChannelClosed(_)));
+        assert!(matches!(PublishError::from_lapin(closing(), false), PublishError::Lost(_)));
+        let limit = lapin::Error::from(ErrorKind::ChannelsLimitReached);
+        assert!(matches!(PublishError::from_lapin(limit, true), PublishError::ChannelClosed(_)));
+    }
+}

@@ -1,6 +1,6 @@
 //! Looking, and who may look when.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use kit::{Answer, Message};
 use serde_json::json;
@@ -10,12 +10,6 @@ use crate::{
     telemetry::{sample, scrape},
     world::{REQUESTS, World},
 };
-
-/// The age of the oldest dead letter, as the worker tells it at that address.
-async fn age(address: &str) -> f64 {
-    let text = scrape(&format!("http://{address}")).await;
-    sample(&text, "unlocker_oldest_dead_letter_age_seconds", &[]).expect("an age")
-}
 
 /// What must not change: everything but RabbitMQ's own count of deliveries.
 fn lasting(mut letters: Vec<Message>) -> Vec<(Properties, Vec<u8>)> {
@@ -187,61 +181,24 @@ fn looks_at_once_wait_for_each_other() {
 }
 
 #[test]
-fn the_workers_own_look_at_the_oldest_letter_disturbs_no_other() {
-    kit::run(async |ctx| {
-        let port = kit::free_port().to_string();
-        let listen = format!("127.0.0.1:{port}");
-        let world = World::start_with(ctx, &[("OPS__LISTEN", &listen)], |_| Answer::unlocked()).await;
-        bury(&world.amqp, 200).await;
-        // The worker looks at most every 15 s, so each look here has to find all.
-        let until = Instant::now() + std::time::Duration::from_secs(17);
-        while Instant::now() < until {
-            let said = say(&world.ctx, &["summary", "--json"]).await;
-            assert_eq!(said.json()[0]["count"], 200, "{}", said.text());
-            age(&listen).await;
-        }
-        assert!(age(&listen).await > 0.0);
-    });
-}
-
-#[test]
-fn a_worker_opens_no_connection_to_look_where_there_are_no_letters() {
+fn metrics_that_are_scraped_often_never_take_a_dead_letter() {
     kit::run(async |ctx| {
         let listen = format!("127.0.0.1:{}", kit::free_port());
         let (line, url) = ctx.cutter().await;
         let settings = [("OPS__LISTEN", listen.as_str()), ("BROKER__URL", &url)];
         let world = World::start_with(ctx, &settings, |_| Answer::unlocked()).await;
+        bury(&world.amqp, 10).await;
         kit::eventually("the letters are counted", SOON, async || {
             let text = scrape(&format!("http://{listen}")).await;
-            sample(&text, "unlocker_queue_messages", &[("queue", "dead")]) == Some(0.0)
+            sample(&text, "unlocker_queue_messages", &[("queue", "dead")]) == Some(10.0)
         })
         .await;
-        assert_eq!(line.accepted(), 2, "one to consume, one to publish");
-        bury(&world.amqp, 1).await;
-        kit::eventually("the letter is seen", SOON, async || age(&listen).await > 0.0).await;
-        assert_eq!(line.accepted(), 3, "one more to look");
-        world.amqp.drain(DEAD).await;
-        kit::eventually("it is seen that none is left", SOON, async || age(&listen).await == 0.0).await;
-    });
-}
-
-#[test]
-fn the_age_of_a_letter_of_the_broker_is_told() {
-    kit::run(async |ctx| {
-        let listen = format!("127.0.0.1:{}", kit::free_port());
-        let world = World::start_with(ctx, &[("OPS__LISTEN", &listen)], |_| Answer::unlocked()).await;
-        let an_hour_ago = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() - 3600;
-        let mut death = FieldTable::default();
-        death.insert("reason".into(), AMQPValue::LongString("delivery_limit".into()));
-        death.insert("time".into(), AMQPValue::Timestamp(an_hour_ago));
-        let mut headers = FieldTable::default();
-        headers.insert("x-death".into(), AMQPValue::FieldArray(vec![AMQPValue::FieldTable(death)].into()));
-        world.amqp.publish(DEAD, "", id("deadly").with_headers(headers), b"{}").await;
-        kit::eventually("its age", SOON, async || {
-            let age = age(&listen).await;
-            if age >= 3600.0 { Ok(()) } else { Err(age.to_string()) }
-        })
-        .await;
+        assert_eq!(line.accepted(), 2, "one to consume, one to publish, none to browse");
+        let letters = world.amqp.drain(DEAD).await;
+        assert_eq!(letters.len(), 10);
+        for letter in &letters {
+            assert_eq!(letter.header("x-delivery-count"), None, "RabbitMQ counts a browse");
+        }
     });
 }
 

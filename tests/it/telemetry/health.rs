@@ -75,6 +75,21 @@ fn a_worker_is_not_ready_while_the_topology_is_wrong() {
 }
 
 #[test]
+fn a_broker_that_is_away_is_no_longer_told_as_a_wrong_topology() {
+    kit::run(async |ctx| {
+        let (listen, base) = ops();
+        let (line, url) = ctx.cutter().await;
+        let env = [listen, ("UNLOCKER__BROKER__DECLARE", "false".to_owned())];
+        let _worker = ctx.start(&settings(unlocker(&url, "http://127.0.0.1:1").arg("run"), &env));
+        not_ready(&base, "topology").await;
+        line.cut().await;
+        not_ready(&base, "not_connected").await;
+        line.restore().await;
+        not_ready(&base, "topology").await;
+    });
+}
+
+#[test]
 fn a_worker_is_not_ready_while_the_topology_is_wrong_in_mid_session() {
     kit::run(async |ctx| {
         let (listen, base) = ops();

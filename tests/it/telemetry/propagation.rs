@@ -79,12 +79,35 @@ fn headers_of_any_kind_break_nothing_without_a_collector() {
         let world = world(ctx, &[], |_| Answer::unlocked()).await;
         for (n, row) in rows().into_iter().enumerate() {
             let call = send(&world, &row, n).await;
-            let sent = call.header("traceparent").expect("a traceparent");
-            assert_eq!(sent == TRACEPARENT, row.followed, "{}: {sent}", row.name);
-            assert_eq!(sent.len(), TRACEPARENT.len(), "{}: {sent}", row.name);
+            let expected = row.followed.then_some(TRACEPARENT);
+            assert_eq!(call.header("traceparent"), expected, "{}", row.name);
             if row.state.is_some() || !row.followed {
                 assert_eq!(call.header("tracestate"), row.state, "{}", row.name);
             }
+        }
+        world.stop().await;
+    });
+}
+
+#[test]
+fn without_a_collector_no_trace_is_made_up() {
+    kit::run(async |ctx| {
+        let world = world(ctx, &[], two_503s).await;
+        world.unlock("1").await;
+        let outcome = world.outcomes.next(SOON).await;
+        assert_eq!(outcome.json()["status"], "unlocked");
+        world.trackfinity.answer_with(|_| Answer::status(400));
+        world.unlock("2").await;
+        let refused = world.outcomes.next(SOON).await;
+        assert_eq!(refused.json()["status"], "refused");
+        let letter = world.dead_letters().await.remove(0);
+        for message in [&outcome, &refused, &letter] {
+            assert_eq!(message.header("traceparent"), None, "{message:?}");
+        }
+        let calls = world.trackfinity.calls();
+        assert!(calls.len() >= 4, "two retries among them");
+        for call in calls {
+            assert_eq!(call.header("traceparent"), None);
         }
         world.stop().await;
     });

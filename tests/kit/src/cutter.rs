@@ -29,6 +29,8 @@ struct Line {
     accepted: AtomicU64,
     swallowing: AtomicBool,
     delay_micros: AtomicU64,
+    /// Towards the target; 0 is no limit.
+    bytes_per_second: AtomicU64,
     sever_after: Mutex<Option<usize>>,
 }
 
@@ -45,6 +47,7 @@ impl TcpCutter {
             accepted: AtomicU64::new(0),
             swallowing: AtomicBool::new(false),
             delay_micros: AtomicU64::new(0),
+            bytes_per_second: AtomicU64::new(0),
             sever_after: Mutex::new(None),
         });
         let listener = TcpListener::from_std(listener).expect("a runtime with IO");
@@ -88,6 +91,11 @@ impl TcpCutter {
     pub fn delay(&self, delay: Duration) {
         let micros = u64::try_from(delay.as_micros()).expect("a delay below 500,000 years");
         self.line.delay_micros.store(micros, Ordering::SeqCst);
+    }
+
+    /// Lets so many bytes a second through to the target on each connection; zero is no limit.
+    pub fn throttle(&self, bytes_per_second: u64) {
+        self.line.bytes_per_second.store(bytes_per_second, Ordering::SeqCst);
     }
 
     /// From now on bytes are swallowed both ways, on old and new connections, and nothing is closed: a peer that is
@@ -199,6 +207,15 @@ async fn pump(
             if read == 0 {
                 drop(chunks);
                 return Ok(());
+            }
+            let limit = line.bytes_per_second.load(Ordering::SeqCst);
+            if limit > 0 && !from_target {
+                // Before the next read, so that the sender is held up.
+                tokio::time::sleep(
+                    Duration::from_secs(1) * u32::try_from(read).expect("a chunk")
+                        / u32::try_from(limit).expect("a low limit"),
+                )
+                .await;
             }
             let due = Instant::now() + Duration::from_micros(line.delay_micros.load(Ordering::SeqCst));
             chunks.send((due, buffer[..read].to_vec())).await.map_err(io::Error::other)?;
