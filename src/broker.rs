@@ -1,6 +1,7 @@
 //! RabbitMQ: supervised connections, the topology, taking requests and publishing.
 
 pub mod backoff;
+pub mod browse;
 pub mod connection;
 pub mod connector;
 pub mod consumer;

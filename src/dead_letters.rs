@@ -1,9 +1,10 @@
 //! Dead letters, for people: look at them, replay them, discard them. One implementation for the
 //! command line and the page, straight on the broker, also while no worker runs.
 //!
-//! A look takes all letters without acknowledging them and gives them back by closing its channels,
-//! which keeps their order and costs nothing but a delivery of the billion they have. Who looks or
-//! changes holds a lock meanwhile, as two who take letters at once see half of them each.
+//! A look takes all letters without acknowledging them and gives them back by closing its channels.
+//! Letters come oldest first, whatever order the queue has. One at a time takes letters, as two who
+//! take at once see some of them each; and one at a time changes them. Whoever changes letters holds
+//! those that are next, and others see the rest.
 //!
 //! A change goes by a [`Plan`]: the ids of the letters, frozen, and their digest. Each letter leaves
 //! the queue only after its new copy is confirmed.
@@ -14,17 +15,27 @@ mod desk;
 pub mod filter;
 pub mod letter;
 mod lock;
+mod oldest;
 pub mod plan;
 mod replay;
+mod round;
 mod scan;
 mod shelf;
+mod spool;
 pub mod summary;
 
-use std::sync::Arc;
+use std::{io::Write, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
-use self::{audit::Deed, desk::Desk, scan::Ids, summary::Summing};
+use self::{
+    audit::Deed,
+    desk::Desk,
+    oldest::{Age, Keep, Sorted},
+    scan::Ids,
+    spool::Spool,
+    summary::Summing,
+};
 pub use self::{
     audit::{Actor, Audit, AuditError},
     carry_out::{Ended, Finish, Pace, Step, StepResult},
@@ -33,10 +44,15 @@ pub use self::{
     letter::{Brief, Letter, LetterId},
     lock::{Holder, TakenBy},
     plan::{Action, Plan},
-    scan::{Extent, Stopped},
+    scan::{Extent, Held, Stopped},
     summary::{Group, Summary},
 };
-use crate::{broker::Topology, settings::BrokerSettings};
+use crate::{broker::Topology, message::LetterStatus, settings::BrokerSettings};
+
+/// The most letters that are shown at once: of a request's that has more, the newest.
+const MAX_SHOWN: usize = 100;
+/// Bytes of memory that letters which are shown may take, about; one may be larger.
+const MAX_SHOWN_BYTES: usize = 32 * 1024 * 1024;
 
 /// What could not be done with the dead letters, and why.
 #[derive(Debug, thiserror::Error)]
@@ -50,15 +66,43 @@ pub enum Error {
          again, without --confirm"
     )]
     NoPlan(String),
-    #[error("{0}")]
-    Sink(#[from] std::io::Error),
+    #[error("the letters cannot be kept in a temporary file: {0}")]
+    Spool(#[from] std::io::Error),
 }
 
 /// Letters as a look found them, oldest first.
 #[derive(Clone, Debug)]
 pub struct Listing<T> {
     pub letters: Vec<T>,
+    /// Letters that match, whether they are among these or not.
+    pub count: usize,
     pub extent: Extent,
+}
+
+/// A plan, and what its letters look like.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    pub plan: Plan,
+    pub listing: Listing<Brief>,
+    /// Letters that match and cannot be replayed, as they cannot be read.
+    pub unreadable: usize,
+}
+
+/// Letters as lines of JSON, oldest first. The broker has nothing to do with them any more.
+#[derive(Debug)]
+pub struct Exported {
+    spool: Spool,
+    pub extent: Extent,
+}
+
+impl Exported {
+    /// Hands each line to `sink`; returns how many there were.
+    ///
+    /// # Errors
+    /// If the sink fails, or the temporary file.
+    pub fn write_to(self, sink: impl Write) -> std::io::Result<usize> {
+        self.spool.write_to(sink)
+    }
 }
 
 /// The dead letters of one prefix on one broker. Clones share the audit log.
@@ -79,21 +123,15 @@ impl DeadLetters {
         Self(Arc::new(Inner { settings, topology, audit }))
     }
 
-    /// Shows each letter to `see`, oldest first.
-    ///
-    /// # Errors
-    /// If the queue cannot be looked at.
-    pub async fn look(&self, actor: &Actor, see: impl FnMut(Letter) -> bool) -> Result<Extent, Error> {
-        self.look_for(actor, Ids::Given, see).await
-    }
-
-    async fn look_for(
+    /// Shows each letter to `see`, in the queue's order, with its place there.
+    async fn look(
         &self,
         actor: &Actor,
+        doing: &'static str,
         ids: Ids,
-        see: impl FnMut(Letter) -> bool,
+        see: impl FnMut(Letter, usize),
     ) -> Result<Extent, Error> {
-        let desk = self.0.desk(actor, "look").await?;
+        let desk = self.0.desk(actor, doing).await?;
         let looked = desk.look(ids, see).await;
         desk.close().await;
         Ok(looked?)
@@ -104,18 +142,20 @@ impl DeadLetters {
     /// # Errors
     /// If the queue cannot be looked at.
     pub async fn summary(&self, actor: &Actor, filter: &Filter) -> Result<Summary, Error> {
+        if filter.limit.is_some() {
+            let listing = self.list(actor, filter).await?;
+            let mut summing = Summing::default();
+            listing.letters.iter().for_each(|letter| summing.add(letter));
+            return Ok(summing.finish(listing.extent));
+        }
         let mut summing = Summing::default();
-        let mut room = filter.room();
         let ids = if filter.ids.is_empty() { Ids::None } else { Ids::Given };
-        let extent = self
-            .look_for(actor, ids, |letter| {
-                if filter.matches(&letter.brief) {
-                    summing.add(&letter.brief);
-                    room -= 1;
-                }
-                room > 0
-            })
-            .await?;
+        let see = |letter: Letter, _place| {
+            if filter.matches(&letter.brief) {
+                summing.add(&letter.brief);
+            }
+        };
+        let extent = self.look(actor, "look", ids, see).await?;
         Ok(summing.finish(extent))
     }
 
@@ -124,64 +164,77 @@ impl DeadLetters {
     /// # Errors
     /// If the queue cannot be looked at.
     pub async fn list(&self, actor: &Actor, filter: &Filter) -> Result<Listing<Brief>, Error> {
-        let mut letters = Vec::new();
-        let extent = self
-            .look(actor, |letter| {
-                if filter.matches(&letter.brief) {
-                    letters.push(letter.brief);
-                }
-                letters.len() < filter.room()
-            })
-            .await?;
-        Ok(Listing { letters, extent })
+        self.page(actor, filter, 0, usize::MAX).await
     }
 
-    /// All letters with this id, or of the request with this id, with everything they hold.
+    /// The same of some of them: from the `first` on, counted from zero, at most so many.
+    ///
+    /// # Errors
+    /// If the queue cannot be looked at.
+    pub async fn page(
+        &self,
+        actor: &Actor,
+        filter: &Filter,
+        first: usize,
+        most: usize,
+    ) -> Result<Listing<Brief>, Error> {
+        let limit = first.saturating_add(most).min(filter.room());
+        let mut found = Sorted::new(Keep::Oldest(limit));
+        let see = |letter: Letter, place| {
+            if filter.matches(&letter.brief) {
+                found.add(Age::new(&letter.brief, place), letter.brief);
+            }
+        };
+        let extent = self.look(actor, "look", Ids::Given, see).await?;
+        let count = found.count().min(filter.room());
+        let letters = found.into_vec().into_iter().skip(first).collect();
+        Ok(Listing { letters, count, extent })
+    }
+
+    /// The letters with this id, or of the request with this id, with everything they hold: the
+    /// newest of them, as far as they fit into memory.
     ///
     /// # Errors
     /// If the audit log or the queue fails.
     pub async fn show(&self, actor: &Actor, id: &str) -> Result<Listing<Letter>, Error> {
         self.0.audit.write(actor, &Deed::Show { id }).await?;
         let filter = Filter { ids: vec![id.to_owned()], ..Filter::default() };
-        let mut letters = Vec::new();
-        let extent = self
-            .look(actor, |letter| {
-                if filter.matches(&letter.brief) {
-                    letters.push(letter);
-                }
-                true
-            })
-            .await?;
-        Ok(Listing { letters, extent })
-    }
-
-    /// Hands each letter that matches to `sink`, with everything it holds.
-    ///
-    /// # Errors
-    /// If the audit log, the queue or the sink fails.
-    pub async fn export(
-        &self,
-        actor: &Actor,
-        filter: &Filter,
-        mut sink: impl FnMut(&Letter) -> std::io::Result<()>,
-    ) -> Result<(usize, Extent), Error> {
-        self.0.audit.write(actor, &Deed::Export { filter }).await?;
-        let mut failed = None;
-        let mut exported = 0;
-        let extent = self
-            .look(actor, |letter| {
-                if filter.matches(&letter.brief) {
-                    match sink(&letter) {
-                        Ok(()) => exported += 1,
-                        Err(error) => failed = Some(error),
+        let mut found = Sorted::new(Keep::Newest(MAX_SHOWN));
+        let mut bytes = 0;
+        let see = |letter: Letter, place| {
+            if filter.matches(&letter.brief) {
+                bytes += letter.size();
+                found.add(Age::new(&letter.brief, place), letter);
+                while bytes > MAX_SHOWN_BYTES {
+                    match found.drop_oldest() {
+                        Some(dropped) => bytes -= dropped.size().min(bytes),
+                        None => break,
                     }
                 }
-                failed.is_none() && exported < filter.room()
-            })
-            .await?;
+            }
+        };
+        let extent = self.look(actor, "look", Ids::Given, see).await?;
+        Ok(Listing { count: found.count(), letters: found.into_vec(), extent })
+    }
+
+    /// Everything about each letter that matches. Reads all of them before it returns, so that
+    /// nobody waits for whoever reads the lines.
+    ///
+    /// # Errors
+    /// If the audit log, the queue or the temporary file fails.
+    pub async fn export(&self, actor: &Actor, filter: &Filter) -> Result<Exported, Error> {
+        self.0.audit.write(actor, &Deed::Export { filter }).await?;
+        let mut spool = Spool::new(filter.room());
+        let mut failed = None;
+        let see = |letter: Letter, place| {
+            if failed.is_none() && filter.matches(&letter.brief) {
+                failed = spool.add(Age::new(&letter.brief, place), &letter.to_json()).err();
+            }
+        };
+        let extent = self.look(actor, "export", Ids::Given, see).await?;
         match failed {
             Some(error) => Err(error.into()),
-            None => Ok((exported, extent)),
+            None => Ok(Exported { spool, extent }),
         }
     }
 
@@ -190,33 +243,11 @@ impl DeadLetters {
     ///
     /// # Errors
     /// If the queue cannot be looked at, or the plan not be kept.
-    pub async fn plan(
-        &self,
-        actor: &Actor,
-        action: Action,
-        filter: &Filter,
-    ) -> Result<(Plan, Listing<Brief>), Error> {
+    pub async fn plan(&self, actor: &Actor, action: Action, filter: &Filter) -> Result<Planned, Error> {
         let desk = self.0.desk(actor, "plan").await?;
-        let mut letters = Vec::new();
-        let planned = async {
-            let extent = desk
-                .look(Ids::Given, |letter| {
-                    if filter.matches(&letter.brief) {
-                        letters.push(letter.brief);
-                    }
-                    letters.len() < filter.room()
-                })
-                .await?;
-            let plan = Plan::new(action, letters.iter().map(|letter: &Brief| letter.id.clone()).collect());
-            if !plan.ids.is_empty() {
-                desk.keep(&plan).await?;
-            }
-            Ok::<_, DeskError>((plan, extent))
-        };
-        let planned = planned.await;
+        let planned = plan(&desk, action, filter).await;
         desk.close().await;
-        let (plan, extent) = planned?;
-        Ok((plan, Listing { letters, extent }))
+        Ok(planned?)
     }
 
     /// The plan with this digest.
@@ -243,6 +274,28 @@ impl DeadLetters {
     ) -> Result<Finish, Error> {
         carry_out::carry_out(&self.0, actor, plan, pace, stop, progress).await
     }
+}
+
+async fn plan(desk: &Desk, action: Action, filter: &Filter) -> Result<Planned, DeskError> {
+    let mut found = Sorted::new(Keep::Oldest(filter.room()));
+    let mut unreadable = 0;
+    let see = |letter: Letter, place| {
+        if !filter.matches(&letter.brief) {
+            return;
+        }
+        match (&action, letter.brief.status) {
+            (Action::Replay, LetterStatus::Unreadable) => unreadable += 1,
+            _ => found.add(Age::new(&letter.brief, place), letter.brief),
+        }
+    };
+    let extent = desk.look(Ids::Given, see).await?;
+    let letters = found.into_vec();
+    let plan = Plan::new(action, letters.iter().map(|letter: &Brief| letter.id.clone()).collect());
+    if !plan.ids.is_empty() {
+        desk.keep(&plan).await?;
+    }
+    let listing = Listing { count: letters.len(), letters, extent };
+    Ok(Planned { plan, listing, unreadable })
 }
 
 impl Inner {

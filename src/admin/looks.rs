@@ -10,7 +10,7 @@ use tokio::{
 
 use super::problem::Problem;
 use crate::dead_letters::{
-    Action, Actor, Brief, DeadLetters, Error, Extent, Filter, Letter, Listing, Plan, Summary,
+    Action, Actor, Brief, DeadLetters, Error, Filter, Letter, Listing, Plan, Planned, Summary,
 };
 
 /// How long what was seen is shown again.
@@ -19,13 +19,7 @@ const FRESH: Duration = Duration::from_secs(2);
 const MOST: usize = 16;
 
 /// Some of the letters that match, and how many there are.
-#[derive(Debug)]
-pub(super) struct Page {
-    pub(super) letters: Vec<Brief>,
-    /// Letters that match.
-    pub(super) count: usize,
-    pub(super) extent: Extent,
-}
+pub(super) type Page = Listing<Brief>;
 
 /// Looks; clones share what was seen.
 #[derive(Clone, Debug)]
@@ -91,18 +85,7 @@ impl Looks {
         }
         let (letters, actor, filter) = (self.letters.clone(), actor.clone(), filter.clone());
         to_its_end(async move {
-            let (mut found, mut count) = (Vec::new(), 0);
-            let see = |letter: Letter| {
-                if filter.matches(&letter.brief) {
-                    if count >= first && found.len() < most {
-                        found.push(letter.brief);
-                    }
-                    count += 1;
-                }
-                true
-            };
-            let extent = letters.look(&actor, see).await?;
-            let page = Arc::new(Page { letters: found, count, extent });
+            let page = Arc::new(letters.page(&actor, &filter, first, most).await?);
             keep(&mut seen, filter, What::Page(first, most, Arc::clone(&page)));
             Ok(page)
         })
@@ -126,7 +109,7 @@ impl Looks {
         actor: &Actor,
         action: Action,
         filter: &Filter,
-    ) -> Result<(Plan, Listing<Brief>), Problem> {
+    ) -> Result<Planned, Problem> {
         let turn = self.turn().await;
         let (letters, actor, filter) = (self.letters.clone(), actor.clone(), filter.clone());
         to_its_end(async move {
@@ -166,7 +149,7 @@ fn keep(seen: &mut Vec<Seen>, filter: Filter, what: What) {
     seen.push(Seen { at: Instant::now(), filter, what });
 }
 
-/// Looks to the end even if nobody waits for it any more: half a look would change the letters' order.
+/// Looks to the end even if nobody waits for it any more: the next one wants to know, too.
 async fn to_its_end<T: Send + 'static>(
     look: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Problem> {

@@ -98,7 +98,7 @@ async fn overview(State(app): State<App>, visitor: Visitor) -> Response {
                 href: LetterLinks::group(group.status.as_str(), group.reason.as_deref()),
             })
             .collect(),
-        short: view::short(summary.extent),
+        short: view::short(&summary.extent),
     });
     render(&Overview { frame: Frame::new("Overview", &visitor), worker, summary, job })
 }

@@ -237,6 +237,12 @@ impl Topology {
         format!("{}.dead.lock", self.prefix)
     }
 
+    /// The exclusive queue that one connection at a time holds while it replays or discards.
+    #[must_use]
+    pub fn dead_change_lock(&self) -> String {
+        format!("{}.change", self.dead_lock())
+    }
+
     /// The queue in which plans for dead letters wait to be confirmed.
     #[must_use]
     pub fn dead_plans(&self) -> String {

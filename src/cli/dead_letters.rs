@@ -1,6 +1,7 @@
 //! `unlocker dead-letters …`
 
 mod change;
+mod printer;
 mod tables;
 
 use std::{io::Write, path::PathBuf};
@@ -70,17 +71,7 @@ pub(in crate::cli) struct Who {
 /// Which letters are meant: all that meet everything given.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Selection {
-    #[command(flatten)]
-    marks: Marks,
-    /// A reason such as `http_404`; comma-separated or given several times.
-    #[arg(long, value_name = "REASON", value_delimiter = ',')]
-    reason: Vec<String>,
-}
-
-/// Which letters are meant, but for their reason, which `discard` has another name for.
-#[derive(Debug, Args)]
-pub(in crate::cli) struct Marks {
-    /// invalid, refused, abandoned, crashed or unknown; comma-separated or given several times.
+    /// invalid, refused, abandoned, unreadable or unknown; comma-separated or given several times.
     #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = status)]
     status: Vec<LetterStatus>,
     /// Died at or after this time (2026-11-23T09:00:00Z) or since that long ago (2h).
@@ -95,6 +86,9 @@ pub(in crate::cli) struct Marks {
     /// The oldest so many.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
+    /// A reason such as `http_404`; comma-separated or given several times.
+    #[arg(long, value_name = "REASON", value_delimiter = ',')]
+    reason: Vec<String>,
 }
 
 fn status(text: &str) -> Result<LetterStatus, String> {
@@ -106,15 +100,9 @@ fn status(text: &str) -> Result<LetterStatus, String> {
 
 impl Selection {
     fn filter(&self) -> Filter {
-        self.marks.filter(&self.reason)
-    }
-}
-
-impl Marks {
-    fn filter(&self, reason: &[String]) -> Filter {
         Filter {
             status: self.status.clone(),
-            reason: reason.to_vec(),
+            reason: self.reason.clone(),
             since: self.since.map(|moment| moment.0),
             until: self.until.map(|moment| moment.0),
             ids: self.id.clone(),
@@ -155,18 +143,34 @@ pub(super) async fn execute(files: &[PathBuf], command: Command) -> Result<(), F
     match command {
         Command::Summary(look) => {
             let summary = letters.summary(&look.output.who.actor(), &look.selection.filter()).await?;
-            if look.output.json { print_json(&summary) } else { print_summary(&summary) }
+            if look.output.json {
+                print_json(&summary)?
+            } else {
+                print_summary(&summary)?
+            }
+            whole(&summary.extent)
         }
         Command::List(look) => {
             let listing = letters.list(&look.output.who.actor(), &look.selection.filter()).await?;
-            if look.output.json { print_listing_json(&listing) } else { print_listing(&listing) }
+            if look.output.json {
+                print_listing_json(&listing)?
+            } else {
+                print_listing(&listing)?
+            }
+            whole(&listing.extent)
         }
         Command::Show { id, output } => {
             let listing = letters.show(&output.who.actor(), &id).await?;
             for letter in &listing.letters {
                 if output.json { print_json(&letter.to_json())? } else { print_letter(letter)? }
             }
-            warn_if_short(listing.extent);
+            let more = listing.count - listing.letters.len();
+            if more > 0 {
+                eprintln!(
+                    "unlocker: {more} older ones of this id are not shown; `dead-letters export --id` gives all"
+                );
+            }
+            warn_if_short(&listing.extent);
             match listing.letters.is_empty() {
                 true => {
                     Err(anyhow::anyhow!("there is no dead letter {id}, nor one of a request {id}").into())
@@ -175,15 +179,12 @@ pub(super) async fn execute(files: &[PathBuf], command: Command) -> Result<(), F
             }
         }
         Command::Export { selection, who } => {
-            let mut out = std::io::BufWriter::new(std::io::stdout());
-            let write = |letter: &Letter| {
-                serde_json::to_writer(&mut out, &letter.to_json())?;
-                out.write_all(b"\n")
-            };
-            let (count, extent) = letters.export(&who.actor(), &selection.filter(), write).await?;
-            out.flush().map_err(anyhow::Error::from)?;
+            let exported = letters.export(&who.actor(), &selection.filter()).await?;
+            let extent = exported.extent.clone();
+            let out = std::io::BufWriter::new(std::io::stdout());
+            let count = exported.write_to(out).map_err(anyhow::Error::from)?;
             eprintln!("exported {count} ({extent})");
-            Ok(())
+            if extent.is_short() { Err(Failure::Reported) } else { Ok(()) }
         }
         Command::Replay(replay) => change::replay(&letters, replay).await,
         Command::Discard(discard) => change::discard(&letters, discard).await,
@@ -191,7 +192,12 @@ pub(super) async fn execute(files: &[PathBuf], command: Command) -> Result<(), F
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    print(format_args!("{}", serde_json::to_string(value).map_err(anyhow::Error::from)?))
+    print(format_args!("{}", json(value)))
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    // Texts and numbers alone: nothing that could fail.
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 fn print_summary(summary: &Summary) -> Result<(), Failure> {
@@ -216,9 +222,7 @@ fn print_summary(summary: &Summary) -> Result<(), Failure> {
         tables::time(summary.oldest),
         tables::time(summary.newest),
     ]);
-    tables::print(["COUNT", "STATUS", "REASON", "OLDEST", "NEWEST"], &rows)?;
-    warn_if_short(summary.extent);
-    Ok(())
+    tables::print(["COUNT", "STATUS", "REASON", "OLDEST", "NEWEST"], &rows)
 }
 
 fn print_listing_json(listing: &Listing<Brief>) -> Result<(), Failure> {
@@ -228,7 +232,6 @@ fn print_listing_json(listing: &Listing<Brief>) -> Result<(), Failure> {
         out.write_all(b"\n").map_err(anyhow::Error::from)?;
     }
     out.flush().map_err(anyhow::Error::from)?;
-    warn_if_short(listing.extent);
     Ok(())
 }
 
@@ -236,9 +239,7 @@ fn print_listing(listing: &Listing<Brief>) -> Result<(), Failure> {
     if listing.letters.is_empty() {
         return print(format_args!("no such dead letters ({})", listing.extent));
     }
-    tables::print_letters(&listing.letters)?;
-    warn_if_short(listing.extent);
-    Ok(())
+    tables::print_letters(&listing.letters)
 }
 
 fn print_letter(letter: &Letter) -> Result<(), Failure> {
@@ -247,8 +248,14 @@ fn print_letter(letter: &Letter) -> Result<(), Failure> {
 }
 
 /// Says so where not all letters were looked at.
-fn warn_if_short(extent: Extent) {
+fn warn_if_short(extent: &Extent) {
     if extent.is_short() {
         eprintln!("unlocker: not all were looked at: {extent}");
     }
+}
+
+/// A failure, and says so, where not all letters were looked at.
+fn whole(extent: &Extent) -> Result<(), Failure> {
+    warn_if_short(extent);
+    if extent.is_short() { Err(Failure::Reported) } else { Ok(()) }
 }

@@ -1,6 +1,6 @@
 //! Carries a plan out: letter by letter, each leaves the queue only after its new copy is confirmed.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
@@ -13,21 +13,31 @@ use super::{
     letter::{Letter, LetterId},
     plan::{Action, Plan},
     replay::Replays,
-    scan::Ids,
+    round::{Remaining, Round},
 };
 use crate::{
     broker::{
-        Connector, Lane, Mandatory, PublishError, Replies,
-        holding::{Bounds, Held},
-        publisher::Outgoing,
-        replies,
+        Connector, Lane, Mandatory, PublishError, Replies, browse::Bounds, publisher::Outgoing, replies,
     },
-    message::{Envelope, Outcome, Record, Status, Timestamp},
+    message::{Outcome, Record, Status, Timestamp},
 };
 
 /// Letters are held for no longer than this, and then taken anew: RabbitMQ closes the channel of a
 /// delivery that is unsettled for 30 minutes.
 const ROUND: Duration = Duration::from_secs(600);
+/// As many letters are held at once as take this long at the rate that was asked for: others cannot
+/// see them meanwhile.
+const HOLD: Duration = Duration::from_secs(300);
+/// The most letters that are held at once.
+const MAX_HELD: f64 = 10_000.0;
+/// How often letters that are missing are looked for again, and how long is waited before: a worker
+/// may be putting them back, where a policy took them out.
+const RECHECKS: u32 = 1;
+const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a publish that is in flight may take when it was told to stop.
+const LAST_CONFIRM: Duration = Duration::from_secs(5);
+/// How often it is looked at whether RabbitMQ takes messages again.
+const BLOCKED_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How fast, and how far.
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +126,7 @@ struct Work<'a, P> {
     stop: &'a CancellationToken,
     progress: P,
     /// Letters of which nothing was said yet.
-    left: HashSet<LetterId>,
+    left: Remaining,
     done: usize,
     next_at: Instant,
     replies: Replies,
@@ -144,108 +154,120 @@ pub(super) async fn carry_out(
         pace,
         stop,
         progress,
-        left: plan.ids.iter().cloned().collect(),
+        left: Remaining::new(&plan.ids),
         done: 0,
         next_at: Instant::now(),
         replies: Replies::new(Connector::new(&inner.settings.broker)),
     };
-    let ended = work.rounds().await;
+    let desk = inner.desk(actor, plan.action.name()).await?;
+    let ended = work.rounds(&desk).await;
+    desk.close().await;
     work.replies.close().await;
     Ok(Finish { done: work.done, left: work.left.len(), of: plan.ids.len(), ended: ended? })
 }
 
 impl<P: FnMut(&Step) + Send> Work<'_, P> {
-    async fn rounds(&mut self) -> Result<Ended, Error> {
-        loop {
-            let mut desk = self.desk().await?;
-            let survey = self.survey(&desk).await;
-            if matches!(&survey, Ok(survey) if survey.readable.is_some()) {
-                desk.close().await;
-                desk = self.desk().await?;
-            }
-            let ended = match survey {
-                Ok(survey) => self.round(&desk, survey).await,
-                Err(error) => Err(error),
-            };
-            desk.close().await;
-            match ended? {
-                Some(ended) => return Ok(ended),
-                None if self.left.is_empty() => return Ok(Ended::Complete),
-                None => {}
-            }
-        }
-    }
-
-    async fn desk(&self) -> Result<Desk, DeskError> {
-        self.inner.desk(self.actor, self.plan.action.name()).await
-    }
-
-    /// Looks where the plan's letters are now.
-    async fn survey(&self, desk: &Desk) -> Result<Survey, Error> {
-        let mut survey = Survey::default();
-        let extent = desk
-            .look(Ids::Given, |letter| {
-                if self.left.contains(&letter.brief.id) {
-                    survey.present.insert(letter.brief.id);
-                }
-                true
-            })
-            .await?;
-        survey.whole = !extent.is_short();
-        // With what cannot be read the connection ended, and it ends the next one, too.
-        survey.readable = (extent.stopped == Some(super::Stopped::Unreadable)).then_some(extent.seen);
-        Ok(survey)
-    }
-
-    /// Works on letters for as long as they may be held. `None`: there may be more to do.
-    async fn round(&mut self, desk: &Desk, survey: Survey) -> Result<Option<Ended>, Error> {
-        for id in &self.plan.ids {
-            if self.left.contains(id) && !survey.present.contains(id) {
-                let result = if survey.whole { StepResult::Vanished } else { StepResult::OutOfReach };
-                self.left.remove(id);
-                self.tell(id.clone(), None, result).await?;
-            }
-        }
+    async fn rounds(&mut self, desk: &Desk) -> Result<Ended, Error> {
+        let _lock = desk.lock_changes().await?;
         let mut replays = match self.plan.action {
-            Action::Replay if !survey.present.is_empty() => {
-                Some(Replays::listen(desk.publishing(), &self.inner.topology).await?)
-            }
-            _ => None,
+            Action::Replay => Some(Replays::listen(desk.publishing(), &self.inner.topology).await?),
+            Action::Discard { .. } => None,
         };
-        let until = Instant::now() + ROUND;
-        let mut bounds = Bounds { time: 2 * ROUND, ..Bounds::default() };
-        if let Some(readable) = survey.readable {
-            bounds.messages = readable;
-        }
-        let mut scan = desk.scan(bounds, Ids::Given).await?;
-        let mut ended = None;
-        while ended.is_none() && !self.left.is_empty() && Instant::now() < until {
-            let Some((letter, held)) = scan.next().await.map_err(DeskError::from)? else {
-                break;
-            };
-            if self.left.contains(&letter.brief.id) {
-                if !self.turn(replays.as_mut()).await? {
-                    ended = Some(Ended::Told);
-                    break;
+        let mut rechecks = 0;
+        loop {
+            if self.left.is_empty() {
+                return Ok(Ended::Complete);
+            }
+            if self.stop.is_cancelled() {
+                return Ok(Ended::Told);
+            }
+            let most = (self.pace.per_second * HOLD.as_secs_f64()).clamp(1.0, MAX_HELD);
+            let mut round = Round::take(desk, &self.left, most as usize, Bounds::default()).await?;
+            let found = !round.held.is_empty();
+            let (missing, whole) = (std::mem::take(&mut round.missing), round.whole);
+            let ended = self.round(desk, &mut round, replays.as_mut()).await;
+            round.release(desk).await?;
+            if let Some(ended) = ended? {
+                return Ok(ended);
+            }
+            if found {
+                rechecks = 0;
+            } else if rechecks < RECHECKS {
+                rechecks += 1;
+                self.next_at = self.next_at.max(Instant::now() + RECHECK_INTERVAL);
+                if !self.wait(desk, replays.as_mut()).await? {
+                    return Ok(Ended::Told);
                 }
-                self.left.remove(&letter.brief.id);
-                ended = self.step(desk, &letter, &held, replays.as_mut()).await?;
+            } else {
+                self.give_up(missing, whole).await?;
             }
         }
-        scan.release().await.map_err(DeskError::from)?;
-        Ok(ended)
     }
 
-    /// Waits for the next letter's turn. `false`: told to stop.
-    async fn turn(&mut self, replays: Option<&mut Replays>) -> Result<bool, Error> {
+    /// Works on the letters that are held, for as long as they may be. `None`: there may be more to
+    /// do.
+    async fn round(
+        &mut self,
+        desk: &Desk,
+        round: &mut Round<'_>,
+        mut replays: Option<&mut Replays>,
+    ) -> Result<Option<Ended>, Error> {
+        let until = Instant::now() + ROUND;
+        while let Some((at, (letter, tag))) = round.held.pop_first() {
+            if Instant::now() >= until {
+                return Ok(None);
+            }
+            if !self.wait(desk, replays.as_deref_mut()).await? {
+                return Ok(Some(Ended::Told));
+            }
+            let Some(id) = self.left.remove(at) else {
+                continue;
+            };
+            let request_id = letter.request_id();
+            let deed = Deed::Letter {
+                action: self.plan.action.name(),
+                reason: self.plan.action.reason(),
+                plan: &self.plan.digest,
+                id: &id,
+                request_id: &request_id,
+            };
+            self.inner.audit.write(self.actor, &deed).await?;
+            let routed = match self.publish(desk, &letter).await {
+                Ok(routed) => routed,
+                Err((why, ended)) => {
+                    self.tell(id, Some(request_id), StepResult::Kept { why }).await?;
+                    return Ok(Some(ended));
+                }
+            };
+            round.acknowledge(tag).await?;
+            desk.set_held(round.held.len());
+            self.done += 1;
+            let result = match (replays.as_deref_mut(), letter.envelope()) {
+                (Some(replays), Some(envelope)) => {
+                    replays.outcome_of(&envelope, self.pace.wait, self.stop).await?
+                }
+                _ => StepResult::Discarded { heard: routed },
+            };
+            let failed = result.is_failure();
+            self.tell(id, Some(request_id), result).await?;
+            if failed && !self.pace.keep_going {
+                return Ok(Some(Ended::Failure));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits for the next letter's turn, and until RabbitMQ takes messages. `false`: told to stop.
+    async fn wait(&mut self, desk: &Desk, replays: Option<&mut Replays>) -> Result<bool, Error> {
         let wait = async {
             match replays {
-                Some(replays) => replays.ignore_until(self.next_at).await,
-                None => {
-                    tokio::time::sleep_until(self.next_at).await;
-                    Ok(())
-                }
+                Some(replays) => replays.ignore_until(self.next_at).await?,
+                None => tokio::time::sleep_until(self.next_at).await,
             }
+            while desk.publishing().status().blocked() {
+                tokio::time::sleep(BLOCKED_INTERVAL).await;
+            }
+            Ok::<_, DeskError>(())
         };
         tokio::select! {
             biased;
@@ -257,54 +279,47 @@ impl<P: FnMut(&Step) + Send> Work<'_, P> {
         Ok(true)
     }
 
-    async fn step(
-        &mut self,
-        desk: &Desk,
-        letter: &Letter,
-        held: &Held,
-        replays: Option<&mut Replays>,
-    ) -> Result<Option<Ended>, Error> {
-        let envelope = letter.envelope();
-        let (id, request_id) = (letter.brief.id.clone(), envelope.request_id.clone());
-        let deed = Deed::Letter {
-            action: self.plan.action.name(),
-            reason: self.plan.action.reason(),
-            plan: &self.plan.digest,
-            id: &id,
-            request_id: &request_id,
-        };
-        self.inner.audit.write(self.actor, &deed).await?;
-        let published = match &self.plan.action {
-            Action::Replay => {
-                super::replay::publish(desk, &self.inner.topology, &envelope).await.map(|()| true)
-            }
-            Action::Discard { reason } => self.discard(desk, &envelope, reason).await,
-        };
-        let routed = match published {
-            Ok(routed) => routed,
-            Err(error) => {
-                self.tell(id, Some(request_id), StepResult::Kept { why: error.to_string() }).await?;
-                return Ok(Some(Ended::Kept));
+    /// Publishes the request that a letter becomes again, or the outcome of one that is given up;
+    /// `true` if a queue received it. Else why not, and why it ends with that.
+    async fn publish(&self, desk: &Desk, letter: &Letter) -> Result<bool, (String, Ended)> {
+        let publish = async {
+            match (&self.plan.action, letter.envelope()) {
+                (Action::Replay, Some(envelope)) => {
+                    let published = super::replay::publish(desk, &self.inner.topology, &envelope).await;
+                    published.map(|()| true).map_err(|error| error.to_string())
+                }
+                (Action::Replay, None) => Err("it cannot be replayed, as it cannot be read".to_owned()),
+                (Action::Discard { reason }, _) => {
+                    self.discard(desk, letter, reason).await.map_err(|error| error.to_string())
+                }
             }
         };
-        held.acknowledge().await.map_err(DeskError::from)?;
-        self.done += 1;
-        let result = match replays {
-            Some(replays) => replays.outcome_of(&envelope, self.pace.wait, self.stop).await?,
-            None => StepResult::Discarded { heard: routed },
+        let told = async {
+            self.stop.cancelled().await;
+            let until = Instant::now() + LAST_CONFIRM;
+            while Instant::now() < until && !desk.publishing().status().blocked() {
+                tokio::time::sleep(BLOCKED_INTERVAL).await;
+            }
         };
-        let failed = result.is_failure();
-        self.tell(id, Some(request_id), result).await?;
-        Ok((failed && !self.pace.keep_going).then_some(Ended::Failure))
+        tokio::select! {
+            biased;
+            published = publish => published.map_err(|why| (why, Ended::Kept)),
+            () = told => {
+                let why = "told to stop before RabbitMQ confirmed its copy, which may still be taken";
+                Err((why.to_owned(), Ended::Told))
+            }
+        }
     }
 
     /// Publishes the outcome of a letter that is given up; `true` if a queue received it.
-    async fn discard(&self, desk: &Desk, envelope: &Envelope, reason: &str) -> Result<bool, PublishError> {
-        let outcome = discarded(envelope, reason);
+    async fn discard(&self, desk: &Desk, letter: &Letter, reason: &str) -> Result<bool, PublishError> {
+        let outcome = discarded(letter, reason);
         let body = outcome.encode().unwrap_or_default();
         let results = self.inner.topology.results();
-        let trace = crate::telemetry::TraceContext::from_headers(envelope.properties.headers().as_ref());
-        let mut properties = outcome.properties(envelope.correlation_id());
+        let lossy = letter.properties.lossy();
+        let trace = crate::telemetry::TraceContext::from_headers(lossy.headers().as_ref());
+        let envelope = letter.envelope();
+        let mut properties = outcome.properties(envelope.as_ref().and_then(|of| of.correlation_id()));
         if let Some(trace) = trace {
             properties = properties.with_headers(trace.headers());
         }
@@ -319,17 +334,28 @@ impl<P: FnMut(&Step) + Send> Work<'_, P> {
             false => Mandatory::Reported,
         };
         let routed = desk.publisher().publish(&message, routing).await?;
-        let reply_to = envelope.properties.reply_to().as_ref().map(|queue| queue.as_str());
+        let reply_to = lossy.reply_to().as_ref().map(|queue| queue.as_str());
         let prefixes = &self.inner.settings.results.reply_to_prefixes;
         if let Some((queue, routing)) =
             reply_to.and_then(|queue| Some((queue, replies::routing(queue, prefixes)?)))
         {
             let copy = Outgoing { exchange: "", routing_key: queue, ..message };
             if let Err(error) = self.replies.send(&copy, routing).await {
-                tracing::debug!(request_id = envelope.request_id, %error, "whoever asked may be gone");
+                tracing::debug!(request_id = outcome.request_id, %error, "whoever asked may be gone");
             }
         }
         Ok(routed)
+    }
+
+    /// Says of letters that they are not there, or cannot be reached.
+    async fn give_up(&mut self, missing: Vec<usize>, whole: bool) -> Result<(), Error> {
+        for at in missing {
+            if let Some(id) = self.left.remove(at) {
+                let result = if whole { StepResult::Vanished } else { StepResult::OutOfReach };
+                self.tell(id, None, result).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes down what became of a letter, and says it.
@@ -351,28 +377,22 @@ impl<P: FnMut(&Step) + Send> Work<'_, P> {
     }
 }
 
-/// Where the plan's letters are.
-#[derive(Debug, Default)]
-struct Survey {
-    present: HashSet<LetterId>,
-    /// Whether all letters were looked at.
-    whole: bool,
-    /// Letters before the one that cannot be read, if there is one.
-    readable: Option<usize>,
-}
-
-fn discarded(envelope: &Envelope, reason: &str) -> Outcome {
-    let record = Record::read(&envelope.properties);
+fn discarded(letter: &Letter, reason: &str) -> Outcome {
+    let record = Record::of(&letter.properties);
+    let now = Timestamp::now();
+    let envelope = letter.envelope();
+    let request = envelope.as_ref().and_then(|envelope| envelope.request.as_ref().ok());
     Outcome {
         status: Status::Discarded,
-        request_id: envelope.request_id.clone(),
-        request: envelope.request.as_ref().ok().map(|request| request.identifiers().clone()),
-        attempts: envelope.attempts,
+        request_id: envelope.as_ref().map_or_else(|| letter.request_id(), |of| of.request_id.clone()),
+        request: request.map(|request| request.identifiers().clone()),
+        attempts: record.attempts,
         http_status: record.http_status,
         reason: Some(reason.to_owned()),
         detail: None,
-        replays: envelope.replays,
-        first_received_at: envelope.first_received_at,
-        finished_at: Timestamp::now(),
+        replays: record.replays,
+        // A moment to come is forged or from a clock ahead of this one.
+        first_received_at: record.first_received_at.map_or(now, |first| first.min(now)),
+        finished_at: now,
     }
 }

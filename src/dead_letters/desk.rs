@@ -1,19 +1,26 @@
-//! Where letters are laid out: a connection that takes them, one that publishes, and the lock.
+//! The connections to the dead letters: one that reads them, and one that publishes and holds locks.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use super::{
     audit::Actor,
     letter::Letter,
     lock::{self, Holder, Lock, NoLock, TakenBy},
     plan::Plan,
-    scan::{Extent, Ids, Scan},
+    scan::{Extent, Held, Ids, Scan},
     shelf,
 };
 use crate::{
     broker::{
-        ConnectError, PublishError, Publisher, Topology, connection, connection::Link, holding::Bounds,
+        ConnectError, PublishError, Publisher, Topology,
+        browse::Bounds,
+        connection,
+        connection::Link,
         topology::soft_error,
+        wire::{WireConnection, WireError},
     },
     message::Timestamp,
     settings::{Broker, BrokerUrlsError},
@@ -32,6 +39,8 @@ pub enum DeskError {
     Refused(String),
     #[error("the connection to RabbitMQ failed: {0}")]
     Amqp(lapin::Error),
+    #[error("the connection to RabbitMQ failed: {0}")]
+    Wire(WireError),
     #[error("not published: {0}")]
     Publish(#[from] PublishError),
 }
@@ -45,18 +54,38 @@ impl From<lapin::Error> for DeskError {
     }
 }
 
-/// Both connections and the lock, for as long as the work takes.
+impl From<WireError> for DeskError {
+    fn from(error: WireError) -> Self {
+        match error.channel_closed() {
+            Some((_, broker)) => Self::Refused(broker.to_owned()),
+            None => Self::Wire(error),
+        }
+    }
+}
+
+impl From<NoLock> for DeskError {
+    fn from(no_lock: NoLock) -> Self {
+        match no_lock {
+            NoLock::Taken(by) => Self::Locked(by),
+            NoLock::Failed(error) => error.into(),
+        }
+    }
+}
+
+/// Both connections, for as long as the work takes.
 #[derive(Debug)]
 pub(super) struct Desk {
-    reading: Link,
+    reading: WireConnection,
     publishing: Arc<Link>,
     publisher: Publisher,
     topology: Topology,
-    _lock: Lock,
+    holder: Holder,
+    /// Letters that are held: others are told.
+    holds: Arc<AtomicUsize>,
 }
 
 impl Desk {
-    /// Connects and takes the lock. `doing` is what others are told.
+    /// Connects. `doing` is what others are told.
     pub(super) async fn open(
         broker: &Broker,
         topology: &Topology,
@@ -65,18 +94,18 @@ impl Desk {
     ) -> Result<Self, DeskError> {
         let urls = broker.uris()?;
         let (reading, publishing) = tokio::try_join!(
-            connection::connect(&urls, "reads dead letters"),
+            WireConnection::connect(&urls, "reads dead letters"),
             connection::connect(&urls, "publishes for dead letters")
         )?;
-        let holder =
-            Holder { actor: actor.to_string(), doing: doing.to_owned(), since: Timestamp::now().to_string() };
-        let lock = lock::take(&reading, topology, &holder).await.map_err(|no_lock| match no_lock {
-            NoLock::Taken(by) => DeskError::Locked(by),
-            NoLock::Failed(error) => error.into(),
-        })?;
+        let holder = Holder {
+            actor: actor.to_string(),
+            doing: doing.to_owned(),
+            since: Timestamp::now().to_string(),
+            holds: None,
+        };
         let publishing = Arc::new(publishing);
         let publisher = Publisher::new(Arc::clone(&publishing));
-        Ok(Self { reading, publishing, publisher, topology: topology.clone(), _lock: lock })
+        Ok(Self { reading, publishing, publisher, topology: topology.clone(), holder, holds: Arc::default() })
     }
 
     pub(super) fn publisher(&self) -> &Publisher {
@@ -87,25 +116,53 @@ impl Desk {
         &self.publishing
     }
 
-    pub(super) async fn scan(&self, bounds: Bounds, ids: Ids) -> Result<Scan<'_>, DeskError> {
-        Ok(Scan::begin(&self.reading, &self.topology.dead(), bounds, ids).await?)
+    /// Makes this the only one that changes letters, until the connections end.
+    pub(super) async fn lock_changes(&self) -> Result<Lock, DeskError> {
+        let queue = self.topology.dead_change_lock();
+        Ok(lock::try_take(&self.publishing, &queue, &self.holder, &self.holds).await?)
     }
 
-    /// Shows each letter to `see`, until it says `false`, and gives them back.
+    /// Waits until nobody else takes letters: two who take at once see some of them each. Everybody
+    /// takes them for a moment only.
+    pub(super) async fn lock_taking(&self) -> Result<Lock, DeskError> {
+        Ok(lock::take(&self.publishing, &self.topology.dead_lock(), &self.holder).await?)
+    }
+
+    /// Others are told how many letters are held.
+    pub(super) fn set_held(&self, count: usize) {
+        self.holds.store(count, Ordering::Relaxed);
+    }
+
+    /// Begins to take letters.
+    pub(super) async fn scan(
+        &self,
+        bounds: Bounds,
+        ids: Ids,
+        held: Option<Held>,
+    ) -> Result<Scan<'_>, DeskError> {
+        Ok(Scan::begin(&self.reading, &self.topology.dead(), bounds, ids, held).await?)
+    }
+
+    /// Shows each letter to `see`, with its place in the queue, and gives them back.
     pub(super) async fn look(
         &self,
         ids: Ids,
-        mut see: impl FnMut(Letter) -> bool,
+        mut see: impl FnMut(Letter, usize),
     ) -> Result<Extent, DeskError> {
-        let mut scan = self.scan(Bounds::default(), ids).await?;
-        while let Some((letter, _held)) = scan.next().await? {
-            if !see(letter) {
-                scan.enough();
-                break;
-            }
+        let taking = self.lock_taking().await?;
+        let changes = lock::holder(&self.publishing, &self.topology.dead_change_lock()).await?;
+        let held = changes.map(|by| match by {
+            TakenBy::Holder(holder) => Held::new(&holder),
+            by => Held { count: None, by: by.to_string() },
+        });
+        let mut scan = self.scan(Bounds::default(), ids, held).await?;
+        while let Some((letter, _tag)) = scan.next().await? {
+            let place = scan.place();
+            see(letter, place);
         }
         let extent = scan.extent();
         scan.release().await?;
+        taking.release().await?;
         Ok(extent)
     }
 

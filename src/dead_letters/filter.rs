@@ -104,7 +104,7 @@ mod tests {
         let by_letter = Filter { ids: vec!["0123456789ab".to_owned()], ..Filter::default() };
         assert!(by_letter.matches(&letter));
         for other in [
-            Filter { status: vec![LetterStatus::Crashed], ..matching.clone() },
+            Filter { status: vec![LetterStatus::Unreadable], ..matching.clone() },
             Filter { reason: vec!["http_400".to_owned()], ..matching.clone() },
             Filter { since: moment("2026-11-23T09:00:01Z"), ..matching.clone() },
             Filter { until: moment("2026-11-23T08:59:59Z"), ..matching.clone() },

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    message::{Envelope, LetterStatus, Record, Timestamp, headers},
+    message::{Envelope, LetterStatus, Properties, Record, Timestamp, headers},
     telemetry::TraceContext,
 };
 
@@ -37,6 +37,11 @@ impl LetterId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Without the number that tells letters apart which are the same in every byte.
+    pub(super) fn digits(&self) -> &str {
+        self.0.split('.').next().unwrap_or_default()
     }
 }
 
@@ -84,20 +89,20 @@ pub struct Letter {
     pub brief: Brief,
     /// The beginning of Trackfinity's answer.
     pub response: Option<String>,
-    pub properties: BasicProperties,
+    pub properties: Properties,
     pub body: Vec<u8>,
 }
 
 impl Letter {
     /// `name` gives the letter its id.
     pub(super) fn open(
-        properties: BasicProperties,
+        properties: Properties,
         body: Vec<u8>,
-        name: impl FnOnce(&BasicProperties, &[u8]) -> LetterId,
+        name: impl FnOnce(&Properties, &[u8]) -> LetterId,
     ) -> Self {
         let id = name(&properties, &body);
-        let record = Record::read(&properties);
-        let trace = TraceContext::from_headers(properties.headers().as_ref());
+        let record = Record::of(&properties);
+        let trace = TraceContext::from_headers(properties.lossy().headers().as_ref());
         let brief = Brief {
             id,
             request_id: record.request_id,
@@ -115,27 +120,60 @@ impl Letter {
         Self { brief, response: record.response, properties, body }
     }
 
-    /// The letter as the worker would open it. One without any id of its own gets one that is always
-    /// the same, so that a replay that was interrupted and repeated can be told by it.
-    pub(super) fn envelope(&self) -> Envelope {
-        let new_id = || format!("letter-{}", self.brief.id);
-        Envelope::open(self.properties.clone(), self.body.clone(), Timestamp::now(), new_id)
+    /// The letter as the worker would open it, if it can be read. One without any id of its own gets
+    /// one that is always the same, so that a replay that was interrupted and repeated can be told
+    /// by it.
+    pub(super) fn envelope(&self) -> Option<Envelope> {
+        match &self.properties {
+            Properties::Readable(properties) => {
+                let body = self.body.clone();
+                Some(Envelope::open(properties.clone(), body, Timestamp::now(), || self.derived_id()))
+            }
+            Properties::Unreadable(_) => None,
+        }
+    }
+
+    /// By which the request is known, also where nothing in the message says so.
+    pub(super) fn request_id(&self) -> String {
+        self.brief.request_id.clone().unwrap_or_else(|| self.derived_id())
+    }
+
+    fn derived_id(&self) -> String {
+        format!("letter-{}", self.brief.id)
+    }
+
+    /// Bytes of memory, about.
+    pub(super) fn size(&self) -> usize {
+        let properties = match &self.properties {
+            Properties::Readable(properties) => headers::encoded_len(properties),
+            Properties::Unreadable(raw) => 3 * raw.bytes().len(),
+        };
+        self.body.len() + 4 * properties + 1024
     }
 
     /// Everything, for export and for scripts.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let text = std::str::from_utf8(&self.body).ok();
-        let hex = || self.body.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let lossy = self.properties.lossy();
+        let properties_hex = match &self.properties {
+            Properties::Readable(_) => None,
+            Properties::Unreadable(raw) => Some(hex(raw.bytes())),
+        };
         serde_json::json!({
             "letter": self.brief,
             "response": self.response,
-            "properties": properties_json(&self.properties),
-            "headers": self.properties.headers().as_ref().map(table_json),
+            "properties": properties_json(lossy),
+            "headers": lossy.headers().as_ref().map(table_json),
+            "properties_hex": properties_hex,
             "body": text,
-            "body_hex": if text.is_none() { Some(hex()) } else { None },
+            "body_hex": if text.is_none() { Some(hex(&self.body)) } else { None },
         })
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Headers that RabbitMQ counts up with each look at a message.
@@ -143,17 +181,25 @@ fn is_volatile(name: &str) -> bool {
     matches!(name, "x-delivery-count" | "x-acquired-count")
 }
 
-pub(super) fn fingerprint(properties: &BasicProperties, body: &[u8]) -> String {
+pub(super) fn fingerprint(properties: &Properties, body: &[u8]) -> String {
+    let bytes = match properties {
+        Properties::Readable(properties) => lasting(properties),
+        Properties::Unreadable(raw) => raw.lasting(is_volatile),
+    };
+    let mut digest = Sha256::new();
+    digest.update(&bytes);
+    digest.update(body);
+    format!("{:x}", digest.finalize())
+}
+
+fn lasting(properties: &BasicProperties) -> Vec<u8> {
     let mut bytes = Vec::new();
     let headers = properties.headers().iter().flat_map(|table| table.inner());
     for lasting in headers.filter(|(name, _)| !is_volatile(name.as_str())) {
         write(&mut bytes, &lasting);
     }
     write(&mut bytes, &properties.clone().with_headers(FieldTable::default()));
-    let mut digest = Sha256::new();
-    digest.update(&bytes);
-    digest.update(body);
-    format!("{:x}", digest.finalize())
+    bytes
 }
 
 /// Appends a value in a form that tells it from all others.
@@ -245,7 +291,8 @@ mod tests {
         for (name, value) in headers {
             table.insert((*name).into(), value.clone());
         }
-        Letter::open(BasicProperties::default().with_headers(table), body.to_vec(), |properties, body| {
+        let properties = Properties::Readable(BasicProperties::default().with_headers(table));
+        Letter::open(properties, body.to_vec(), |properties, body| {
             LetterId::new(&fingerprint(properties, body), nth)
         })
     }

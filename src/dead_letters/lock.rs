@@ -1,24 +1,31 @@
-//! One at a time: an exclusive queue, which RabbitMQ gives to one connection and frees when that is
-//! gone, however it went.
+//! Distributed locks: exclusive queues. RabbitMQ gives one to one connection and frees it when that
+//! is gone, also after a crash. Whoever takes letters, to look at them or to work on them, holds one
+//! for that moment; whoever changes letters holds another one until they are done.
 //!
-//! Who finds it taken asks its holder who they are, by a message to that same queue.
+//! Who finds one taken asks its holder who they are, by a message to that same queue.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::StreamExt;
 use lapin::{
     BasicProperties, Channel, Connection,
-    options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions},
+    options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions},
     protocol::AMQPSoftError,
     types::FieldTable,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{task::JoinHandle, time::Instant};
 
-use crate::broker::{Topology, lock::try_once, topology::soft_error};
+use crate::broker::{lock::try_once, topology::soft_error};
 
-/// A look takes less than a second, so whoever only looks is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Letters are taken within a second, or a few where there are very many.
+const PATIENCE: Duration = Duration::from_secs(20);
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a holder may take to say who they are.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -30,13 +37,9 @@ pub struct Holder {
     /// `look`, `plan`, `replay` or `discard`.
     pub doing: String,
     pub since: String,
-}
-
-impl Holder {
-    /// Whether it takes a moment only.
-    fn is_brief(&self) -> bool {
-        matches!(self.doing.as_str(), "look" | "plan")
-    }
+    /// Letters that are held meanwhile, which others cannot see.
+    #[serde(default)]
+    pub holds: Option<usize>,
 }
 
 impl std::fmt::Display for Holder {
@@ -49,20 +52,10 @@ impl std::fmt::Display for Holder {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TakenBy {
     Holder(Holder),
-    /// A worker that looks at the oldest letter, or somebody who is busy.
+    /// Somebody who is busy.
     Silent,
     /// The broker lets nobody ask; its words.
     Refused(String),
-}
-
-impl TakenBy {
-    /// Whether it is likely to take a moment only.
-    fn is_brief(&self) -> bool {
-        match self {
-            Self::Holder(holder) => holder.is_brief(),
-            Self::Silent | Self::Refused(_) => true,
-        }
-    }
 }
 
 impl std::fmt::Display for TakenBy {
@@ -91,10 +84,23 @@ impl From<lapin::Error> for NoLock {
     }
 }
 
-/// The lock, for as long as its connection lives.
+/// A lock, until it is released or its connection ends.
 #[derive(Debug)]
 pub(super) struct Lock {
+    channel: Channel,
+    queue: String,
     answering: JoinHandle<()>,
+}
+
+impl Lock {
+    /// Lets others have it.
+    ///
+    /// # Errors
+    /// If the connection is lost, and the lock with it.
+    pub(super) async fn release(self) -> lapin::Result<()> {
+        self.channel.queue_delete(self.queue.as_str().into(), QueueDeleteOptions::default()).await?;
+        self.channel.close(200, "released".into()).await
+    }
 }
 
 impl Drop for Lock {
@@ -103,32 +109,66 @@ impl Drop for Lock {
     }
 }
 
-/// Takes the lock on this connection, or waits for whoever only looks.
-pub(super) async fn take(
-    connection: &Connection,
-    topology: &Topology,
-    holder: &Holder,
-) -> Result<Lock, NoLock> {
-    let queue = topology.dead_lock();
+/// Takes the lock on this connection, or waits until it is free.
+pub(super) async fn take(connection: &Connection, queue: &str, holder: &Holder) -> Result<Lock, NoLock> {
     let deadline = Instant::now() + PATIENCE;
+    let holds = Arc::default();
     loop {
-        if let Some(channel) = try_once(connection, &queue).await? {
-            return Ok(Lock { answering: answer(channel, queue, holder).await? });
-        }
-        let taken_by = ask(connection, &queue).await;
-        if !taken_by.is_brief() || Instant::now() >= deadline {
-            return Err(NoLock::Taken(taken_by));
+        match try_take(connection, queue, holder, &holds).await {
+            Err(NoLock::Taken(_by)) if Instant::now() < deadline => {}
+            taken => return taken,
         }
         tokio::time::sleep(RETRY_INTERVAL).await;
     }
 }
 
+/// Takes the lock on this connection, if it is free. Whoever asks is told who `holder` is, and how
+/// many letters they hold.
+pub(super) async fn try_take(
+    connection: &Connection,
+    queue: &str,
+    holder: &Holder,
+    holds: &Arc<AtomicUsize>,
+) -> Result<Lock, NoLock> {
+    match try_once(connection, queue).await? {
+        Some(channel) => {
+            let answering = answer(channel.clone(), queue, holder, Arc::clone(holds)).await?;
+            Ok(Lock { channel, queue: queue.to_owned(), answering })
+        }
+        None => Err(NoLock::Taken(ask(connection, queue).await)),
+    }
+}
+
+/// Who has the lock; `None` if nobody.
+pub(super) async fn holder(connection: &Connection, queue: &str) -> lapin::Result<Option<TakenBy>> {
+    let channel = connection.create_channel().await?;
+    let options = QueueDeclareOptions { passive: true, ..Default::default() };
+    let declared = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
+    match declared {
+        // It is of this very connection.
+        Ok(_queue) => {
+            channel.close(200, "asked".into()).await?;
+            Ok(None)
+        }
+        Err(error) => match soft_error(&error) {
+            Some((AMQPSoftError::NOTFOUND, _)) => Ok(None),
+            Some(_) => Ok(Some(ask(connection, queue).await)),
+            None => Err(error),
+        },
+    }
+}
+
 /// Answers whoever asks.
-async fn answer(channel: Channel, queue: String, holder: &Holder) -> lapin::Result<JoinHandle<()>> {
+async fn answer(
+    channel: Channel,
+    queue: &str,
+    holder: &Holder,
+    holds: Arc<AtomicUsize>,
+) -> lapin::Result<JoinHandle<()>> {
     let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
     let mut questions =
-        channel.basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default()).await?;
-    let answer = serde_json::to_vec(holder).unwrap_or_default();
+        channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
+    let (queue, holder) = (queue.to_owned(), holder.clone());
     Ok(tokio::spawn(async move {
         while let Some(Ok(question)) = questions.next().await {
             let Some(asker) = question.properties.reply_to() else {
@@ -138,6 +178,8 @@ async fn answer(channel: Channel, queue: String, holder: &Holder) -> lapin::Resu
             if !asker.as_str().starts_with(&queue) {
                 continue;
             }
+            let holder = Holder { holds: Some(holds.load(Ordering::Relaxed)), ..holder.clone() };
+            let answer = serde_json::to_vec(&holder).unwrap_or_default();
             let options = BasicPublishOptions::default();
             let properties = BasicProperties::default();
             if let Err(error) =

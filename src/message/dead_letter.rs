@@ -1,15 +1,13 @@
 //! A dead letter: the original message, stamped with why it died; and the request it becomes again
 //! when it is replayed.
 
-use lapin::{
-    BasicProperties,
-    types::{AMQPValue, FieldTable},
-};
+use lapin::BasicProperties;
 use serde::Serialize;
 
 use super::{
-    Envelope, History, Status, Timestamp,
+    Envelope, History, Properties, Status, Timestamp, XDeath,
     headers::{self, Stamp},
+    x_death,
 };
 
 /// The most of Trackfinity's answer that is kept with a dead letter, in bytes.
@@ -65,14 +63,15 @@ pub enum LetterStatus {
     Refused,
     /// Transient failures outlasted the retries.
     Abandoned,
-    /// RabbitMQ dead-lettered it: the worker died while holding it, again and again.
-    Crashed,
-    /// Neither the worker nor RabbitMQ says; somebody published it here.
+    /// Its AMQP fields cannot be read, as where an id is not UTF-8.
+    Unreadable,
+    /// No worker put it here: RabbitMQ did, or somebody published it.
     Unknown,
 }
 
 impl LetterStatus {
-    pub const ALL: [Self; 5] = [Self::Invalid, Self::Refused, Self::Abandoned, Self::Crashed, Self::Unknown];
+    pub const ALL: [Self; 5] =
+        [Self::Invalid, Self::Refused, Self::Abandoned, Self::Unreadable, Self::Unknown];
 
     /// The status as it stands in headers and on the command line.
     #[must_use]
@@ -81,8 +80,16 @@ impl LetterStatus {
             Self::Invalid => "invalid",
             Self::Refused => "refused",
             Self::Abandoned => "abandoned",
-            Self::Crashed => "crashed",
+            Self::Unreadable => "unreadable",
             Self::Unknown => "unknown",
+        }
+    }
+
+    /// The status of that name where a worker may have written it.
+    fn written(name: &str) -> Option<Self> {
+        match Self::named(name) {
+            Some(Self::Unreadable | Self::Unknown) | None => None,
+            written => written,
         }
     }
 
@@ -98,9 +105,6 @@ impl std::fmt::Display for LetterStatus {
         f.pad(self.as_str())
     }
 }
-
-/// What RabbitMQ gives as the reason when it dead-letters what was delivered too often.
-const DELIVERY_LIMIT: &str = "delivery_limit";
 
 /// What a dead letter's headers tell. Headers of the wrong type count as absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +124,32 @@ pub struct Record {
 }
 
 impl Record {
+    /// Reads the record from a letter's properties, as far as they can be read.
+    #[must_use]
+    pub fn of(properties: &Properties) -> Self {
+        let raw = match properties {
+            Properties::Readable(properties) => return Self::read(properties),
+            Properties::Unreadable(raw) => raw,
+        };
+        let lossy = raw.lossy();
+        let record = Self::read(lossy);
+        let flaw = raw.flaw().to_string();
+        let detail = match record.detail {
+            Some(detail) if detail != flaw => format!("{flaw}; {detail}"),
+            _ => flaw,
+        };
+        // Where the message's own id is what cannot be read, there is none.
+        let request_id = History::read(lossy.headers().as_ref()).request_id;
+        let request_id = request_id.or(record.request_id).filter(|id| !id.contains('\u{fffd}'));
+        Self {
+            status: LetterStatus::Unreadable,
+            reason: record.reason.or_else(|| Some(LetterStatus::Unreadable.as_str().to_owned())),
+            detail: Some(detail),
+            request_id,
+            ..record
+        }
+    }
+
     /// Reads the record from a letter's properties.
     #[must_use]
     pub fn read(properties: &BasicProperties) -> Self {
@@ -128,22 +158,24 @@ impl Record {
         let text = |name| get(name).and_then(headers::text).map(str::to_owned);
         let history = History::read(table);
         let message_id = properties.message_id().as_ref().map(|id| id.as_str().to_owned());
-        let stamped = get(headers::STATUS).and_then(headers::text).and_then(LetterStatus::named);
-        let crash = table.and_then(crash);
-        let (status, reason, detail, dead_at) = match (stamped, crash) {
-            (Some(status), _) => (
-                status,
-                text(headers::REASON),
-                text(headers::DETAIL),
-                text(headers::DEAD_AT).and_then(|at| at.parse().ok()),
-            ),
-            (None, Some(crash)) => (
-                LetterStatus::Crashed,
-                Some(DELIVERY_LIMIT.to_owned()),
-                Some("the worker died while holding it, again and again".to_owned()),
-                crash.time,
-            ),
-            (None, None) => (LetterStatus::Unknown, None, None, None),
+        let (status, reason, detail, dead_at) = match table.filter(|table| x_death::is_present(table)) {
+            // A worker removes x-death from all it writes. So RabbitMQ put the message here as it
+            // was, and headers of a worker's are forged or older.
+            Some(table) => {
+                let death = x_death::latest(table);
+                let detail = death.as_ref().map(explain);
+                let time = death.as_ref().and_then(|death| death.time);
+                (LetterStatus::Unknown, death.map(|death| death.reason), detail, time)
+            }
+            None => match text(headers::STATUS).as_deref().and_then(LetterStatus::written) {
+                Some(status) => (
+                    status,
+                    text(headers::REASON),
+                    text(headers::DETAIL),
+                    text(headers::DEAD_AT).and_then(|at| at.parse().ok()),
+                ),
+                None => (LetterStatus::Unknown, None, None, None),
+            },
         };
         Self {
             status,
@@ -160,28 +192,18 @@ impl Record {
     }
 }
 
-/// A dead-lettering by RabbitMQ for too many deliveries.
-struct Crash {
-    time: Option<Timestamp>,
-}
-
-fn crash(table: &FieldTable) -> Option<Crash> {
-    let Some(AMQPValue::FieldArray(deaths)) = table.inner().get("x-death") else {
-        return None;
+/// What RabbitMQ's reason means.
+fn explain(death: &XDeath) -> String {
+    let meaning = match death.reason.as_str() {
+        "delivery_limit" => {
+            "it was delivered again and again and never settled, as when it brings its worker down"
+        }
+        "expired" => "it waited for longer than it or the queue allows",
+        "maxlen" => "the queue was full",
+        "rejected" => "a consumer rejected it",
+        _ => "RabbitMQ says no more about why",
     };
-    deaths.as_slice().iter().find_map(|death| {
-        let AMQPValue::FieldTable(death) = death else {
-            return None;
-        };
-        let reason = death.inner().get("reason").and_then(headers::text);
-        let time = match death.inner().get("time") {
-            Some(AMQPValue::Timestamp(seconds)) => i64::try_from(*seconds)
-                .ok()
-                .map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1000))),
-            _ => None,
-        };
-        (reason == Some(DELIVERY_LIMIT)).then_some(Crash { time })
-    })
+    format!("dead-lettered by RabbitMQ from {}: {meaning}", death.queue)
 }
 
 /// The properties of the request that a letter becomes when it is replayed; its body is the

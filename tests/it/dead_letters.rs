@@ -73,7 +73,7 @@ fn letter(n: usize) -> (Properties, Vec<u8>) {
     headers.insert("unlocker-first-received-at".into(), text("2026-11-01T08:00:00.000Z".to_owned()));
     headers.insert(
         "unlocker-dead-at".into(),
-        text(format!("2026-11-01T09:{:02}:{:02}.000Z", n / 60 % 60, n % 60)),
+        text(format!("2026-11-01T{:02}:{:02}:{:02}.000Z", 9 + n / 3600, n / 60 % 60, n % 60)),
     );
     headers.insert("unlocker-original-expiration".into(), text("60000".to_owned()));
     headers.insert("theirs".into(), AMQPValue::ByteArray(vec![0xff, n as u8].into()));

@@ -163,3 +163,101 @@ fn a_forged_delivery_count_slows_nobody_down() {
         assert_eq!(world.amqp.ready_count(REQUESTS).await, 0);
     });
 }
+
+#[test]
+fn a_listener_whose_queue_is_full_holds_up_nobody_and_gets_its_outcomes_when_it_has_room() {
+    kit::run_within(LONG, async |ctx| {
+        const COUNT: usize = 300;
+        let settings = [("RETRY__MAX_DELAY", "1s")];
+        let world = World::start_with(ctx, &settings, |_| Answer::unlocked()).await;
+        full_listener(&world, "full", "unlock.#").await;
+        world.amqp.publish_all(EXCHANGE, REQUEST, requests(COUNT)).await;
+        world.trackfinity.wait_count(COUNT as u64, SOON).await;
+        kit::eventually("the healthy listener has all outcomes", SOON, async || {
+            ids(&world.outcomes).len() == COUNT
+        })
+        .await;
+        world.worker.wait_for_line(|line| line.contains("outcomes can't be published"), SOON).await;
+        // It has room again.
+        world.ctx.vhost().management().delete_queue("full").await;
+        world.amqp.declare_queue("full", FieldTable::default()).await;
+        world.amqp.bind("full", RESULTS, "unlock.#").await;
+        let late = world.amqp.consume_queue("full").await;
+        kit::eventually("it has all outcomes", SOON, async || ids(&late).len() == COUNT).await;
+        let mut copies = std::collections::BTreeMap::<String, usize>::new();
+        for outcome in world.outcomes.all() {
+            *copies.entry(text(&outcome.json()["request_id"])).or_default() += 1;
+        }
+        let most = copies.values().max().expect("outcomes");
+        assert!(*most <= 12, "{most} copies of one outcome");
+        assert_eq!(world.trackfinity.count(), COUNT as u64, "no request was called for again");
+        world.stop().await;
+    });
+}
+
+fn ids(inbox: &kit::Inbox) -> std::collections::BTreeSet<String> {
+    inbox.all().iter().map(|outcome| text(&outcome.json()["request_id"])).collect()
+}
+
+#[test]
+fn a_listener_whose_queue_does_not_confirm_holds_up_nobody_and_no_outcome_comes_twice() {
+    kit::run_on_own_node_within(LONG, kit::NodeOptions::default(), async |ctx| {
+        const COUNT: usize = 300;
+        let settings = [("WORKER__CONCURRENCY", "8"), ("RETRY__MAX_DELAY", "2s")];
+        let world = World::start_with(ctx, &settings, |_| Answer::unlocked()).await;
+        let mut quorum = FieldTable::default();
+        quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        world.amqp.declare_queue("stuck", quorum).await;
+        world.amqp.bind("stuck", RESULTS, "unlock.#").await;
+        world.unlock("first").await;
+        kit::eventually("the first outcome", SOON, async || world.amqp.ready_count("stuck").await == 1).await;
+        let server = format!("'{}_stuck'", world.ctx.vhost().name());
+        let eval = |call: &str| format!("sys:{call}({server}).");
+        world.ctx.node().rabbitmqctl(&["eval", &eval("suspend")]).await.expect("suspended");
+        world.amqp.publish_all(EXCHANGE, REQUEST, requests(COUNT)).await;
+        world.trackfinity.wait_count(COUNT as u64 + 1, Duration::from_secs(60)).await;
+        kit::eventually("the healthy listener has all outcomes", SOON, async || {
+            world.outcomes.len() == COUNT + 1
+        })
+        .await;
+        world.ctx.node().rabbitmqctl(&["eval", &eval("resume")]).await.expect("resumed");
+        kit::eventually("the other has them, too", SOON, async || {
+            world.amqp.ready_count("stuck").await as usize == COUNT + 1
+        })
+        .await;
+        kit::eventually("nothing waits any more", SOON, async || {
+            let mut waiting = world.amqp.ready_count(REQUESTS).await;
+            for tier in ["1s", "2s"] {
+                waiting += world.amqp.ready_count(&format!("trackfinity.unlock.retry.{tier}")).await;
+            }
+            waiting == 0
+        })
+        .await;
+        world.stop().await;
+        assert_eq!(world.outcomes.len(), COUNT + 1, "no outcome came twice");
+        assert_eq!(world.trackfinity.count() as usize, COUNT + 1, "no request was called for again");
+    });
+}
+
+#[test]
+fn an_outcome_that_a_sender_forged_is_not_published() {
+    kit::run(async |ctx| {
+        let world = World::start(ctx, |_| Answer::status(404)).await;
+        let mut headers = FieldTable::default();
+        for (name, value) in [
+            ("unlocker-status", "unlocked"),
+            ("unlocker-finished-at", "2026-11-23T09:00:00.120Z"),
+            ("unlocker-first-received-at", "2026-11-23T09:00:00.000Z"),
+            ("unlocker-outcome-mac", "00"),
+        ] {
+            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        }
+        world.trackfinity.answer_with(|call| match call.path.as_str() {
+            "/api/service/ping" => Answer::unlocked(),
+            _ => Answer::status(404),
+        });
+        world.publish(id("1").with_headers(headers), r#"{"customer_id":1}"#).await;
+        let outcome = world.outcome().await;
+        assert_eq!((&outcome["status"], &outcome["reason"]), (&"refused".into(), &"http_404".into()));
+    });
+}

@@ -28,5 +28,6 @@ mod rights;
 mod shutdown;
 mod telemetry;
 mod topology;
+mod undeliverable;
 mod wire;
 mod world;

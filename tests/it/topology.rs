@@ -3,7 +3,7 @@
 use kit::{Answer, FieldTable, Trackfinity};
 use serde_json::{Value, json};
 
-use crate::world::{DEAD, REQUESTS, SOON, World, id, start_worker, unlocker};
+use crate::world::{DEAD, EXCHANGE, REQUESTS, SOON, UNDELIVERABLE, World, id, start_worker, unlocker};
 
 #[test]
 fn the_whole_topology_is_declared_as_the_contract_says() {
@@ -19,13 +19,25 @@ fn the_whole_topology_is_declared_as_the_contract_says() {
         assert_eq!(
             arguments(REQUESTS).await,
             json!({
+                "x-queue-type": "quorum", "x-delivery-limit": 20, "x-dead-letter-exchange": EXCHANGE,
+                "x-dead-letter-routing-key": "undeliverable",
+                "x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"
+            })
+        );
+        assert_eq!(
+            arguments(UNDELIVERABLE).await,
+            json!({
                 "x-queue-type": "quorum", "x-delivery-limit": 20, "x-dead-letter-exchange": DEAD,
                 "x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"
             })
         );
         assert_eq!(
             arguments(DEAD).await,
-            json!({"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000})
+            json!({
+                "x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000,
+                "x-dead-letter-exchange": EXCHANGE, "x-dead-letter-routing-key": "undeliverable",
+                "x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"
+            })
         );
         for power in 0..=10 {
             let seconds = 1 << power;
@@ -57,7 +69,7 @@ fn the_whole_topology_is_declared_as_the_contract_says() {
                 format!("{} {} {}", binding["source"], binding["routing_key"], binding["destination"])
             })
             .collect();
-        assert_eq!(bound.len(), 13, "{bound:?}");
+        assert_eq!(bound.len(), 14, "{bound:?}");
         assert!(
             bound.contains(&r#""trackfinity.unlock" "request" "trackfinity.unlock.requests""#.to_owned())
         );

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 pub const EXCHANGE: &str = "trackfinity.unlock";
 pub const REQUESTS: &str = "trackfinity.unlock.requests";
+pub const UNDELIVERABLE: &str = "trackfinity.unlock.undeliverable";
 pub const RESULTS: &str = "trackfinity.unlock.results";
 pub const DEAD: &str = "trackfinity.unlock.dead";
 pub const REQUEST: &str = "request";

@@ -63,6 +63,8 @@ pub(super) struct Letters {
 pub(super) struct Shown {
     #[schema(value_type = Vec<Object>)]
     pub(super) letters: Vec<serde_json::Value>,
+    /// Letters that match; where there are more than are shown, these are the newest.
+    pub(super) count: usize,
     pub(super) extent: Extent,
 }
 
@@ -87,7 +89,7 @@ pub(super) enum WishedAction {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct WishedFilter {
-    /// Any of these: invalid, refused, abandoned, crashed, unknown.
+    /// Any of these: invalid, refused, abandoned, unreadable, unknown.
     status: Vec<String>,
     /// Any of these.
     reason: Vec<String>,
@@ -129,6 +131,8 @@ pub(super) struct Planned {
     #[serde(flatten)]
     pub(super) plan: Plan,
     pub(super) letters: Vec<Masked>,
+    /// Letters that match and are not in the plan: they cannot be replayed, as they cannot be read.
+    pub(super) unreadable: usize,
     pub(super) extent: Extent,
 }
 

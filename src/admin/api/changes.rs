@@ -39,12 +39,17 @@ pub(super) async fn plan(
         }
         (WishedAction::Discard, text) => Action::Discard { reason: pages::reason(text)? },
     };
-    let (plan, listing) = app.looks.plan(&actor, action, &wish.filter.filter()?).await?;
+    let planned = app.looks.plan(&actor, action, &wish.filter.filter()?).await?;
+    let crate::dead_letters::Planned { plan, listing, unreadable } = planned;
     if plan.ids.is_empty() {
-        return Err(Problem::not_found("No letter matches.").into());
+        return Err(Problem::not_found(match unreadable {
+            0 => "No letter matches.".to_owned(),
+            count => format!("No letter matches that can be replayed; {count} cannot be read."),
+        })
+        .into());
     }
     let letters = listing.letters.iter().map(Masked::from).collect();
-    Ok((StatusCode::CREATED, Json(Planned { plan, letters, extent: listing.extent })))
+    Ok((StatusCode::CREATED, Json(Planned { plan, letters, unreadable, extent: listing.extent })))
 }
 
 /// A plan.

@@ -33,7 +33,7 @@ pub(super) async fn worker(State(app): State<App>, _caller: Caller) -> Json<Work
 
 /// How many letters there are, by status and reason.
 #[utoipa::path(get, path = "/summary", params(
-    ("status" = Option<String>, Query, description = "any of these: invalid, refused, abandoned, crashed, unknown; with commas, or given several times"),
+    ("status" = Option<String>, Query, description = "any of these: invalid, refused, abandoned, unreadable, unknown; with commas, or given several times"),
     ("reason" = Option<String>, Query, description = "any of these, such as http_404"),
     ("since" = Option<String>, Query, description = "died at or after this time, such as 2026-11-23T09:00:00Z, or since that long ago, such as 2h"),
     ("until" = Option<String>, Query, description = "died at or before this time, or that long ago"),
@@ -78,14 +78,14 @@ pub(super) async fn list(
     let limit = filters::number(&fields, "limit", 100, 1..=MOST)?;
     let page = app.looks.page(&caller.actor(), &filter, offset, limit).await?;
     let letters = page.letters.iter().map(Masked::from).collect();
-    Ok(Json(Letters { letters, count: page.count, extent: page.extent }))
+    Ok(Json(Letters { letters, count: page.count, extent: page.extent.clone() }))
 }
 
 /// Everything about a letter. Operators only; written to the audit log first.
 #[utoipa::path(get, path = "/letters/{id}", params(
     ("id" = String, Path, description = "the letter's id, or the request's"),
 ), responses(
-    (status = 200, description = "all letters with this id", body = Shown),
+    (status = 200, description = "the letters with this id; of more than 100 the newest", body = Shown),
     (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody),
     (status = 409, description = "somebody else works on the letters", body = ProblemBody),
     (status = 503, description = "RabbitMQ cannot be reached, or the audit log not be written", body = ProblemBody)
@@ -100,5 +100,5 @@ pub(super) async fn show(
         return Err(Problem::not_found(format!("There is no dead letter {id}.")).into());
     }
     let letters = shown.letters.iter().map(crate::dead_letters::Letter::to_json).collect();
-    Ok(Json(Shown { letters, extent: shown.extent }))
+    Ok(Json(Shown { letters, count: shown.count, extent: shown.extent }))
 }

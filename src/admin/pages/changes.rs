@@ -75,12 +75,17 @@ pub(super) async fn plan(State(app): State<App>, signed: Signed) -> Result<Respo
         }
         Filter { ids, ..Filter::default() }
     };
-    let (plan, mut listing) = app.looks.plan(&actor, action, &filter).await?;
+    let crate::dead_letters::Planned { plan, mut listing, unreadable } =
+        app.looks.plan(&actor, action, &filter).await?;
+    let left_out = (unreadable > 0)
+        .then(|| format!("{unreadable} cannot be replayed, as they cannot be read: discard them."));
     if plan.ids.is_empty() {
-        return Err(Problem::not_found("None of these letters is there any more."));
+        let why = left_out.unwrap_or_else(|| "None of these letters is there any more.".to_owned());
+        return Err(Problem::not_found(why));
     }
     listing.letters.truncate(LISTED);
-    let short = view::short(listing.extent);
+    let short: Vec<String> = view::short(&listing.extent).into_iter().chain(left_out).collect();
+    let short = (!short.is_empty()).then(|| short.join(" "));
     app.plans.keep(Planned { digest: plan.digest.clone(), letters: listing.letters.into(), short });
     Ok(Redirect::to(&format!("/plans/{}", plan.digest)).into_response())
 }

@@ -96,7 +96,7 @@ pub(super) async fn list(
         last,
         previous: (page > 1).then(|| link(page - 1)),
         next: (last < found.count).then(|| link(page + 1)),
-        short: view::short(found.extent),
+        short: view::short(&found.extent),
         query,
     }))
 }
@@ -107,6 +107,8 @@ struct LetterPage {
     frame: Frame,
     id: String,
     letters: Vec<LetterView>,
+    /// Letters with this id, of which some are shown.
+    count: usize,
     /// Whether this is what was masked.
     shown: bool,
 }
@@ -142,7 +144,7 @@ pub(super) async fn letter(
     let filter = Filter { ids: vec![id.clone()], ..Filter::default() };
     let found = app.looks.page(&visitor.actor(), &filter, 0, ALIKE).await?;
     let letters = found.letters.iter().map(|letter| view_of(&app, letter, None)).collect();
-    page(&visitor, id, letters, false)
+    page(&visitor, id, letters, found.count, false)
 }
 
 /// Everything there is. The look is written to the audit log before it is made.
@@ -153,17 +155,24 @@ pub(super) async fn show(
 ) -> Result<Response, Problem> {
     let actor = signed.operator()?;
     let found = app.looks.show(&actor, &id).await?;
-    let letters = found.letters.iter().take(ALIKE);
+    let first = found.letters.len().saturating_sub(ALIKE);
+    let letters = found.letters.iter().skip(first);
     let letters = letters.map(|letter| view_of(&app, &letter.brief, Some(Inside::of(letter)))).collect();
-    page(&signed.visitor, id, letters, true)
+    page(&signed.visitor, id, letters, found.count, true)
 }
 
-fn page(visitor: &Visitor, id: String, letters: Vec<LetterView>, shown: bool) -> Result<Response, Problem> {
+fn page(
+    visitor: &Visitor,
+    id: String,
+    letters: Vec<LetterView>,
+    count: usize,
+    shown: bool,
+) -> Result<Response, Problem> {
     if letters.is_empty() {
         return Err(Problem::not_found(format!("There is no dead letter {id}.")));
     }
     let frame = Frame::new(format!("Letter {id}"), visitor);
-    Ok(render(&LetterPage { frame, id, letters, shown }))
+    Ok(render(&LetterPage { frame, id, letters, count, shown }))
 }
 
 fn view_of(app: &App, letter: &Brief, inside: Option<Inside>) -> LetterView {

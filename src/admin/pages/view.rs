@@ -1,7 +1,7 @@
 //! What pages show of letters: nothing that is masked.
 
 use crate::{
-    dead_letters::{Brief, Extent, StepResult, Stopped},
+    dead_letters::{Brief, Extent, StepResult},
     message::Timestamp,
 };
 
@@ -80,9 +80,8 @@ impl LetterLinks {
 }
 
 /// Says so where not all letters were looked at.
-pub(super) fn short(extent: Extent) -> Option<String> {
-    let is_short = !matches!(extent.stopped, None | Some(Stopped::Enough));
-    is_short.then(|| format!("Not all were looked at: {extent}."))
+pub(super) fn short(extent: &Extent) -> Option<String> {
+    extent.is_short().then(|| format!("Not all were looked at: {extent}."))
 }
 
 /// What became of a letter, in words; and the kind of it, for its looks.

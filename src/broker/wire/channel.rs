@@ -146,6 +146,20 @@ impl WireChannel {
         self.round_trip().await
     }
 
+    /// Gives deliveries back one by one, in this order, and waits until RabbitMQ has read that.
+    ///
+    /// # Errors
+    /// If the channel or the connection is lost: then all goes back.
+    pub async fn requeue(&mut self, delivery_tags: impl Iterator<Item = u64>) -> Result<(), WireError> {
+        let mut bytes = Vec::new();
+        for delivery_tag in delivery_tags {
+            let nack = basic::Nack { delivery_tag, multiple: false, requeue: true };
+            bytes.extend(encode_method(self.id, &AMQPClass::Basic(basic::AMQPMethod::Nack(nack))));
+        }
+        self.shared.send(bytes)?;
+        self.round_trip().await
+    }
+
     /// Publishes a message whose properties are these bytes, mandatory and confirmed, and waits for
     /// that while RabbitMQ takes messages. Properties larger than a frame end the connection.
     ///

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Marks, Output, Selection, print_json, tables};
+use super::{Output, Selection, json, print_json, printer::Printer, tables};
 use crate::{
     cli::{Failure, print, run::Signals},
-    dead_letters::{Action, Actor, DeadLetters, Ended, Filter, Finish, Pace, Plan, Step, StepResult},
+    dead_letters::{
+        Action, Actor, DeadLetters, Ended, Filter, Finish, Pace, Plan, Planned, Step, StepResult,
+    },
 };
 
 /// Letters of a plan that are listed for people; all are in `--json`.
@@ -37,15 +38,12 @@ pub(in crate::cli) struct Replay {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Discard {
     #[command(flatten)]
-    marks: Marks,
-    /// Died for this reason, such as `http_404`: what is `--reason` elsewhere.
-    #[arg(long, value_name = "REASON", value_delimiter = ',')]
-    letter_reason: Vec<String>,
+    selection: Selection,
     #[command(flatten)]
     confirm: Confirm,
-    /// Why; it stands in the outcome.
+    /// Why; it stands in the outcome as its reason.
     #[arg(long, value_name = "TEXT", required_unless_present = "confirm")]
-    reason: Option<String>,
+    note: Option<String>,
     #[command(flatten)]
     output: Output,
 }
@@ -77,17 +75,9 @@ pub(super) async fn replay(letters: &DeadLetters, replay: Replay) -> Result<(), 
 }
 
 pub(super) async fn discard(letters: &DeadLetters, discard: Discard) -> Result<(), Failure> {
-    let action = Action::Discard { reason: discard.reason.unwrap_or_default() };
+    let action = Action::Discard { reason: discard.note.unwrap_or_default() };
     let pace = Pace { per_second: f64::INFINITY, ..Pace::default() };
-    change(
-        letters,
-        action,
-        &discard.marks.filter(&discard.letter_reason),
-        discard.confirm,
-        &pace,
-        &discard.output,
-    )
-    .await
+    change(letters, action, &discard.selection.filter(), discard.confirm, &pace, &discard.output).await
 }
 
 async fn change(
@@ -100,7 +90,14 @@ async fn change(
 ) -> Result<(), Failure> {
     let actor = output.who.actor();
     let Some(digest) = confirm.confirm else {
-        let (plan, listing) = letters.plan(&actor, action, filter).await?;
+        let Planned { plan, listing, unreadable } = letters.plan(&actor, action, filter).await?;
+        if unreadable > 0 {
+            eprintln!(
+                "unlocker: {unreadable} of the letters cannot be replayed, as they cannot be read; \
+                 `dead-letters list --status unreadable` shows them, `dead-letters discard` gives them up"
+            );
+        }
+        super::warn_if_short(&listing.extent);
         if output.json {
             return print_json(&plan);
         }
@@ -111,7 +108,6 @@ async fn change(
         if listing.letters.len() > LISTED {
             print(format_args!("… and {} more", listing.letters.len() - LISTED))?;
         }
-        super::warn_if_short(listing.extent);
         return say_plan(&plan);
     };
     let plan = letters.planned(&digest).await?;
@@ -121,12 +117,10 @@ async fn change(
             anyhow::anyhow!("plan {digest} is one to {is}: confirm it with `dead-letters {is}`").into()
         );
     }
-    let other_reason =
+    let other_note =
         action.reason().is_some_and(|reason| !reason.is_empty() && action.reason() != plan.action.reason());
-    if other_reason {
-        return Err(
-            anyhow::anyhow!("plan {digest} has another reason; leave --reason away to confirm it").into()
-        );
+    if other_note {
+        return Err(anyhow::anyhow!("plan {digest} has another note; leave --note away to confirm it").into());
     }
     if *filter != Filter::default() {
         eprintln!("unlocker: the filters change nothing any more: plan {digest} names its letters");
@@ -149,7 +143,7 @@ async fn carry_out(
     actor: &Actor,
     plan: &Plan,
     pace: &Pace,
-    json: bool,
+    as_json: bool,
 ) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let mut signals = Signals::new().map_err(anyhow::Error::from)?;
@@ -157,39 +151,33 @@ async fn carry_out(
     let listening = tokio::spawn(async move {
         signals.next().await;
         told.cancel();
+        signals.next().await;
+        // What is held goes back, and so does a letter whose copy is not confirmed.
+        std::process::exit(1);
     });
-    let bar = ProgressBar::new(u64::try_from(plan.ids.len()).unwrap_or(u64::MAX));
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos} of {len}, {eta} left  {msg}") {
-        bar.set_style(style);
-    }
-    let mut unsaid = None;
+    let printer = Printer::start(plan.ids.len(), stop.clone())?;
     let finish = letters
         .carry_out(actor, plan, pace, &stop, |step| {
-            bar.inc(1);
-            let said = bar.suspend(|| if json { print_json(step) } else { say(step) });
-            // Whoever reads is gone; the letters' ends are in the audit log.
-            if said.is_err() {
-                unsaid = said.err();
-                stop.cancel();
-            }
+            printer.step(match as_json {
+                true => json(step),
+                false => describe(step),
+            });
         })
         .await;
-    listening.abort();
-    bar.finish_and_clear();
-    let finish = finish?;
-    if json {
-        print_json(&finish)?
-    } else {
-        say_finish(plan, &finish)?
+    if let Ok(finish) = &finish {
+        printer.end(if as_json { json(finish) } else { describe_finish(plan, finish) });
     }
-    match (unsaid, finish.done == finish.of && matches!(finish.ended, Ended::Complete)) {
-        (Some(failure), _) => Err(failure),
-        (None, true) => Ok(()),
-        (None, false) => Err(Failure::Reported),
+    let printed = printer.finish().await;
+    listening.abort();
+    let finish = finish?;
+    printed?;
+    match finish.done == finish.of && matches!(finish.ended, Ended::Complete) {
+        true => Ok(()),
+        false => Err(Failure::Reported),
     }
 }
 
-fn say(step: &Step) -> Result<(), Failure> {
+fn describe(step: &Step) -> String {
     let what = match &step.result {
         StepResult::Unlocked => "unlocked".to_owned(),
         StepResult::FailedAgain { status, reason } => {
@@ -203,21 +191,21 @@ fn say(step: &Step) -> Result<(), Failure> {
         StepResult::Kept { why } => format!("kept: {why}"),
     };
     let request = step.request_id.as_deref().map(|id| format!("  request {}", tables::clean(id)));
-    print(format_args!("{}  {}{}", step.id, tables::clean(&what), request.unwrap_or_default()))
+    format!("{}  {}{}", step.id, tables::clean(&what), request.unwrap_or_default())
 }
 
-fn say_finish(plan: &Plan, finish: &Finish) -> Result<(), Failure> {
+fn describe_finish(plan: &Plan, finish: &Finish) -> String {
     let Finish { done, left, of, ended } = *finish;
     let action = plan.action.name();
     let why = match ended {
-        Ended::Complete => return print(format_args!("done: {done} of {of} left the dead letters")),
+        Ended::Complete => return format!("done: {done} of {of} left the dead letters"),
         Ended::Told => "told to stop",
         Ended::Failure => "one failed again or has no outcome yet (--keep-going goes on)",
         Ended::Kept => "one could not be published",
     };
-    print(format_args!(
+    format!(
         "stopped: {why}. {done} of {of} left the dead letters, {left} are untouched; to go on:\n  \
          unlocker dead-letters {action} --confirm {}",
         plan.digest
-    ))
+    )
 }

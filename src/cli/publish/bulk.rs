@@ -53,13 +53,24 @@ pub(super) async fn publish(
                     in_flight.push_back(message.send(channel.clone(), topology));
                 }
             }
-            () = signals.next(), if bulk.end.is_none() => bulk.end = Some(End::Told),
+            () = signals.next() => {
+                // The first signal reads no more, and waits for the confirms that may come.
+                if connection.status().blocked() || matches!(bulk.end, Some(End::Told)) {
+                    bulk.leave(in_flight.len());
+                    break;
+                }
+                bulk.end.get_or_insert(End::Told);
+            }
             _tick = looks.tick() => {
                 let now_blocked = connection.status().blocked();
                 if now_blocked && !blocked {
                     bulk.progress.note("RabbitMQ is short of memory or disk, and takes nothing for now");
                 }
                 blocked = now_blocked;
+                if blocked && matches!(bulk.end, Some(End::Told)) {
+                    bulk.leave(in_flight.len());
+                    break;
+                }
                 bulk.progress.show(bulk.published(), in_flight.len());
                 if !connection.status().connected() && in_flight.is_empty() && bulk.end.is_none() {
                     bulk.stop(0, "the connection is gone".to_owned());
@@ -221,6 +232,12 @@ impl<'a> Bulk<'a> {
         if !matches!(self.end, Some(End::Failed(_))) {
             self.end = Some(End::Failed(why));
         }
+    }
+
+    /// Told to stop: waits for no confirm any more.
+    fn leave(&mut self, in_flight: usize) {
+        self.unknown += in_flight as u64;
+        self.end = Some(End::Told);
     }
 
     fn say(&self, line: u64, what: std::fmt::Arguments<'_>) -> Result<(), Failure> {

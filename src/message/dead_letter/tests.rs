@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use lapin::types::{FieldArray, ShortString};
+use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 
 use super::*;
 
@@ -14,17 +14,47 @@ fn text(value: &str) -> AMQPValue {
 }
 
 fn dead(reason: &str) -> BasicProperties {
-    let death = table([("reason", text(reason)), ("time", AMQPValue::Timestamp(1_700_000_000))]);
+    let death = table([
+        ("queue", text("trackfinity.unlock.requests")),
+        ("reason", text(reason)),
+        ("time", AMQPValue::Timestamp(1_700_000_000)),
+    ]);
     let deaths = FieldArray::from(vec![AMQPValue::FieldTable(death)]);
     BasicProperties::default().with_headers(table([("x-death", AMQPValue::FieldArray(deaths))]))
 }
 
 #[test]
-fn a_letter_that_the_broker_gave_up_is_crashed() {
-    let record = Record::read(&dead("delivery_limit"));
-    assert_eq!(record.status, LetterStatus::Crashed);
-    assert_eq!(record.dead_at, Some(Timestamp::from_millis(1_700_000_000_000)));
-    assert_eq!(Record::read(&dead("expired")).status, LetterStatus::Unknown);
+fn a_letter_of_the_broker_is_unknown_with_its_reason_whatever_headers_it_has() {
+    for reason in ["delivery_limit", "expired"] {
+        let forged = [
+            (headers::STATUS, text("refused")),
+            (headers::REASON, text("http_404")),
+            (headers::DEAD_AT, text("2020-01-01T00:00:00.000Z")),
+        ];
+        let mut headers = dead(reason).headers().clone().expect("headers");
+        for (name, value) in forged {
+            headers.insert(name.into(), value);
+        }
+        for properties in [dead(reason), BasicProperties::default().with_headers(headers)] {
+            let record = Record::read(&properties);
+            assert_eq!((record.status, record.reason.as_deref()), (LetterStatus::Unknown, Some(reason)));
+            assert_eq!(record.dead_at, Some(Timestamp::from_millis(1_700_000_000_000)));
+            let detail = record.detail.expect("a detail");
+            assert!(
+                detail.starts_with("dead-lettered by RabbitMQ from trackfinity.unlock.requests:"),
+                "{detail}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_status_that_no_worker_writes_is_none() {
+    for status in ["unreadable", "unknown", "crashed"] {
+        let headers = table([(headers::STATUS, text(status)), (headers::REASON, text("forged"))]);
+        let record = Record::read(&BasicProperties::default().with_headers(headers));
+        assert_eq!((record.status, record.reason), (LetterStatus::Unknown, None));
+    }
 }
 
 #[test]

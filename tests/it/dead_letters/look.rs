@@ -108,11 +108,19 @@ fn a_letter_is_shown_with_everything_it_holds_and_that_is_written_down() {
 }
 
 #[test]
-fn a_letter_of_the_broker_is_shown_as_crashed() {
+fn a_letter_of_the_broker_is_shown_with_what_rabbitmq_says_whatever_its_sender_forged() {
     kit::run(async |ctx| {
         declare(&ctx).await;
         let amqp = ctx.amqp().await;
-        amqp.publish("", REQUESTS, id("deadly"), b"{}").await;
+        let mut forged = FieldTable::default();
+        for (name, value) in [
+            ("unlocker-status", "refused"),
+            ("unlocker-reason", "http_404"),
+            ("unlocker-dead-at", "2020-01-01T00:00:00.000Z"),
+        ] {
+            forged.insert(name.into(), AMQPValue::LongString(value.into()));
+        }
+        amqp.publish("", REQUESTS, id("deadly").with_headers(forged), b"{}").await;
         // As a worker that dies of it again and again: RabbitMQ 4.3 counts no other returns.
         kit::eventually("RabbitMQ gives up", SOON, async || {
             let dying = ctx.amqp().await;
@@ -122,12 +130,16 @@ fn a_letter_of_the_broker_is_shown_as_crashed() {
             amqp.ready_count(DEAD).await == 1
         })
         .await;
-        let listed = say(&ctx, &["list", "--status", "crashed", "--json"]).await.json().remove(0);
-        assert_eq!((&listed["status"], &listed["request_id"]), (&json!("crashed"), &json!("deadly")));
-        assert!(listed["dead_at"].is_string(), "{listed}");
-        assert!(listed["detail"].as_str().is_some_and(|detail| detail.contains("died while holding it")));
+        let listed = say(&ctx, &["list", "--status", "unknown", "--json"]).await.json().remove(0);
+        assert_eq!((&listed["reason"], &listed["request_id"]), (&json!("delivery_limit"), &json!("deadly")));
+        assert!(listed["dead_at"].as_str().is_some_and(|at| !at.starts_with("2020")), "{listed}");
+        let detail = listed["detail"].as_str().expect("a detail");
+        assert!(
+            detail.contains("from trackfinity.unlock.requests: it was delivered again and again"),
+            "{detail}"
+        );
         let table = say(&ctx, &["summary"]).await;
-        assert!(table.text().contains("crashed"), "{}", table.text());
+        assert!(table.text().contains("delivery_limit"), "{}", table.text());
     });
 }
 
@@ -145,7 +157,11 @@ fn filters_choose_by_all_that_is_given() {
         assert_eq!(count(&["--status", "abandoned"]).await, 0);
         let wrong = say(&ctx, &["list", "--status", "dead"]).await;
         assert_eq!(wrong.code, Some(2));
-        assert!(wrong.text().contains("invalid, refused, abandoned, crashed, unknown"), "{}", wrong.text());
+        assert!(
+            wrong.text().contains("invalid, refused, abandoned, unreadable, unknown"),
+            "{}",
+            wrong.text()
+        );
     });
 }
 

@@ -37,6 +37,7 @@ pub use cutter::TcpCutter;
 pub use eventually::{Attempt, eventually};
 pub use harness::{Context, run, run_on_own_node, run_on_own_node_within, run_within};
 pub use lapin::BasicProperties as Properties;
+pub use lapin::options;
 pub use lapin::types::{AMQPValue, FieldTable};
 pub use management::Management;
 pub use node::{NodeOptions, RabbitCluster, RabbitNode};

@@ -101,7 +101,7 @@ impl Ledger<'_> {
 
     fn print_letters(&self) {
         let kinds = self.letters.iter().map(|letter| {
-            let status = letter.status.clone().unwrap_or_else(|| "crashed".into());
+            let status = letter.status.clone().unwrap_or_else(|| "unknown".into());
             (status, letter.reason.clone())
         });
         println!();

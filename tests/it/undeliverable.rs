@@ -1,0 +1,144 @@
+//! What RabbitMQ itself gave up: it has an outcome and a dead letter all the same, and no dead letter is
+//! lost by a policy.
+
+use kit::{Amqp, Answer, Context, FieldTable, Properties, Trackfinity};
+use serde_json::json;
+
+use crate::world::{
+    DEAD, EXCHANGE, REQUEST, REQUESTS, RESULTS, SOON, UNDELIVERABLE, World, header, id, start_worker,
+};
+
+/// A vhost with the topology and no worker.
+async fn declared(ctx: &Context) {
+    let worker = start_worker(ctx, ctx.amqp_url(), "http://127.0.0.1:1", &[]).await;
+    worker.signal(kit::Signal::TERM);
+    worker.wait_exit(SOON).await;
+}
+
+/// Takes the queue's message and gives it back, as a worker that dies does, until RabbitMQ gives it up.
+async fn deliver_too_often(amqp: &Amqp, queue: &str) {
+    let channel = amqp.channel().await;
+    kit::eventually("RabbitMQ gives it up", SOON, async || {
+        let got = channel.basic_get(queue.into(), kit::options::BasicGetOptions::default()).await;
+        match got.expect("an answer") {
+            Some(got) => {
+                let options = kit::options::BasicRejectOptions { requeue: true };
+                got.delivery.acker.reject(options).await.expect("rejected");
+                false
+            }
+            None => true,
+        }
+    })
+    .await;
+}
+
+#[test]
+fn a_request_that_expires_in_the_queue_is_abandoned_as_expired() {
+    kit::run(async |ctx| {
+        declared(&ctx).await;
+        let amqp = ctx.amqp().await;
+        let properties = id("late").with_expiration("1".into()).with_correlation_id("c-1".into());
+        amqp.publish(EXCHANGE, REQUEST, properties, br#"{"customer_id":191}"#).await;
+        kit::eventually("it expires", SOON, async || amqp.ready_count(UNDELIVERABLE).await == 1).await;
+        let outcomes = amqp.consume_into(RESULTS, "unlock.#").await;
+        let trackfinity = Trackfinity::start(|_| Answer::unlocked());
+        let _worker = start_worker(&ctx, ctx.amqp_url(), &trackfinity.url(), &[]).await;
+        let message = outcomes.next(SOON).await;
+        let outcome = message.json();
+        assert_eq!(
+            (&outcome["status"], &outcome["reason"], &outcome["request_id"], &outcome["request"]),
+            (&json!("abandoned"), &json!("expired"), &json!("late"), &json!(null))
+        );
+        assert_eq!(message.properties.correlation_id().as_ref().map(|id| id.as_str()), Some("c-1"));
+        let letter = amqp.drain(DEAD).await.remove(0);
+        assert_eq!(header(&letter, "unlocker-reason").as_deref(), Some("expired"));
+        assert_eq!(letter.text(), r#"{"customer_id":191}"#);
+        assert_eq!(trackfinity.count(), 0);
+    });
+}
+
+#[test]
+fn a_request_that_was_delivered_too_often_is_abandoned_whatever_its_sender_forged() {
+    kit::run(async |ctx| {
+        declared(&ctx).await;
+        let amqp = ctx.amqp().await;
+        let mut headers = FieldTable::default();
+        for (name, value) in [
+            ("unlocker-status", "refused"),
+            ("unlocker-reason", "http_404"),
+            ("unlocker-dead-at", "2020-01-01T00:00:00.000Z"),
+        ] {
+            headers.insert(name.into(), kit::AMQPValue::LongString(value.into()));
+        }
+        amqp.publish(EXCHANGE, REQUEST, id("deadly").with_headers(headers), b"poison").await;
+        deliver_too_often(&amqp, REQUESTS).await;
+        let outcomes = amqp.consume_into(RESULTS, "unlock.#").await;
+        let trackfinity = Trackfinity::start(|_| Answer::unlocked());
+        let _worker = start_worker(&ctx, ctx.amqp_url(), &trackfinity.url(), &[]).await;
+        let outcome = outcomes.next(SOON).await.json();
+        assert_eq!(
+            (&outcome["status"], &outcome["reason"], &outcome["request_id"]),
+            (&json!("abandoned"), &json!("delivery_limit"), &json!("deadly"))
+        );
+        let letter = amqp.drain(DEAD).await.remove(0);
+        assert_eq!(header(&letter, "unlocker-status").as_deref(), Some("abandoned"));
+        assert_eq!(header(&letter, "unlocker-reason").as_deref(), Some("delivery_limit"));
+        assert_ne!(header(&letter, "unlocker-dead-at").as_deref(), Some("2020-01-01T00:00:00.000Z"));
+        assert_eq!(letter.header("x-death"), None);
+    });
+}
+
+#[test]
+fn no_number_of_browses_under_any_policy_loses_a_dead_letter_or_changes_a_byte() {
+    kit::run_within(SOON * 3, async |ctx| {
+        const COUNT: usize = 6;
+        let world = World::start(ctx, |_| Answer::unlocked()).await;
+        let definition = json!({"delivery-limit": 3});
+        world.ctx.vhost().management().set_policy("limit", ".*", definition).await;
+        for n in 0..COUNT {
+            let headers = {
+                let mut headers = FieldTable::default();
+                headers.insert("theirs".into(), kit::AMQPValue::LongLongInt(7));
+                headers
+            };
+            let properties: Properties =
+                id(&n.to_string()).with_headers(headers).with_app_id("billing".into());
+            world.publish(properties, format!("nonsense {n}")).await;
+        }
+        world.outcomes.wait_count(COUNT, SOON).await;
+        let dead = async || {
+            let letters = export(&world.ctx).await;
+            let mut letters: Vec<_> = letters
+                .into_iter()
+                .map(|mut letter| {
+                    // What RabbitMQ counts.
+                    for name in ["x-delivery-count", "x-acquired-count"] {
+                        letter["headers"].as_object_mut().expect("headers").remove(name);
+                    }
+                    letter.to_string()
+                })
+                .collect();
+            letters.sort();
+            letters
+        };
+        let before = dead().await;
+        assert_eq!(before.len(), COUNT);
+        for _ in 0..10 {
+            export(&world.ctx).await;
+        }
+        kit::eventually("all are back as they were", SOON, async || {
+            let now = dead().await;
+            if now == before { Ok(()) } else { Err(format!("{} dead letters", now.len())) }
+        })
+        .await;
+        assert_eq!(world.outcomes.len(), COUNT, "no outcome came again");
+    });
+}
+
+async fn export(ctx: &Context) -> Vec<serde_json::Value> {
+    let program =
+        crate::world::unlocker(ctx.amqp_url(), "http://127.0.0.1:1").arg("dead-letters").arg("export");
+    let export = ctx.start(&program);
+    export.wait_exit(SOON).await;
+    export.stdout().iter().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
