@@ -34,7 +34,7 @@ const RAMP_END: u32 = 2048;
 const SERVED_RECENTLY: Duration = Duration::from_secs(10);
 /// How often the log repeats why the breaker is open.
 const REPEAT_NOTICE_AFTER: Duration = Duration::from_secs(60);
-/// Requests whose last endpoint fault is remembered, at most; the oldest is forgotten first.
+/// Requests whose endpoint fault is remembered, at most; the oldest is forgotten first.
 const MAX_REMEMBERED_FAULTS: usize = 10_000;
 
 /// Why calls are paused.
@@ -206,6 +206,8 @@ pub struct Breaker {
     failing: Vec<RequestKey>,
     /// The request whose endpoint fault the next different request decides about, while closed.
     suspect: Option<RequestKey>,
+    /// Whether a request ended by an endpoint fault of its own since something was served.
+    has_own_fault: bool,
     served_at: Option<Instant>,
     /// The latest start of a call that was served.
     served_call_started_at: Option<Instant>,
@@ -227,6 +229,7 @@ impl Breaker {
             phase: Phase::Closed,
             failing: Vec::new(),
             suspect: None,
+            has_own_fault: false,
             served_at: None,
             served_call_started_at: None,
             faults: RememberedFaults::default(),
@@ -292,6 +295,7 @@ impl Breaker {
         self.served_call_started_at = self.served_call_started_at.max(Some(started));
         self.failing.clear();
         self.suspect = None;
+        self.has_own_fault = false;
         if !self.faults.is_empty() {
             self.faults.forget(request_id.into());
         }
@@ -315,20 +319,27 @@ impl Breaker {
         now: Instant,
     ) -> (Judgement, Option<Notice>) {
         let request = request_id.into();
-        let last_fault_at = self.faults.at(request);
-        self.faults.remember(request, now);
+        let first_fault_at = self.faults.at(request);
+        self.faults.remember(request, first_fault_at.unwrap_or(now));
         let recently = |at: Instant| now.saturating_duration_since(at) < SERVED_RECENTLY;
-        let other_is_suspect = self.suspect.is_some_and(|suspect| suspect != request);
-        if !self.served_at.is_some_and(recently) || other_is_suspect {
+        let is_well = self.served_at.is_some_and(recently);
+        // A call that began after this request's first fault was served: the endpoint was well then.
+        let is_own = first_fault_at.is_some_and(|fault| self.served_call_started_at >= Some(fault));
+        if is_well && is_own {
+            // Were the key wrong from now on, many such requests would come: one of them at most ends
+            // before another request is served. None of them decides about the endpoint.
+            if self.suspect.is_some() || self.has_own_fault {
+                return (Judgement::Spared, None);
+            }
+            self.has_own_fault = true;
+            self.faults.forget(request);
+            return (Judgement::OwnFault, None);
+        }
+        if !is_well || self.suspect.is_some_and(|suspect| suspect != request) {
             let notice = self.open(Cause::EndpointFault(reason), self.limits.probe_delay, now);
             return (Judgement::Spared, Some(notice));
         }
         self.suspect = Some(request);
-        // A call that began after this request's last fault was served: the endpoint was well.
-        if last_fault_at.is_some_and(|fault| self.served_call_started_at >= Some(fault)) {
-            self.faults.forget(request);
-            return (Judgement::OwnFault, None);
-        }
         (Judgement::Spared, None)
     }
 
@@ -468,6 +479,7 @@ impl Breaker {
         self.phase = Phase::Open { cause, since: now, probe_at: now + wait, next_delay };
         self.failing.clear();
         self.suspect = None;
+        self.has_own_fault = false;
         self.failed_in_last_probe.clear();
         self.ramp = None;
         self.noticed_at = Some(now);
@@ -499,7 +511,7 @@ impl Breaker {
     }
 }
 
-/// When requests met their last endpoint fault, as far as this process knows. What a message says of
+/// When requests met their first endpoint fault, as far as this process knows. What a message says of
 /// itself could be forged.
 #[derive(Clone, Debug, Default)]
 struct RememberedFaults {

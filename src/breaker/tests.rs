@@ -149,7 +149,30 @@ fn of_many_requests_with_an_old_endpoint_fault_a_wrong_key_refuses_one_at_most()
     // From here on the key is wrong.
     let judgements: Vec<_> = (0..64).map(|n| script.call(&format!("r{n}"), FORBIDDEN).0).collect();
     assert_eq!(judgements.iter().filter(|judgement| **judgement == Judgement::OwnFault).count(), 1);
+    script.call("new", FORBIDDEN);
+    script.call("newer", FORBIDDEN);
     assert_eq!(script.cause(), Some(IS_FORBIDDEN));
+}
+
+#[test]
+fn requests_with_faults_of_their_own_one_after_the_other_do_not_open_the_breaker() {
+    let mut script = Script::new();
+    script.call("a", SERVED);
+    for always in ["x", "y", "z"] {
+        script.call(always, FORBIDDEN);
+        script.call("b", SERVED);
+    }
+    let mut ended = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        for always in ["x", "y", "z"] {
+            if !ended.contains(always) && script.wait(1).call(always, FORBIDDEN).0 == Judgement::OwnFault {
+                ended.insert(always);
+            }
+        }
+        script.call("c", SERVED);
+    }
+    assert_eq!(ended.len(), 3);
+    assert_eq!(script.cause(), None);
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn the_topology_operators_objects_are_what_the_worker_declares() {
         worker.kill9();
         worker.wait_exit(SOON).await;
         let (applied, declared) = (everything(management).await, everything(other.management()).await);
-        assert_eq!(declared.len(), 4 + 13 + 13);
+        assert_eq!(declared.len(), 4 + 14 + 14);
         assert_eq!(applied, declared);
     });
 }
