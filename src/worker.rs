@@ -17,6 +17,7 @@ pub mod shared_breaker;
 pub mod status;
 mod supervisor;
 mod undeliverable;
+mod unreadable;
 
 use std::{
     sync::{

@@ -1,7 +1,7 @@
 //! A dead letter: the original message, stamped with why it died; and the request it becomes again
 //! when it is replayed.
 
-use lapin::BasicProperties;
+use lapin::{BasicProperties, types::AMQPValue};
 use serde::Serialize;
 
 use super::{
@@ -33,6 +33,17 @@ impl Death {
     /// carry where the message came without one. Takes at most `room` bytes.
     #[must_use]
     pub fn stamp(&self, envelope: &Envelope, trace: Option<&str>, room: usize) -> BasicProperties {
+        headers::succeed(&envelope.properties, self.all_headers(envelope, trace), room)
+    }
+
+    /// The headers that make a dead letter of a message, for one whose properties are copied byte by
+    /// byte.
+    #[must_use]
+    pub fn headers(&self, envelope: &Envelope, trace: Option<&str>) -> Vec<(&'static str, AMQPValue)> {
+        self.all_headers(envelope, trace).into_headers()
+    }
+
+    fn all_headers(&self, envelope: &Envelope, trace: Option<&str>) -> Stamp {
         let mut stamp = envelope.stamp(self.attempts);
         stamp.fact(headers::STATUS, self.status.as_str());
         stamp.fact(headers::REASON, self.reason.as_str());
@@ -49,7 +60,7 @@ impl Death {
         if let Some(response) = &self.response {
             stamp.text(headers::RESPONSE, headers::truncate(response.clone(), MAX_RESPONSE_BYTES));
         }
-        headers::succeed(&envelope.properties, stamp, room)
+        stamp
     }
 }
 

@@ -117,6 +117,13 @@ impl Stamp {
     pub fn text(&mut self, name: &'static str, value: impl Into<String>) {
         self.texts.push((name, value.into()));
     }
+
+    /// All of them, as headers.
+    #[must_use]
+    pub fn into_headers(self) -> Vec<(&'static str, AMQPValue)> {
+        let texts = self.texts.into_iter().map(|(name, text)| (name, AMQPValue::LongString(text.into())));
+        self.facts.into_iter().chain(texts).collect()
+    }
 }
 
 /// Copies a message's properties for its next queue: persistent, the producer's own headers
@@ -193,6 +200,12 @@ pub fn without_brokers(properties: &BasicProperties) -> BasicProperties {
 pub fn encoded_len(properties: &BasicProperties) -> usize {
     let headers = properties.headers().iter().flatten();
     short_strings_len(properties) + 4 + headers.map(|(name, value)| entry_len(name, value)).sum::<usize>()
+}
+
+/// Whether a header is one of the worker's.
+#[must_use]
+pub fn is_own(name: &str) -> bool {
+    name.starts_with(OWN_PREFIX)
 }
 
 /// Cuts a text to at most `limit` bytes, at a character's boundary.

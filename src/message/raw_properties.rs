@@ -4,11 +4,11 @@
 
 mod parse;
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use lapin::{
     BasicProperties,
-    types::{AMQPValue, generation::gen_value},
+    types::{AMQPValue, FieldTable, ShortString, generation::gen_value},
 };
 
 use self::parse::{Field, Reader};
@@ -82,6 +82,37 @@ impl RawProperties {
     #[must_use]
     pub fn lossy(&self) -> &BasicProperties {
         &self.lossy
+    }
+
+    /// Those of them that can be read whole.
+    #[must_use]
+    pub fn readable(&self) -> BasicProperties {
+        let is_whole = |text: &ShortString| !text.as_str().contains(char::REPLACEMENT_CHARACTER);
+        let mut readable = BasicProperties::default();
+        macro_rules! keep {
+            ($($get:ident => $with:ident),* $(,)?) => {
+                $(if let Some(text) = self.lossy.$get().clone().filter(is_whole) {
+                    readable = readable.$with(text);
+                })*
+            };
+        }
+        keep! {
+            content_type => with_content_type,
+            content_encoding => with_content_encoding,
+            correlation_id => with_correlation_id,
+            reply_to => with_reply_to,
+            expiration => with_expiration,
+            message_id => with_message_id,
+            kind => with_type,
+            user_id => with_user_id,
+            app_id => with_app_id,
+        }
+        let headers = self.lossy.headers().iter().flatten();
+        let headers: BTreeMap<_, _> = headers
+            .filter(|(name, _)| is_whole(name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        readable.with_headers(FieldTable::from(headers))
     }
 
     /// What is wrong with them.

@@ -5,7 +5,7 @@ use opentelemetry::{KeyValue, trace::SpanKind};
 use secrecy::ExposeSecret;
 
 use crate::{
-    message::{Envelope, Outcome, PendingOutcome, Status, Timestamp, headers},
+    message::{Envelope, Fault, FaultCode, Outcome, PendingOutcome, Status, Timestamp, headers},
     policy::{Reason, Reply},
     telemetry::{Parent, Span, TraceContext, Traces, names},
     trackfinity::Client,
@@ -30,7 +30,9 @@ pub(super) struct Letter {
 impl Letter {
     /// Opens a message that was taken from `queue`.
     pub(super) fn open(delivery: Delivery, queue: &str, traces: &Traces, client: &Client) -> Self {
-        let mut letter = Self::new(delivery, queue, traces, |properties, body, now, new_id| {
+        let Delivery { properties, data, delivery_tag, .. } = delivery;
+        let message = (properties, data, delivery_tag);
+        let mut letter = Self::new(message, queue, traces, |properties, body, now, new_id| {
             Envelope::open(properties, body, now, new_id)
         });
         let headers = letter.envelope.properties.headers().as_ref();
@@ -41,20 +43,42 @@ impl Letter {
         letter
     }
 
+    /// Opens a message with properties that cannot be read; these are those that can.
+    pub(super) fn unreadable(
+        readable: BasicProperties,
+        body: Vec<u8>,
+        queue: &str,
+        traces: &Traces,
+        detail: String,
+    ) -> Self {
+        let mut letter = Self::new((readable, body, 0), queue, traces, |properties, body, now, new_id| {
+            Envelope::open(properties, body, now, new_id)
+        });
+        letter.envelope.request = Err(Fault {
+            code: FaultCode::Unreadable,
+            detail,
+            readable: match &letter.envelope.request {
+                Ok(request) => Some(request.identifiers().clone()),
+                Err(fault) => fault.readable.clone(),
+            },
+        });
+        letter
+    }
+
     /// Opens a message whose body is not decoded.
     pub(super) fn undecoded(delivery: Delivery, queue: &str, traces: &Traces) -> Self {
-        Self::new(delivery, queue, traces, |properties, body, now, new_id| {
+        let Delivery { properties, data, delivery_tag, .. } = delivery;
+        Self::new((properties, data, delivery_tag), queue, traces, |properties, body, now, new_id| {
             Envelope::undecoded(properties, body, now, new_id)
         })
     }
 
     fn new(
-        delivery: Delivery,
+        (properties, body, delivery_tag): (BasicProperties, Vec<u8>, u64),
         queue: &str,
         traces: &Traces,
         open: impl FnOnce(BasicProperties, Vec<u8>, Timestamp, fn() -> String) -> Envelope,
     ) -> Self {
-        let Delivery { properties, data: body, delivery_tag, .. } = delivery;
         let given = TraceContext::from_headers(properties.headers().as_ref());
         let envelope = open(properties, body, Timestamp::now(), || uuid::Uuid::now_v7().to_string());
         let name = || format!("process {queue}");

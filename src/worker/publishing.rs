@@ -118,6 +118,11 @@ impl Publishing {
         &self.targets.undeliverable
     }
 
+    /// The exchange of dead letters.
+    pub(super) fn dead(&self) -> &str {
+        &self.targets.dead
+    }
+
     pub(super) fn publisher(&self) -> &Publisher {
         self.session.publisher()
     }

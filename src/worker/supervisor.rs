@@ -24,6 +24,7 @@ use super::{
     shared_breaker::SharedBreaker,
     status::StatusBoard,
     undeliverable::Undeliverable,
+    unreadable::Unreadable,
 };
 use crate::{
     breaker::BreakerLimits,
@@ -131,11 +132,13 @@ impl Worker {
         let mut backoff = Backoff::new();
         // It is about Trackfinity, and outlasts the sessions.
         let mut limit = self.limit();
+        let mut met_unreadable = false;
         while !self.stop.is_cancelled() {
-            let reason = match self.session(&mut backoff, &mut limit).await {
+            let reason = match self.session(&mut backoff, &mut limit, met_unreadable).await {
                 Ok(()) => break,
                 Err(reason) => reason,
             };
+            met_unreadable = matches!(&reason, NoSession::Lost(loss) if loss.is_unreadable());
             self.status.connected(false);
             self.way.telemetry.metrics.reconnected();
             let wait = backoff.next(fastrand::f64());
@@ -156,7 +159,12 @@ impl Worker {
     }
 
     /// One session, from connecting to its end; `Ok` when the worker was told to stop.
-    async fn session(&self, backoff: &mut Backoff, limit: &mut Limit) -> Result<(), NoSession> {
+    async fn session(
+        &self,
+        backoff: &mut Backoff,
+        limit: &mut Limit,
+        met_unreadable: bool,
+    ) -> Result<(), NoSession> {
         let (session, events) = tokio::select! {
             session = self.open() => session?,
             () = self.stop.cancelled() => return Ok(()),
@@ -179,6 +187,16 @@ impl Worker {
             background: TaskTracker::new(),
             over: CancellationToken::new(),
         });
+        if met_unreadable {
+            let unreadable = Unreadable {
+                connector: self.connector.clone(),
+                way: Arc::clone(&self.way),
+                publishing: Arc::clone(&publishing),
+                // All that the last session held may be before it, and as much of other workers.
+                window: 4 * usize::from(limit.prefetch(Instant::now())).max(50),
+            };
+            unreadable.isolate().await;
+        }
         let intake = Intake {
             way: Arc::clone(&self.way),
             publishing: Arc::clone(&publishing),

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use lapin::{Channel, message::Delivery, options::BasicAckOptions};
+use lapin::{Channel, message::Delivery, options::BasicAckOptions, types::FieldTable};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -111,7 +111,7 @@ async fn acknowledge(channel: &Channel, delivery_tag: u64) -> Result<(), lapin::
 async fn end(delivery: Delivery, way: &Way, publishing: &Publishing) -> Result<u64, Unsettled> {
     let delivery_tag = delivery.delivery_tag;
     let mut letter = Letter::undecoded(delivery, publishing.undeliverable(), &way.telemetry.traces);
-    let ended = match publishing.given_up(&letter) {
+    let ended = match publishing.given_up(letter.envelope.properties.headers().as_ref()) {
         GivenUp::DeadLetter => publishing.put_back(&letter).await,
         GivenUp::Request(death) => way.give_up(death.as_ref(), &mut letter, publishing).await,
     };
@@ -133,9 +133,9 @@ pub(super) enum GivenUp {
 impl Publishing {
     /// Tells by what RabbitMQ wrote, never by what a sender could. Workers remove it from all that they
     /// publish, so a dead letter that a worker wrote has come from its own queue alone.
-    fn given_up(&self, letter: &Letter) -> GivenUp {
+    pub(super) fn given_up(&self, headers: Option<&FieldTable>) -> GivenUp {
         let topology = self.targets.topology();
-        let deaths = letter.envelope.properties.headers().as_ref().map(x_death::all).unwrap_or_default();
+        let deaths = headers.map(x_death::all).unwrap_or_default();
         let of_request =
             |death: &&XDeath| [topology.requests(), topology.undeliverable()].contains(&death.queue);
         match deaths.iter().find(of_request) {
