@@ -50,19 +50,19 @@ impl Undeliverable {
         let over = self.publishing.over.clone();
         loop {
             let began = Instant::now();
-            match over.run_until_cancelled(self.consume()).await {
+            let error = match over.run_until_cancelled(self.consume()).await {
                 None | Some(Ok(())) => return,
-                Some(Err(error)) => {
-                    tracing::warn!(queue = self.queue(), %error, "what RabbitMQ gave up is not ended for now");
-                }
-            }
+                Some(Err(error)) => error,
+            };
             if began.elapsed() > Duration::from_secs(60) {
                 backoff.reset();
             }
             let wait = backoff.next(fastrand::f64());
+            // A lost connection ends the session meanwhile, and that says it.
             if over.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
                 return;
             }
+            tracing::warn!(queue = self.queue(), %error, "what RabbitMQ gave up is not ended for now");
             // Somebody may have deleted the queue.
             if over.run_until_cancelled(self.publishing.mend()).await.is_none() {
                 return;

@@ -1,6 +1,6 @@
 //! Messages made to hurt: none may stop or kill the worker, or take innocent ones with it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kit::Answer;
 use serde_json::json;
@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::world::{DEAD, REQUESTS, SOON, World, header};
+use crate::world::{DEAD, REQUESTS, SOON, World, header, start_worker};
 
 /// The property flags of AMQP 0-9-1's basic class.
 const HEADERS: u16 = 1 << 13;
@@ -102,11 +102,8 @@ fn nested(depth: usize) -> Vec<u8> {
     table
 }
 
-/// What twenty sessions, one after another, may take on a busy machine; on an idle one they take ten seconds.
-const SESSIONS: Duration = Duration::from_secs(50);
-
 #[test]
-fn a_message_that_cannot_be_read_is_dead_lettered_by_the_broker_and_takes_no_other_along() {
+fn a_message_that_cannot_be_read_ends_as_invalid_and_takes_no_other_along() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked().after(Duration::from_millis(2))).await;
         let mut raw = RawAmqp::connect(&world.ctx).await;
@@ -116,9 +113,16 @@ fn a_message_that_cannot_be_read_is_dead_lettered_by_the_broker_and_takes_no_oth
                 raw.publish(MESSAGE_ID, &[], &short(b"\xff\xfe"), br#"{"customer_id":"raw"}"#).await;
             }
         }
-        let outcomes = world.outcomes.wait_count(300, SESSIONS).await;
-        assert!(outcomes.iter().all(|outcome| outcome.json()["status"] == "unlocked"));
-        kit::eventually("the dead letter", SOON, async || world.amqp.ready_count(DEAD).await == 1).await;
+        let outcomes = world.outcomes.wait_count(301, SOON).await;
+        let (unreadable, others): (Vec<_>, Vec<_>) =
+            outcomes.iter().map(kit::Message::json).partition(|outcome| outcome["status"] == "invalid");
+        assert!(others.iter().all(|outcome| outcome["status"] == "unlocked"));
+        assert_eq!(unreadable.len(), 1);
+        assert_eq!(
+            (&unreadable[0]["reason"], &unreadable[0]["request"]["customer_id"]),
+            (&"unreadable".into(), &"raw".into())
+        );
+        assert_eq!(world.amqp.ready_count(DEAD).await, 1);
         kit::eventually("it takes as many as usual again", SOON, async || {
             world.unlock("more").await;
             let lines = world.worker.stderr();
@@ -128,20 +132,48 @@ fn a_message_that_cannot_be_read_is_dead_lettered_by_the_broker_and_takes_no_oth
                 .is_some_and(|line| line.contains(r#""prefetch":64"#))
         })
         .await;
-        assert_eq!(world.amqp.ready_count(DEAD).await, 1);
     });
 }
 
 #[test]
-fn a_message_that_cannot_be_read_holds_up_those_behind_it_for_seconds_only() {
+fn messages_that_cannot_be_read_cost_two_seconds_each_at_most() {
+    const COUNT: usize = 8;
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked()).await;
         let mut raw = RawAmqp::connect(&world.ctx).await;
+        let began = Instant::now();
+        for n in 0..COUNT {
+            raw.publish(MESSAGE_ID, &[], &short(b"\xff\xfe"), br#"{"customer_id":"raw"}"#).await;
+            world.unlock(&format!("behind {n}")).await;
+        }
+        let outcomes = world.outcomes.wait_count(2 * COUNT, SOON).await;
+        let took = began.elapsed();
+        eprintln!("{COUNT} that cannot be read, and as many others: {took:.1?}");
+        assert!(took < Duration::from_secs(2) * COUNT as u32, "{took:?}");
+        let unlocked = outcomes.iter().filter(|outcome| outcome.json()["status"] == "unlocked").count();
+        assert_eq!(unlocked, COUNT);
+        assert_eq!(world.amqp.ready_count(DEAD).await as usize, COUNT);
+    });
+}
+
+#[test]
+fn one_that_cannot_be_read_and_cannot_be_dead_lettered_holds_up_nobody() {
+    kit::run(async |ctx| {
+        let declaring = start_worker(&ctx, ctx.amqp_url(), "http://127.0.0.1:1", &[]).await;
+        declaring.signal(kit::Signal::TERM);
+        declaring.wait_exit(SOON).await;
+        ctx.vhost().management().delete_binding(DEAD, DEAD, "").await;
+        let world = World::start_with(ctx, &[("BROKER__DECLARE", "false")], |_| Answer::unlocked()).await;
+        let mut raw = RawAmqp::connect(&world.ctx).await;
         raw.publish(MESSAGE_ID, &[], &short(b"\xff\xfe"), br#"{"customer_id":"raw"}"#).await;
-        world.unlock("behind").await;
-        let outcome = world.outcomes.next(SESSIONS).await.json();
-        assert_eq!(outcome["request_id"], "behind");
-        kit::eventually("the dead letter", SOON, async || world.amqp.ready_count(DEAD).await == 1).await;
+        for n in 0..20 {
+            world.unlock(&n.to_string()).await;
+        }
+        world.outcomes.wait_count(20, SOON).await;
+        world.amqp.bind(DEAD, DEAD, "").await;
+        let outcomes = world.outcomes.wait_count(21, SOON).await;
+        assert!(outcomes.iter().any(|outcome| outcome.json()["reason"] == "unreadable"));
+        assert_eq!(world.amqp.ready_count(DEAD).await, 1);
     });
 }
 
