@@ -17,13 +17,13 @@ use std::{
     time::Duration,
 };
 
-use kit::{Answer, Call, Context, Process, Program, Properties, Trackfinity};
+use kit::{AMQPValue, Answer, Call, Context, FieldTable, Process, Program, Properties, Trackfinity};
 use serde_json::Value;
 use url::Url;
 
 use self::{
     promql::selectors,
-    world::{DEAD, EXCHANGE, REQUEST, SOON, id, start_worker},
+    world::{DEAD, EXCHANGE, REQUEST, RESULTS, SOON, id, start_worker},
 };
 
 const LIMIT: Duration = Duration::from_secs(240);
@@ -95,7 +95,12 @@ impl Eventful {
             _ => Answer::unlocked(),
         });
         let ops = format!("127.0.0.1:{}", kit::free_port());
-        let settings = [("OPS__LISTEN", ops.as_str()), ("RETRY__MAX_ATTEMPTS", "2")];
+        let settings = [
+            ("OPS__LISTEN", ops.as_str()),
+            ("RETRY__MAX_ATTEMPTS", "2"),
+            ("RETRY__MAX_DELAY", "1s"),
+            ("RETRY__GIVE_UP_AFTER", "3s"),
+        ];
         let (line, amqp_url) = ctx.cutter().await;
         let worker = start_worker(ctx, &amqp_url, &trackfinity.url(), &settings).await;
         let world = Self { ops, _worker: worker, _trackfinity: trackfinity };
@@ -115,7 +120,7 @@ impl Eventful {
         let retry = format!("{EXCHANGE}.retry");
         management.delete_binding(&retry, &format!("{retry}.1s"), "1s").await;
         publish(id("2"), "down").await;
-        world.wait_for(r#"unlocker_publish_unroutable_total{kind="parked"}"#).await;
+        world.wait_for(r#"unlocker_publish_unroutable_total{kind="retry"}"#).await;
         world.wait_for(r#"unlocker_requests_total{reason="http_503",status="abandoned"} 1"#).await;
 
         management.delete_binding(DEAD, DEAD, "").await;
@@ -123,7 +128,15 @@ impl Eventful {
         world.wait_for(r#"unlocker_publish_unroutable_total{kind="dead_letter"}"#).await;
         world.wait_for(r#"unlocker_requests_total{reason="http_404",status="refused"} 1"#).await;
 
+        // A listener whose queue takes nothing.
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(0));
+        arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+        amqp.declare_queue("full", arguments).await;
+        amqp.bind("full", RESULTS, "unlock.invalid").await;
         publish(id("4"), "").await;
+        world.wait_for(r#"unlocker_outcomes_postponed_total{cause="refused",status="invalid"}"#).await;
+        world.wait_for(r#"unlocker_outcomes_given_up_total{status="invalid"} 1"#).await;
         world.wait_for(r#"unlocker_requests_total{reason="no_identifier",status="invalid"} 1"#).await;
 
         line.reset_all().await;
