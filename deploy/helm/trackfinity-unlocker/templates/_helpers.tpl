@@ -51,7 +51,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if contains "unlocker" $name -}}{{ $name }}{{- else -}}{{ $name }}-unlocker{{- end -}}
 {{- end -}}
 
-{{/* Drain, then at most 10 s for what is being published, 5 s for telemetry, and 5 s to spare. */}}
+{{/* Drain, then at most 10 s for the last acknowledgements, 5 s for telemetry, and 5 s to spare. */}}
 {{- define "unlocker.gracePeriod" -}}
 {{- add (trimSuffix "s" .Values.settings.worker.drain_timeout | int) 20 -}}
 {{- end -}}
