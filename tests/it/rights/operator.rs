@@ -121,8 +121,8 @@ impl Operator<'_> {
 
     /// Meets somebody who holds the letters, and is told who it is.
     async fn meet(&self, holder: &str) -> Result<(), String> {
-        let said = self.run(&["summary", "--json"]).await.expect_err("locked");
-        if said.contains(&format!("locked by {holder} by command line (replay, since")) {
+        let said = self.run(&["summary", "--json"]).await.expect_err("not all can be seen");
+        if said.contains(&format!("saw 0 of 1; {holder} by command line (replay, since")) {
             Ok(())
         } else {
             Err(said)
