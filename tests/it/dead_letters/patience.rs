@@ -26,6 +26,13 @@ impl Unread {
         self.0.try_wait().expect("a process").is_none()
     }
 
+    /// Sends SIGTERM.
+    fn terminate(&self) {
+        let pid = self.0.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
+        assert!(sent.success());
+    }
+
     /// Reads all of it at last: its lines, and whether all went well.
     fn read(mut self) -> (usize, bool) {
         let mut text = String::new();
@@ -75,6 +82,32 @@ fn a_discard_whose_progress_nobody_reads_goes_on_to_its_end() {
             .await;
         assert!(discard.is_running());
         assert_eq!(tokio::task::spawn_blocking(move || discard.read()).await.expect("read"), (1501, true));
+    });
+}
+
+#[test]
+fn the_second_signal_ends_a_change_whose_output_nobody_reads() {
+    kit::run(async |ctx| {
+        declare(&ctx).await;
+        let amqp = ctx.amqp().await;
+        bury(&amqp, 1500).await;
+        let plan = plan(&ctx, &["discard", "--note", "over"]).await;
+        let digest = plan["digest"].as_str().expect("a digest");
+        let mut discard = Unread::start(&ctx, &["discard", "--confirm", digest, "--json"]);
+        kit::eventually("it is done", SOON, async || {
+            amqp.ready_count(DEAD).await == 0 && say(&ctx, &["summary"]).await.code == Some(0)
+        })
+        .await;
+        discard.terminate();
+        // Two signals that come at once may count as one.
+        kit::eventually("it has ended", SOON, async || {
+            let is_running = discard.is_running();
+            if is_running {
+                discard.terminate();
+            }
+            !is_running
+        })
+        .await;
     });
 }
 
