@@ -5,7 +5,6 @@ pub mod browse;
 pub mod connection;
 pub mod connector;
 pub mod consumer;
-pub mod holding;
 pub mod lock;
 pub mod publisher;
 pub mod replies;

@@ -170,6 +170,9 @@ fn not_ready(sources: &Sources) -> Option<(&'static str, String)> {
     if !status.consuming {
         return Some(("not_consuming", "connected to RabbitMQ, but not consuming yet".to_owned()));
     }
+    if let Some(reason) = status.blocked {
+        return Some(("publish", format!("RabbitMQ takes no messages for now: {reason}")));
+    }
     sources.publish_health.problem().map(|problem| ("publish", problem))
 }
 

@@ -6,11 +6,9 @@ use futures_util::StreamExt;
 use lapin::{
     Channel, Connection,
     message::Delivery,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
     types::FieldTable,
 };
-
-use super::holding::ready;
 
 /// How long the broker may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,7 +74,7 @@ impl Consumer {
     /// # Errors
     /// If the channel or the connection is gone, or the broker does not answer.
     pub async fn message_count(channel: &Channel, queue: &str) -> Result<usize, ConsumeError> {
-        answered(queue, ready(channel, queue)).await
+        answered(queue, message_count(channel, queue)).await
     }
 
     /// The next delivery. `None`, once and for all, when the consumer was cancelled: from here, or
@@ -94,4 +92,14 @@ impl Consumer {
         let cancel = self.channel.basic_cancel(self.stream.tag(), BasicCancelOptions::default());
         answered(self.stream.queue().as_str(), cancel).await
     }
+}
+
+/// Messages ready in a queue, true at once.
+///
+/// # Errors
+/// If the queue does not exist, or the connection is lost.
+pub async fn message_count(channel: &Channel, queue: &str) -> lapin::Result<usize> {
+    let options = QueueDeclareOptions { passive: true, ..Default::default() };
+    let declared = channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
+    Ok(usize::try_from(declared.message_count()).unwrap_or(usize::MAX))
 }

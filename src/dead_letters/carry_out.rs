@@ -186,8 +186,11 @@ impl<P: FnMut(&Step) + Send> Work<'_, P> {
             let found = !round.held.is_empty();
             let (missing, whole) = (std::mem::take(&mut round.missing), round.whole);
             let ended = self.round(desk, &mut round, replays.as_mut()).await;
-            round.release(desk).await?;
-            if let Some(ended) = ended? {
+            let released = round.release(desk).await;
+            // What failed first says why.
+            let ended = ended?;
+            released?;
+            if let Some(ended) = ended {
                 return Ok(ended);
             }
             if found {

@@ -172,6 +172,7 @@ impl Intake<'_> {
                 break Turn::Pace(Pace::Singly);
             }
             let room = self.has_room() && (pace == Pace::Usual || is_alone);
+            let waits_for_calls = !room && (pace == Pace::Singly || self.is_ramping());
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break Turn::Stop,
@@ -182,7 +183,7 @@ impl Intake<'_> {
                     }
                 }
                 _cause = causes.wait_for(Option::is_some) => break Turn::Paused,
-                () = in_call.fell(), if !room => {
+                () = in_call.fell(), if waits_for_calls => {
                     if self.prefetch(pace) != prefetch {
                         break Turn::Prefetch;
                     }
@@ -228,7 +229,7 @@ impl Intake<'_> {
                 () = self.stop.cancelled() => return Ok(Turn::Stop),
                 finished = watch(&mut self.events, &mut self.tasks, &self.publishing) => self.take_in(channel, finished?)?,
                 _cause = causes.wait_for(Option::is_some), if held => {}
-                () = in_call.fell(), if held => {}
+                () = in_call.fell(), if held && self.is_ramping() => {}
                 delivery = consumer.next(), if !held => match delivery {
                     Some(delivery) => {
                         let delivery = delivery?;
@@ -264,6 +265,10 @@ impl Intake<'_> {
     fn has_room(&self) -> bool {
         let ramp = usize::try_from(self.way.breaker.ramp()).unwrap_or(usize::MAX);
         self.tasks.len() < usize::from(self.limit.current()) && self.in_call.count() < ramp
+    }
+
+    fn is_ramping(&self) -> bool {
+        self.way.breaker.ramp() != u32::MAX
     }
 
     /// Waits for a future, and sees meanwhile to what happens in the session; `None` when the worker

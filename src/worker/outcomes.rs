@@ -196,6 +196,10 @@ impl Publishing {
             if let Ok(confirmed) = tokio::time::timeout(interval, &mut unconfirmed).await {
                 return Some(confirmed);
             }
+            if self.status.is_blocked() {
+                // It is short of memory or disk: to publish something else in its place is no help.
+                continue;
+            }
             waited += interval;
             let is_over = waited >= CONFIRM_TIMEOUT || self.places.are_crowded();
             if is_over && self.targets.late_confirms.has_capacity() {

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    broker::{Session, Topology, holding},
+    broker::{Session, Topology, consumer},
     policy::Tier,
     settings,
     telemetry::Metrics,
@@ -92,6 +92,6 @@ impl Inner {
         if !channel.as_ref().is_some_and(|channel| channel.status().connected()) {
             *channel = session.consuming().create_channel().await.ok();
         }
-        u64::try_from(holding::ready(channel.as_ref()?, queue).await.ok()?).ok()
+        u64::try_from(consumer::message_count(channel.as_ref()?, queue).await.ok()?).ok()
     }
 }

@@ -33,6 +33,11 @@ impl StatusBoard {
         self.0.borrow().clone()
     }
 
+    /// Whether RabbitMQ takes no messages for now.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.0.borrow().blocked.is_some()
+    }
+
     pub(super) fn connected(&self, connected: bool) {
         self.change(|status| {
             status.connected = connected;

@@ -3,6 +3,9 @@
 mod change;
 mod interrupted;
 mod look;
+mod order;
+mod patience;
+mod unreadable;
 
 use std::time::Duration;
 

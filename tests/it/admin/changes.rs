@@ -85,7 +85,7 @@ fn one_job_runs_at_a_time_and_stops_between_two_letters() {
         assert_eq!(refused.status, 409);
         assert!(refused.body.contains("Anna (operator) by page has begun a replay"), "{}", refused.body);
         let overview = anna.get("/").await.body;
-        assert!(overview.contains("locked by Anna (operator) by page"), "{overview}");
+        assert!(overview.contains("Anna (operator) by page (replay, since"), "{overview}");
         assert!(overview.contains(&job), "it leads to the job");
 
         assert_eq!(anna.post(&format!("{job}/stop"), &[]).await.status, 303);

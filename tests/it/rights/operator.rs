@@ -109,7 +109,7 @@ impl Operator<'_> {
         assert_eq!(self.run(&["export", "--id", &both]).await?.len(), 2);
         let shown = self.run(&["show", first, "--json"]).await?;
         assert_eq!((shown.len(), &shown[0]["letter"]["request_id"]), (1, &Value::from(first)));
-        let plan = self.plan(&["discard", "--id", first, "--reason", "the customer is gone"]).await?;
+        let plan = self.plan(&["discard", "--id", first, "--note", "the customer is gone"]).await?;
         let discarded = self.run(&["discard", "--confirm", &plan, "--json"]).await?;
         assert_eq!(discarded[0]["result"], "discarded");
         let plan = self.plan(&["replay", "--id", second]).await?;
@@ -121,8 +121,8 @@ impl Operator<'_> {
 
     /// Meets somebody who holds the letters, and is told who it is.
     async fn meet(&self, holder: &str) -> Result<(), String> {
-        let said = self.run(&["summary", "--json"]).await.expect_err("locked");
-        if said.contains(&format!("locked by {holder} by command line (replay, since")) {
+        let said = self.run(&["summary", "--json"]).await.expect_err("not all can be seen");
+        if said.contains(&format!("saw 0 of 1; {holder} by command line (replay, since")) {
             Ok(())
         } else {
             Err(said)

@@ -6,7 +6,7 @@ use kit::{Answer, FieldTable, Trackfinity};
 use serde_json::Value;
 
 use super::*;
-use crate::world::{DEAD, EXCHANGE, REQUEST, requests};
+use crate::world::{DEAD, EXCHANGE, REQUEST, RESULTS, requests};
 
 async fn assert_live(base: &str) {
     assert_eq!(get(&format!("{base}/livez")).await.0, 200);
@@ -104,6 +104,48 @@ fn a_worker_is_not_ready_while_the_topology_is_wrong_in_mid_session() {
         world.unlock("1").await;
         let said = not_ready(&base, "topology").await;
         assert!(said["reason"].as_str().is_some_and(|reason| reason.contains(DEAD)), "{said}");
+    });
+}
+
+#[test]
+fn a_worker_is_not_ready_while_no_dead_letter_can_be_published() {
+    kit::run(async |ctx| {
+        let (listen, base) = ops();
+        let first = ctx.start(&unlocker(ctx.amqp_url(), "http://127.0.0.1:1").arg("run"));
+        first.wait_for_line(|line| line.contains(r#""message":"consuming""#), SOON).await;
+        first.signal(kit::Signal::TERM);
+        first.wait_exit(SOON).await;
+        ctx.vhost().management().delete_binding(DEAD, DEAD, "").await;
+        let env = [listen, ("UNLOCKER__BROKER__DECLARE", "false".to_owned())];
+        let world = world(ctx, &env, |_| Answer::status(400)).await;
+        ready(&base).await;
+        world.unlock("1").await;
+        let said = not_ready(&base, "publish").await;
+        assert!(said["reason"].as_str().is_some_and(|reason| reason.contains("dead letters")), "{said}");
+        world.amqp.bind(DEAD, DEAD, "").await;
+        ready(&base).await;
+    });
+}
+
+#[test]
+fn a_worker_stays_ready_and_names_what_a_listener_refuses() {
+    kit::run(async |ctx| {
+        let (listen, base) = ops();
+        let world = world(ctx, &[listen], |_| Answer::unlocked()).await;
+        let mut full = FieldTable::default();
+        full.insert("x-max-length".into(), kit::AMQPValue::LongLongInt(0));
+        full.insert("x-overflow".into(), kit::AMQPValue::LongString("reject-publish".into()));
+        world.amqp.declare_queue("full", full).await;
+        world.amqp.bind("full", RESULTS, "unlock.unlocked").await;
+        world.amqp.publish_all(EXCHANGE, REQUEST, requests(10)).await;
+        let named = |said: &Value| said["refused_outcomes"] == serde_json::json!(["unlock.unlocked"]);
+        wait_ready(&base, 200, named).await;
+        let metrics = get(&format!("{base}/metrics")).await.1;
+        let labels = [("status", "unlocked"), ("cause", "refused")];
+        assert!(sample(&metrics, "unlocker_outcomes_postponed_total", &labels).is_some_and(|n| n >= 1.0));
+        world.ctx.vhost().management().delete_queue("full").await;
+        world.unlock("more").await;
+        wait_ready(&base, 200, |said| said["refused_outcomes"] == serde_json::json!([])).await;
     });
 }
 
