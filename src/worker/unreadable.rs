@@ -58,11 +58,8 @@ impl Unreadable {
         let (isolated, is_isolated) = oneshot::channel();
         let (over, background) = (self.publishing.over.clone(), self.publishing.background.clone());
         background.spawn(async move {
-            match over.run_until_cancelled(self.take_out(isolated)).await {
-                Some(Err(error)) => {
-                    tracing::warn!(%error, "messages that cannot be read stay in their queue for now");
-                }
-                None | Some(Ok(())) => {}
+            if let Some(Err(error)) = over.run_until_cancelled(self.take_out(isolated)).await {
+                tracing::warn!(%error, "messages that cannot be read stay in their queue for now");
             }
         });
         // Dropped where it failed; then the session begins, and may end as the last one did.
