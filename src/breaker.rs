@@ -11,7 +11,7 @@
 //!
 //! What is wrong may be Trackfinity, or may be the requests. So one request never opens the breaker
 //! alone while others are served, and a probe after failures tries up to [`PROBE_REQUESTS`] different
-//! requests and then asks Trackfinity's ping before it says whose fault it is.
+//! requests and then asks Trackfinity's ping, to decide whether Trackfinity or the requests are at fault.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -132,7 +132,7 @@ pub enum Notice {
 pub enum ProbeStep {
     /// Try another request, one that this probe has not tried.
     TryAnother,
-    /// Ask Trackfinity's ping, and tell [`Breaker::ping_answered`].
+    /// Call Trackfinity's ping, then call [`Breaker::ping_answered`] with the result.
     Ping,
     /// The probe is over; this holds for every request that it tried.
     Over(Judgement),
@@ -158,7 +158,7 @@ pub struct Pause {
     pub probe_at: Option<Instant>,
 }
 
-/// A request, as the breaker tells it from others: a hash of its id.
+/// Identifies a request: a hash of its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct RequestKey(u64);
 
@@ -189,7 +189,7 @@ enum Phase {
     },
 }
 
-/// A request that a probe tried in vain.
+/// A request that failed in a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Tried {
     request: RequestKey,
@@ -326,8 +326,8 @@ impl Breaker {
         // A call that began after this request's first fault was served: the endpoint was well then.
         let is_own = first_fault_at.is_some_and(|fault| self.served_call_started_at >= Some(fault));
         if is_well && is_own {
-            // Were the key wrong from now on, many such requests would come: one of them at most ends
-            // before another request is served. None of them decides about the endpoint.
+            // If the key has just become wrong, many requests look like this. So only one is refused until
+            // another request is served, and none of them opens the breaker.
             if self.suspect.is_some() || self.has_own_fault {
                 return (Judgement::Spared, None);
             }
@@ -511,8 +511,8 @@ impl Breaker {
     }
 }
 
-/// When requests met their first endpoint fault, as far as this process knows. What a message says of
-/// itself could be forged.
+/// When requests met their first endpoint fault, as far as this process knows. Kept in memory, not in
+/// headers: a sender could forge headers.
 #[derive(Clone, Debug, Default)]
 struct RememberedFaults {
     at: HashMap<RequestKey, Instant>,

@@ -235,8 +235,8 @@ pub fn decide(meaning: Meaning, past: Past, now: Timestamp, jitter: f64, limits:
         Meaning::Transient(reason, retry_after) => {
             let at_least = retry_after.map_or(Duration::ZERO, |after| after.delay(now));
             let tier = Tier::at_least(backoff.max(at_least.min(limits.max_delay)));
-            // An outage burns no attempt, but time goes on: a request that is the only one there is
-            // would else be every probe for ever.
+            // An outage burns no attempt, but time goes on: otherwise a request that is the only one there
+            // is would be probed for ever.
             let counts = past.judgement != Judgement::Spared;
             let attempts = if counts { attempts } else { past.attempts };
             let used_up = counts && attempts >= limits.max_attempts;

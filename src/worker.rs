@@ -71,8 +71,8 @@ enum CallKind {
     Probe(ProbedCall),
 }
 
-/// A request's part in a probe: it says how its call went, and hears whose fault a failure was. It
-/// waits for that no longer than the probe goes on, as the other ends are dropped with it.
+/// A request's part in a probe: it reports how its call went, and receives whose fault a failure was.
+/// If the probe ends early, both channels close and the request stops waiting.
 #[derive(Debug)]
 struct ProbedCall {
     answered: oneshot::Sender<(Instant, CallResult)>,
@@ -306,7 +306,7 @@ impl Way {
         }
     }
 
-    /// A request that came in while calls are paused waits outside, untried.
+    /// A request that came in while calls are paused goes to the shortest tier without a call.
     async fn defer(&self, letter: &Letter, publishing: &Publishing) -> Result<Settled, Unsettled> {
         let attempts = letter.envelope.attempts;
         let parked = Parked { reason: None, detail: None, http_status: None, attempts };
@@ -329,7 +329,8 @@ impl Way {
         self.bury(outcome, None, letter, publishing).await
     }
 
-    /// Dead letter first, then the outcome: whoever hears of the end finds the letter.
+    /// Publishes the dead letter before the outcome, so that a listener who reacts to the outcome finds
+    /// it.
     async fn bury(
         &self,
         outcome: Outcome,

@@ -22,7 +22,8 @@ pub enum Status {
     Invalid,
     /// Trackfinity answered, and not with `true`.
     Refused,
-    /// Transient failures outlasted the retries.
+    /// Temporary failures went on until the retry limit was reached, or the request expired, or RabbitMQ
+    /// gave it up.
     Abandoned,
     /// A person discarded the dead letter.
     Discarded,

@@ -88,12 +88,21 @@ impl PendingOutcome {
         if !is_proven(&outcome) {
             // An outcome may name none of the identifiers that the request has.
             outcome.request = None;
-            if !is_proven(&outcome) {
+            if !is_proven(&outcome) && !is_given_up(envelope, &outcome) {
                 return None;
             }
         }
         Some(Self { outcome, retries: count(headers::OUTCOME_RETRIES).unwrap_or_default() })
     }
+}
+
+/// Whether it ends a request that RabbitMQ gave up, whose body is in its dead letter alone. Such an
+/// outcome needs no proof, which is gone when the key was changed: a sender that forges one abandons its
+/// own request, as it can by an expiration.
+fn is_given_up(envelope: &Envelope, outcome: &Outcome) -> bool {
+    let is_given_up =
+        matches!(outcome.reason.as_deref(), Some("delivery_limit" | "expired" | "undeliverable"));
+    envelope.body.is_empty() && outcome.status == Status::Abandoned && is_given_up
 }
 
 /// In hex.
@@ -158,6 +167,17 @@ mod tests {
             let back = envelope(properties.clone(), body);
             assert_eq!(PendingOutcome::read(&back, KEY).as_ref(), Some(&pending));
         }
+    }
+
+    #[test]
+    fn the_outcome_of_a_request_that_rabbitmq_gave_up_survives_a_change_of_the_key() {
+        let taken = envelope(BasicProperties::default(), b"poison");
+        let mut pending = pending(&taken, Status::Abandoned);
+        pending.outcome.request = None;
+        pending.outcome.reason = Some("delivery_limit".to_owned());
+        let properties = pending.properties(&taken, None, KEY, MAX_LEN).expect("encodes");
+        let back = envelope(properties, b"");
+        assert_eq!(PendingOutcome::read(&back, b"another key").as_ref(), Some(&pending));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Which requests could still take the worker down: those that are being decoded or called for. A
-//! request that has come through both is only published, and holds up nobody.
+//! Which requests could still crash the worker: those that are being decoded or called for. Afterwards a
+//! request is only published, which cannot crash the worker.
 
 use std::sync::{
     Arc,

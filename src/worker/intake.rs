@@ -167,8 +167,8 @@ impl Intake<'_> {
         let turn = loop {
             let is_alone = self.in_call.count() == 0;
             if has_suspect && is_alone {
-                // It has outlived what could take the worker down; a new consumer goes on while it is
-                // published, however long that takes.
+                // It was decoded and called for without crashing the worker. A new consumer goes on while it
+                // is published, however long that takes.
                 break Turn::Pace(Pace::Singly);
             }
             let room = self.has_room() && (pace == Pace::Usual || is_alone);

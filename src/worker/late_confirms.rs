@@ -15,7 +15,8 @@ use crate::broker::publisher::Unconfirmed;
 
 /// Outcomes that are remembered, at most; each takes some 200 bytes.
 const MAX_REMEMBERED: usize = 20_000;
-/// Longer than any request stays in a retry queue; what came back to another worker is forgotten then.
+/// Older entries are dropped when the memory is full: their requests came back to another worker.
+/// Longer than the longest tier.
 const FORGET_AFTER: Duration = Duration::from_secs(3600);
 
 /// What is known of an outcome that was not confirmed in time.
@@ -67,7 +68,7 @@ impl LateConfirms {
         });
     }
 
-    /// What is known of an outcome; what is confirmed is forgotten with that.
+    /// What is known of an outcome. Removes the entry if the outcome is confirmed.
     pub(super) fn take(&self, message_id: &str) -> Option<LateConfirm> {
         let mut remembered = self.lock();
         let (state, _) = *remembered.get(message_id)?;

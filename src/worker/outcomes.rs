@@ -12,7 +12,7 @@ use super::{
     Unsettled,
     late_confirms::LateConfirm,
     letter::Letter,
-    publish_health::{PublishKind, REFUSALS_IN_A_ROW},
+    publish_health::{MAX_REFUSALS_IN_A_ROW, PublishKind},
     publishing::Publishing,
 };
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
 
 /// How long an outcome's confirm is waited for, from its last byte's writing on.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often it is looked whether the outcomes that wait for a confirm take up the places of others.
+/// How often to check whether outcomes that wait for a confirm use half of the worker's places.
 const CROWDING_INTERVAL: Duration = Duration::from_secs(1);
 /// The same while outcomes are known not to be confirmed.
 const CROWDING_INTERVAL_WHILE_UNCONFIRMED: Duration = Duration::from_millis(100);
@@ -91,8 +91,8 @@ impl Postponed {
 }
 
 impl Publishing {
-    /// Publishes an outcome, or sees to it that it is published later. `retries`: how often its request
-    /// has come back for that.
+    /// Publishes an outcome, or moves its request to a tier, to publish it later. `retries`: how often
+    /// the request has come back for that.
     pub(super) async fn outcome(
         &self,
         outcome: &Outcome,
@@ -131,7 +131,8 @@ impl Publishing {
         }
     }
 
-    /// Publishes an outcome until it is confirmed, or it is clear that a listener stands in the way.
+    /// Publishes an outcome until it is confirmed, or until a listener's queue has refused it or not
+    /// confirmed it in time.
     async fn try_outcome(
         &self,
         outcome: &Outcome,
@@ -171,7 +172,10 @@ impl Publishing {
             if matches!(error, PublishError::Refused { .. } | PublishError::Unroutable { .. }) {
                 refusals += 1;
                 let is_known = health.outcome_refused(status);
-                if is_known || retries > 0 || refusals >= REFUSALS_IN_A_ROW {
+                if let PublishError::Unroutable { .. } = error {
+                    self.telemetry.metrics.unroutable(PublishKind::Outcome.as_str());
+                }
+                if is_known || retries > 0 || refusals >= MAX_REFUSALS_IN_A_ROW {
                     return Ok(Err(Postponed::Refused));
                 }
             }
@@ -197,7 +201,7 @@ impl Publishing {
                 return Some(confirmed);
             }
             if self.status.is_blocked() {
-                // It is short of memory or disk: to publish something else in its place is no help.
+                // It is short of memory or disk, and would not take the postponed copy either.
                 continue;
             }
             waited += interval;

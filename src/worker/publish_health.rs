@@ -14,8 +14,8 @@ use crate::message::Status;
 
 /// What fails for this long, without one success, cannot be published at all.
 const FAILING_AFTER: Duration = Duration::from_secs(5);
-/// An outcome that was refused this often in a row is known to be refused.
-pub(super) const REFUSALS_IN_A_ROW: u32 = 3;
+/// After this many refusals in a row, outcomes with the same status are postponed at once.
+pub(super) const MAX_REFUSALS_IN_A_ROW: u32 = 3;
 
 /// A kind of message that workers publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl PublishHealth {
         health.is_failing.store(true, Ordering::Relaxed);
     }
 
-    /// What was known is about a session that is over.
+    /// Clears the failures at the start of a new session.
     pub(super) fn reset(&self) {
         for kind in PublishKind::ALL {
             self.published(kind);
@@ -130,10 +130,10 @@ impl PublishHealth {
         }
     }
 
-    /// An outcome with this status was refused; whether that is nothing new.
+    /// An outcome with this status was refused; returns whether refusals were known already.
     pub(super) fn outcome_refused(&self, status: Status) -> bool {
         let before = self.outcome(status).map(|health| health.refusals.fetch_add(1, Ordering::Relaxed));
-        before.is_some_and(|before| before >= REFUSALS_IN_A_ROW)
+        before.is_some_and(|before| before >= MAX_REFUSALS_IN_A_ROW)
     }
 
     /// An outcome with this status was not confirmed in time.
@@ -152,7 +152,7 @@ impl PublishHealth {
     #[must_use]
     pub fn refused_outcomes(&self) -> Vec<Status> {
         let is_refused = |health: &OutcomeHealth| {
-            health.refusals.load(Ordering::Relaxed) >= REFUSALS_IN_A_ROW
+            health.refusals.load(Ordering::Relaxed) >= MAX_REFUSALS_IN_A_ROW
                 || health.is_unconfirmed.load(Ordering::Relaxed)
         };
         let each = Status::ALL.into_iter().zip(&self.outcomes);

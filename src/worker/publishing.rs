@@ -31,7 +31,7 @@ use crate::{
     trackfinity::Client,
 };
 
-/// A publish that is not confirmed for this long is said not to work; it is waited for on and on.
+/// A publish that is not confirmed for this long is logged and shown in `/readyz`; the wait goes on.
 const UNCONFIRMED_AFTER: Duration = Duration::from_secs(30);
 /// How often the topology is declared or checked again, at most.
 const MEND_INTERVAL: Duration = Duration::from_secs(1);
@@ -323,7 +323,8 @@ impl Publishing {
         if matches!(error, PublishError::Closed) {
             return Err(Unsettled::SessionEnded);
         }
-        if matches!(error, PublishError::Unroutable { .. }) {
+        // Outcomes are counted where they are published: not all of them come here.
+        if kind != PublishKind::Outcome && matches!(error, PublishError::Unroutable { .. }) {
             self.telemetry.metrics.unroutable(kind.as_str());
         }
         let is_listeners = matches!(error, PublishError::Refused { .. } | PublishError::Unroutable { .. });

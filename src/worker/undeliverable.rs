@@ -1,6 +1,7 @@
 //! What RabbitMQ itself gave up: requests that were delivered too often or expired, and dead letters
-//! that a policy threw out of their queue. They are ended here, without decoding a body or calling
-//! Trackfinity, as either may be what took the workers down.
+//! that it removed from their queue because of a policy's delivery limit. Requests get a dead letter and
+//! an outcome here, without decoding a body or calling Trackfinity, as either may be what crashed the
+//! workers.
 //!
 //! A channel and a prefetch of their own: whatever holds them up, requests go on.
 
@@ -58,7 +59,7 @@ impl Undeliverable {
                 backoff.reset();
             }
             let wait = backoff.next(fastrand::f64());
-            // A lost connection ends the session meanwhile, and that says it.
+            // If the connection is lost, the session ends and logs that.
             if over.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
                 return;
             }
@@ -91,7 +92,7 @@ impl Undeliverable {
                 }
             }
         }
-        // The session's end, after worker.drain_timeout at most, stands behind this.
+        // Ends with the session, after worker.drain_timeout at most.
         while let Some(ended) = tasks.join_next().await {
             acknowledge(&channel, ended??).await?;
         }
@@ -131,8 +132,8 @@ pub(super) enum GivenUp {
 }
 
 impl Publishing {
-    /// Tells by what RabbitMQ wrote, never by what a sender could. Workers remove it from all that they
-    /// publish, so a dead letter that a worker wrote has come from its own queue alone.
+    /// Decides by `x-death`, which RabbitMQ writes. Workers remove `x-death` from all they publish, so in
+    /// a dead letter it can only name the queue of dead letters.
     pub(super) fn given_up(&self, headers: Option<&FieldTable>) -> GivenUp {
         let topology = self.targets.topology();
         let deaths = headers.map(x_death::all).unwrap_or_default();

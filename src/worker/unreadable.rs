@@ -52,8 +52,8 @@ enum Stuck {
 }
 
 impl Unreadable {
-    /// Returns once they are out of the way of others, or it took too long. What is left to do is done
-    /// in the background, for as long as the session lives.
+    /// Returns when the messages are held aside, or after 2 s. They are ended in the background, for as
+    /// long as the session lives.
     pub(super) async fn isolate(self) {
         let (isolated, is_isolated) = oneshot::channel();
         let (over, background) = (self.publishing.over.clone(), self.publishing.background.clone());
@@ -163,8 +163,7 @@ impl Unreadable {
         Ok(self.publishing.outcome(&outcome, &letter, 0).await?)
     }
 
-    /// Publishes until it is confirmed. The session's end stands behind this, and RabbitMQ's
-    /// `consumer_timeout`.
+    /// Publishes until it is confirmed. Ends with the session, or after RabbitMQ's `consumer_timeout`.
     async fn publish_dead_letter(
         &self,
         connection: &WireConnection,

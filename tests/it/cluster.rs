@@ -161,7 +161,7 @@ fn killing_the_leader_of_every_queue_in_turn_loses_nothing() {
         let publisher = tokio::spawn(publish(urls.clone(), stop.clone(), confirmed.clone()));
         let all = kit::eventually("three members each", RECOVERED, async || leaders(&cluster).await).await;
         let ours: Vec<_> = all.into_keys().filter(|queue| queue != OUTCOMES).collect();
-        assert_eq!(ours.len(), 13);
+        assert_eq!(ours.len(), 14);
         let begun = Instant::now();
         // One kill takes the leaders of several queues. UNLOCKER_TEST_EVERY_LEADER kills for each queue anew.
         let each = std::env::var_os("UNLOCKER_TEST_EVERY_LEADER").is_some();

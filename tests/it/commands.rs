@@ -96,11 +96,11 @@ fn check_has_a_line_a_check_and_masks_secrets() {
         let (code, lines) = check().await;
         assert_eq!(code, Some(0), "{lines:#?}");
         assert!(ctx.vhost().management().queues().await.is_empty(), "nothing is written");
-        assert_eq!(lines.iter().filter(|line| line.contains("does not exist yet")).count(), 17);
+        assert_eq!(lines.iter().filter(|line| line.contains("does not exist yet")).count(), 18);
         let worker = start_worker(&ctx, ctx.amqp_url(), &trackfinity.url(), &[]).await;
         let (code, lines) = check().await;
         assert_eq!(code, Some(0), "{lines:#?}");
-        assert_eq!(lines.iter().filter(|line| line.starts_with("ok ")).count(), 1 + 1 + 4 + 13 + 1 + 1);
+        assert_eq!(lines.iter().filter(|line| line.starts_with("ok ")).count(), 1 + 1 + 4 + 14 + 1 + 1);
         assert!(!lines.iter().any(|line| line.contains("the-key") || line.contains("the-user")));
         trackfinity.answer_with(|_| Answer::status(401));
         let (code, lines) = check().await;

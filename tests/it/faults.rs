@@ -194,15 +194,15 @@ fn a_queue_deleted_under_the_consumer_is_declared_anew() {
 }
 
 #[test]
-fn a_deleted_results_exchange_is_declared_anew_and_requests_are_held_meanwhile() {
-    kit::run(async |ctx| {
+fn a_deleted_results_exchange_is_declared_anew_and_outcomes_wait_meanwhile() {
+    kit::run_within(LONG, async |ctx| {
         let mut load = Load::start(&ctx, ctx.amqp_url(), &[("RESULTS__REQUIRE_SUBSCRIBER", "true")]).await;
         load.publish(50).await;
         load.wait_calls(50).await;
         ctx.vhost().management().delete_exchange(RESULTS).await;
         load.publish(50).await;
         load.wait_says("no exchange 'trackfinity.unlock.results'").await;
-        load.wait_says("no queue receives").await;
+        load.wait_says("outcomes can't be published").await;
         ctx.amqp().await.bind(LEDGER, RESULTS, "unlock.#").await;
         load.finish(0).await;
     });

@@ -176,7 +176,7 @@ fn each_missing_right_is_named() {
                 tried += 1;
             }
         }
-        assert_eq!(tried, 4 + 3);
+        assert_eq!(tried, 4 + 4);
 
         for (at, permission, name) in [
             (0, "configure on exchange", "trackfinity.unlock.retry"),

@@ -38,7 +38,7 @@ impl Intake<'_> {
             Ok(false) => Ok(Turn::Stop),
             Err(loss) => Err(loss),
         };
-        // Where it came to no end, as when the worker stops or the session is lost.
+        // If the probe did not finish, as when the worker stops or the session is lost.
         self.way.breaker.abandon_probe();
         turn
     }
@@ -84,7 +84,7 @@ impl Intake<'_> {
             };
             if !has_begun {
                 if self.next_probe_at().is_some() {
-                    // A late answer to another call asked for a longer wait; this one waits outside.
+                    // A late answer to another call asked for a longer wait; this one goes to a tier.
                     self.spawn_letter(*letter, CallKind::Ordinary);
                     return Ok(Turn::Paused);
                 }
@@ -126,7 +126,8 @@ impl Intake<'_> {
     }
 
     /// The next request that a probe may try: the first one is waited for as long as it takes, another
-    /// one for a moment. What needs no call goes its own way.
+    /// one for a moment. Invalid requests and pending outcomes need no call: they are processed beside the
+    /// probe.
     async fn candidate(&mut self, channel: &Channel, has_begun: bool) -> Result<Candidate, Loss> {
         loop {
             while !self.has_room() {

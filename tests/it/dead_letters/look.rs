@@ -8,7 +8,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     telemetry::{sample, scrape},
-    world::{REQUESTS, World},
+    world::{UNDELIVERABLE, World},
 };
 
 /// What must not change: everything but RabbitMQ's own count of deliveries.
@@ -120,12 +120,12 @@ fn a_letter_of_the_broker_is_shown_with_what_rabbitmq_says_whatever_its_sender_f
         ] {
             forged.insert(name.into(), AMQPValue::LongString(value.into()));
         }
-        amqp.publish("", REQUESTS, id("deadly").with_headers(forged), b"{}").await;
+        amqp.publish("", UNDELIVERABLE, id("deadly").with_headers(forged), b"{}").await;
         // As a worker that dies of it again and again: RabbitMQ 4.3 counts no other returns.
         kit::eventually("RabbitMQ gives up", SOON, async || {
             let dying = ctx.amqp().await;
             let channel = dying.channel().await;
-            channel.basic_get(REQUESTS.into(), Default::default()).await.expect("an answer");
+            channel.basic_get(UNDELIVERABLE.into(), Default::default()).await.expect("an answer");
             dying.close().await;
             amqp.ready_count(DEAD).await == 1
         })
@@ -135,7 +135,7 @@ fn a_letter_of_the_broker_is_shown_with_what_rabbitmq_says_whatever_its_sender_f
         assert!(listed["dead_at"].as_str().is_some_and(|at| !at.starts_with("2020")), "{listed}");
         let detail = listed["detail"].as_str().expect("a detail");
         assert!(
-            detail.contains("from trackfinity.unlock.requests: it was delivered again and again"),
+            detail.contains("from trackfinity.unlock.undeliverable: it was delivered again and again"),
             "{detail}"
         );
         let table = say(&ctx, &["summary"]).await;

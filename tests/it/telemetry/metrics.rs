@@ -256,7 +256,9 @@ fn the_state_of_the_worker_arrives_by_otlp_though_nobody_scrapes() {
             .await;
         }
         world.trackfinity.answer_with(|_| Answer::status(401));
+        // While others were served, one request does not pause calls.
         world.unlock("2").await;
+        world.unlock("3").await;
         kit::eventually("the pause", Duration::from_secs(10), async || {
             sent(&otlp, "unlocker.paused", &[("cause", "endpoint_fault")]) == Some(1.0)
         })
