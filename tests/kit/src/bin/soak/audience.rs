@@ -43,7 +43,6 @@ impl Audience {
             url: url.to_owned(),
         };
         bind_dead_letters(&amqp).await;
-        amqp.close().await;
         audience
     }
 
