@@ -45,8 +45,8 @@ impl Install {
         format!("http://{}", self.line.address())
     }
 
-    /// Fails no more, except for the bad shard. Were only requests left that are forbidden, nothing would be served
-    /// between their failures, and the key be taken for wrong.
+    /// Fails no more. Were only requests left that always fail, nothing would be served between their failures: the
+    /// key would be taken for wrong, and each be tried by itself, by a probe.
     pub fn heal(&self) {
         said(&self.said).healed = true;
     }
@@ -85,8 +85,7 @@ fn answer(seed: u64, call: &Call, line: &TcpCutter, noted: &Mutex<Said>) -> Answ
         ("ping", Answer::json(200, "true"))
     } else if said.healed {
         match kind(seed, n) {
-            Kind::Good | Kind::Expiring | Kind::Forbidden => ("true", Answer::unlocked()),
-            Kind::Shard => ("503", Answer::status(503)),
+            Kind::Good | Kind::Expiring | Kind::Shard | Kind::Forbidden => ("true", Answer::unlocked()),
             Kind::Refused | Kind::Invalid | Kind::Unreadable => bad_request(),
         }
     } else {

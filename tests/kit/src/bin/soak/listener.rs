@@ -159,7 +159,9 @@ fn note_outcome(delivery: &Delivery, heard: &mut Heard) {
         heard.delivered_again += 1;
         return;
     }
-    if outcome.status != "unlocked" && !heard.dead_letters.contains(&(n, outcome.status.clone())) {
+    // Dead letters that cannot be read do not come here.
+    let has_dead_letter = outcome.status != "unlocked" && n < requests::UNREADABLE_FROM;
+    if has_dead_letter && !heard.dead_letters.contains(&(n, outcome.status.clone())) {
         heard.too_soon.push(n);
     }
     outcomes.push(outcome);

@@ -17,7 +17,7 @@ pub enum Kind {
     Expiring,
     /// Trackfinity answers 400.
     Refused,
-    /// Its customer is in the bad shard: Trackfinity answers 503, always, and its ping with 200.
+    /// Its customer is in the bad shard: Trackfinity answers 503, until all faults are healed, and its ping with 200.
     Shard,
     /// Trackfinity answers 403, until all faults are healed.
     Forbidden,

@@ -54,7 +54,7 @@ impl Ledger<'_> {
             for outcome in outcomes {
                 let reason = outcome.reason.as_deref();
                 let holds = match (outcome.status.as_str(), kind) {
-                    ("unlocked", Kind::Good | Kind::Expiring | Kind::Forbidden) => {
+                    ("unlocked", Kind::Good | Kind::Expiring | Kind::Shard | Kind::Forbidden) => {
                         reason.is_none() && self.install.unlocked(n)
                     }
                     ("refused", Kind::Refused) => reason == Some("http_400"),

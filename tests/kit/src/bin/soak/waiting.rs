@@ -32,10 +32,19 @@ impl Letter {
         let customer = || requests::number(body["customer_id"].as_str()?);
         Some(Self {
             n: requests::number(&text(&letter["request_id"])).or_else(customer),
-            status: letter["status"].as_str().filter(|status| *status != "unknown").map(str::to_owned),
+            status: status(letter["status"].as_str()),
             reason: text(&letter["reason"]),
             shown: format!("{} with {}", json["body"], json["headers"]),
         })
+    }
+}
+
+fn status(shown: Option<&str>) -> Option<String> {
+    match shown? {
+        "unknown" => None,
+        // The program cannot read what the worker wrote either; it wrote this status with the reason.
+        "unreadable" => Some("invalid".into()),
+        status => Some(status.into()),
     }
 }
 
