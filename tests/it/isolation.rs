@@ -65,6 +65,21 @@ fn behind_24_requests_that_always_fail_a_healthy_one_is_served_within_a_minute_a
 }
 
 #[test]
+fn a_few_requests_that_always_fail_end_also_while_no_other_comes() {
+    kit::run_within(LONG, async |ctx| {
+        let settings = [&QUICK[..], &[("PAUSE__AFTER_FAILURES", "2"), ("RETRY__MAX_ATTEMPTS", "3")]].concat();
+        let world = World::start_with(ctx, &settings, |call| match call.path.as_str() {
+            "/api/service/ping" => Answer::unlocked(),
+            _ => Answer::status(503),
+        })
+        .await;
+        world.amqp.publish_all(EXCHANGE, REQUEST, requests(3)).await;
+        let outcomes = world.outcomes.wait_count(3, Duration::from_secs(60)).await;
+        assert!(outcomes.iter().all(|outcome| outcome.json()["reason"] == "http_503"));
+    });
+}
+
+#[test]
 fn customers_that_are_always_forbidden_end_as_refused_and_slow_nobody_down() {
     for concurrency in ["64", "auto"] {
         kit::run_within(LONG, async |ctx| {

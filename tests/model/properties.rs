@@ -12,19 +12,27 @@ pub const ACKED_LAST: &str = "nothing is acknowledged before all that succeeds i
 pub const LETTER_FIRST: &str = "whoever hears of a dead request finds its dead letter";
 pub const ENDS_FINAL: &str = "every end is final";
 
-pub fn all() -> Vec<Property<Settlement>> {
-    vec![
+/// Those that hold always; and, where workers crash and lines are lost, what must be possible.
+pub fn of(model: &Settlement) -> Vec<Property<Settlement>> {
+    let mut properties = vec![
         Property::always(NEVER_LOST, never_lost),
         Property::always(ACKED_LAST, acked_last),
         Property::always(LETTER_FIRST, letter_first),
         Property::always(ENDS_FINAL, ends_final),
         Property::always("a request goes by one id", one_id),
-        Property::always("duplicates come of crashes and losses alone", single),
-        Property::sometimes("something comes twice", repeated),
-        Property::sometimes("a request is unlocked that left a dead letter", unlocked_after_death),
-        Property::sometimes("two workers have one request in hand", in_two_hands),
+        Property::always("duplicates come of crashes, losses and postponed outcomes alone", single),
+        Property::always("a worker knows what it has published", single_by_one_worker),
+        Property::always("without a crash or a loss, all outcomes of a request are equal", equal),
         Property::sometimes("every fault happens, and all are final", final_after_all),
-    ]
+    ];
+    if model.budget.crashes + model.budget.losses > 0 {
+        properties.extend([
+            Property::sometimes("something comes twice", repeated),
+            Property::sometimes("a request is unlocked that left a dead letter", unlocked_after_death),
+            Property::sometimes("two workers have one request in hand", in_two_hands),
+        ]);
+    }
+    properties
 }
 
 /// Each request is ready, unacknowledged, parked, or final.
@@ -60,11 +68,25 @@ fn one_id(model: &Settlement, world: &World) -> bool {
 }
 
 fn single(model: &Settlement, world: &World) -> bool {
-    model.faults_used(world) > 0 || world.ledgers.iter().all(|ledger| !ledger.repeated)
+    let troubles = model.budget.refusals + model.budget.delays - world.budget.refusals - world.budget.delays;
+    model.faults_used(world) + troubles > 0 || world.ledgers.iter().all(|ledger| !ledger.repeated())
+}
+
+/// What one worker publishes is not repeated for a late confirm; by another one that does not know of it.
+fn single_by_one_worker(model: &Settlement, world: &World) -> bool {
+    let refused = model.budget.refusals - world.budget.refusals;
+    let troubles = model.faults_used(world) + refused;
+    model.workers > 1 || troubles > 0 || world.ledgers.iter().all(|ledger| !ledger.repeated())
+}
+
+/// However often one of them is published. There is one dead letter, too.
+fn equal(model: &Settlement, world: &World) -> bool {
+    let is_equal = |ledger: &Ledger| ledger.outcomes.len() <= 1 && !ledger.dead_letter_repeated;
+    model.faults_used(world) > 0 || world.ledgers.iter().all(is_equal)
 }
 
 fn repeated(_: &Settlement, world: &World) -> bool {
-    world.ledgers.iter().any(|ledger| ledger.repeated)
+    world.ledgers.iter().any(Ledger::repeated)
 }
 
 fn unlocked_after_death(_: &Settlement, world: &World) -> bool {
@@ -81,6 +103,6 @@ fn in_two_hands(_: &Settlement, world: &World) -> bool {
 }
 
 fn final_after_all(_: &Settlement, world: &World) -> bool {
-    let Budget { crashes, losses, refusals, innocent } = world.budget;
-    crashes + losses + refusals + innocent == 0 && world.ledgers.iter().all(Ledger::is_final)
+    let Budget { crashes, losses, refusals, delays, innocent } = world.budget;
+    crashes + losses + refusals + delays + innocent == 0 && world.ledgers.iter().all(Ledger::is_final)
 }

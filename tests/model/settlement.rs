@@ -9,8 +9,12 @@ use trackfinity_unlocker::{
 };
 
 use super::{
+    offers::firsts,
     properties,
-    world::{Adrift, Budget, Ending, Flight, Hold, Ledger, Message, Step, Successor, Task, Worker, World},
+    world::{
+        Adrift, Budget, Ending, Flight, Hold, Late, LateConfirm, Ledger, Message, Step, Successor, Task,
+        Worker, World,
+    },
 };
 
 /// The order in which a delivery is settled.
@@ -72,9 +76,32 @@ pub enum Action {
         worker: usize,
         task: usize,
     },
+    /// The worker publishes it again. An outcome may have reached other queues than the one that refused it.
     Refuse {
         worker: usize,
         task: usize,
+    },
+    /// The same, and the worker does not publish the outcome again: its request waits with it.
+    RefuseAndPostpone {
+        worker: usize,
+        task: usize,
+    },
+    /// An outcome's confirm does not come in time.
+    Postpone {
+        worker: usize,
+        task: usize,
+    },
+    StoreLate {
+        worker: usize,
+        late: usize,
+    },
+    ConfirmLate {
+        worker: usize,
+        late: usize,
+    },
+    RefuseLate {
+        worker: usize,
+        late: usize,
     },
     TakeAck {
         worker: usize,
@@ -105,6 +132,10 @@ pub enum Action {
     CloseChannel {
         worker: usize,
         task: usize,
+    },
+    CloseLateChannel {
+        worker: usize,
+        late: usize,
     },
     LoseBroker,
     /// The broker moves a parked copy back and forgets that it did.
@@ -137,6 +168,18 @@ impl Settlement {
         }
     }
 
+    /// What is done for a request that has come back for its outcome.
+    fn plan_of_pending(&self, worker: &mut Worker, message: &Message, ending: Ending) -> Vec<Step> {
+        let Some(late) = worker.late(message) else {
+            return self.program(&[Successor::Outcome(ending)]);
+        };
+        if worker.late[late].confirm == LateConfirm::Confirmed {
+            worker.late.remove(late);
+            return self.program(&[]);
+        }
+        self.program(&[Successor::Pending(ending)])
+    }
+
     fn program(&self, successors: &[Successor]) -> Vec<Step> {
         let publish = |successor: &Successor| [Step::Publish(*successor), Step::AwaitConfirm];
         let mut steps: Vec<Step> = successors.iter().flat_map(publish).collect();
@@ -155,33 +198,6 @@ impl Settlement {
         steps
     }
 
-    fn offer_worker(&self, world: &World, index: usize, actions: &mut Vec<Action>) {
-        let worker = &world.workers[index];
-        let held = worker.tasks.iter().filter(|task| task.is_with_broker()).count();
-        if worker.consuming && held < self.prefetch {
-            let deliver = |message| Action::Deliver { worker: index, message };
-            actions.extend(firsts(&world.requests).map(deliver));
-        }
-        for task in firsts(&worker.tasks) {
-            offer_task(world, index, task, actions);
-        }
-        if worker.is_session_broken() {
-            actions.push(Action::EndSession { worker: index });
-        }
-        if worker.tasks.is_empty() {
-            return;
-        }
-        if world.budget.crashes > 0 {
-            actions.push(Action::Crash { worker: index });
-        }
-        if world.budget.losses > 0 && worker.consuming {
-            actions.push(Action::LoseConsuming { worker: index });
-        }
-        if world.budget.losses > 0 && worker.publishing {
-            actions.push(Action::LosePublishing { worker: index });
-        }
-    }
-
     fn answer(&self, worker: &mut Worker, task: usize, reply: Reply) {
         let task = &mut worker.tasks[task];
         task.todo = Some(self.plan(task.message.attempts, reply));
@@ -192,97 +208,38 @@ impl Settlement {
         let (given, left) = (self.budget, world.budget);
         given.crashes + given.losses - left.crashes - left.losses
     }
-
-    /// Falls with every step, so that each way comes to an end: what may go wrong, then what has gone
-    /// wrong and is not yet noticed, then what may turn out badly, then the work left.
-    fn rank(&self, world: &World) -> (u32, usize, u32, u32) {
-        let budget = world.budget;
-        let broken = world.workers.iter().filter(|worker| worker.is_session_broken()).count();
-        let requests: u32 = world.requests.iter().map(|message| self.work_of_request(message.attempts)).sum();
-        let retry: u32 = world.retry.iter().map(|message| self.work_of_parked(message.attempts)).sum();
-        let adrift: u32 = world.adrift.iter().map(|publish| 1 + self.work_of(publish.successor)).sum();
-        let tasks: u32 = world.tasks().map(|task| self.work_of_task(task)).sum();
-        let work = requests + retry + adrift + tasks;
-        (budget.crashes + budget.losses, broken, budget.refusals + budget.innocent, work)
-    }
-
-    /// More than any reply leaves to do, but for an innocent one, which is paid for otherwise.
-    fn work_of_request(&self, attempts: u32) -> u32 {
-        16 * self.max_attempts.saturating_sub(attempts)
-    }
-
-    fn work_of_parked(&self, attempts: u32) -> u32 {
-        1 + self.work_of_request(attempts)
-    }
-
-    fn work_of(&self, successor: Successor) -> u32 {
-        match successor {
-            Successor::Parked { attempts } => self.work_of_parked(attempts),
-            Successor::Outcome(_) | Successor::DeadLetter => 0,
-        }
-    }
-
-    fn work_of_plan(&self, steps: &[Step]) -> u32 {
-        let work = |step: &Step| match step {
-            Step::Publish(successor) => 3 + self.work_of(*successor),
-            Step::AwaitConfirm => 1,
-            Step::Ack => 2,
-        };
-        steps.iter().map(work).sum()
-    }
-
-    fn work_of_task(&self, task: &Task) -> u32 {
-        let Some(todo) = &task.todo else {
-            return self.work_of_request(task.message.attempts) - 1;
-        };
-        let flight = match task.flight {
-            Flight::Written(successor) => 2 + self.work_of(successor),
-            Flight::Stored(_) => 1,
-            Flight::None | Flight::Lost => 0,
-        };
-        self.work_of_plan(todo) + flight + u32::from(task.hold == Hold::AckSent)
-    }
 }
 
-/// The places of all that differ from the one before: of equals, one stands for all.
-fn firsts<T: PartialEq>(sorted: &[T]) -> impl Iterator<Item = usize> {
-    (0..sorted.len()).filter(|index| *index == 0 || sorted[*index] != sorted[index - 1])
-}
-
-fn offer_task(world: &World, worker: usize, task: usize, actions: &mut Vec<Action>) {
-    let Task { hold, flight, ref todo, .. } = world.workers[worker].tasks[task];
-    if todo.is_none() {
-        let replies = [Reply::Served, Reply::Refused, Reply::Transient];
-        let innocent = (world.budget.innocent > 0).then_some(Reply::Innocent);
-        let answer = |reply| Action::Answer { worker, task, reply };
-        actions.extend(replies.into_iter().chain(innocent).map(answer));
-    }
-    if let Flight::Written(_) = flight {
-        actions.push(Action::Store { worker, task });
-        if world.budget.refusals > 0 {
-            actions.push(Action::Refuse { worker, task });
-        }
-    }
-    if let Flight::Stored(_) = flight {
-        actions.push(Action::Confirm { worker, task });
-    }
-    if hold == Hold::AckSent {
-        actions.push(Action::TakeAck { worker, task });
-    }
-    if world.budget.losses > 0 && matches!(flight, Flight::Written(_) | Flight::Stored(_)) {
-        actions.push(Action::CloseChannel { worker, task });
-    }
-}
-
-fn deliver(world: &mut World, worker: usize, message: usize) {
+fn deliver(model: &Settlement, world: &mut World, worker: usize, message: usize) {
     let message = world.requests.remove(message);
     let ledger = &mut world.ledgers[message.request];
     let id = message.id.unwrap_or_else(|| {
         ledger.ids_given += 1;
         ledger.ids_given
     });
-    let task = Task { message, id, hold: Hold::Unacked, flight: Flight::None, todo: None };
-    world.workers[worker].tasks.push(task);
+    let worker = &mut world.workers[worker];
+    let mut task = Task { id, hold: Hold::Unacked, flight: Flight::None, todo: None, message };
+    if let Some(ending) = task.message.pending {
+        task.todo = Some(model.plan_of_pending(worker, &task.message, ending));
+        task.run_on(worker.publishing);
+    }
+    worker.tasks.push(task);
+}
+
+/// The task's outcome is to be published later, by whoever takes the request then.
+fn postpone(worker: &mut Worker, task: usize, is_late: bool) {
+    let Task { flight, id, ref message, .. } = worker.tasks[task];
+    let (ending, confirm) = match flight {
+        Flight::Written(Successor::Outcome(ending)) => (ending, LateConfirm::Written),
+        Flight::Stored(Successor::Outcome(ending)) => (ending, LateConfirm::Stored),
+        _ => return,
+    };
+    if is_late {
+        worker.late.push(Late { request: message.request, id, ending, confirm });
+    }
+    let task = &mut worker.tasks[task];
+    task.publish_again(Successor::Pending(ending));
+    task.run_on(worker.publishing);
 }
 
 fn store(world: &mut World, worker: usize, task: usize) {
@@ -315,13 +272,17 @@ impl Model for Settlement {
     type Action = Action;
 
     fn init_states(&self) -> Vec<World> {
-        let message =
-            |(request, given): (usize, &bool)| Message { request, id: given.then_some(0), attempts: 0 };
+        let message = |(request, given): (usize, &bool)| Message {
+            request,
+            id: given.then_some(0),
+            attempts: 0,
+            pending: None,
+        };
         let world = World {
             requests: self.requests.iter().enumerate().map(message).collect(),
             retry: Vec::new(),
             ledgers: vec![Ledger::default(); self.requests.len()],
-            workers: vec![Worker::with_new_session(); self.workers],
+            workers: vec![Worker::new(); self.workers],
             adrift: Vec::new(),
             budget: self.budget,
         };
@@ -346,20 +307,29 @@ impl Model for Settlement {
 
     fn next_state(&self, last: &World, action: Action) -> Option<World> {
         let mut world = last.clone();
-        let Budget { crashes, losses, refusals, innocent } = &mut world.budget;
+        let Budget { crashes, losses, refusals, delays, innocent } = &mut world.budget;
         match action {
             Action::Crash { .. } => *crashes -= 1,
             Action::LoseConsuming { .. }
             | Action::LosePublishing { .. }
             | Action::CloseChannel { .. }
+            | Action::CloseLateChannel { .. }
             | Action::LoseBroker
             | Action::ExpireTwice { .. } => *losses -= 1,
-            Action::Refuse { .. } => *refusals -= 1,
+            Action::Refuse { .. } | Action::RefuseAndPostpone { .. } | Action::RefuseLate { .. } => {
+                *refusals -= 1;
+            }
+            Action::Postpone { .. } => *delays -= 1,
+            Action::Deliver { worker, message }
+                if last.workers[worker].awaits_late_confirm(&last.requests[message]) =>
+            {
+                *delays -= 1;
+            }
             Action::Answer { reply: Reply::Innocent, .. } => *innocent -= 1,
             _ => {}
         }
         match action {
-            Action::Deliver { worker, message } => deliver(&mut world, worker, message),
+            Action::Deliver { worker, message } => deliver(self, &mut world, worker, message),
             Action::Answer { worker, task, reply } => self.answer(&mut world.workers[worker], task, reply),
             Action::Store { worker, task } => store(&mut world, worker, task),
             Action::Confirm { worker, task } => confirm(&mut world.workers[worker], task),
@@ -368,6 +338,19 @@ impl Model for Settlement {
                 let worker = &mut world.workers[worker];
                 publish_again(worker, task, worker.tasks[task].flight);
             }
+            Action::RefuseAndPostpone { worker, task } => postpone(&mut world.workers[worker], task, false),
+            Action::Postpone { worker, task } => postpone(&mut world.workers[worker], task, true),
+            Action::StoreLate { worker, late } => {
+                let late = &mut world.workers[worker].late[late];
+                late.confirm = LateConfirm::Stored;
+                let Late { request, id, ending, .. } = *late;
+                world.store(request, id, Successor::Outcome(ending));
+            }
+            Action::ConfirmLate { worker, late } => {
+                world.workers[worker].late[late].confirm = LateConfirm::Confirmed;
+            }
+            Action::RefuseLate { worker, late } => drop(world.workers[worker].late.remove(late)),
+            Action::CloseLateChannel { worker, late } => world.lose_late(worker, late),
             Action::CloseChannel { worker, task } => {
                 let flight = world.workers[worker].tasks[task].flight;
                 world.lose_flight(worker, task);
@@ -383,7 +366,8 @@ impl Model for Settlement {
                 world.store(request, id, successor);
             }
             Action::DropAdrift { publish } => drop(world.adrift.remove(publish)),
-            Action::Crash { worker } | Action::EndSession { worker } => world.end_session(worker),
+            Action::Crash { worker } => world.crash(worker),
+            Action::EndSession { worker } => world.end_session(worker),
             Action::LoseConsuming { worker } => world.lose_consuming(worker),
             Action::LosePublishing { worker } => world.lose_publishing(worker),
             Action::LoseBroker => (0..self.workers).for_each(|worker| world.end_session(worker)),
@@ -394,6 +378,6 @@ impl Model for Settlement {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        properties::all()
+        properties::of(self)
     }
 }

@@ -17,6 +17,8 @@ pub struct Message {
     /// By which the request is known, if it came with an id or was given one before.
     pub id: Option<u8>,
     pub attempts: u32,
+    /// Its outcome, which is all that is still to be published.
+    pub pending: Option<Ending>,
 }
 
 /// What takes a request's place when its delivery is acknowledged.
@@ -24,7 +26,11 @@ pub struct Message {
 pub enum Successor {
     Outcome(Ending),
     DeadLetter,
-    Parked { attempts: u32 },
+    Parked {
+        attempts: u32,
+    },
+    /// The request waits, with its outcome in its headers.
+    Pending(Ending),
 }
 
 /// What is left to do for a delivery.
@@ -116,17 +122,47 @@ impl Task {
     }
 }
 
+/// An outcome whose confirm did not come in time, as its worker remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Late {
+    pub request: usize,
+    pub id: u8,
+    pub ending: Ending,
+    pub confirm: LateConfirm,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LateConfirm {
+    Written,
+    /// The broker has it; the confirm is on the wire.
+    Stored,
+    Confirmed,
+}
+
 /// A worker in one session: two connections, and a task for each delivery.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Worker {
     pub consuming: bool,
     pub publishing: bool,
     pub tasks: Vec<Task>,
+    /// For the life of the process; only what is confirmed outlives the session.
+    pub late: Vec<Late>,
 }
 
 impl Worker {
-    pub fn with_new_session() -> Self {
-        Self { consuming: true, publishing: true, tasks: Vec::new() }
+    /// A process that has just started.
+    pub fn new() -> Self {
+        Self { consuming: true, publishing: true, tasks: Vec::new(), late: Vec::new() }
+    }
+
+    /// What the worker knows of a postponed outcome.
+    pub fn late(&self, message: &Message) -> Option<usize> {
+        let is_its = |late: &Late| late.request == message.request && Some(late.id) == message.id;
+        self.late.iter().position(is_its).filter(|_| message.pending.is_some())
+    }
+
+    pub fn awaits_late_confirm(&self, message: &Message) -> bool {
+        self.late(message).is_some_and(|late| self.late[late].confirm != LateConfirm::Confirmed)
     }
 
     pub fn is_session_broken(&self) -> bool {
@@ -149,21 +185,27 @@ pub struct Ledger {
     pub outcomes: BTreeSet<(Ending, u8)>,
     /// The different dead letters, by id.
     pub dead_letters: BTreeSet<u8>,
-    /// Whether one of these came more than once, or there is more than one outcome.
-    pub repeated: bool,
+    /// Whether there was an outcome before one.
+    pub outcome_repeated: bool,
+    /// Whether there was a dead letter before one.
+    pub dead_letter_repeated: bool,
     /// Ids that workers made up for it.
     pub ids_given: u8,
 }
 
 impl Ledger {
     fn enter(&mut self, ending: Ending, id: u8) {
-        self.repeated |= !self.outcomes.is_empty();
+        self.outcome_repeated |= !self.outcomes.is_empty();
         self.outcomes.insert((ending, id));
     }
 
     fn bury(&mut self, id: u8) {
-        self.repeated |= !self.dead_letters.is_empty();
+        self.dead_letter_repeated |= !self.dead_letters.is_empty();
         self.dead_letters.insert(id);
+    }
+
+    pub fn repeated(&self) -> bool {
+        self.outcome_repeated || self.dead_letter_repeated
     }
 
     pub fn has(&self, ending: Ending) -> bool {
@@ -188,6 +230,8 @@ pub struct Budget {
     pub losses: u32,
     /// Publishes that the broker refuses or returns.
     pub refusals: u32,
+    /// Outcomes whose confirm does not come in time, and requests that come back before it does.
+    pub delays: u32,
     /// Calls, or calls not made, that burn no attempt.
     pub innocent: u32,
 }
@@ -208,7 +252,12 @@ impl World {
         match successor {
             Successor::Outcome(ending) => self.ledgers[request].enter(ending, id),
             Successor::DeadLetter => self.ledgers[request].bury(id),
-            Successor::Parked { attempts } => self.retry.push(Message { request, id: Some(id), attempts }),
+            Successor::Parked { attempts } => {
+                self.retry.push(Message { request, id: Some(id), attempts, pending: None });
+            }
+            Successor::Pending(ending) => {
+                self.retry.push(Message { request, id: Some(id), attempts: 0, pending: Some(ending) });
+            }
         }
     }
 
@@ -229,6 +278,20 @@ impl World {
         for task in 0..self.workers[worker].tasks.len() {
             self.lose_flight(worker, task);
         }
+        for late in (0..self.workers[worker].late.len()).rev() {
+            self.lose_late(worker, late);
+        }
+    }
+
+    /// No confirm will come: the outcome is to be published again.
+    pub fn lose_late(&mut self, worker: usize, late: usize) {
+        let Late { request, id, ending, confirm } = self.workers[worker].late[late];
+        if confirm == LateConfirm::Written {
+            self.adrift.push(Adrift { request, id, successor: Successor::Outcome(ending) });
+        }
+        if confirm != LateConfirm::Confirmed {
+            self.workers[worker].late.remove(late);
+        }
     }
 
     pub fn lose_flight(&mut self, worker: usize, task: usize) {
@@ -241,11 +304,18 @@ impl World {
         }
     }
 
-    /// The worker forgets all; the broker takes back what it held. The next session is open.
+    /// The worker forgets its tasks; the broker takes back what it held. The next session is open.
     pub fn end_session(&mut self, worker: usize) {
         self.lose_consuming(worker);
         self.lose_publishing(worker);
-        self.workers[worker] = Worker::with_new_session();
+        let late = std::mem::take(&mut self.workers[worker].late);
+        self.workers[worker] = Worker { late, ..Worker::new() };
+    }
+
+    /// The same, and another process starts.
+    pub fn crash(&mut self, worker: usize) {
+        self.end_session(worker);
+        self.workers[worker] = Worker::new();
     }
 
     /// One way to write the same world: any message of a queue may be delivered next, one worker is
@@ -255,9 +325,11 @@ impl World {
             let publishing = worker.publishing;
             worker.tasks.retain(|task| !task.is_over(publishing));
             if !worker.consuming && !publishing {
-                *worker = Worker::with_new_session();
+                let late = std::mem::take(&mut worker.late);
+                *worker = Worker { late, ..Worker::new() };
             }
             worker.tasks.sort_unstable();
+            worker.late.sort_unstable();
         }
         self.workers.sort_unstable();
         self.requests.sort_unstable();

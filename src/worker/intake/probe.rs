@@ -5,7 +5,7 @@ use std::time::Duration;
 use lapin::{Channel, message::Delivery};
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use super::{Intake, Turn};
@@ -129,6 +129,9 @@ impl Intake<'_> {
     /// one for a moment. Invalid requests and pending outcomes need no call: they are processed beside the
     /// probe.
     async fn candidate(&mut self, channel: &Channel, has_begun: bool) -> Result<Candidate, Loss> {
+        // For all that is taken in vain: a request that has just failed comes back sooner than this, and
+        // would keep the probe going on for ever.
+        let deadline = has_begun.then(|| Instant::now() + NEXT_REQUEST_TIMEOUT);
         loop {
             while !self.has_room() {
                 let gauge = self.in_call.clone();
@@ -137,7 +140,7 @@ impl Intake<'_> {
                     return Ok(Candidate::Stop);
                 };
             }
-            let Some(taken) = self.take_one(channel, has_begun).await? else {
+            let Some(taken) = self.take_one(channel, deadline).await? else {
                 return Ok(Candidate::Stop);
             };
             let Some(delivery) = taken else {
@@ -162,16 +165,21 @@ impl Intake<'_> {
     async fn take_one(
         &mut self,
         channel: &Channel,
-        is_limited: bool,
+        deadline: Option<Instant>,
     ) -> Result<Option<Option<Delivery>>, Loss> {
         let mut consumer = self.consume(channel, 1).await?;
-        let patience = if is_limited { NEXT_REQUEST_TIMEOUT } else { Duration::MAX };
-        let Some(next) = self.attend(channel, timeout(patience, consumer.next())).await? else {
+        let next = async {
+            match deadline {
+                Some(deadline) => timeout_at(deadline, consumer.next()).await.ok(),
+                None => Some(consumer.next().await),
+            }
+        };
+        let Some(next) = self.attend(channel, next).await? else {
             return Ok(None);
         };
         let delivery = match next {
-            Ok(delivery) => Some(delivery.ok_or(Loss::Cancelled)??),
-            Err(_elapsed) => None,
+            Some(delivery) => Some(delivery.ok_or(Loss::Cancelled)??),
+            None => None,
         };
         // Before it is settled, so that no second one is delivered.
         consumer.cancel().await?;

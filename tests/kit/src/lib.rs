@@ -25,6 +25,7 @@ mod node;
 mod otlp;
 mod ports;
 mod process;
+pub mod raw_amqp;
 mod raw_http;
 mod tls;
 mod trackfinity;

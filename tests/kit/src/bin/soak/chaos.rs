@@ -7,9 +7,12 @@ use kit::RabbitNode;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::audience::Audience;
+use crate::bad_ids::BadIds;
 use crate::crew::{Crew, Slot};
 use crate::install::Install;
-use crate::journal::Journal;
+use crate::journal::{Journal, Postponed};
+use crate::plan::{Kind, Plan, Target};
 
 /// The share of faults that come with a second one, somewhere else.
 const TWO_AT_ONCE: f64 = 0.25;
@@ -20,83 +23,10 @@ pub struct Chaos<'a> {
     pub node: &'a RabbitNode,
     pub install: &'a Install,
     pub crew: &'a Crew,
+    pub audience: &'a Audience,
+    pub bad_ids: &'a BadIds,
     pub journal: &'a Journal,
     pub stop: &'a CancellationToken,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Target {
-    Broker,
-    Worker(usize),
-    Trackfinity,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    KillBroker,
-    FreezeBroker,
-    MemoryAlarm,
-    CloseAllConnections,
-    KillWorker,
-    FreezeWorker,
-    CutWorker,
-    HalfOpenWorker,
-    StopWorker,
-    JoinOrLeave,
-    WrongKey,
-    CutTrackfinity,
-    HalfOpenTrackfinity,
-}
-
-const KINDS: [Kind; 13] = [
-    Kind::KillBroker,
-    Kind::FreezeBroker,
-    Kind::MemoryAlarm,
-    Kind::CloseAllConnections,
-    Kind::KillWorker,
-    Kind::FreezeWorker,
-    Kind::CutWorker,
-    Kind::HalfOpenWorker,
-    Kind::StopWorker,
-    Kind::JoinOrLeave,
-    Kind::WrongKey,
-    Kind::CutTrackfinity,
-    Kind::HalfOpenTrackfinity,
-];
-
-#[derive(Clone, Copy, Debug)]
-struct Plan {
-    kind: Kind,
-    target: Target,
-    lasts: Duration,
-}
-
-impl Plan {
-    /// Drawn whole beforehand: what happens in the world must not change what is drawn.
-    fn draw(deck: &mut Vec<Kind>, rng: &mut Rng) -> Self {
-        if deck.is_empty() {
-            deck.extend(KINDS);
-            rng.shuffle(deck);
-        }
-        let kind = deck.pop().expect("a deck was just made");
-        let worker = Target::Worker(rng.usize(..2));
-        let (target, milliseconds) = match kind {
-            Kind::KillBroker => (Target::Broker, 200..3_000),
-            Kind::FreezeBroker => (Target::Broker, 1_000..9_000),
-            Kind::MemoryAlarm => (Target::Broker, 1_000..6_000),
-            Kind::CloseAllConnections => (Target::Broker, 0..1),
-            Kind::KillWorker => (worker, 0..2_500),
-            Kind::FreezeWorker => (worker, 1_000..9_000),
-            Kind::CutWorker => (worker, 0..4_000),
-            Kind::HalfOpenWorker => (worker, 2_000..10_000),
-            Kind::StopWorker => (worker, 0..2_000),
-            Kind::JoinOrLeave => (Target::Worker(1), 0..1),
-            Kind::WrongKey => (Target::Trackfinity, 2_500..7_000),
-            Kind::CutTrackfinity => (Target::Trackfinity, 0..4_000),
-            Kind::HalfOpenTrackfinity => (Target::Trackfinity, 1_000..6_000),
-        };
-        Self { kind, target, lasts: Duration::from_millis(rng.u64(milliseconds)) }
-    }
 }
 
 impl Chaos<'_> {
@@ -127,14 +57,16 @@ impl Chaos<'_> {
         }
     }
 
-    /// Without the second worker, the first takes its part.
+    /// Without the second worker, the first takes its part. The broker is asked to hurt a listener's queue.
     fn are_apart(&self, one: Target, other: Target) -> bool {
         let workers = matches!((one, other), (Target::Worker(_), Target::Worker(_)));
-        one != other && (!workers || self.crew.running() == self.crew.slots.len())
+        let through_broker = |target| matches!(target, Target::Broker | Target::Listener);
+        let broker = through_broker(one) && through_broker(other);
+        one != other && !broker && (!workers || self.crew.running() == self.crew.slots.len())
     }
 
     /// Waits so long, or until told to stop.
-    async fn hold(&self, duration: Duration) {
+    pub async fn hold(&self, duration: Duration) {
         tokio::select! {
             () = sleep(duration) => {}
             () = self.stop.cancelled() => {}
@@ -145,6 +77,8 @@ impl Chaos<'_> {
         match plan.target {
             Target::Broker => self.play_on_broker(plan).await,
             Target::Trackfinity => self.play_on_trackfinity(plan).await,
+            Target::Listener => self.play_on_listener(plan).await,
+            Target::Requests => self.publish_bad_ids(plan).await,
             Target::Worker(_) if plan.kind == Kind::JoinOrLeave => self.join_or_leave().await,
             Target::Worker(n) => {
                 // The second worker comes and goes; the first takes its part meanwhile.
@@ -169,19 +103,22 @@ impl Chaos<'_> {
                 fault
             }
             Kind::FreezeBroker => {
-                let fault = began(&format!("the broker freezes for {lasts:.1} s"), workers);
+                let what = format!("the broker freezes for {lasts:.1} s");
+                let fault = self.journal.began_postponing(what, workers, Some(Postponed::Late));
                 self.node.freeze().await;
                 self.hold(plan.lasts).await;
                 self.node.thaw().await;
                 fault
             }
             Kind::MemoryAlarm => {
-                let fault = began(&format!("a memory alarm for {lasts:.1} s"), 0);
+                let what = format!("a memory alarm for {lasts:.1} s");
+                let fault = self.journal.began_postponing(what, 0, Some(Postponed::Late));
                 self.node.memory_alarm(true).await;
                 self.hold(plan.lasts).await;
                 self.node.memory_alarm(false).await;
                 fault
             }
+            Kind::DeliveryLimit => self.limit_deliveries(plan).await,
             _ => {
                 let fault = began("the broker closes all connections", workers);
                 self.node.close_all_connections().await;
@@ -233,7 +170,8 @@ impl Chaos<'_> {
                 fault
             }
             Kind::FreezeWorker => {
-                let fault = self.journal.began(format!("worker {name} freezes for {lasts:.1} s"), 1);
+                let what = format!("worker {name} freezes for {lasts:.1} s");
+                let fault = self.journal.began_postponing(what, 1, Some(Postponed::Late));
                 let worker = slot.process().filter(|worker| worker.try_exit().is_none());
                 if let Some(worker) = worker {
                     worker.stop();
@@ -254,7 +192,7 @@ impl Chaos<'_> {
             }
             Kind::HalfOpenWorker => {
                 let what = format!("the line of worker {name} to the broker is half open for {lasts:.1} s");
-                let fault = self.journal.began(what, 1);
+                let fault = self.journal.began_postponing(what, 1, Some(Postponed::Late));
                 slot.line.half_open();
                 self.hold(plan.lasts).await;
                 slot.line.restore().await;

@@ -191,6 +191,11 @@ impl Crew {
     }
 }
 
+/// `unlocker dead-letters COMMAND`.
+pub fn dead_letters(url: &str, command: &str) -> Program {
+    Program::new(unlocker()).env("UNLOCKER__BROKER__URL", url).args(["dead-letters", command])
+}
+
 /// The program the soak was built with.
 fn unlocker() -> PathBuf {
     let soak = std::env::current_exe().expect("the soak has a path");

@@ -45,7 +45,8 @@ impl Install {
         format!("http://{}", self.line.address())
     }
 
-    /// Fails no more. Were only requests left that always fail, each would be a probe, and burn no attempt.
+    /// Fails no more. Were only requests left that always fail, nothing would be served between their failures: the
+    /// key would be taken for wrong, and each be tried by itself, by a probe.
     pub fn heal(&self) {
         said(&self.said).healed = true;
     }
@@ -84,8 +85,8 @@ fn answer(seed: u64, call: &Call, line: &TcpCutter, noted: &Mutex<Said>) -> Answ
         ("ping", Answer::json(200, "true"))
     } else if said.healed {
         match kind(seed, n) {
-            Kind::Good | Kind::Doomed => ("true", Answer::unlocked()),
-            Kind::Refused | Kind::Invalid => bad_request(),
+            Kind::Good | Kind::Expiring | Kind::Shard | Kind::Forbidden => ("true", Answer::unlocked()),
+            Kind::Refused | Kind::Invalid | Kind::Unreadable => bad_request(),
         }
     } else {
         let count = said.calls.entry(n).or_default();
@@ -104,7 +105,7 @@ fn decide(seed: u64, n: u64, count: u64, line: &TcpCutter) -> (&'static str, Ans
     let mut dice = dice(seed, n, count);
     let latency = Duration::from_millis(dice.u64(5..45));
     let kind = kind(seed, n);
-    let unlocked = kind == Kind::Good;
+    let unlocked = matches!(kind, Kind::Good | Kind::Expiring);
     let (what, answer) = match dice.f64() {
         dice if dice < 0.0500 => ("503", Answer::status(503)),
         dice if dice < 0.0550 && unlocked => return ("too late", Answer::unlocked().after(TOO_LATE)),
@@ -116,9 +117,10 @@ fn decide(seed: u64, n: u64, count: u64, line: &TcpCutter) -> (&'static str, Ans
         dice if dice < 0.0650 => ("not JSON", Answer::status(200).body("<html>Back soon</html>")),
         dice if dice < 0.0655 => ("429", Answer::status(429).header("retry-after", "1")),
         _ => match kind {
-            Kind::Good => ("true", Answer::unlocked()),
-            Kind::Doomed => ("503", Answer::status(503)),
-            Kind::Refused | Kind::Invalid => bad_request(),
+            Kind::Good | Kind::Expiring => ("true", Answer::unlocked()),
+            Kind::Shard => ("503", Answer::status(503)),
+            Kind::Forbidden => ("403", Answer::json(403, r#"{"error":"not this customer"}"#)),
+            Kind::Refused | Kind::Invalid | Kind::Unreadable => bad_request(),
         },
     };
     (what, answer.after(latency))

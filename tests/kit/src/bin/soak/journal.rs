@@ -12,8 +12,20 @@ pub struct Fault {
     pub at: Duration,
     pub began: SystemTime,
     pub healed: Option<SystemTime>,
-    /// How many workers it cut off from the broker: only that may repeat an outcome.
+    /// How many workers it cut off from the broker: what they did not settle is done again.
     pub cut_off: usize,
+    /// Whether outcomes may have been postponed by it, and so come again as they were.
+    pub postpones: Option<Postponed>,
+}
+
+/// Why outcomes are published again, as they were, without any loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Postponed {
+    /// One listener's queue refused them: the others have had their copies.
+    Refused,
+    /// They were confirmed late, after their requests were postponed. The worker that published them knows that; the
+    /// other one, or one started again, does not.
+    Late,
 }
 
 #[derive(Default)]
@@ -43,8 +55,14 @@ impl Journal {
 
     /// A fault that cuts `cut_off` workers off from the broker; the result is for [`Journal::healed`].
     pub fn began(&self, what: String, cut_off: usize) -> usize {
+        self.began_postponing(what, cut_off, None)
+    }
+
+    /// The same, of a fault that may also postpone outcomes.
+    pub fn began_postponing(&self, what: String, cut_off: usize, postpones: Option<Postponed>) -> usize {
         self.say(&what);
-        let fault = Fault { what, at: self.elapsed(), began: SystemTime::now(), healed: None, cut_off };
+        let (at, began) = (self.elapsed(), SystemTime::now());
+        let fault = Fault { what, at, began, healed: None, cut_off, postpones };
         let faults = &mut self.entries().faults;
         faults.push(fault);
         faults.len() - 1

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use crate::duplicates::Duplicates;
 use crate::install::Install;
-use crate::journal::Fault;
+use crate::journal::{Fault, Postponed};
 use crate::listener::Heard;
-use crate::requests::{Kind, kind, message_id};
+use crate::requests::message_id;
 use crate::waiting::Letter;
 
 /// So many of a kind are shown in full.
-const SHOWN: usize = 10;
+pub const SHOWN: usize = 10;
 
 /// Everything that was counted, once all is still.
 pub struct Ledger<'a> {
@@ -19,8 +19,12 @@ pub struct Ledger<'a> {
     /// Numbers given out; each is published unless it is among the unconfirmed.
     pub due: u64,
     pub unconfirmed: BTreeSet<u64>,
+    /// Those that cannot be read, all confirmed.
+    pub unreadable: BTreeSet<u64>,
     pub repeats: BTreeMap<u64, u32>,
     pub heard: &'a Heard,
+    /// By the names of the other listeners' queues, the requests whose outcome they have not got.
+    pub missed: Vec<(&'static str, Vec<u64>)>,
     pub waiting: (Vec<(String, usize)>, BTreeSet<u64>),
     pub letters: Vec<Letter>,
     pub faults: Vec<Fault>,
@@ -36,7 +40,7 @@ pub struct Ledger<'a> {
 impl Ledger<'_> {
     /// Prints it; true if everything is as it should be.
     pub fn print(&self) -> bool {
-        let duplicates = Duplicates::of(&self.heard.outcomes, &self.repeats, &self.faults);
+        let duplicates = Duplicates::new(&self.heard.outcomes, &self.repeats, &self.faults);
         let lost = self.lost();
         self.print_faults(&duplicates);
         println!("\nLedger, seed {}:\n", self.seed);
@@ -52,17 +56,21 @@ impl Ledger<'_> {
         wrongs.is_empty()
     }
 
-    fn confirmed(&self) -> impl Iterator<Item = u64> {
-        (0..self.due).filter(|n| !self.unconfirmed.contains(n))
+    pub fn confirmed(&self) -> impl Iterator<Item = u64> {
+        (0..self.due).filter(|n| !self.unconfirmed.contains(n)).chain(self.unreadable.iter().copied())
+    }
+
+    pub fn was_published(&self, n: u64) -> bool {
+        n < self.due || self.unreadable.contains(&n)
     }
 
     /// Requests that the broker confirmed, that have no outcome and wait nowhere.
-    fn lost(&self) -> Vec<u64> {
+    pub fn lost(&self) -> Vec<u64> {
         let known = |n: &u64| self.heard.outcomes.contains_key(n) || self.waiting.1.contains(n);
         self.confirmed().filter(|n| !known(n)).collect()
     }
 
-    fn unfinished(&self) -> usize {
+    pub fn unfinished(&self) -> usize {
         self.confirmed().filter(|n| !self.heard.outcomes.contains_key(n)).count()
     }
 
@@ -84,6 +92,7 @@ impl Ledger<'_> {
         if !self.unconfirmed.is_empty() {
             line("not confirmed", self.unconfirmed.len(), "the broker may have them or not");
         }
+        line("  cannot be read", self.unreadable.len(), "");
         line("with an outcome", self.heard.outcomes.len(), "");
         let queues = self.waiting.0.iter().map(|(queue, count)| format!("{queue}: {count}"));
         line("still waiting", self.waiting.1.len(), &queues.collect::<Vec<_>>().join(", "));
@@ -121,7 +130,20 @@ impl Ledger<'_> {
         for (sort, count) in by_kind {
             line("  by a fault", count, sort);
         }
+        for (cause, &count) in &duplicates.postponed {
+            let note = match cause {
+                Postponed::Refused => "published again, as a listener's queue refused it",
+                Postponed::Late => "published again by a worker that does not know of the late confirm",
+            };
+            line("  postponed", count, note);
+        }
         line("  unexplained", duplicates.unexplained.len(), "");
+        line(
+            "(another status",
+            duplicates.with_another_status,
+            "than the first, after another run of the request)",
+        );
+        line("(copies at most", duplicates.most_copies, "of one outcome)");
         if self.heard.delivered_again > 0 {
             let count = usize::try_from(self.heard.delivered_again).unwrap_or(usize::MAX);
             line("(heard twice", count, "by the listener alone, after its own line broke; not counted)");
@@ -139,108 +161,6 @@ impl Ledger<'_> {
         let answers: Vec<_> = answers.iter().map(|(what, count)| format!("{count} x {what}")).collect();
         println!("  {} calls to Trackfinity, answered {}\n", self.install.calls(), answers.join(", "));
     }
-
-    /// All that is not as it should be.
-    fn wrongs(&self, lost: &[u64], duplicates: &Duplicates) -> Vec<String> {
-        let mut wrongs = self.complaints.clone();
-        if !lost.is_empty() {
-            wrongs.push(format!("{} lost: {}", lost.len(), ids(lost)));
-        }
-        if !self.interrupted {
-            if self.unfinished() > 0 {
-                wrongs.push(format!("{} requests have no outcome", self.unfinished()));
-            }
-            let left: usize = self.waiting.0.iter().map(|(_, count)| count).sum();
-            if left > 0 {
-                wrongs.push(format!("{left} messages are left in the queues"));
-            }
-            if !self.unconfirmed.is_empty() {
-                wrongs.push(format!("{} publishes were never confirmed", self.unconfirmed.len()));
-            }
-        }
-        if !duplicates.unexplained.is_empty() {
-            let (count, ids) = (duplicates.unexplained.len(), ids(&duplicates.unexplained));
-            wrongs.push(format!("{count} outcomes repeated beyond what the faults can explain: {ids}"));
-        }
-        wrongs.extend(self.heard.strange.iter().take(SHOWN).map(|body| format!("a strange outcome: {body}")));
-        wrongs.extend(self.wrong_outcomes());
-        wrongs.extend(self.wrong_letters());
-        wrongs
-    }
-
-    /// Outcomes that are not true.
-    fn wrong_outcomes(&self) -> Vec<String> {
-        let mut wrongs = Vec::new();
-        for (&n, outcomes) in &self.heard.outcomes {
-            let kind = kind(self.seed, n);
-            for outcome in outcomes {
-                let reason = outcome.reason.as_deref();
-                let holds = match (outcome.status.as_str(), kind) {
-                    ("unlocked", Kind::Good | Kind::Doomed) => reason.is_none() && self.install.unlocked(n),
-                    ("refused", Kind::Refused) => reason == Some("http_400"),
-                    ("invalid", Kind::Invalid) => matches!(reason, Some("malformed" | "no_identifier")),
-                    ("abandoned", Kind::Good | Kind::Refused | Kind::Doomed) => {
-                        reason.is_some_and(is_transient)
-                    }
-                    _ => false,
-                };
-                if !holds && n < self.due {
-                    let status = &outcome.status;
-                    wrongs.push(format!("{}, {kind:?}, is said to be {status} {reason:?}", message_id(n)));
-                } else if n >= self.due {
-                    wrongs.push(format!("an outcome of {}, which was never published", message_id(n)));
-                }
-            }
-        }
-        shortened(wrongs)
-    }
-
-    /// Letters that should not be, and letters and outcomes that do not belong together.
-    fn wrong_letters(&self) -> Vec<String> {
-        let mut wrongs = Vec::new();
-        let mut of_request: BTreeSet<(u64, &str)> = BTreeSet::new();
-        for letter in &self.letters {
-            let Some(status) = letter.status.as_deref() else {
-                wrongs.push(format!("crashed, dead-lettered by the broker: {}", letter.shown));
-                continue;
-            };
-            if is_endpoint_fault(&letter.reason) {
-                wrongs.push(format!("dead for an endpoint fault, {}: {}", letter.reason, letter.shown));
-            }
-            let outcomes = letter.n.and_then(|n| self.heard.outcomes.get(&n));
-            if outcomes.is_none_or(|outcomes| outcomes.iter().all(|outcome| outcome.status != status)) {
-                // Its outcome may still have been on its way.
-                let waits = letter.n.is_some_and(|n| self.waiting.1.contains(&n));
-                if !(self.interrupted && waits) {
-                    wrongs
-                        .push(format!("a dead letter, {status}, without such an outcome: {}", letter.shown));
-                }
-            }
-            of_request.extend(letter.n.map(|n| (n, status)));
-        }
-        for (&n, outcomes) in &self.heard.outcomes {
-            for outcome in outcomes {
-                let status = outcome.status.as_str();
-                if status != "unlocked" && !of_request.contains(&(n, status)) {
-                    wrongs.push(format!("{} is {status}, and has no such dead letter", message_id(n)));
-                }
-            }
-        }
-        shortened(wrongs)
-    }
-}
-
-fn is_transient(reason: &str) -> bool {
-    let status = reason.strip_prefix("http_").and_then(|status| status.parse::<u16>().ok());
-    match status {
-        Some(status) => status >= 500 && status != 501,
-        None => matches!(reason, "timeout" | "connection" | "unexpected_reply" | "rate_limited"),
-    }
-}
-
-fn is_endpoint_fault(reason: &str) -> bool {
-    let status = reason.strip_prefix("http_").and_then(|status| status.parse::<u16>().ok());
-    status.is_some_and(|status| matches!(status, 300..=399 | 401 | 403 | 405 | 407 | 501))
 }
 
 /// What a fault is, without its times.
@@ -261,16 +181,7 @@ fn line(name: &str, count: usize, note: &str) {
     println!("{}", format!("  {name:<20} {count:>8}  {note}").trim_end());
 }
 
-fn ids(numbers: &[u64]) -> String {
+pub fn ids(numbers: &[u64]) -> String {
     let ids: Vec<_> = numbers.iter().take(SHOWN).map(|&n| message_id(n)).collect();
     format!("{}{}", ids.join(" "), if numbers.len() > SHOWN { " …" } else { "" })
-}
-
-fn shortened(mut lines: Vec<String>) -> Vec<String> {
-    if lines.len() > SHOWN {
-        let rest = lines.len() - SHOWN;
-        lines.truncate(SHOWN);
-        lines.push(format!("and {rest} more such"));
-    }
-    lines
 }

@@ -4,18 +4,23 @@
 //! Leaves with 0 if all is as it should be, with 1 if not, with 130 if it was ended by a signal before its time and
 //! nothing was wrong till then.
 
+mod audience;
+mod bad_ids;
 mod broker_line;
 mod chaos;
 mod crew;
 mod duplicates;
 mod install;
+mod isolation;
 mod journal;
 mod ledger;
 mod listener;
 mod names;
 mod options;
+mod plan;
 mod publisher;
 mod requests;
+mod verdict;
 mod waiting;
 
 use std::path::PathBuf;
@@ -29,12 +34,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use audience::Audience;
+use bad_ids::BadIds;
 use chaos::Chaos;
 use crew::Crew;
 use install::Install;
 use journal::Journal;
 use ledger::Ledger;
-use listener::Listener;
 use options::Options;
 use publisher::Publisher;
 
@@ -129,31 +135,41 @@ impl World {
     async fn run(&mut self) -> bool {
         let url = format!("{}?heartbeat=5", self.node.amqp_url("/"));
         self.crew.start_and_wait(&self.crew.slots[0]).await;
-        let mut listener = Listener::start(url.clone()).await;
+        let mut audience = Audience::start(&url).await;
+        let bad_ids = BadIds::new(url.clone(), self.options.seed);
         let begun = Instant::now();
-        let mut publisher = Publisher::start(url, self.options.seed, self.options.rate);
+        let mut publisher = Publisher::start(url.clone(), self.options.seed, self.options.rate);
 
-        self.hurt(&publisher, &listener).await;
+        self.hurt(&publisher, &audience, &bad_ids).await;
         self.install.heal();
         let ran = begun.elapsed();
         self.journal.say("all faults are healed");
         let healed = Instant::now();
         publisher.finish(if self.interrupted.is_cancelled() { STILL_FOR } else { FINAL_WITHIN }).await;
         let amqp = Amqp::connect(&self.node.amqp_url("/")).await;
-        self.wait_until_final(&publisher, &listener, &amqp).await;
+        self.wait_until_final(&publisher, &audience, &bad_ids, &amqp).await;
         let settled_in = healed.elapsed();
 
         for slot in &self.crew.slots {
             self.crew.stop(slot).await;
         }
-        self.hear_the_rest(&amqp, &mut listener).await;
-        let (waiting, letters) = (waiting::take(&amqp).await, waiting::take_dead_letters(&amqp).await);
+        self.hear_the_rest(&amqp, &mut audience).await;
+        let waiting = waiting::take(&amqp).await;
+        let letters = waiting::export_dead_letters(&self.node.amqp_url("/")).await.unwrap_or_else(|error| {
+            self.journal.complain(error);
+            Vec::new()
+        });
+        let heard = audience.healthy.heard();
+        let mut repeats = publisher.repeats();
+        repeats.extend(bad_ids.confirmed().iter());
         let ledger = Ledger {
             seed: self.options.seed,
             due: publisher.due(),
             unconfirmed: publisher.unconfirmed(),
-            repeats: publisher.repeats(),
-            heard: &listener.heard(),
+            unreadable: bad_ids.confirmed().keys().copied().collect(),
+            repeats,
+            missed: audience.missed(&heard),
+            heard: &heard,
             waiting,
             letters,
             faults: self.journal.faults(),
@@ -167,12 +183,14 @@ impl World {
     }
 
     /// Faults, for as long as asked.
-    async fn hurt(&self, publisher: &Publisher, listener: &Listener) {
+    async fn hurt(&self, publisher: &Publisher, audience: &Audience, bad_ids: &BadIds) {
         let stop = CancellationToken::new();
         let chaos = Chaos {
             node: &self.node,
             install: &self.install,
             crew: &self.crew,
+            audience,
+            bad_ids,
             journal: &self.journal,
             stop: &stop,
         };
@@ -190,45 +208,52 @@ impl World {
         let faults = async { tokio::join!(chaos.run(rng), end) };
         tokio::select! {
             _ = faults => {}
-            () = self.watch(publisher, listener) => {}
+            () = self.watch(publisher, audience) => {}
         }
     }
 
     /// Looks after the workers and says how far it is, for ever.
-    async fn watch(&self, publisher: &Publisher, listener: &Listener) {
+    async fn watch(&self, publisher: &Publisher, audience: &Audience) {
         let mut said = Instant::now();
         loop {
             sleep(LOOK_EVERY).await;
             self.crew.look_after().await;
             if said.elapsed() >= STATUS_EVERY {
                 said = Instant::now();
-                self.say_how_far(publisher, listener);
+                self.say_how_far(publisher, audience);
             }
         }
     }
 
-    fn say_how_far(&self, publisher: &Publisher, listener: &Listener) {
-        let (published, finished) = (publisher.published(), listener.finished());
+    fn say_how_far(&self, publisher: &Publisher, audience: &Audience) {
+        let (published, finished) = (publisher.published(), audience.healthy.finished());
         self.journal.say(&format!("  {published} published, {finished} finished"));
     }
 
     /// Until every request has its outcome, and no copy of one is anywhere.
-    async fn wait_until_final(&self, publisher: &Publisher, listener: &Listener, amqp: &Amqp) {
-        let backlog = publisher.due().saturating_sub(listener.finished());
+    async fn wait_until_final(
+        &self,
+        publisher: &Publisher,
+        audience: &Audience,
+        bad_ids: &BadIds,
+        amqp: &Amqp,
+    ) {
+        let backlog = publisher.due().saturating_sub(audience.healthy.finished());
+        let unreadable = bad_ids.confirmed().len() as u64;
         let until = Instant::now() + FINAL_WITHIN + Duration::from_secs(backlog / CATCHES_UP_AT);
         let mut last = (0, 0);
         let (mut progress_at, mut said) = (Instant::now(), Instant::now());
         let mut still_since = None;
         while !self.interrupted.is_cancelled() {
             self.crew.look_after().await;
-            let finished = listener.finished();
-            let waiting = waiting::count(amqp).await + u64::from(Listener::waiting(amqp).await);
+            let finished = audience.healthy.finished();
+            let waiting = waiting::count(amqp).await + audience.waiting(amqp).await;
             let now = (finished, self.install.calls());
             let moved = std::mem::replace(&mut last, now) != now;
             if moved {
                 progress_at = Instant::now();
             }
-            let is_still = !moved && waiting == 0 && finished >= publisher.published();
+            let is_still = !moved && waiting == 0 && finished >= publisher.published() + unreadable;
             let since = still_since.filter(|_| is_still).unwrap_or_else(Instant::now);
             still_since = is_still.then_some(since);
             if is_still && since.elapsed() >= STILL_FOR {
@@ -240,16 +265,16 @@ impl World {
             }
             if said.elapsed() >= STATUS_EVERY {
                 said = Instant::now();
-                self.say_how_far(publisher, listener);
+                self.say_how_far(publisher, audience);
             }
             sleep(LOOK_EVERY).await;
         }
     }
 
-    /// Lets the listener take the last outcomes, then ends it.
-    async fn hear_the_rest(&self, amqp: &Amqp, listener: &mut Listener) {
+    /// Lets the listeners take the last outcomes, then ends them.
+    async fn hear_the_rest(&self, amqp: &Amqp, audience: &mut Audience) {
         let empty = async {
-            while Listener::waiting(amqp).await > 0 {
+            while audience.waiting(amqp).await > 0 {
                 sleep(LOOK_EVERY).await;
             }
             // What was taken is noted by then.
@@ -258,6 +283,6 @@ impl World {
         if timeout(FINAL_WITHIN, empty).await.is_err() {
             self.journal.complain("the listener does not take the last outcomes".into());
         }
-        listener.finish().await;
+        audience.finish().await;
     }
 }

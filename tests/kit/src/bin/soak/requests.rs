@@ -3,24 +3,40 @@
 use fastrand::Rng;
 use kit::Properties;
 
+/// Numbers from here on are of messages that cannot be read; see [`bad_ids`](crate::bad_ids).
+pub const UNREADABLE_FROM: u64 = 1 << 40;
+/// How long some requests may wait, in milliseconds: longer than without faults, shorter than most faults.
+const EXPIRATION: &str = "300";
+
 /// What has to come of a request, unless failures outlast its attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Trackfinity unlocks it.
     Good,
+    /// The same, if it is taken before it expires.
+    Expiring,
     /// Trackfinity answers 400.
     Refused,
-    /// Trackfinity answers 503, until all faults are healed.
-    Doomed,
-    /// It cannot be read.
+    /// Its customer is in the bad shard: Trackfinity answers 503, until all faults are healed, and its ping with 200.
+    Shard,
+    /// Trackfinity answers 403, until all faults are healed.
+    Forbidden,
+    /// It is no request.
     Invalid,
+    /// Its AMQP properties cannot be read.
+    Unreadable,
 }
 
 pub fn kind(seed: u64, n: u64) -> Kind {
+    if n >= UNREADABLE_FROM {
+        return Kind::Unreadable;
+    }
     match dice(seed, n, 0).f64() {
         dice if dice < 0.020 => Kind::Refused,
         dice if dice < 0.030 => Kind::Invalid,
-        dice if dice < 0.033 => Kind::Doomed,
+        dice if dice < 0.035 => Kind::Shard,
+        dice if dice < 0.040 => Kind::Forbidden,
+        dice if dice < 0.060 => Kind::Expiring,
         _ => Kind::Good,
     }
 }
@@ -30,22 +46,35 @@ pub fn dice(seed: u64, n: u64, decision: u64) -> Rng {
     Rng::with_seed(seed ^ n.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ decision.rotate_left(40))
 }
 
+/// The message's id; of one that cannot be read, its customer's.
 pub fn message_id(n: u64) -> String {
-    format!("soak-{n}")
+    match n.checked_sub(UNREADABLE_FROM) {
+        Some(n) => format!("unreadable-{n}"),
+        None => format!("soak-{n}"),
+    }
 }
 
-/// The number in a message id or in an outcome's request id.
+/// The number in a message id, in an outcome's request id, or in the customer's id of what cannot be read.
 pub fn number(id: &str) -> Option<u64> {
+    if let Some(n) = id.strip_prefix("unreadable-") {
+        return Some(UNREADABLE_FROM + n.parse::<u64>().ok()?);
+    }
     id.strip_prefix("soak-")?.parse().ok()
 }
 
 /// The message as it is published, the same each time.
 pub fn message(seed: u64, n: u64) -> (Properties, Vec<u8>) {
+    let kind = kind(seed, n);
     let properties = Properties::default().with_message_id(message_id(n).into()).with_delivery_mode(2);
-    let body = match kind(seed, n) {
+    let properties = match kind {
+        Kind::Expiring => properties.with_expiration(EXPIRATION.into()),
+        _ => properties,
+    };
+    let body = match kind {
         Kind::Invalid if n.is_multiple_of(2) => format!(r#"{{"customer_id":{n}"#),
         Kind::Invalid => r#"{"customer_id":" "}"#.into(),
-        Kind::Good | Kind::Refused | Kind::Doomed => format!(r#"{{"customer_id":"{n}"}}"#),
+        Kind::Unreadable => format!(r#"{{"customer_id":"{}"}}"#, message_id(n)),
+        _ => format!(r#"{{"customer_id":"{n}"}}"#),
     };
     (properties, body.into_bytes())
 }

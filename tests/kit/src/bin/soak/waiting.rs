@@ -1,11 +1,15 @@
 //! What is left in the queues.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use kit::{Amqp, Message};
+use kit::Amqp;
+use serde_json::Value;
 
-use crate::names::{DEAD, waiting_queues};
-use crate::requests;
+use crate::names::waiting_queues;
+use crate::{crew, requests};
+
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(120);
 
 pub struct Letter {
     /// The request's number, if it has one.
@@ -18,25 +22,30 @@ pub struct Letter {
 }
 
 impl Letter {
-    fn read(message: &Message) -> Self {
-        let id = message.properties.message_id().as_ref().map(|id| id.to_string());
-        Self {
-            n: id.as_deref().and_then(requests::number),
-            status: message.text_header("unlocker-status"),
-            reason: message.text_header("unlocker-reason").unwrap_or_default(),
-            shown: shown(message),
-        }
+    /// From a line of `unlocker dead-letters export`.
+    fn read(line: &str) -> Option<Self> {
+        let json: Value = serde_json::from_str(line).ok()?;
+        let letter = &json["letter"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        // What cannot be read was given an id, and is known by its customer.
+        let body: Value = serde_json::from_str(&text(&json["body"])).unwrap_or_default();
+        let customer = || requests::number(body["customer_id"].as_str()?);
+        Some(Self {
+            n: requests::number(&text(&letter["request_id"])).or_else(customer),
+            status: status(letter["status"].as_str()),
+            reason: text(&letter["reason"]),
+            shown: format!("{} with {}", json["body"], json["headers"]),
+        })
     }
 }
 
-/// The body and the headers, on one line.
-fn shown(message: &Message) -> String {
-    let headers = message.properties.headers().iter().flat_map(|headers| headers.inner());
-    let headers = headers.map(|(name, value)| match message.text_header(name.as_str()) {
-        Some(text) => format!("{name}={text}"),
-        None => format!("{name}={value:?}"),
-    });
-    format!("{} with {}", message.text(), headers.collect::<Vec<_>>().join(", "))
+fn status(shown: Option<&str>) -> Option<String> {
+    match shown? {
+        "unknown" => None,
+        // The program cannot read what the worker wrote either; it wrote this status with the reason.
+        "unreadable" => Some("invalid".into()),
+        status => Some(status.into()),
+    }
 }
 
 /// Ready messages where requests wait.
@@ -62,6 +71,14 @@ pub async fn take(amqp: &Amqp) -> (Vec<(String, usize)>, BTreeSet<u64>) {
     (counts, requests)
 }
 
-pub async fn take_dead_letters(amqp: &Amqp) -> Vec<Letter> {
-    amqp.drain(DEAD).await.iter().map(Letter::read).collect()
+/// All dead letters, as the program shows them: a client library could not read them all. `Err` says what is wrong.
+pub async fn export_dead_letters(url: &str) -> Result<Vec<Letter>, String> {
+    let export = crew::dead_letters(url, "export").start();
+    let status = export.wait_exit(EXPORT_TIMEOUT).await;
+    if !status.success() {
+        return Err(format!("dead letters could not be exported: {status}: {}", export.stderr().join(" ")));
+    }
+    let lines = export.stdout();
+    let read = |line: &String| Letter::read(line).ok_or_else(|| format!("a strange dead letter: {line}"));
+    lines.iter().map(read).collect()
 }
