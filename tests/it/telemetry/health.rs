@@ -140,9 +140,12 @@ fn a_worker_stays_ready_and_names_what_a_listener_refuses() {
         world.amqp.publish_all(EXCHANGE, REQUEST, requests(10)).await;
         let named = |said: &Value| said["refused_outcomes"] == serde_json::json!(["unlock.unlocked"]);
         wait_ready(&base, 200, named).await;
-        let metrics = get(&format!("{base}/metrics")).await.1;
-        let labels = [("status", "unlocked"), ("cause", "refused")];
-        assert!(sample(&metrics, "unlocker_outcomes_postponed_total", &labels).is_some_and(|n| n >= 1.0));
+        kit::eventually("the metric", SOON, async || {
+            let metrics = get(&format!("{base}/metrics")).await.1;
+            let labels = [("status", "unlocked"), ("cause", "refused")];
+            sample(&metrics, "unlocker_outcomes_postponed_total", &labels).is_some_and(|n| n >= 1.0)
+        })
+        .await;
         world.ctx.vhost().management().delete_queue("full").await;
         world.unlock("more").await;
         wait_ready(&base, 200, |said| said["refused_outcomes"] == serde_json::json!([])).await;
