@@ -141,7 +141,7 @@ fn an_outcome_that_is_confirmed_late_survives_a_crash() {
 
 #[test]
 fn an_outcome_that_is_confirmed_late_survives_a_loss() {
-    check(settlement(&[WITH_ID], 1, Budget { losses: 1, delays: 1, refusals: 1, ..NONE }));
+    check(settlement(&[WITH_ID], 1, Budget { losses: 1, delays: 1, ..NONE }));
 }
 
 #[test]
