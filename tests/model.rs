@@ -6,18 +6,19 @@
 //!
 //! - A `Task` is one run of `Way::go`. Its steps are those of `carry_out` and `bury`: a dead letter,
 //!   then an outcome; an outcome; or a parked copy. Each is awaited, as `Publishing::until_confirmed`
-//!   does; the acknowledgement comes last. Which of them, and the attempts, `policy::decide` says.
+//!   and `Publishing::outcome` do; the acknowledgement comes last. Which of them, and the attempts,
+//!   `policy::decide` says. What RabbitMQ gave up (`Undeliverable`) and what cannot be read
+//!   (`Unreadable`) are settled in the steps of a refused request, by channels of their own.
 //! - An outcome that is refused or not confirmed in time may be postponed (`Publishing::postpone`): a
 //!   copy of the request that carries it (`PendingOutcome`) is confirmed in its place, and when it is
 //!   taken, only the outcome is published. Its first publish may still be stored and confirmed: its own
 //!   worker remembers that (`LateConfirms`), as long as it does not crash, and does not publish it
 //!   again. Another one does. A refused outcome may have reached other queues than the one that
 //!   refused it.
-//! - A refused or returned publish, and one whose channel was closed or whose confirm did not come in
-//!   time, is repeated, as in `until_confirmed`; the broker may have the last two all the same. A
-//!   session whose consuming or publishing connection is gone goes on until it is noticed, and then
-//!   forgets all its tasks, as `Intake::run` does. A cancelled consumer, a panic and the end of a
-//!   drain end a session alike.
+//! - A refused or returned publish, and one whose channel was closed, is repeated, as in
+//!   `until_confirmed`; the broker may have the last one all the same. A session whose consuming or
+//!   publishing connection is gone goes on until it is noticed, and then forgets all its tasks, as
+//!   `Intake::run` does. A cancelled consumer, a panic and the end of a drain end a session alike.
 //! - Deliveries go back to the queue when the broker notices that their connection is gone. What was
 //!   written on the other one may still arrive after that (`Adrift`), or never.
 //! - A message that came without an id is given one each time it is taken, and a parked copy carries
@@ -140,7 +141,7 @@ fn an_outcome_that_is_confirmed_late_survives_a_crash() {
 
 #[test]
 fn an_outcome_that_is_confirmed_late_survives_a_loss() {
-    check(settlement(&[WITH_ID], 1, Budget { losses: 1, delays: 1, refusals: 1, ..NONE }));
+    check(settlement(&[WITH_ID], 1, Budget { losses: 1, delays: 1, ..NONE }));
 }
 
 #[test]

@@ -128,7 +128,6 @@ pub enum Action {
     LosePublishing {
         worker: usize,
     },
-    /// Or the confirm does not come in time.
     CloseChannel {
         worker: usize,
         task: usize,

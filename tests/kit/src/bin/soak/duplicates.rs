@@ -112,8 +112,8 @@ fn is_felt(fault: &Fault, at: SystemTime) -> bool {
     fault.healed.is_none_or(|healed| healed + NOTICED_WITHIN >= at)
 }
 
-/// Why an outcome may have been postponed between two times.
+/// Why an outcome may have been postponed between two times; of several causes, the last one.
 fn postponed(faults: &[Fault], first: SystemTime, again: SystemTime) -> Option<Postponed> {
-    let mut causes = faults.iter().filter(|fault| fault.began <= again && is_felt(fault, first));
+    let mut causes = faults.iter().rev().filter(|fault| fault.began <= again && is_felt(fault, first));
     causes.find_map(|fault| fault.postpones)
 }

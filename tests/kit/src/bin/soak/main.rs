@@ -1,5 +1,5 @@
-//! `make soak`: requests flow while workers, broker and lines are killed, frozen and cut at random; then every request
-//! is accounted for.
+//! `make soak`: requests flow while workers, broker and lines are killed, frozen and cut at random, and senders,
+//! customers, listeners and policies are bad; then every request is accounted for.
 //!
 //! Leaves with 0 if all is as it should be, with 1 if not, with 130 if it was ended by a signal before its time and
 //! nothing was wrong till then.
