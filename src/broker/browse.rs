@@ -117,12 +117,6 @@ impl<'a> QueueBrowser<'a> {
         })
     }
 
-    /// The queue that is browsed.
-    #[must_use]
-    pub fn queue(&self) -> &str {
-        &self.queue
-    }
-
     /// Messages that were ready when it began.
     #[must_use]
     pub fn total(&self) -> usize {

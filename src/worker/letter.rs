@@ -66,9 +66,8 @@ impl Letter {
     }
 
     /// Opens a message whose body is not decoded.
-    pub(super) fn undecoded(delivery: Delivery, queue: &str, traces: &Traces) -> Self {
-        let Delivery { properties, data, delivery_tag, .. } = delivery;
-        Self::new((properties, data, delivery_tag), queue, traces, |properties, body, now, new_id| {
+    pub(super) fn undecoded(message: (BasicProperties, Vec<u8>, u64), queue: &str, traces: &Traces) -> Self {
+        Self::new(message, queue, traces, |properties, body, now, new_id| {
             Envelope::undecoded(properties, body, now, new_id)
         })
     }

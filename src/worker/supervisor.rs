@@ -211,6 +211,7 @@ impl Worker {
             settled: 0,
         };
         let undeliverable = Undeliverable {
+            connector: self.connector.clone(),
             way: Arc::clone(&self.way),
             publishing: Arc::clone(&publishing),
             stop: self.stop.clone(),

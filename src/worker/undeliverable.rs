@@ -3,41 +3,52 @@
 //! an outcome here, without decoding a body or calling Trackfinity, as either may be what crashed the
 //! workers.
 //!
-//! A channel and a prefetch of their own: whatever holds them up, requests go on.
+//! They are read by our own reader, on a connection that is opened when there are any: what cannot be
+//! read, or holds its place for long, costs requests nothing.
 
 use std::{sync::Arc, time::Duration};
 
-use lapin::{Channel, message::Delivery, options::BasicAckOptions, types::FieldTable};
-use tokio::{task::JoinSet, time::Instant};
+use lapin::{Channel, types::FieldTable};
+use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Unsettled, Way, letter::Letter, publishing::Publishing};
+use super::{Unsettled, Way, letter::Letter, publishing::Publishing, unreadable};
 use crate::{
-    broker::{Backoff, ConsumeError, Consumer},
-    message::{Outcome, Status, x_death, x_death::XDeath},
+    broker::{
+        Backoff, ConnectError, Connector, ConsumeError, Consumer,
+        wire::{WireConnection, WireDelivery, WireError},
+    },
+    message::{Outcome, Status, raw_properties::Properties, x_death, x_death::XDeath},
 };
 
+/// How often the queue is asked whether it holds any.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Messages that are ended at once, at most.
 const PREFETCH: u16 = 16;
-/// How long the last acknowledgements may take to arrive.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// The consumer's tag; it is the only one on its channel.
+const CONSUMER_TAG: &str = "undeliverable";
+/// The connection is closed when none has come for this long.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Ends what RabbitMQ gave up, for one session.
 pub(super) struct Undeliverable {
+    pub(super) connector: Connector,
     pub(super) way: Arc<Way>,
     pub(super) publishing: Arc<Publishing>,
     pub(super) stop: CancellationToken,
 }
 
-/// Why consuming has to begin anew.
+/// Why it has to begin anew.
 #[derive(Debug, thiserror::Error)]
-enum Interrupted {
+pub(super) enum Interrupted {
     #[error(transparent)]
-    Consume(#[from] ConsumeError),
+    Count(#[from] ConsumeError),
+    #[error("RabbitMQ cannot be reached: {0}")]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Wire(#[from] WireError),
     #[error("RabbitMQ cancelled the consumer")]
     Cancelled,
-    #[error(transparent)]
-    Amqp(#[from] lapin::Error),
     #[error("a message could not be ended: {0}")]
     Unsettled(#[from] Unsettled),
     #[error("a task panicked: {0}")]
@@ -45,29 +56,34 @@ enum Interrupted {
 }
 
 impl Undeliverable {
-    /// Runs until the session is over; whatever goes wrong here is tried again, and ends no session.
+    /// Runs until the worker stops or the session is over; whatever goes wrong here is tried again, and
+    /// ends no session.
     pub(super) async fn run(self) {
-        let mut backoff = Backoff::new();
         let over = self.publishing.over.clone();
-        loop {
-            let began = Instant::now();
-            let error = match over.run_until_cancelled(self.consume()).await {
-                None | Some(Ok(())) => return,
-                Some(Err(error)) => error,
+        over.run_until_cancelled(self.poll()).await;
+    }
+
+    async fn poll(&self) {
+        let mut backoff = Backoff::new();
+        let mut channel = None;
+        while !self.stop.is_cancelled() {
+            let wait = match self.look(&mut channel).await {
+                Ok(()) => {
+                    backoff.reset();
+                    POLL_INTERVAL
+                }
+                Err(error) => {
+                    channel = None;
+                    let wait = backoff.next(fastrand::f64());
+                    tokio::time::sleep(wait).await;
+                    // If the connection is lost, the session has ended by now, and logs that.
+                    tracing::warn!(queue = self.queue(), %error, "what RabbitMQ gave up is not ended for now");
+                    // Somebody may have deleted the queue. At the session's end this ends as well.
+                    self.publishing.mend().await.ok();
+                    Duration::ZERO
+                }
             };
-            if began.elapsed() > Duration::from_secs(60) {
-                backoff.reset();
-            }
-            let wait = backoff.next(fastrand::f64());
-            // If the connection is lost, the session ends and logs that.
-            if over.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
-                return;
-            }
-            tracing::warn!(queue = self.queue(), %error, "what RabbitMQ gave up is not ended for now");
-            // Somebody may have deleted the queue.
-            if over.run_until_cancelled(self.publishing.mend()).await.is_none() {
-                return;
-            }
+            self.stop.run_until_cancelled(tokio::time::sleep(wait)).await;
         }
     }
 
@@ -75,51 +91,84 @@ impl Undeliverable {
         self.publishing.undeliverable()
     }
 
-    /// `Ok` when the worker stops and all that was begun has ended.
+    async fn look(&self, channel: &mut Option<Channel>) -> Result<(), Interrupted> {
+        let open = match channel {
+            Some(channel) => channel,
+            None => {
+                let opened = Consumer::channel(self.publishing.session.consuming(), self.queue()).await?;
+                channel.insert(opened)
+            }
+        };
+        if Consumer::message_count(open, self.queue()).await? > 0 {
+            self.consume().await?;
+        }
+        Ok(())
+    }
+
+    /// Ends messages until none comes any more, or the worker stops and all that was begun has ended.
     async fn consume(&self) -> Result<(), Interrupted> {
-        let channel = Consumer::channel(self.publishing.session.consuming(), self.queue()).await?;
-        let mut consumer = Consumer::start(&channel, self.queue(), PREFETCH).await?;
+        let connection = Arc::new(self.connector.connect_wire("ends what RabbitMQ gave up").await?);
+        let mut channel = connection.open_channel().await?;
+        channel.qos(PREFETCH).await?;
+        channel.consume(self.queue(), CONSUMER_TAG).await?;
         let mut tasks = JoinSet::new();
         loop {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
-                Some(ended) = tasks.join_next() => acknowledge(&channel, ended??).await?,
-                delivery = consumer.next() => {
-                    let delivery = delivery.ok_or(Interrupted::Cancelled)??;
-                    let (way, publishing) = (Arc::clone(&self.way), Arc::clone(&self.publishing));
-                    tasks.spawn(async move { end(delivery, &way, &publishing).await });
+                Some(ended) = tasks.join_next() => channel.acknowledge(ended??).await?,
+                delivery = timeout(IDLE_TIMEOUT, channel.next()) => match delivery {
+                    Ok(delivery) => {
+                        let delivery = delivery?.ok_or(Interrupted::Cancelled)?;
+                        let (way, publishing) = (Arc::clone(&self.way), Arc::clone(&self.publishing));
+                        let connection = Arc::clone(&connection);
+                        tasks.spawn(async move { end(delivery, &connection, &way, &publishing).await });
+                    }
+                    Err(_elapsed) if tasks.is_empty() => break,
+                    Err(_elapsed) => {}
                 }
             }
         }
-        // Ends with the session, after worker.drain_timeout at most.
+        // Nothing is begun any more. Ends with the session, after worker.drain_timeout at most.
+        channel.cancel(CONSUMER_TAG).await?;
         while let Some(ended) = tasks.join_next().await {
-            acknowledge(&channel, ended??).await?;
+            channel.acknowledge(ended??).await?;
         }
-        let arrived = Consumer::message_count(&channel, self.queue());
-        if tokio::time::timeout(FLUSH_TIMEOUT, arrived).await.is_err() {
-            tracing::debug!("the last acknowledgements may not have arrived in time");
+        // What came while it was cancelled goes back.
+        channel.close().await?;
+        if let Some(connection) = Arc::into_inner(connection) {
+            connection.close().await;
         }
         Ok(())
     }
 }
 
-async fn acknowledge(channel: &Channel, delivery_tag: u64) -> Result<(), lapin::Error> {
-    channel.basic_ack(delivery_tag, BasicAckOptions::default()).await
-}
-
 /// Ends one message; returns what to acknowledge.
-async fn end(delivery: Delivery, way: &Way, publishing: &Publishing) -> Result<u64, Unsettled> {
-    let delivery_tag = delivery.delivery_tag;
-    let mut letter = Letter::undecoded(delivery, publishing.undeliverable(), &way.telemetry.traces);
-    let ended = match publishing.given_up(letter.envelope.properties.headers().as_ref()) {
+async fn end(
+    delivery: WireDelivery,
+    connection: &WireConnection,
+    way: &Way,
+    publishing: &Publishing,
+) -> Result<u64, Interrupted> {
+    let WireDelivery { delivery_tag, properties, body, .. } = delivery;
+    let given_up = publishing.given_up(properties.lossy().headers().as_ref());
+    let properties = match properties {
+        Properties::Readable(properties) => properties,
+        Properties::Unreadable(raw) => {
+            unreadable::end(&raw, body, Some(given_up), connection, way, publishing).await?;
+            return Ok(delivery_tag);
+        }
+    };
+    let queue = publishing.undeliverable();
+    let mut letter = Letter::undecoded((properties, body, delivery_tag), queue, &way.telemetry.traces);
+    let ended = match given_up {
         GivenUp::DeadLetter => publishing.put_back(&letter).await,
         GivenUp::Request(death) => way.give_up(death.as_ref(), &mut letter, publishing).await,
     };
     if ended.is_err() {
         letter.span.fail("unsettled");
     }
-    ended.map(|()| delivery_tag)
+    Ok(ended.map(|()| delivery_tag)?)
 }
 
 /// What RabbitMQ gave up.

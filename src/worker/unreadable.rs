@@ -8,17 +8,20 @@ use lapin::types::AMQPValue;
 use tokio::sync::oneshot;
 
 use super::{
-    Unsettled, Way, letter::Letter, publish_health::PublishKind, publishing::Publishing,
-    undeliverable::GivenUp,
+    Way,
+    letter::Letter,
+    publish_health::PublishKind,
+    publishing::Publishing,
+    undeliverable::{GivenUp, Interrupted},
 };
 use crate::{
     broker::{
-        Backoff, ConnectError, Connector, PublishError,
+        Backoff, Connector, PublishError,
         browse::{Bounds, BrowsedMessage, QueueBrowser},
         wire::{Confirm, WireConnection, WireError},
     },
     message::{
-        Fault, Outcome, Status, headers,
+        Outcome, Status, headers,
         raw_properties::{Properties, RawProperties},
     },
 };
@@ -40,17 +43,6 @@ pub(super) struct Unreadable {
     pub(super) window: usize,
 }
 
-/// Why a message could not be taken out.
-#[derive(Debug, thiserror::Error)]
-enum Stuck {
-    #[error("{0}")]
-    Connect(#[from] ConnectError),
-    #[error("{0}")]
-    Wire(#[from] WireError),
-    #[error("{0}")]
-    Unsettled(#[from] Unsettled),
-}
-
 impl Unreadable {
     /// Returns when the messages are held aside, or after 2 s. They are ended in the background, for as
     /// long as the session lives.
@@ -68,30 +60,25 @@ impl Unreadable {
         }
     }
 
-    async fn take_out(&self, isolated: oneshot::Sender<()>) -> Result<(), Stuck> {
+    async fn take_out(&self, isolated: oneshot::Sender<()>) -> Result<(), Interrupted> {
         let connection = self.connector.connect_wire("takes out what cannot be read").await?;
-        let mut found = Vec::new();
+        let mut found = None;
         for browse in 0..BROWSES {
             if browse > 0 {
                 tokio::time::sleep(BROWSE_INTERVAL).await;
             }
-            for queue in [self.publishing.queue().as_ref(), self.publishing.undeliverable()] {
-                let (browser, messages) = self.browse(&connection, queue).await?;
-                if !messages.is_empty() {
-                    found.push((browser, messages));
-                }
-            }
-            if !found.is_empty() {
+            let (browser, messages) = self.browse(&connection).await?;
+            if !messages.is_empty() {
+                found = Some((browser, messages));
                 break;
             }
         }
         // Nobody waits any more if it took too long.
         isolated.send(()).ok();
-        for (mut browser, messages) in found {
+        if let Some((mut browser, messages)) = found {
             for BrowsedMessage { delivery, tag } in messages {
                 if let Properties::Unreadable(raw) = &delivery.properties {
-                    let queue = browser.queue().to_owned();
-                    self.end(&connection, raw, delivery.body, &queue).await?;
+                    end(raw, delivery.body, None, &connection, &self.way, &self.publishing).await?;
                     browser.acknowledge(tag).await?;
                 }
             }
@@ -101,14 +88,13 @@ impl Unreadable {
         Ok(())
     }
 
-    /// Holds the messages at the head of a queue that cannot be read; the others go back.
+    /// Holds the messages at the head of the queue that cannot be read; the others go back.
     async fn browse<'a>(
         &self,
         connection: &'a WireConnection,
-        queue: &str,
     ) -> Result<(QueueBrowser<'a>, Vec<BrowsedMessage>), WireError> {
         let bounds = Bounds { messages: self.window, time: BROWSE_TIMEOUT };
-        let mut browser = QueueBrowser::open(connection, queue, bounds).await?;
+        let mut browser = QueueBrowser::open(connection, self.publishing.queue(), bounds).await?;
         let (mut unreadable, mut others) = (Vec::new(), Vec::new());
         while let Some(message) = browser.next().await? {
             match message.delivery.properties {
@@ -119,77 +105,71 @@ impl Unreadable {
         browser.requeue(others).await?;
         Ok((browser, unreadable))
     }
+}
 
-    /// Publishes the dead letter, and then the outcome, of one message.
-    async fn end(
-        &self,
-        connection: &WireConnection,
-        raw: &RawProperties,
-        body: Vec<u8>,
-        queue: &str,
-    ) -> Result<(), Stuck> {
-        let is_given_up = queue == self.publishing.undeliverable();
-        let given_up = is_given_up.then(|| self.publishing.given_up(raw.lossy().headers().as_ref()));
-        if given_up == Some(GivenUp::DeadLetter) {
-            return self.publish_dead_letter(connection, raw, &own_headers(raw), &body).await;
+/// Publishes the dead letter, and then the outcome, of one message that cannot be read. `given_up`: what
+/// RabbitMQ gave up, if it comes from there.
+pub(super) async fn end(
+    raw: &RawProperties,
+    body: Vec<u8>,
+    given_up: Option<GivenUp>,
+    connection: &WireConnection,
+    way: &Way,
+    publishing: &Publishing,
+) -> Result<(), Interrupted> {
+    let death = match given_up {
+        Some(GivenUp::DeadLetter) => {
+            return publish_dead_letter(raw, &own_headers(raw), &body, connection, publishing).await;
         }
-        let expired = match given_up {
-            Some(GivenUp::Request(Some(death))) => death.reason == "expired",
-            _ => false,
-        };
-        let detail = format!("the message's AMQP properties cannot be read: {}", raw.flaw());
-        let traces = &self.way.telemetry.traces;
-        let letter = Letter::unreadable(raw.readable(), body, queue, traces, detail.clone());
-        let request = letter.envelope.request.as_ref().err().and_then(|fault: &Fault| fault.readable.clone());
-        let attempts = letter.envelope.attempts;
-        let outcome = match expired {
-            true => Outcome {
-                request,
-                reason: Some("expired".to_owned()),
-                detail: Some("it expired while it waited in the queue".to_owned()),
-                ..letter.blank_outcome(Status::Abandoned, attempts)
-            },
-            false => Outcome {
-                request,
-                reason: Some("unreadable".to_owned()),
-                detail: Some(detail),
-                ..letter.blank_outcome(Status::Invalid, attempts)
-            },
-        };
-        let death = super::death_of(&outcome, None);
-        let added = death.headers(&letter.envelope, letter.new_trace());
-        self.publish_dead_letter(connection, raw, &added, &letter.envelope.body).await?;
-        self.way.telemetry.metrics.dead_lettered(outcome.status.as_str());
-        Ok(self.publishing.outcome(&outcome, &letter, 0).await?)
-    }
+        Some(GivenUp::Request(death)) => death,
+        None => None,
+    };
+    let detail = format!("the message's AMQP properties cannot be read: {}", raw.flaw());
+    let (status, reason, detail) = match death {
+        Some(death) if death.reason == "expired" => {
+            (Status::Abandoned, "expired", "it expired while it waited in the queue".to_owned())
+        }
+        _ => (Status::Invalid, "unreadable", detail),
+    };
+    let traces = &way.telemetry.traces;
+    let letter = Letter::unreadable(raw.readable(), body, publishing.queue(), traces, detail.clone());
+    let outcome = Outcome {
+        request: letter.envelope.request.as_ref().err().and_then(|fault| fault.readable.clone()),
+        reason: Some(reason.to_owned()),
+        detail: Some(detail),
+        ..letter.blank_outcome(status, letter.envelope.attempts)
+    };
+    let added = super::death_of(&outcome, None).headers(&letter.envelope, letter.new_trace());
+    publish_dead_letter(raw, &added, &letter.envelope.body, connection, publishing).await?;
+    way.telemetry.metrics.dead_lettered(outcome.status.as_str());
+    Ok(publishing.outcome(&outcome, &letter, 0).await?)
+}
 
-    /// Publishes until it is confirmed. Ends with the session, or after RabbitMQ's `consumer_timeout`.
-    async fn publish_dead_letter(
-        &self,
-        connection: &WireConnection,
-        raw: &RawProperties,
-        added: &[(&str, AMQPValue)],
-        body: &[u8],
-    ) -> Result<(), Stuck> {
-        let max_len = self.publishing.publisher().max_properties_len();
-        let properties = raw.copy(added, max_len);
-        let exchange = self.publishing.dead();
-        let mut backoff = Backoff::new();
-        let mut channel = connection.open_channel().await?;
-        loop {
-            let error = match channel.publish(exchange, "", &properties, body).await? {
-                Confirm::Published => {
-                    self.publishing.targets.health.published(PublishKind::DeadLetter);
-                    channel.close().await?;
-                    return Ok(());
-                }
-                Confirm::Refused => PublishError::Refused { exchange: exchange.to_owned() },
-                Confirm::Returned => {
-                    PublishError::Unroutable { exchange: exchange.to_owned(), routing_key: String::new() }
-                }
-            };
-            self.publishing.overcome(error, PublishKind::DeadLetter, &mut backoff).await?;
-        }
+/// Publishes until it is confirmed. Ends with the session, or after RabbitMQ's `consumer_timeout`.
+async fn publish_dead_letter(
+    raw: &RawProperties,
+    added: &[(&str, AMQPValue)],
+    body: &[u8],
+    connection: &WireConnection,
+    publishing: &Publishing,
+) -> Result<(), Interrupted> {
+    let properties = raw.copy(added, publishing.publisher().max_properties_len());
+    let exchange = publishing.dead();
+    let mut backoff = Backoff::new();
+    let mut channel = connection.open_channel().await?;
+    loop {
+        let error = match channel.publish(exchange, "", &properties, body).await? {
+            Confirm::Published => {
+                publishing.targets.health.published(PublishKind::DeadLetter);
+                channel.close().await?;
+                return Ok(());
+            }
+            Confirm::Refused => PublishError::Refused { exchange: exchange.to_owned() },
+            Confirm::Returned => {
+                PublishError::Unroutable { exchange: exchange.to_owned(), routing_key: String::new() }
+            }
+        };
+        publishing.overcome(error, PublishKind::DeadLetter, &mut backoff).await?;
     }
 }
 

@@ -1,7 +1,10 @@
 //! What RabbitMQ itself gave up: it has an outcome and a dead letter all the same, and no dead letter is
 //! lost by a policy.
 
-use kit::{Amqp, Answer, Context, FieldTable, Properties, Trackfinity};
+use kit::{
+    Amqp, Answer, Context, FieldTable, Properties, Trackfinity,
+    raw_amqp::{MESSAGE_ID, RawAmqp, short},
+};
 use serde_json::json;
 
 use crate::world::{
@@ -132,6 +135,29 @@ fn no_number_of_browses_under_any_policy_loses_a_dead_letter_or_changes_a_byte()
         })
         .await;
         assert_eq!(world.outcomes.len(), COUNT, "no outcome came again");
+    });
+}
+
+#[test]
+fn an_unreadable_dead_letter_that_a_policy_throws_out_is_put_back_and_costs_no_session() {
+    kit::run_within(SOON * 3, async |ctx| {
+        let world = World::start(ctx, |_| Answer::unlocked()).await;
+        let mut raw = RawAmqp::connect(world.ctx.amqp_url()).await.expect("a connection");
+        raw.publish(REQUESTS, MESSAGE_ID, &[], &short(b"\xff\xfe"), b"{}").await.expect("published");
+        let outcome = world.outcome().await;
+        assert_eq!(outcome["reason"], json!("unreadable"));
+        world.ctx.vhost().management().set_policy("limit", DEAD, json!({"delivery-limit": 3})).await;
+        let sessions = || world.worker.stderr().iter().filter(|line| line.contains("not consuming")).count();
+        let before = sessions();
+        let back =
+            async || kit::eventually("it is there", SOON, async || export(&world.ctx).await.len() == 1).await;
+        for _ in 0..8 {
+            back().await;
+        }
+        let letter = export(&world.ctx).await.remove(0);
+        assert_eq!(letter["letter"]["status"], json!("unreadable"));
+        assert_eq!(sessions(), before, "a session was lost");
+        assert_eq!(world.outcomes.len(), 1, "no outcome came again");
     });
 }
 
