@@ -4,9 +4,13 @@ use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
+use std::time::Duration;
 
 use lapin::{Channel, ErrorKind, options::ConfirmSelectOptions};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use super::{
     error::{OPEN_TIMEOUT, PublishError},
@@ -21,6 +25,8 @@ const FRAME_OVERHEAD: usize = 256;
 /// Publishes in flight at once that have a channel to themselves, all lanes together, where
 /// `channel_max` allows so many.
 const MAX_ALONE: u16 = 256;
+/// A shared channel on which a queue refused is replaced this often, at most.
+const REPLACE_INTERVAL: Duration = Duration::from_millis(200);
 /// Shared channels at once: one in use, and those that were replaced and still wait for confirms.
 const MAX_SHARED: u16 = 16;
 const LANES: u16 = 3;
@@ -244,12 +250,13 @@ pub(super) struct Shared {
     pub(super) channel: Channel,
     pub(super) line: Arc<Line>,
     refused: AtomicBool,
+    opened_at: Instant,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Shared {
     pub(super) fn new(channel: Channel, line: Arc<Line>, permit: OwnedSemaphorePermit) -> Self {
-        Self { channel, line, refused: AtomicBool::new(false), _permit: permit }
+        Self { channel, line, refused: AtomicBool::new(false), opened_at: Instant::now(), _permit: permit }
     }
 
     /// Whether new publishes may use it.
@@ -260,9 +267,11 @@ impl Shared {
     }
 
     /// A queue refused a publish. RabbitMQ 3.10 goes on refusing on such a channel, though there is
-    /// room again, so the next publish opens another, if not too many still wait for confirms.
+    /// room again, so the next publish opens another, if not too many still wait for confirms. While
+    /// every publish is refused, that is done now and then, not each time.
     pub(super) fn refuse(&self) {
-        if self.line.shared.available_permits() > 0 {
+        let is_due = self.opened_at.elapsed() >= REPLACE_INTERVAL;
+        if is_due && self.line.shared.available_permits() > 0 {
             self.refused.store(true, Ordering::Relaxed);
         }
     }
