@@ -88,6 +88,8 @@ enum Unsettled {
     Encode(serde_json::Error),
     #[error("an outcome cannot be signed")]
     Unproven,
+    #[error("the connection to RabbitMQ opens no more channels")]
+    NoChannel,
     #[error("the session ended")]
     SessionEnded,
     #[error("the worker stops")]

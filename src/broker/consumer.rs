@@ -13,6 +13,9 @@ use lapin::{
 /// How long the broker may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a stop waits for the broker to hear that no more is wanted.
+const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// The queue could not be consumed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsumeError {
@@ -81,6 +84,15 @@ impl Consumer {
     /// by the broker, as when its queue was deleted. Not to be polled again after that.
     pub async fn next(&mut self) -> Option<Result<Delivery, lapin::Error>> {
         self.stream.next().await
+    }
+
+    /// Asks for no more, and does not wait long for an answer.
+    pub async fn cancel_in_time(&self) {
+        match tokio::time::timeout(CANCEL_TIMEOUT, self.cancel()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the consumer could not be cancelled"),
+            Err(_elapsed) => tracing::debug!("RabbitMQ did not answer the cancel"),
+        }
     }
 
     /// Asks for no more. What was delivered before still comes from [`next`](Self::next), and then

@@ -72,10 +72,12 @@ impl From<NoLock> for DeskError {
     }
 }
 
-/// Both connections, for as long as the work takes.
+/// Three connections, for as long as the work takes. During an alarm RabbitMQ reads nothing of one that
+/// publishes, not even its end, and a lock ends with its connection: so locks have one of their own.
 #[derive(Debug)]
 pub(super) struct Desk {
     reading: WireConnection,
+    locking: Link,
     publishing: Arc<Link>,
     publisher: Publisher,
     topology: Topology,
@@ -93,8 +95,9 @@ impl Desk {
         doing: &str,
     ) -> Result<Self, DeskError> {
         let urls = broker.uris()?;
-        let (reading, publishing) = tokio::try_join!(
+        let (reading, locking, publishing) = tokio::try_join!(
             WireConnection::connect(&urls, "reads dead letters"),
+            connection::connect(&urls, "locks dead letters"),
             connection::connect(&urls, "publishes for dead letters")
         )?;
         let holder = Holder {
@@ -105,7 +108,8 @@ impl Desk {
         };
         let publishing = Arc::new(publishing);
         let publisher = Publisher::new(Arc::clone(&publishing));
-        Ok(Self { reading, publishing, publisher, topology: topology.clone(), holder, holds: Arc::default() })
+        let (topology, holds) = (topology.clone(), Arc::default());
+        Ok(Self { reading, locking, publishing, publisher, topology, holder, holds })
     }
 
     pub(super) fn publisher(&self) -> &Publisher {
@@ -119,13 +123,13 @@ impl Desk {
     /// Makes this the only one that changes letters, until the connections end.
     pub(super) async fn lock_changes(&self) -> Result<Lock, DeskError> {
         let queue = self.topology.dead_change_lock();
-        Ok(lock::try_take(&self.publishing, &queue, &self.holder, &self.holds).await?)
+        Ok(lock::try_take(&self.locking, &queue, &self.holder, &self.holds).await?)
     }
 
     /// Waits until nobody else takes letters: two who take at once see some of them each. Everybody
     /// takes them for a moment only.
     pub(super) async fn lock_taking(&self) -> Result<Lock, DeskError> {
-        Ok(lock::take(&self.publishing, &self.topology.dead_lock(), &self.holder).await?)
+        Ok(lock::take(&self.locking, &self.topology.dead_lock(), &self.holder).await?)
     }
 
     /// Others are told how many letters are held.
@@ -150,7 +154,7 @@ impl Desk {
         mut see: impl FnMut(Letter, usize),
     ) -> Result<Extent, DeskError> {
         let taking = self.lock_taking().await?;
-        let changes = lock::holder(&self.publishing, &self.topology.dead_change_lock()).await?;
+        let changes = lock::holder(&self.locking, &self.topology.dead_change_lock()).await?;
         let held = changes.map(|by| match by {
             TakenBy::Holder(holder) => Held::new(&holder),
             by => Held { count: None, by: by.to_string() },
@@ -172,6 +176,6 @@ impl Desk {
     }
 
     pub(super) async fn close(self) {
-        tokio::join!(self.reading.close(), self.publishing.close());
+        tokio::join!(self.reading.close(), self.locking.close(), self.publishing.close());
     }
 }

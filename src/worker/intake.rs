@@ -43,9 +43,6 @@ const ROUND_TRIP_INTERVAL: Duration = Duration::from_millis(10);
 /// How long all that may take, if the broker does not answer.
 const ROUND_TRIPS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a stop waits for the broker to hear that no more is wanted.
-const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
-
 /// Takes requests in one session and sees each through.
 pub(super) struct Intake<'a> {
     pub(super) way: Arc<Way>,
@@ -183,11 +180,7 @@ impl Intake<'_> {
                     }
                 }
                 _cause = causes.wait_for(Option::is_some) => break Turn::Paused,
-                () = in_call.fell(), if waits_for_calls => {
-                    if self.prefetch(pace) != prefetch {
-                        break Turn::Prefetch;
-                    }
-                }
+                () = in_call.fell(), if waits_for_calls => {}
                 delivery = consumer.next(), if room => {
                     let delivery = delivery.ok_or(Loss::Cancelled)??;
                     let next = if is_suspect(&delivery) { Pace::Singly } else { Pace::Usual };
@@ -201,11 +194,7 @@ impl Intake<'_> {
         };
         if turn == Turn::Stop {
             // What was delivered and not begun stays in the queue, whether or not the broker hears.
-            match tokio::time::timeout(CANCEL_TIMEOUT, consumer.cancel()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "the consumer could not be cancelled"),
-                Err(_elapsed) => tracing::debug!("RabbitMQ did not answer the cancel"),
-            }
+            consumer.cancel_in_time().await;
             return Ok(turn);
         }
         consumer.cancel().await?;
@@ -253,10 +242,8 @@ impl Intake<'_> {
     fn prefetch(&mut self, pace: Pace) -> u16 {
         match pace {
             Pace::Singly => 1,
-            Pace::Usual => {
-                let ramp = u16::try_from(self.way.breaker.ramp()).unwrap_or(u16::MAX);
-                self.limit.prefetch(Instant::now()).min(ramp)
-            }
+            // Not fewer while calls come back after a pause: what is only published would use them up.
+            Pace::Usual => self.limit.prefetch(Instant::now()),
         }
     }
 
@@ -264,7 +251,12 @@ impl Intake<'_> {
     /// only published does not count among them.
     fn has_room(&self) -> bool {
         let ramp = usize::try_from(self.way.breaker.ramp()).unwrap_or(usize::MAX);
-        self.tasks.len() < usize::from(self.limit.current()) && self.in_call.count() < ramp
+        self.has_room_beside(0) && self.in_call.count() < ramp
+    }
+
+    /// The same but for the ramp, without counting this many tasks.
+    fn has_room_beside(&self, uncounted: usize) -> bool {
+        self.tasks.len().saturating_sub(uncounted) < usize::from(self.limit.current())
     }
 
     fn is_ramping(&self) -> bool {

@@ -4,7 +4,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -30,7 +33,10 @@ pub(super) enum LateConfirm {
 
 /// Remembers outcomes by their message ids, for the life of the process. Clones share the memory.
 #[derive(Clone, Debug, Default)]
-pub(super) struct LateConfirms(Arc<Mutex<HashMap<String, (LateConfirm, Instant)>>>);
+pub(super) struct LateConfirms {
+    remembered: Arc<Mutex<HashMap<String, (LateConfirm, Instant)>>>,
+    awaited: Arc<AtomicUsize>,
+}
 
 impl LateConfirms {
     /// Whether one more can be remembered. If not, its request has to wait for the confirm.
@@ -40,6 +46,11 @@ impl LateConfirms {
             remembered.retain(|_, (_, since)| since.elapsed() < FORGET_AFTER);
         }
         remembered.len() < MAX_REMEMBERED
+    }
+
+    /// How many may still be confirmed.
+    pub(super) fn awaited(&self) -> usize {
+        self.awaited.load(Ordering::Relaxed)
     }
 
     /// Waits for a confirm in the background, until the session is over: then its connection is gone,
@@ -53,8 +64,10 @@ impl LateConfirms {
     ) {
         self.lock().insert(message_id.clone(), (LateConfirm::Awaited, Instant::now()));
         let late = self.clone();
+        self.awaited.fetch_add(1, Ordering::Relaxed);
         tasks.spawn(async move {
             let confirmed = session_over.run_until_cancelled(unconfirmed).await;
+            late.awaited.fetch_sub(1, Ordering::Relaxed);
             let mut remembered = late.lock();
             match confirmed {
                 Some(Ok(routed)) => {
@@ -79,6 +92,6 @@ impl LateConfirms {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, (LateConfirm, Instant)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -20,7 +20,7 @@ use crate::{
         Backoff, Lane, Mandatory, PublishError,
         publisher::{Outgoing, Unconfirmed},
     },
-    message::{Outcome, PendingOutcome, Timestamp},
+    message::{Outcome, PendingOutcome, Status, Timestamp},
     policy::Tier,
     telemetry::Span,
 };
@@ -31,6 +31,9 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 const CROWDING_INTERVAL: Duration = Duration::from_secs(1);
 /// The same while outcomes are known not to be confirmed.
 const CROWDING_INTERVAL_WHILE_UNCONFIRMED: Duration = Duration::from_millis(100);
+/// Outcomes of a status that is known not to be confirmed are published while fewer than this many wait
+/// for their confirms. Some hundred more, and RabbitMQ's flow control would stop the whole connection.
+const MAX_UNCONFIRMED: usize = 200;
 /// How long a request waits before its outcome is published again; doubled each time.
 const FIRST_RETRY_DELAY: Duration = Duration::from_secs(16);
 
@@ -114,6 +117,7 @@ impl Publishing {
         let published = match late {
             Some(LateConfirm::Confirmed { routed }) => Ok(routed),
             Some(LateConfirm::Awaited) => Err(Postponed::Unconfirmed),
+            None if self.is_congested(outcome.status) => Err(Postponed::Unconfirmed),
             None => self.try_outcome(outcome, &message, span, retries).await?,
         };
         if retries == 0 && letter.envelope.properties.reply_to().is_some() {
@@ -129,6 +133,13 @@ impl Publishing {
             }
             Err(cause) => Box::pin(self.postpone(cause, outcome, letter, retries)).await,
         }
+    }
+
+    /// Whether a listener's queue holds up so many outcomes that no more should be published.
+    fn is_congested(&self, status: Status) -> bool {
+        let unconfirmed =
+            || self.places.awaiting_confirm.load(Ordering::Relaxed) + self.targets.late_confirms.awaited();
+        self.targets.health.is_outcome_unconfirmed(status) && unconfirmed() >= MAX_UNCONFIRMED
     }
 
     /// Publishes an outcome until it is confirmed, or until a listener's queue has refused it or not
@@ -162,6 +173,8 @@ impl Publishing {
                     Some(Err(error)) => error,
                     None => {
                         span.fail("unconfirmed");
+                        // RabbitMQ has taken it: it is a listener that holds it up.
+                        health.published(PublishKind::Outcome);
                         health.outcome_unconfirmed(status);
                         return Ok(Err(Postponed::Unconfirmed));
                     }
@@ -171,6 +184,8 @@ impl Publishing {
             span.fail(error.code());
             if matches!(error, PublishError::Refused { .. } | PublishError::Unroutable { .. }) {
                 refusals += 1;
+                // RabbitMQ has answered: it is a listener that stands in the way.
+                health.published(PublishKind::Outcome);
                 let is_known = health.outcome_refused(status);
                 if let PublishError::Unroutable { .. } = error {
                     self.telemetry.metrics.unroutable(PublishKind::Outcome.as_str());

@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     broker::{
-        Backoff, Lane, Mandatory, PublishError, Publisher, Replies, Session, Topology, publisher::Outgoing,
-        replies,
+        Backoff, Lane, Mandatory, PublishError, Publisher, Replies, Session, Topology, TopologyError,
+        publisher::Outgoing, replies,
     },
     message::{Death, Outcome, Parked, PendingOutcome, headers},
     policy::{RetryLimits, Tier},
@@ -35,6 +35,8 @@ use crate::{
 const UNCONFIRMED_AFTER: Duration = Duration::from_secs(30);
 /// How often the topology is declared or checked again, at most.
 const MEND_INTERVAL: Duration = Duration::from_secs(1);
+/// The same while it fails again and again: each time costs the connection a channel.
+const MAX_MEND_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Publishes for the messages of one session.
 #[derive(Debug)]
@@ -67,7 +69,7 @@ pub(super) struct Targets {
     pub(super) require_subscriber: bool,
     reply_to_prefixes: Vec<String>,
     /// Held by the one task that mends the topology; all others wait for it.
-    mended_at: tokio::sync::Mutex<Option<Instant>>,
+    mended_at: tokio::sync::Mutex<Option<(Instant, Duration)>>,
     pub(super) health: Arc<PublishHealth>,
     pub(super) late_confirms: LateConfirms,
     failing: Reminder,
@@ -345,13 +347,26 @@ impl Publishing {
         }
     }
 
+    /// Looks again and again at a topology that was found wrong: what is published may succeed before,
+    /// and nobody would say that all is well. Ends with the session.
+    pub(super) async fn recheck_topology(&self) -> Unsettled {
+        loop {
+            tokio::time::sleep(MEND_INTERVAL).await;
+            if self.status.is_topology_wrong()
+                && let Err(error) = self.mend().await
+            {
+                return error;
+            }
+        }
+    }
+
     /// Puts back what somebody deleted, if this worker may; else says what is missing.
     pub(super) async fn mend(&self) -> Result<(), Unsettled> {
         let mut mended_at = tokio::select! {
             () = self.over.cancelled() => return Err(Unsettled::SessionEnded),
             mended_at = self.targets.mended_at.lock() => mended_at,
         };
-        if mended_at.is_some_and(|at| at.elapsed() < MEND_INTERVAL) {
+        if mended_at.is_some_and(|(at, interval)| at.elapsed() < interval) {
             return Ok(());
         }
         let (topology, connection) = (self.targets.topology(), self.session.consuming());
@@ -365,7 +380,15 @@ impl Publishing {
             () = self.over.cancelled() => return Err(Unsettled::SessionEnded),
             mended = mend => mended,
         };
-        *mended_at = Some(Instant::now());
+        if let Err(TopologyError::NoChannel(_)) = &mended {
+            // RabbitMQ has closed so many that their ids have come round (lapin uses none of them again).
+            return Err(Unsettled::NoChannel);
+        }
+        let interval = match (&mended, *mended_at) {
+            (Err(_), Some((_, last))) => (last * 2).min(MAX_MEND_INTERVAL),
+            _ => MEND_INTERVAL,
+        };
+        *mended_at = Some((Instant::now(), interval));
         if let Err(error) = &mended {
             tracing::error!(%error, "the topology is wrong");
         }

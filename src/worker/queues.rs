@@ -18,6 +18,8 @@ use crate::{
 
 /// How often the counts are looked at, at most.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
+/// The same while a queue cannot be counted: each time costs the connection a channel.
+const UNKNOWN_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a look may take, before whoever asks is given what is known.
 const LOOK_TIMEOUT: Duration = Duration::from_millis(800);
 
@@ -35,6 +37,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Looked {
     counted_at: Option<Instant>,
+    /// How long the counts are good for.
+    count_interval: Duration,
     /// Kept open between looks; of the session it was opened in.
     channel: Option<Channel>,
 }
@@ -58,13 +62,15 @@ impl QueueFigures {
     pub async fn refresh(&self, metrics: &Metrics) {
         let mut looked = self.0.looked.lock().await;
         let due = |at: Option<Instant>, interval| at.is_none_or(|at| at.elapsed() >= interval);
-        if due(looked.counted_at, COUNT_INTERVAL) {
+        if due(looked.counted_at, looked.count_interval) {
             let counts = tokio::time::timeout(LOOK_TIMEOUT, self.0.count(&mut looked.channel)).await;
             if counts.is_err() {
                 looked.channel = None;
             }
             let counts = counts.unwrap_or_default();
             metrics.queues(counts);
+            let is_known = counts.iter().all(Option::is_some);
+            looked.count_interval = if is_known { COUNT_INTERVAL } else { UNKNOWN_INTERVAL };
             looked.counted_at = Some(Instant::now());
         }
     }

@@ -38,6 +38,11 @@ impl StatusBoard {
         self.0.borrow().blocked.is_some()
     }
 
+    /// Whether something is known to be wrong with the topology.
+    pub(super) fn is_topology_wrong(&self) -> bool {
+        self.0.borrow().topology.is_some()
+    }
+
     pub(super) fn connected(&self, connected: bool) {
         self.change(|status| {
             status.connected = connected;

@@ -221,7 +221,9 @@ impl Worker {
         let (end, settled) = tokio::select! {
             ended = intake.run() => ended,
             never = self.watch_publishing(&session) => match never {},
+            error = publishing.recheck_topology() => (End::Lost(error.into()), 0),
         };
+        publishing.over.cancel();
         self.queues.look_through(None);
         if let Err(error) = undeliverable.await {
             tracing::error!(%error, "the task that ends what RabbitMQ gave up panicked");

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use kit::{AMQPValue, Answer, Call, FieldTable, Properties, Trackfinity};
+use serde_json::json;
 use trackfinity_unlocker::message::Timestamp;
 
 use crate::world::{
@@ -20,12 +21,17 @@ fn customer(call: &Call) -> usize {
     call.field("customer_id").and_then(|id| id.parse().ok()).unwrap_or(usize::MAX)
 }
 
-/// A queue that takes nothing: publishes to an exchange that routes to it are refused.
+/// A queue that takes one message and no more: publishes to an exchange that routes to it are refused.
+/// It has room again without the policy of its name.
 async fn full_listener(world: &World, queue: &str, key: &str) {
-    let mut arguments = FieldTable::default();
-    arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(0));
-    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
-    world.amqp.declare_queue(queue, arguments).await;
+    world.amqp.declare_queue(queue, FieldTable::default()).await;
+    let management = world.ctx.vhost().management();
+    let definition = json!({"max-length": 1, "overflow": "reject-publish"});
+    management.set_policy(queue, &format!("^{queue}$"), definition).await;
+    kit::eventually("the policy is in force", SOON, async || {
+        management.queue(queue).await.is_some_and(|found| found["policy"] == queue)
+    })
+    .await;
     world.amqp.bind(queue, RESULTS, key).await;
 }
 
@@ -194,9 +200,7 @@ fn a_listener_whose_queue_is_full_holds_up_nobody_and_gets_its_outcomes_when_it_
         .await;
         world.worker.wait_for_line(|line| line.contains("outcomes can't be published"), SOON).await;
         // It has room again.
-        world.ctx.vhost().management().delete_queue("full").await;
-        world.amqp.declare_queue("full", FieldTable::default()).await;
-        world.amqp.bind("full", RESULTS, "unlock.#").await;
+        world.ctx.vhost().management().delete_policy("full").await;
         let late = world.amqp.consume_queue("full").await;
         kit::eventually("it has all outcomes", SOON, async || ids(&late).len() == COUNT).await;
         let mut copies = std::collections::BTreeMap::<String, usize>::new();
@@ -217,7 +221,8 @@ fn ids(inbox: &kit::Inbox) -> std::collections::BTreeSet<String> {
 #[test]
 fn a_listener_whose_queue_does_not_confirm_holds_up_nobody_and_no_outcome_comes_twice() {
     kit::run_on_own_node_within(LONG, kit::NodeOptions::default(), async |ctx| {
-        const COUNT: usize = 300;
+        // No more than may wait for their confirms.
+        const COUNT: usize = 150;
         let settings = [("WORKER__CONCURRENCY", "8"), ("RETRY__MAX_DELAY", "2s")];
         let world = World::start_with(ctx, &settings, |_| Answer::unlocked()).await;
         let mut quorum = FieldTable::default();
@@ -274,5 +279,85 @@ fn an_outcome_that_a_sender_forged_is_not_published() {
         world.publish(id("1").with_headers(headers), r#"{"customer_id":1}"#).await;
         let outcome = world.outcome().await;
         assert_eq!((&outcome["status"], &outcome["reason"]), (&"refused".into(), &"http_404".into()));
+    });
+}
+
+#[test]
+fn a_pause_after_failures_ends_also_where_few_requests_may_be_in_flight() {
+    for concurrency in ["1", "4"] {
+        kit::run(async |ctx| {
+            let mut settings = QUICK.to_vec();
+            settings.push(("WORKER__CONCURRENCY", concurrency));
+            settings.push(("PAUSE__AFTER_FAILURES", "3"));
+            let world = World::start_with(ctx, &settings, |_| Answer::status(503)).await;
+            world.amqp.publish_all(EXCHANGE, REQUEST, requests(20)).await;
+            world.worker.wait_for_line(|line| line.contains("calls are paused"), SOON).await;
+            let failed = world.trackfinity.count();
+            kit::eventually("a probe", SOON, async || world.trackfinity.count() > failed + 5).await;
+            world.trackfinity.answer_with(|_| Answer::unlocked());
+            world.outcomes.wait_count(20, SOON).await;
+        });
+    }
+}
+
+#[test]
+fn requests_that_are_only_published_do_not_use_up_the_calls_after_a_pause() {
+    kit::run(async |ctx| {
+        let declaring = start_worker(&ctx, ctx.amqp_url(), "http://127.0.0.1:1", &[]).await;
+        declaring.signal(kit::Signal::TERM);
+        declaring.wait_exit(SOON).await;
+        // No dead letter can be published: invalid requests are held.
+        ctx.vhost().management().delete_binding(DEAD, DEAD, "").await;
+        let mut settings = QUICK.to_vec();
+        settings.push(("BROKER__DECLARE", "false"));
+        let world = World::start_with(ctx, &settings, |_| Answer::status(401)).await;
+        world.unlock("first").await;
+        world.worker.wait_for_line(|line| line.contains("calls are paused"), SOON).await;
+        for n in 0..20 {
+            world.publish(id(&format!("invalid {n}")), "nonsense").await;
+        }
+        world.amqp.publish_all(EXCHANGE, REQUEST, requests(30)).await;
+        world.trackfinity.answer_with(|_| Answer::unlocked());
+        world.outcomes.wait_count(31, SOON).await;
+    });
+}
+
+#[test]
+fn many_requests_under_one_id_do_not_keep_a_pause_open() {
+    kit::run(async |ctx| {
+        let world = World::start_with(ctx, &QUICK, |_| Answer::status(401)).await;
+        let same = (0..500).map(|n| (id("same"), format!(r#"{{"customer_id":{n}}}"#).into_bytes()));
+        world.amqp.publish_all(EXCHANGE, REQUEST, same).await;
+        world.worker.wait_for_line(|line| line.contains("calls are paused"), SOON).await;
+        let calls = world.trackfinity.count();
+        kit::eventually("two probes", SOON, async || world.trackfinity.count() >= calls + 2).await;
+        world.trackfinity.answer_with(|_| Answer::unlocked());
+        world.outcomes.wait_count(500, SOON).await;
+    });
+}
+
+#[test]
+fn a_listener_whose_queue_does_not_confirm_does_not_block_the_connection() {
+    kit::run_on_own_node_within(LONG, kit::NodeOptions::default(), async |ctx| {
+        const COUNT: usize = 3_000;
+        let world = World::start_with(ctx, &[("RETRY__MAX_DELAY", "2s")], |_| Answer::unlocked()).await;
+        world.trackfinity.record(false);
+        let mut quorum = FieldTable::default();
+        quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        world.amqp.declare_queue("stuck", quorum).await;
+        world.amqp.bind("stuck", RESULTS, "unlock.#").await;
+        world.unlock("first").await;
+        kit::eventually("the first outcome", SOON, async || world.amqp.ready_count("stuck").await == 1).await;
+        let server = format!("'{}_stuck'", world.ctx.vhost().name());
+        let eval = |call: &str| format!("sys:{call}({server}).");
+        world.ctx.node().rabbitmqctl(&["eval", &eval("suspend")]).await.expect("suspended");
+        world.amqp.publish_all(EXCHANGE, REQUEST, requests(COUNT)).await;
+        world.trackfinity.wait_count(COUNT as u64 + 1, Duration::from_secs(60)).await;
+        world.ctx.node().rabbitmqctl(&["eval", &eval("resume")]).await.expect("resumed");
+        kit::eventually("both have all outcomes", LONG, async || {
+            ids(&world.outcomes).len() == COUNT + 1 && world.amqp.ready_count("stuck").await as usize > COUNT
+        })
+        .await;
+        assert_eq!(world.trackfinity.count() as usize, COUNT + 1, "no request was called for again");
     });
 }

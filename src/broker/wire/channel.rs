@@ -192,7 +192,8 @@ impl WireChannel {
         self.shared.send(bytes)?;
         let mut returned = false;
         loop {
-            match self.answer().await? {
+            // Waited for as long as the connection lives: to publish again would make a copy.
+            match self.event().await? {
                 Event::Returned => returned = true,
                 Event::Method(AMQPClass::Basic(basic::AMQPMethod::Ack(_))) if returned => {
                     return Ok(Confirm::Returned);

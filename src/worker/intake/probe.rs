@@ -19,6 +19,9 @@ use crate::{
 /// How long a probe waits for another request: as long as the shortest tier lasts, in which those that
 /// were taken when the breaker opened wait.
 const NEXT_REQUEST_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Requests that have just failed are passed over, but no more than this many: they may be all there is,
+/// under one id.
+const MAX_PASSED_OVER: usize = 50;
 
 /// What a probe may try next.
 enum Candidate {
@@ -77,7 +80,7 @@ impl Intake<'_> {
         let mut tried: Vec<oneshot::Sender<Judgement>> = Vec::new();
         let mut has_begun = false;
         let step = loop {
-            let letter = match self.candidate(channel, has_begun).await? {
+            let letter = match self.candidate(channel, has_begun, tried.len()).await? {
                 Candidate::Request(letter) => letter,
                 Candidate::NoOther => break self.way.breaker.probe_exhausted(),
                 Candidate::Stop => return Ok(Turn::Stop),
@@ -128,17 +131,34 @@ impl Intake<'_> {
     /// The next request that a probe may try: the first one is waited for as long as it takes, another
     /// one for a moment. Invalid requests and pending outcomes need no call: they are processed beside the
     /// probe.
-    async fn candidate(&mut self, channel: &Channel, has_begun: bool) -> Result<Candidate, Loss> {
+    ///
+    /// `tried`: requests that this probe has tried. They wait for its end, so they take up no place.
+    async fn candidate(
+        &mut self,
+        channel: &Channel,
+        has_begun: bool,
+        tried: usize,
+    ) -> Result<Candidate, Loss> {
         // For all that is taken in vain: a request that has just failed comes back sooner than this, and
         // would keep the probe going on for ever.
         let deadline = has_begun.then(|| Instant::now() + NEXT_REQUEST_TIMEOUT);
+        let mut passed_over = 0;
         loop {
-            while !self.has_room() {
-                let gauge = self.in_call.clone();
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(Candidate::NoOther);
+            }
+            if !self.has_room_beside(tried) {
                 // A task that ends is seen to meanwhile, and makes room.
-                let Some(()) = self.attend_once(channel, gauge.fell()).await? else {
+                let wait = async {
+                    match deadline {
+                        Some(deadline) => sleep_until(deadline).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                let Some(()) = self.attend_once(channel, wait).await? else {
                     return Ok(Candidate::Stop);
                 };
+                continue;
             }
             let Some(taken) = self.take_one(channel, deadline).await? else {
                 return Ok(Candidate::Stop);
@@ -152,7 +172,14 @@ impl Intake<'_> {
                 continue;
             }
             let has_just_failed = self.way.breaker.has_just_failed(&letter.envelope.request_id);
-            if has_just_failed && (has_begun || Consumer::message_count(channel, &self.queue).await? > 0) {
+            let others_wait = passed_over < MAX_PASSED_OVER
+                && (has_begun || Consumer::message_count(channel, &self.queue).await? > 0);
+            if has_just_failed && has_begun && !others_wait {
+                self.spawn_letter(letter, CallKind::Ordinary);
+                return Ok(Candidate::NoOther);
+            }
+            if has_just_failed && others_wait {
+                passed_over += 1;
                 // While calls are paused it goes to the shortest tier, untried, and so behind the others.
                 self.spawn_letter(letter, CallKind::Ordinary);
                 continue;
@@ -175,6 +202,8 @@ impl Intake<'_> {
             }
         };
         let Some(next) = self.attend(channel, next).await? else {
+            // What it may have been delivered goes back to the queue when the channel is closed.
+            consumer.cancel_in_time().await;
             return Ok(None);
         };
         let delivery = match next {

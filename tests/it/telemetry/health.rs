@@ -104,6 +104,14 @@ fn a_worker_is_not_ready_while_the_topology_is_wrong_in_mid_session() {
         world.unlock("1").await;
         let said = not_ready(&base, "topology").await;
         assert!(said["reason"].as_str().is_some_and(|reason| reason.contains(DEAD)), "{said}");
+        let management = world.ctx.vhost().management();
+        let exchange = format!("/api/exchanges/{}/{DEAD}", world.ctx.vhost().name());
+        management
+            .put(&exchange, serde_json::json!({"type": "fanout", "durable": true}))
+            .await
+            .expect("made");
+        world.amqp.bind(DEAD, DEAD, "").await;
+        ready(&base).await;
     });
 }
 
