@@ -9,7 +9,7 @@
 //! message makes copies: RabbitMQ still has it. Only a nack, a return or a lost channel is an error,
 //! and it is the caller that publishes again.
 //!
-//! The worker's publisher ([`Publisher::open`]) heals itself: it opens a lost connection anew. What
+//! The worker's publisher (`Publisher::open`) heals itself: it opens a lost connection anew. What
 //! was in flight on it fails with [`PublishError::Lost`]; what is published meanwhile waits.
 
 mod error;

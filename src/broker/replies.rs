@@ -64,7 +64,7 @@ impl Replies {
         Self { shared: Line::new(connector.clone()), alone: Line::new(connector), turn: Mutex::default() }
     }
 
-    /// Sends a reply, within [`REPLY_TIMEOUT`]; at once in vain where RabbitMQ could not be reached
+    /// Sends a reply, within `REPLY_TIMEOUT`; at once in vain where RabbitMQ could not be reached
     /// a moment ago.
     ///
     /// # Errors

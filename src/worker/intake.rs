@@ -105,7 +105,6 @@ impl Intake<'_> {
             },
             Err(error) => End::Lost(error.into()),
         };
-        self.publishing.over.cancel();
         self.tasks.shutdown().await;
         (end, self.settled)
     }

@@ -35,6 +35,8 @@ use crate::{
     trackfinity::{BuildError, Client},
 };
 
+/// How long a stop waits for what RabbitMQ gave up to be ended, besides `worker.drain_timeout`.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 /// A session that lived so long was a good one.
 const PROVEN_AFTER: Duration = Duration::from_secs(10);
 
@@ -216,16 +218,25 @@ impl Worker {
             publishing: Arc::clone(&publishing),
             stop: self.stop.clone(),
         };
-        let undeliverable = tokio::spawn(undeliverable.run());
+        let mut undeliverable = tokio::spawn(undeliverable.run());
         self.queues.look_through(Some(Arc::clone(&session)));
         let (end, settled) = tokio::select! {
             ended = intake.run() => ended,
             never = self.watch_publishing(&session) => match never {},
             error = publishing.recheck_topology() => (End::Lost(error.into()), 0),
         };
+        let finished = match &end {
+            // What it has begun it finishes, too.
+            End::Stopped => tokio::time::timeout(FINISH_TIMEOUT, &mut undeliverable).await.ok(),
+            End::Lost(_) => None,
+        };
         publishing.over.cancel();
         self.queues.look_through(None);
-        if let Err(error) = undeliverable.await {
+        let finished = match finished {
+            Some(finished) => finished,
+            None => undeliverable.await,
+        };
+        if let Err(error) = finished {
             tracing::error!(%error, "the task that ends what RabbitMQ gave up panicked");
         }
         tokio::join!(session.close(), replies.close());
