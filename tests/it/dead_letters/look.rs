@@ -213,7 +213,10 @@ fn metrics_that_are_scraped_often_never_take_a_dead_letter() {
         let letters = world.amqp.drain(DEAD).await;
         assert_eq!(letters.len(), 10);
         for letter in &letters {
-            assert_eq!(letter.header("x-delivery-count"), None, "RabbitMQ counts a browse");
+            // RabbitMQ 3.10 writes a zero where it has counted none.
+            let browses = letter.header("x-delivery-count");
+            let is_none = matches!(browses, None | Some(AMQPValue::LongLongInt(0)));
+            assert!(is_none, "RabbitMQ has counted: {browses:?}");
         }
     });
 }
