@@ -42,7 +42,6 @@ use self::{
 };
 use crate::{
     breaker::CallResult,
-    broker::PublishError,
     message::{Death, Fault, Outcome, Parked, Status, Timestamp, UnlockRequest},
     policy::{self, Judgement, Meaning, Past, Reason, Reply, RetryLimits, Tier, Verdict},
     telemetry::{Parent, Telemetry, TraceContext, names},
@@ -82,8 +81,6 @@ struct ProbedCall {
 /// Why a message was left in the queue.
 #[derive(Debug, thiserror::Error)]
 enum Unsettled {
-    #[error("{0}")]
-    Publish(#[from] PublishError),
     #[error("an outcome cannot be encoded: {0}")]
     Encode(serde_json::Error),
     #[error("an outcome cannot be signed")]

@@ -218,6 +218,23 @@ fn ids(inbox: &kit::Inbox) -> std::collections::BTreeSet<String> {
     inbox.all().iter().map(|outcome| text(&outcome.json()["request_id"])).collect()
 }
 
+/// A quorum queue, `stuck`, that has one outcome and from then on confirms none, until it is resumed.
+async fn stuck_listener(world: &World) {
+    let mut quorum = FieldTable::default();
+    quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    world.amqp.declare_queue("stuck", quorum).await;
+    world.amqp.bind("stuck", RESULTS, "unlock.#").await;
+    world.unlock("first").await;
+    kit::eventually("the first outcome", SOON, async || world.amqp.ready_count("stuck").await == 1).await;
+    set_stuck_listener(world, "suspend").await;
+}
+
+/// `suspend` or `resume`.
+async fn set_stuck_listener(world: &World, call: &str) {
+    let eval = format!("sys:{call}('{}_stuck').", world.ctx.vhost().name());
+    world.ctx.node().rabbitmqctl(&["eval", &eval]).await.expect(call);
+}
+
 #[test]
 fn a_listener_whose_queue_does_not_confirm_holds_up_nobody_and_no_outcome_comes_twice() {
     kit::run_on_own_node_within(LONG, kit::NodeOptions::default(), async |ctx| {
@@ -225,22 +242,14 @@ fn a_listener_whose_queue_does_not_confirm_holds_up_nobody_and_no_outcome_comes_
         const COUNT: usize = 150;
         let settings = [("WORKER__CONCURRENCY", "8"), ("RETRY__MAX_DELAY", "2s")];
         let world = World::start_with(ctx, &settings, |_| Answer::unlocked()).await;
-        let mut quorum = FieldTable::default();
-        quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-        world.amqp.declare_queue("stuck", quorum).await;
-        world.amqp.bind("stuck", RESULTS, "unlock.#").await;
-        world.unlock("first").await;
-        kit::eventually("the first outcome", SOON, async || world.amqp.ready_count("stuck").await == 1).await;
-        let server = format!("'{}_stuck'", world.ctx.vhost().name());
-        let eval = |call: &str| format!("sys:{call}({server}).");
-        world.ctx.node().rabbitmqctl(&["eval", &eval("suspend")]).await.expect("suspended");
+        stuck_listener(&world).await;
         world.amqp.publish_all(EXCHANGE, REQUEST, requests(COUNT)).await;
         world.trackfinity.wait_count(COUNT as u64 + 1, Duration::from_secs(60)).await;
         kit::eventually("the healthy listener has all outcomes", SOON, async || {
             world.outcomes.len() == COUNT + 1
         })
         .await;
-        world.ctx.node().rabbitmqctl(&["eval", &eval("resume")]).await.expect("resumed");
+        set_stuck_listener(&world, "resume").await;
         kit::eventually("the other has them, too", SOON, async || {
             world.amqp.ready_count("stuck").await as usize == COUNT + 1
         })
@@ -342,18 +351,10 @@ fn a_listener_whose_queue_does_not_confirm_does_not_block_the_connection() {
         const COUNT: usize = 3_000;
         let world = World::start_with(ctx, &[("RETRY__MAX_DELAY", "2s")], |_| Answer::unlocked()).await;
         world.trackfinity.record(false);
-        let mut quorum = FieldTable::default();
-        quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-        world.amqp.declare_queue("stuck", quorum).await;
-        world.amqp.bind("stuck", RESULTS, "unlock.#").await;
-        world.unlock("first").await;
-        kit::eventually("the first outcome", SOON, async || world.amqp.ready_count("stuck").await == 1).await;
-        let server = format!("'{}_stuck'", world.ctx.vhost().name());
-        let eval = |call: &str| format!("sys:{call}({server}).");
-        world.ctx.node().rabbitmqctl(&["eval", &eval("suspend")]).await.expect("suspended");
+        stuck_listener(&world).await;
         world.amqp.publish_all(EXCHANGE, REQUEST, requests(COUNT)).await;
         world.trackfinity.wait_count(COUNT as u64 + 1, Duration::from_secs(60)).await;
-        world.ctx.node().rabbitmqctl(&["eval", &eval("resume")]).await.expect("resumed");
+        set_stuck_listener(&world, "resume").await;
         kit::eventually("both have all outcomes", LONG, async || {
             ids(&world.outcomes).len() == COUNT + 1 && world.amqp.ready_count("stuck").await as usize > COUNT
         })
