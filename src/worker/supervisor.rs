@@ -35,8 +35,9 @@ use crate::{
     trackfinity::{BuildError, Client},
 };
 
-/// How long a stop waits for what RabbitMQ gave up to be ended, besides `worker.drain_timeout`.
-const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a stop waits, besides `worker.drain_timeout`, and the end of a session, for a message to be
+/// ended that RabbitMQ gave up or that cannot be read.
+pub(super) const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 /// A session that lived so long was a good one.
 const PROVEN_AFTER: Duration = Duration::from_secs(10);
 
@@ -239,9 +240,10 @@ impl Worker {
         if let Err(error) = finished {
             tracing::error!(%error, "the task that ends what RabbitMQ gave up panicked");
         }
-        tokio::join!(session.close(), replies.close());
+        // It still publishes.
         publishing.background.close();
         publishing.background.wait().await;
+        tokio::join!(session.close(), replies.close());
         let unreadable = matches!(&end, End::Lost(loss) if loss.is_unreadable());
         // A session that did nothing and soon ended tells of something that will end the next, too.
         // But for a message that cannot be read the broker is as well as ever, and those behind it

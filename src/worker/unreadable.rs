@@ -2,7 +2,7 @@
 //! delivered on. The next session takes it out of the queue by a reader of our own before it consumes,
 //! gives those around it back, and ends it as `invalid`, `unreadable` while others go on.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use lapin::types::AMQPValue;
 use tokio::sync::oneshot;
@@ -12,6 +12,7 @@ use super::{
     letter::Letter,
     publish_health::PublishKind,
     publishing::Publishing,
+    supervisor::FINISH_TIMEOUT,
     undeliverable::{GivenUp, Interrupted},
 };
 use crate::{
@@ -45,12 +46,18 @@ pub(super) struct Unreadable {
 
 impl Unreadable {
     /// Returns when the messages are held aside, or after 2 s. They are ended in the background, for as
-    /// long as the session lives.
+    /// long as the session lives. When it is over, the message being ended is finished first: the next
+    /// session would otherwise dead-letter it a second time.
     pub(super) async fn isolate(self) {
         let (isolated, is_isolated) = oneshot::channel();
         let (over, background) = (self.publishing.over.clone(), self.publishing.background.clone());
         background.spawn(async move {
-            if let Some(Err(error)) = over.run_until_cancelled(self.take_out(isolated)).await {
+            let mut taking_out = pin!(self.take_out(isolated));
+            let taken_out = match over.run_until_cancelled(&mut taking_out).await {
+                Some(taken_out) => Some(taken_out),
+                None => tokio::time::timeout(FINISH_TIMEOUT, taking_out).await.ok(),
+            };
+            if let Some(Err(error)) = taken_out {
                 tracing::warn!(%error, "messages that cannot be read stay in their queue for now");
             }
         });
@@ -77,6 +84,9 @@ impl Unreadable {
         isolated.send(()).ok();
         if let Some((mut browser, messages)) = found {
             for BrowsedMessage { delivery, tag } in messages {
+                if self.publishing.over.is_cancelled() {
+                    break;
+                }
                 if let Properties::Unreadable(raw) = &delivery.properties {
                     end(raw, delivery.body, None, &connection, &self.way, &self.publishing).await?;
                     browser.acknowledge(tag).await?;
