@@ -1,15 +1,17 @@
 //! The worker that unlocks Trackfinity customers.
 //!
-//! The way of one message:
+//! How one message is processed:
 //!
 //! ```text
 //! RabbitMQ ─delivery→ worker ─bytes→ message::request::decode ─UnlockRequest→ trackfinity::Client::unlock ─Reply→
 //!   policy::classify, policy::decide ─Verdict→ broker::Publisher ─confirmed→ acknowledgement
-//!                                              (outcome | parked copy | dead letter)
+//!                                              (outcome | copy for a retry | dead letter, then outcome)
 //! ```
 //!
-//! One task owns one delivery until it may be acknowledged, which the intake does for all. What
-//! decides is a pure function; what does IO decides nothing. The tasks share one piece of state, the [`breaker`].
+//! One task owns one delivery until it may be acknowledged; the consume loop then acknowledges for
+//! all tasks. Delivery is at least once; unlocking is idempotent, and outcomes carry a `message_id`
+//! to deduplicate by. Pure functions decide; code that does IO decides nothing. The tasks share one
+//! piece of state, the circuit [`breaker`].
 //!
 //! Dependencies run one way, from left to right; a later module may use an earlier one:
 //!

@@ -24,10 +24,7 @@ use crate::{
     breaker::{Cause, Pause},
     message::{Status, Timestamp},
     telemetry::Metrics,
-    worker::{
-        publish_health::PublishHealth, queues::QueueFigures, shared_breaker::SharedBreaker,
-        status::StatusBoard,
-    },
+    worker::{PublishHealth, QueueMonitor, SharedBreaker, StatusHandle},
 };
 
 /// How often the event loop shows that it turns.
@@ -49,11 +46,11 @@ pub enum OpsError {
 /// What the endpoints tell of.
 #[derive(Clone, Debug)]
 pub struct Sources {
-    pub status: StatusBoard,
+    pub status: StatusHandle,
     pub publish_health: Arc<PublishHealth>,
     pub breaker: Arc<SharedBreaker>,
     pub metrics: Metrics,
-    pub queues: QueueFigures,
+    pub queues: QueueMonitor,
     pub pulse: Pulse,
 }
 

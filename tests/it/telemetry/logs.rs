@@ -101,7 +101,7 @@ fn what_is_told_of_one_request_names_its_trace() {
         let lines = json_lines(&world);
         let of_it: Vec<_> = lines.iter().filter(|line| line["request_id"] == "m-1").collect();
         let said = |message: &str| of_it.iter().filter(|line| line["message"] == message).count();
-        assert_eq!((said("parked"), said("finished")), (2, 1), "{of_it:#?}");
+        assert_eq!((said("scheduled for a retry"), said("finished")), (2, 1), "{of_it:#?}");
         for line in &of_it {
             assert_eq!(line["trace_id"].as_str(), Some(TRACE_ID), "{line}");
             assert_eq!(line["span_id"].as_str().map(str::len), Some(16), "{line}");

@@ -1,4 +1,5 @@
-//! A message on its way, and what is said of it at the end.
+//! A message that was delivered and is being processed, and the outcomes that are built from it.
+//! The counterpart of `Outgoing`.
 
 use lapin::{BasicProperties, message::Delivery};
 use opentelemetry::{KeyValue, trace::SpanKind};
@@ -11,39 +12,39 @@ use crate::{
     trackfinity::Client,
 };
 
-/// The most of Trackfinity's answer that goes into an outcome's detail, in bytes.
-const MAX_DETAIL_ANSWER_BYTES: usize = 256;
+/// How much of Trackfinity's response goes into an outcome's detail, at most.
+const MAX_DETAIL_RESPONSE_BYTES: usize = 256;
 
-/// A message on its way, with its place in a trace.
+/// A message that is being processed, with its place in a trace.
 #[derive(Debug)]
-pub(super) struct Letter {
+pub(super) struct Incoming {
     pub(super) envelope: Envelope,
     pub(super) delivery_tag: u64,
-    /// The outcome that is to be published, and nothing else to be done.
+    /// The outcome that the message carries, if only the outcome remains to be published.
     pub(super) pending: Option<PendingOutcome>,
-    /// The span of the whole way.
+    /// The span of the whole processing.
     pub(super) span: Span,
-    /// Whether the message came without a trace, so that copies have to carry this one.
+    /// Whether the message came without a trace. Its copies then carry this one.
     trace_is_new: bool,
 }
 
-impl Letter {
-    /// Opens a message that was taken from `queue`.
-    pub(super) fn open(delivery: Delivery, queue: &str, traces: &Traces, client: &Client) -> Self {
+impl Incoming {
+    /// Decodes a message that was delivered from `queue`.
+    pub(super) fn decode(delivery: Delivery, queue: &str, traces: &Traces, client: &Client) -> Self {
         let Delivery { properties, data, delivery_tag, .. } = delivery;
         let message = (properties, data, delivery_tag);
-        let mut letter = Self::new(message, queue, traces, |properties, body, now, new_id| {
+        let mut incoming = Self::new(message, queue, traces, |properties, body, now, new_id| {
             Envelope::open(properties, body, now, new_id)
         });
-        let headers = letter.envelope.properties.headers().as_ref();
+        let headers = incoming.envelope.properties.headers().as_ref();
         if headers.is_some_and(|headers| headers.contains_key(headers::OUTCOME_MAC)) {
             let key = client.api_key();
-            letter.pending = PendingOutcome::read(&letter.envelope, key.expose_secret().as_bytes());
+            incoming.pending = PendingOutcome::read(&incoming.envelope, key.expose_secret().as_bytes());
         }
-        letter
+        incoming
     }
 
-    /// Opens a message with properties that cannot be read; these are those that can.
+    /// Decodes a message some of whose properties cannot be read; `readable` are the others.
     pub(super) fn unreadable(
         readable: BasicProperties,
         body: Vec<u8>,
@@ -51,21 +52,21 @@ impl Letter {
         traces: &Traces,
         detail: String,
     ) -> Self {
-        let mut letter = Self::new((readable, body, 0), queue, traces, |properties, body, now, new_id| {
+        let mut incoming = Self::new((readable, body, 0), queue, traces, |properties, body, now, new_id| {
             Envelope::open(properties, body, now, new_id)
         });
-        letter.envelope.request = Err(Fault {
+        incoming.envelope.request = Err(Fault {
             code: FaultCode::Unreadable,
             detail,
-            readable: match &letter.envelope.request {
+            readable: match &incoming.envelope.request {
                 Ok(request) => Some(request.identifiers().clone()),
                 Err(fault) => fault.readable.clone(),
             },
         });
-        letter
+        incoming
     }
 
-    /// Opens a message whose body is not decoded.
+    /// Takes a message without decoding its body.
     pub(super) fn undecoded(message: (BasicProperties, Vec<u8>, u64), queue: &str, traces: &Traces) -> Self {
         Self::new(message, queue, traces, |properties, body, now, new_id| {
             Envelope::undecoded(properties, body, now, new_id)
@@ -76,10 +77,10 @@ impl Letter {
         (properties, body, delivery_tag): (BasicProperties, Vec<u8>, u64),
         queue: &str,
         traces: &Traces,
-        open: impl FnOnce(BasicProperties, Vec<u8>, Timestamp, fn() -> String) -> Envelope,
+        decode: impl FnOnce(BasicProperties, Vec<u8>, Timestamp, fn() -> String) -> Envelope,
     ) -> Self {
         let given = TraceContext::from_headers(properties.headers().as_ref());
-        let envelope = open(properties, body, Timestamp::now(), || uuid::Uuid::now_v7().to_string());
+        let envelope = decode(properties, body, Timestamp::now(), || uuid::Uuid::now_v7().to_string());
         let name = || format!("process {queue}");
         let span = traces.start(name, SpanKind::Consumer, Parent::Producer(given.as_ref()), || {
             let mut attributes = vec![
@@ -102,17 +103,17 @@ impl Letter {
         Self { trace_is_new: given.is_none(), envelope, delivery_tag, pending: None, span }
     }
 
-    /// The place of the whole way in its trace, if it has one.
+    /// The trace context of the processing, if it is traced.
     pub(super) fn trace(&self) -> Option<&TraceContext> {
         self.span.context()
     }
 
-    /// The trace that copies have to carry, as the message brought none.
+    /// The trace that copies have to carry, if the message brought none.
     pub(super) fn new_trace(&self) -> Option<&str> {
         self.trace().filter(|_| self.trace_is_new).map(TraceContext::traceparent)
     }
 
-    /// The ids by which people search, for a log line.
+    /// The ids that people search for, for a log line.
     pub(super) fn trace_ids(&self) -> (Option<&str>, Option<&str>) {
         (self.trace().map(TraceContext::trace_id), self.trace().map(TraceContext::span_id))
     }
@@ -144,7 +145,7 @@ impl Letter {
     pub(super) fn failure(&self, status: Status, attempts: u32, reason: Reason, reply: &Reply) -> Outcome {
         Outcome {
             reason: Some(reason.to_string()),
-            detail: Some(detail(reason, reply)),
+            detail: Some(failure_detail(reason, reply)),
             ..self.outcome(status, attempts, reply)
         }
     }
@@ -157,8 +158,8 @@ pub(super) fn http_status(reply: &Reply) -> Option<u16> {
     }
 }
 
-/// The beginning of Trackfinity's answer, for a dead letter.
-pub(super) fn response(reply: &Reply) -> Option<String> {
+/// The beginning of Trackfinity's response, for a dead letter.
+pub(super) fn response_excerpt(reply: &Reply) -> Option<String> {
     match reply {
         Reply::Answer(answer) if !answer.body.is_empty() => {
             Some(String::from_utf8_lossy(&answer.body).into_owned())
@@ -167,21 +168,23 @@ pub(super) fn response(reply: &Reply) -> Option<String> {
     }
 }
 
-/// A reason in words, with the beginning of what Trackfinity said.
-pub(super) fn detail(reason: Reason, reply: &Reply) -> String {
-    let said = match reply {
+/// A reason in words, with the beginning of Trackfinity's response.
+pub(super) fn failure_detail(reason: Reason, reply: &Reply) -> String {
+    let excerpt = match reply {
         Reply::Connection(error) => Some(error.clone()),
         Reply::Timeout => None,
-        Reply::Answer(_) => response(reply).map(|body| headers::truncate(body, MAX_DETAIL_ANSWER_BYTES)),
+        Reply::Answer(_) => {
+            response_excerpt(reply).map(|body| headers::truncate(body, MAX_DETAIL_RESPONSE_BYTES))
+        }
     };
-    match said {
-        Some(said) => format!("{}: {}", reason.describe(), said.trim()),
+    match excerpt {
+        Some(excerpt) => format!("{}: {}", reason.describe(), excerpt.trim()),
         None => reason.describe(),
     }
 }
 
-/// The error of a call, as OpenTelemetry's conventions for HTTP have it: the status, if it is one of
-/// failure, else a code.
+/// The `error.type` of a call, after OpenTelemetry's conventions for HTTP: the status of a failure,
+/// or a code if there is no status.
 pub(super) fn call_error(reply: &Reply) -> Option<String> {
     match reply {
         Reply::Answer(answer) => (answer.status >= 400).then(|| answer.status.to_string()),

@@ -1,25 +1,25 @@
-//! Why a session with RabbitMQ is over.
+//! Why a session with RabbitMQ ended.
 
-use super::Unsettled;
+use super::handler::Unsettled;
 use crate::broker::{ConsumeError, connection::is_unreadable};
 
-/// Why a session is over.
+/// Why a session ended.
 #[derive(Debug)]
-pub(super) enum End {
-    /// The worker was told to stop.
+pub(super) enum SessionEnd {
+    /// The worker was asked to stop.
     Stopped,
-    /// Something failed; a new session may do better.
-    Lost(Loss),
+    /// Something failed; a new session may succeed.
+    Failed(SessionError),
 }
 
-/// What failed.
+/// What failed in a session.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Loss {
+pub(super) enum SessionError {
     #[error("the connection to RabbitMQ failed: {0}")]
     Connection(#[from] lapin::Error),
     #[error(
-        "RabbitMQ cancelled the consumer: its queue was deleted, or a delivery was held for longer than \
-         consumer_timeout"
+        "RabbitMQ cancelled the consumer: its queue was deleted, or a delivery stayed unacknowledged for longer \
+         than consumer_timeout"
     )]
     Cancelled,
     #[error(transparent)]
@@ -30,7 +30,7 @@ pub(super) enum Loss {
     Panic(#[from] tokio::task::JoinError),
 }
 
-impl Loss {
+impl SessionError {
     /// Whether a message that cannot be read ended the session.
     pub(super) fn is_unreadable(&self) -> bool {
         match self {

@@ -1,4 +1,5 @@
-//! What can't be published, and since when: for `/readyz`, and for how long an outcome is waited for.
+//! What cannot be published, and since when: for `/readyz`, and for how long to wait for an
+//! outcome's confirm.
 
 use std::{
     sync::{
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::message::Status;
 
-/// What fails for this long, without one success, cannot be published at all.
+/// If a kind of message fails for this long without one success, it is reported as a problem.
 const FAILING_AFTER: Duration = Duration::from_secs(5);
 /// After this many refusals in a row, outcomes with the same status are postponed at once.
 pub(super) const MAX_REFUSALS_IN_A_ROW: u32 = 3;
@@ -38,7 +39,7 @@ impl PublishKind {
         }
     }
 
-    /// The kind for people.
+    /// The kind in words.
     fn describe(self) -> &'static str {
         match self {
             Self::Outcome => "outcomes",
@@ -70,7 +71,7 @@ struct Failure {
     error: String,
 }
 
-/// How the outcomes with one status are received.
+/// How listeners' queues receive the outcomes with one status.
 #[derive(Debug, Default)]
 struct OutcomeHealth {
     refusals: AtomicU32,
@@ -79,7 +80,7 @@ struct OutcomeHealth {
 
 impl PublishHealth {
     /// A message of this kind was confirmed.
-    pub(super) fn published(&self, kind: PublishKind) {
+    pub(in crate::worker) fn published(&self, kind: PublishKind) {
         let health = self.kind(kind);
         if health.is_failing.load(Ordering::Relaxed) {
             *health.lock() = None;
@@ -97,13 +98,13 @@ impl PublishHealth {
     }
 
     /// Clears the failures at the start of a new session.
-    pub(super) fn reset(&self) {
+    pub(in crate::worker) fn reset(&self) {
         for kind in PublishKind::ALL {
             self.published(kind);
         }
     }
 
-    /// Why messages of a kind cannot be published at all, if that is so.
+    /// Why messages of one kind cannot be published at all, if they cannot.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         self.problem_at(Instant::now())
@@ -119,7 +120,7 @@ impl PublishHealth {
         })
     }
 
-    /// A queue has an outcome with this status.
+    /// An outcome with this status was confirmed.
     pub(super) fn outcome_confirmed(&self, status: Status) {
         let Some(health) = self.outcome(status) else { return };
         if health.refusals.load(Ordering::Relaxed) != 0 {
@@ -184,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fails_for_five_seconds_without_a_success_is_a_problem() {
+    fn a_kind_that_fails_for_five_seconds_without_a_success_is_a_problem() {
         let health = PublishHealth::default();
         health.failed(PublishKind::Retry, "no queue");
         let later = Instant::now() + Duration::from_secs(6);

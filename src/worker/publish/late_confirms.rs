@@ -1,6 +1,6 @@
-//! Outcomes that were written and not confirmed in time. Their requests wait in a retry queue, and
-//! their confirms are waited for all the same: an outcome whose confirm came late is not published
-//! again when its request comes back.
+//! Outcomes that were published and not confirmed in time. Their requests wait in a retry queue,
+//! and background tasks wait for their confirms: an outcome whose confirm comes late is not
+//! published again when its request comes back.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ use crate::broker::publisher::Unconfirmed;
 
 /// Outcomes that are remembered, at most; each takes some 200 bytes.
 const MAX_REMEMBERED: usize = 20_000;
-/// Older entries are dropped when the memory is full: their requests came back to another worker.
+/// When the map is full, older entries are dropped: their requests came back to another worker.
 /// Longer than the longest tier.
 const FORGET_AFTER: Duration = Duration::from_secs(3600);
 
@@ -27,11 +27,11 @@ const FORGET_AFTER: Duration = Duration::from_secs(3600);
 pub(super) enum LateConfirm {
     /// It may still be confirmed.
     Awaited,
-    /// It is published; whether a queue received it.
+    /// It is published; `routed`: a queue received it.
     Confirmed { routed: bool },
 }
 
-/// Remembers outcomes by their message ids, for the life of the process. Clones share the memory.
+/// Remembers outcomes by their message ids, for the life of the process. Clones share the entries.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LateConfirms {
     remembered: Arc<Mutex<HashMap<String, (LateConfirm, Instant)>>>,
@@ -39,7 +39,7 @@ pub(super) struct LateConfirms {
 }
 
 impl LateConfirms {
-    /// Whether one more can be remembered. If not, its request has to wait for the confirm.
+    /// Whether one more can be remembered. If not, its handler has to wait for the confirm.
     pub(super) fn has_capacity(&self) -> bool {
         let mut remembered = self.lock();
         if remembered.len() >= MAX_REMEMBERED {
@@ -53,8 +53,8 @@ impl LateConfirms {
         self.awaited.load(Ordering::Relaxed)
     }
 
-    /// Waits for a confirm in the background, until the session is over: then its connection is gone,
-    /// and no confirm can come.
+    /// Waits for a confirm in the background, until the session has ended: then its connection is
+    /// closed, and no confirm can come.
     pub(super) fn await_confirm(
         &self,
         message_id: String,
@@ -75,7 +75,7 @@ impl LateConfirms {
                         *state = LateConfirm::Confirmed { routed };
                     }
                 }
-                // Refused, or lost: it is to be published again.
+                // Refused or lost: it must be published again.
                 _ => drop(remembered.remove(&message_id)),
             }
         });

@@ -1,7 +1,8 @@
-//! Publishes outcomes. RabbitMQ refuses an outcome if one listener's queue does, and confirms it only
-//! once all have it; so one listener could hold up everybody. An outcome that is refused, or not
-//! confirmed in time, does not hold its place: its request goes to a retry queue with the outcome in
-//! its headers, and comes back to publish just that, ever more rarely.
+//! Publishes outcomes. RabbitMQ refuses an outcome if one listener's queue refuses it, and confirms
+//! it only when all queues have it: so one listener could block all requests. Therefore an outcome
+//! that is refused, or not confirmed in time, frees its handler slot: its request goes to a retry
+//! queue with the outcome in its headers. When it comes back, only the outcome is published; the
+//! delay doubles each time.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -9,11 +10,9 @@ use std::{
 };
 
 use super::{
-    Unsettled,
+    SessionPublisher,
+    health::{MAX_REFUSALS_IN_A_ROW, PublishKind},
     late_confirms::LateConfirm,
-    letter::Letter,
-    publish_health::{MAX_REFUSALS_IN_A_ROW, PublishKind},
-    publishing::Publishing,
 };
 use crate::{
     broker::{
@@ -23,54 +22,57 @@ use crate::{
     message::{Outcome, PendingOutcome, Status, Timestamp},
     policy::Tier,
     telemetry::Span,
+    worker::{handler::Unsettled, incoming::Incoming},
 };
 
-/// How long an outcome's confirm is waited for, from its last byte's writing on.
+/// How long to wait for an outcome's confirm, counted from when its last byte was written.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often to check whether outcomes that wait for a confirm use half of the worker's places.
-const CROWDING_INTERVAL: Duration = Duration::from_secs(1);
+/// How often to check whether outcomes that wait for a confirm use half of the handler slots.
+const SLOT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The same while outcomes are known not to be confirmed.
-const CROWDING_INTERVAL_WHILE_UNCONFIRMED: Duration = Duration::from_millis(100);
-/// Outcomes of a status that is known not to be confirmed are published while fewer than this many wait
-/// for their confirms. Some hundred more, and RabbitMQ's flow control would stop the whole connection.
+const SLOT_CHECK_INTERVAL_WHILE_UNCONFIRMED: Duration = Duration::from_millis(100);
+/// While outcomes with one status are known not to be confirmed, they are published only if fewer
+/// outcomes than this wait for their confirms. With some hundred more, RabbitMQ's flow control
+/// would block the whole connection.
 const MAX_UNCONFIRMED: usize = 200;
-/// How long a request waits before its outcome is published again; doubled each time.
+/// How long a request waits before its outcome is published again; doubles each time.
 const FIRST_RETRY_DELAY: Duration = Duration::from_secs(16);
 
-/// How many requests wait for the confirm of their outcome, out of how many there may be.
+/// How many requests wait for the confirm of their outcome, and how many may be in flight at all.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(in crate::worker) struct HandlerSlots {
     awaiting_confirm: AtomicUsize,
     total: AtomicUsize,
 }
 
-impl Default for Places {
+impl Default for HandlerSlots {
     fn default() -> Self {
         Self { awaiting_confirm: AtomicUsize::new(0), total: AtomicUsize::new(usize::MAX) }
     }
 }
 
-impl Places {
-    pub(super) fn set_total(&self, total: usize) {
+impl HandlerSlots {
+    pub(in crate::worker) fn set_total(&self, total: usize) {
         self.total.store(total, Ordering::Relaxed);
     }
 
-    /// Whether half of the places or more are taken by requests that wait for a confirm.
-    fn are_crowded(&self) -> bool {
+    /// Whether requests that wait for a confirm use half of the slots or more.
+    fn are_half_awaiting_confirm(&self) -> bool {
         self.awaiting_confirm.load(Ordering::Relaxed) >= self.total.load(Ordering::Relaxed).div_ceil(2)
     }
 }
 
-struct Waiting<'a>(&'a AtomicUsize);
+/// Counts one request that waits for a confirm, until it is dropped.
+struct AwaitingConfirm<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
+impl<'a> AwaitingConfirm<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for AwaitingConfirm<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -78,13 +80,14 @@ impl Drop for Waiting<'_> {
 
 /// Why an outcome is published later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Postponed {
-    /// A listener's queue refused it, or, where one is required, no queue received it.
+enum PostponeCause {
+    /// A listener's queue refused it, or no queue received it although `results.require_subscriber`
+    /// is set.
     Refused,
     Unconfirmed,
 }
 
-impl Postponed {
+impl PostponeCause {
     fn as_str(self) -> &'static str {
         match self {
             Self::Refused => "refused",
@@ -93,73 +96,74 @@ impl Postponed {
     }
 }
 
-impl Publishing {
-    /// Publishes an outcome, or moves its request to a tier, to publish it later. `retries`: how often
-    /// the request has come back for that.
-    pub(super) async fn outcome(
+impl SessionPublisher {
+    /// Publishes an outcome, or sends its request to a retry queue to publish it later. `retries`:
+    /// how often the request has already come back for that.
+    pub(in crate::worker) async fn outcome(
         &self,
         outcome: &Outcome,
-        letter: &Letter,
+        incoming: &Incoming,
         retries: u32,
     ) -> Result<(), Unsettled> {
         let body = outcome.encode().map_err(Unsettled::Encode)?;
         let mut message = Outgoing {
-            exchange: self.targets.results(),
+            exchange: self.config.results(),
             routing_key: outcome.status.routing_key(),
-            properties: outcome.properties(letter.envelope.correlation_id()),
+            properties: outcome.properties(incoming.envelope.correlation_id()),
             body: &body,
         };
-        let span = self.span(&message, letter);
+        let span = self.span(&message, incoming);
         if let Some(trace) = span.context() {
             message.properties = message.properties.with_headers(trace.headers());
         }
-        let late = (retries > 0).then(|| self.targets.late_confirms.take(&outcome.message_id())).flatten();
+        let late = (retries > 0).then(|| self.config.late_confirms.take(&outcome.message_id())).flatten();
         let published = match late {
             Some(LateConfirm::Confirmed { routed }) => Ok(routed),
-            Some(LateConfirm::Awaited) => Err(Postponed::Unconfirmed),
-            None if self.is_congested(outcome.status) => Err(Postponed::Unconfirmed),
+            Some(LateConfirm::Awaited) => Err(PostponeCause::Unconfirmed),
+            None if self.is_congested(outcome.status) => Err(PostponeCause::Unconfirmed),
             None => self.try_outcome(outcome, &message, span, retries).await?,
         };
-        if retries == 0 && letter.envelope.properties.reply_to().is_some() {
-            Box::pin(self.reply(&message, letter)).await;
+        if retries == 0 && incoming.envelope.properties.reply_to().is_some() {
+            Box::pin(self.reply(&message, incoming)).await;
         }
         match published {
             Ok(routed) => {
-                self.finished(outcome, letter);
+                self.record_end(outcome, incoming);
                 if !routed {
                     self.warn_unrouted(outcome);
                 }
                 Ok(())
             }
-            Err(cause) => Box::pin(self.postpone(cause, outcome, letter, retries)).await,
+            Err(cause) => Box::pin(self.postpone(cause, outcome, incoming, retries)).await,
         }
     }
 
-    /// Whether a listener's queue holds up so many outcomes that no more should be published.
+    /// Whether a listener's queue already delays so many confirms that no more outcomes should be
+    /// published.
     fn is_congested(&self, status: Status) -> bool {
         let unconfirmed =
-            || self.places.awaiting_confirm.load(Ordering::Relaxed) + self.targets.late_confirms.awaited();
-        self.targets.health.is_outcome_unconfirmed(status) && unconfirmed() >= MAX_UNCONFIRMED
+            || self.slots.awaiting_confirm.load(Ordering::Relaxed) + self.config.late_confirms.awaited();
+        self.config.health.is_outcome_unconfirmed(status) && unconfirmed() >= MAX_UNCONFIRMED
     }
 
-    /// Publishes an outcome until it is confirmed, or until a listener's queue has refused it or not
-    /// confirmed it in time.
+    /// Publishes an outcome until it is confirmed, or until a listener's queue has refused it or
+    /// has not confirmed it in time.
     async fn try_outcome(
         &self,
         outcome: &Outcome,
         message: &Outgoing<'_>,
         mut span: Span,
         retries: u32,
-    ) -> Result<Result<bool, Postponed>, Unsettled> {
-        let mandatory = match self.targets.require_subscriber {
+    ) -> Result<Result<bool, PostponeCause>, Unsettled> {
+        let mandatory = match self.config.require_subscriber {
             true => Mandatory::Required(Lane::Outcomes),
             false => Mandatory::Reported,
         };
-        let (health, status) = (&self.targets.health, outcome.status);
+        let (health, status) = (&self.config.health, outcome.status);
         let mut backoff = Backoff::new();
         let mut refusals = 0;
         loop {
-            let error = match self.publisher().send(message, mandatory).await {
+            let error = match self.session.publisher().send(message, mandatory).await {
                 Ok(unconfirmed) => match self.await_confirm(outcome, unconfirmed).await {
                     Some(Ok(routed)) => {
                         if !routed {
@@ -173,10 +177,10 @@ impl Publishing {
                     Some(Err(error)) => error,
                     None => {
                         span.fail("unconfirmed");
-                        // RabbitMQ has taken it: it is a listener that holds it up.
+                        // RabbitMQ has received it: the delay is a listener's queue.
                         health.published(PublishKind::Outcome);
                         health.outcome_unconfirmed(status);
-                        return Ok(Err(Postponed::Unconfirmed));
+                        return Ok(Err(PostponeCause::Unconfirmed));
                     }
                 },
                 Err(error) => error,
@@ -184,61 +188,63 @@ impl Publishing {
             span.fail(error.code());
             if matches!(error, PublishError::Refused { .. } | PublishError::Unroutable { .. }) {
                 refusals += 1;
-                // RabbitMQ has answered: it is a listener that stands in the way.
+                // RabbitMQ has answered: the cause is a listener's queue.
                 health.published(PublishKind::Outcome);
                 let is_known = health.outcome_refused(status);
                 if let PublishError::Unroutable { .. } = error {
                     self.telemetry.metrics.unroutable(PublishKind::Outcome.as_str());
                 }
                 if is_known || retries > 0 || refusals >= MAX_REFUSALS_IN_A_ROW {
-                    return Ok(Err(Postponed::Refused));
+                    return Ok(Err(PostponeCause::Refused));
                 }
             }
-            Box::pin(self.overcome(error, PublishKind::Outcome, &mut backoff)).await?;
+            Box::pin(self.back_off(error, PublishKind::Outcome, &mut backoff)).await?;
         }
     }
 
-    /// Waits for an outcome's confirm; `None` if it does not come in time. Then it is waited for in the
-    /// background.
+    /// Waits for an outcome's confirm; `None` if it does not come in time. Then a background task
+    /// waits for it.
     async fn await_confirm(
         &self,
         outcome: &Outcome,
         mut unconfirmed: Unconfirmed,
     ) -> Option<Result<bool, PublishError>> {
-        let _waiting = Waiting::new(&self.places.awaiting_confirm);
+        let _awaiting = AwaitingConfirm::new(&self.slots.awaiting_confirm);
         let mut waited = Duration::ZERO;
         loop {
-            let interval = match self.targets.health.is_outcome_unconfirmed(outcome.status) {
-                true => CROWDING_INTERVAL_WHILE_UNCONFIRMED,
-                false => CROWDING_INTERVAL,
+            let interval = match self.config.health.is_outcome_unconfirmed(outcome.status) {
+                true => SLOT_CHECK_INTERVAL_WHILE_UNCONFIRMED,
+                false => SLOT_CHECK_INTERVAL,
             };
             if let Ok(confirmed) = tokio::time::timeout(interval, &mut unconfirmed).await {
                 return Some(confirmed);
             }
             if self.status.is_blocked() {
-                // It is short of memory or disk, and would not take the postponed copy either.
+                // RabbitMQ is short of memory or disk, and would not accept the postponed copy
+                // either.
                 continue;
             }
             waited += interval;
-            let is_over = waited >= CONFIRM_TIMEOUT || self.places.are_crowded();
-            if is_over && self.targets.late_confirms.has_capacity() {
-                self.targets.late_confirms.await_confirm(
+            let is_too_late = waited >= CONFIRM_TIMEOUT || self.slots.are_half_awaiting_confirm();
+            if is_too_late && self.config.late_confirms.has_capacity() {
+                self.config.late_confirms.await_confirm(
                     outcome.message_id(),
                     unconfirmed,
                     &self.background,
-                    self.over.clone(),
+                    self.session_over.clone(),
                 );
                 return None;
             }
         }
     }
 
-    /// Lets the request wait in a retry queue with its outcome, unless that went on for too long.
+    /// Sends the request to a retry queue with its outcome, unless `retry.give_up_after` is
+    /// exceeded.
     async fn postpone(
         &self,
-        cause: Postponed,
+        cause: PostponeCause,
         outcome: &Outcome,
-        letter: &Letter,
+        incoming: &Incoming,
         retries: u32,
     ) -> Result<(), Unsettled> {
         let status = outcome.status.as_str();
@@ -248,20 +254,20 @@ impl Publishing {
                 request_id = outcome.request_id,
                 status,
                 cause = cause.as_str(),
-                "an outcome is given up: for retry.give_up_after a listener's queue has not taken it. \
-                 Listeners whose queues took it have it"
+                "an outcome is given up: a listener's queue has not accepted it for retry.give_up_after. \
+                 Listeners whose queues accepted it have it"
             );
-            self.finished(outcome, letter);
+            self.record_end(outcome, incoming);
             return Ok(());
         }
         let delay = FIRST_RETRY_DELAY.saturating_mul(1 << retries.min(10)).min(self.limits.max_delay);
         let tier = Tier::at_least(delay);
         let pending = PendingOutcome { outcome: outcome.clone(), retries: retries.saturating_add(1) };
-        self.pending_outcome(&pending, tier, letter).await?;
+        self.pending_outcome(&pending, tier, incoming).await?;
         self.telemetry.metrics.outcome_postponed(status, cause.as_str());
-        if self.targets.postponed_log.due() {
+        if self.config.postponed_log.is_due() {
             tracing::warn!(
-                exchange = self.targets.results(),
+                exchange = self.config.results(),
                 routing_key = outcome.status.routing_key(),
                 cause = cause.as_str(),
                 %tier,
