@@ -280,13 +280,13 @@ impl ConsumeLoop<'_> {
         tokio::pin!(future);
         loop {
             tokio::select! {
-                            biased;
-                            () = self.stop.cancelled() => return Ok(None),
-                            finished = next_event(&mut self.events, &mut self.tasks, &self.publisher) => {
-                self.collect_finished(channel, finished?)?;
+                biased;
+                () = self.stop.cancelled() => return Ok(None),
+                finished = next_event(&mut self.events, &mut self.tasks, &self.publisher) => {
+                    self.collect_finished(channel, finished?)?;
+                }
+                value = &mut future => return Ok(Some(value)),
             }
-                            value = &mut future => return Ok(Some(value)),
-                        }
         }
     }
 
@@ -298,13 +298,13 @@ impl ConsumeLoop<'_> {
         future: impl Future<Output = ()>,
     ) -> Result<Option<()>, SessionError> {
         tokio::select! {
-                    biased;
-                    () = self.stop.cancelled() => return Ok(None),
-                    finished = next_event(&mut self.events, &mut self.tasks, &self.publisher) => {
-            self.collect_finished(channel, finished?)?;
+            biased;
+            () = self.stop.cancelled() => return Ok(None),
+            finished = next_event(&mut self.events, &mut self.tasks, &self.publisher) => {
+                self.collect_finished(channel, finished?)?;
+            }
+            () = future => {}
         }
-                    () = future => {}
-                }
         Ok(Some(()))
     }
 

@@ -351,9 +351,8 @@ impl SessionPublisher {
         if kind != PublishKind::Outcome && matches!(error, PublishError::Unroutable { .. }) {
             self.telemetry.metrics.unroutable(kind.as_str());
         }
-        let is_listeners_fault =
-            matches!(error, PublishError::Refused { .. } | PublishError::Unroutable { .. });
-        if !(kind == PublishKind::Outcome && is_listeners_fault) {
+        let is_refusal = matches!(error, PublishError::Refused { .. } | PublishError::Unroutable { .. });
+        if !(kind == PublishKind::Outcome && is_refusal) {
             self.config.health.failed(kind, &error.to_string());
         }
         if self.config.failure_log.is_due() {

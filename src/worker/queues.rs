@@ -102,8 +102,7 @@ impl Inner {
         QueueDepths { requests, dead, retry }
     }
 
-    /// Messages ready in a queue, by a passive declaration: unlike the management API, it is never
-    /// out of date.
+    /// Messages ready in a queue, by a passive declaration, whose count is up to date.
     async fn count_queue(
         &self,
         session: &Session,
