@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! RabbitMQ ─delivery→ worker ─bytes→ message::request::decode ─UnlockRequest→ trackfinity::Client::unlock ─Reply→
-//!   policy::classify, policy::decide ─Verdict→ broker::Publisher ─confirmed→ acknowledgement
-//!                                              (outcome | copy for a retry | dead letter, then outcome)
+//!   policy::classify, policy::decide ─Verdict→ settle::publications ─[Publication], in order→ publish until confirmed ─→
+//!   acknowledge
 //! ```
 //!
 //! One task owns one delivery until it may be acknowledged; the consume loop then acknowledges for
@@ -16,7 +16,7 @@
 //! Dependencies run one way, from left to right; a later module may use an earlier one:
 //!
 //! ```text
-//! message → policy → breaker → settings, secret → telemetry, trackfinity, broker → worker, dead_letters → ops → admin → sandbox → cli → main
+//! message → policy → breaker, settle → settings, secret → telemetry, trackfinity, broker → worker, dead_letters → ops → admin → sandbox → cli → main
 //! ```
 
 pub mod admin;
@@ -30,6 +30,7 @@ pub mod policy;
 pub mod sandbox;
 pub mod secret;
 pub mod settings;
+pub mod settle;
 pub mod telemetry;
 pub mod trackfinity;
 pub mod worker;

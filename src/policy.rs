@@ -22,6 +22,39 @@ pub enum Reply {
     Connection(String),
 }
 
+impl Reply {
+    /// The HTTP status, if there is one.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Answer(answer) => Some(answer.status),
+            Self::Timeout | Self::Connection(_) => None,
+        }
+    }
+
+    /// The body as text, unless it is empty.
+    #[must_use]
+    pub fn body_text(&self) -> Option<String> {
+        match self {
+            Self::Answer(answer) if !answer.body.is_empty() => {
+                Some(String::from_utf8_lossy(&answer.body).into_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// The `error.type` of OpenTelemetry's conventions for HTTP: the status if it is 400 or more, else a
+    /// code.
+    #[must_use]
+    pub fn error_type(&self) -> Option<String> {
+        match self {
+            Self::Answer(answer) => (answer.status >= 400).then(|| answer.status.to_string()),
+            Self::Timeout => Some("timeout".to_owned()),
+            Self::Connection(_) => Some("connection".to_owned()),
+        }
+    }
+}
+
 /// An HTTP answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {

@@ -4,14 +4,13 @@
 //!
 //! How the model corresponds to the worker:
 //!
-//! - A `Task` is one run of `Handler::handle`. Its steps are those of `Handler::settle` and
-//!   `Handler::dead_letter`: a dead letter, then an outcome; or an outcome; or a copy for a retry.
-//!   Each publish is awaited, as in `SessionPublisher::publish_until_confirmed` and
-//!   `SessionPublisher::outcome`; the acknowledgement comes last. `policy::decide` says which of
-//!   them, and counts the attempts. What RabbitMQ gave up (`Undeliverable`) and what cannot be read
+//! - A `Task` is one run of `Handler::handle`. What it publishes, and in which order, the worker's own
+//!   `policy::decide` and `settle::publications` say, which the model calls. Each publish is awaited,
+//!   as in `SessionPublisher::publish_until_confirmed` and `MessagePublisher::outcome`; the
+//!   acknowledgement comes last. What RabbitMQ gave up (`Undeliverable`) and what cannot be read
 //!   (`Unreadable`) are settled in the steps of a refused request, on channels of their own.
 //! - An outcome that is refused or not confirmed in time may be postponed
-//!   (`SessionPublisher::postpone`): a copy of the request that carries it (`PendingOutcome`) is
+//!   (`MessagePublisher::postpone`): a copy of the request that carries it (`PendingOutcome`) is
 //!   confirmed in its place, and when the copy is delivered, only the outcome is published. The
 //!   first publish of the outcome may still be stored and confirmed: its own worker remembers that
 //!   (`LateConfirms`), unless it crashes, and does not publish the outcome again. Another worker

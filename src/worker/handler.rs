@@ -3,6 +3,7 @@
 //! loop](super::consume) then acknowledges for all tasks.
 
 use std::{
+    borrow::Cow,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,15 +19,16 @@ use tokio_util::sync::CancellationToken;
 use super::{
     calls::CallGuard,
     concurrency::Call,
-    incoming::{Incoming, call_error, failure_detail, http_status, response_excerpt},
-    publish::SessionPublisher,
+    incoming::Incoming,
+    publish::{MessagePublisher, SessionPublisher},
     rate::RateLimiter,
     shared_breaker::SharedBreaker,
 };
 use crate::{
     breaker::CallResult,
-    message::{Death, Fault, Outcome, Parked, Status, Timestamp, UnlockRequest},
-    policy::{self, Judgement, Meaning, Past, Reason, Reply, RetryLimits, Tier, Verdict},
+    message::{PendingOutcome, Timestamp, UnlockRequest},
+    policy::{self, Judgement, Meaning, Past, Reason, Reply, RetryLimits},
+    settle::{self, Publication},
     telemetry::{Parent, Telemetry, TraceContext, names},
     trackfinity::{Client, Endpoint},
 };
@@ -76,30 +78,6 @@ pub(super) enum Unsettled {
     Stopping,
 }
 
-/// What became of a message that is settled. The codes are for metrics and spans: there are few of
-/// them.
-#[derive(Debug)]
-enum Disposition {
-    Unlocked,
-    Failed(String),
-    Retrying(String),
-}
-
-impl From<&Outcome> for Disposition {
-    fn from(outcome: &Outcome) -> Self {
-        outcome.reason.clone().map_or(Self::Unlocked, Self::Failed)
-    }
-}
-
-impl Disposition {
-    fn error_type(&self) -> Option<&str> {
-        match self {
-            Self::Unlocked => None,
-            Self::Failed(code) | Self::Retrying(code) => Some(code),
-        }
-    }
-}
-
 /// A delivery that may be acknowledged: what replaces it is confirmed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settled {
@@ -124,51 +102,61 @@ impl Handler {
     ) -> Result<Settled, Unsettled> {
         let _in_flight = self.telemetry.metrics.taken();
         let started = Instant::now();
-        let (queue, delivery_tag) = (publisher.queue(), incoming.delivery_tag);
-        let handled = match (&incoming.pending, &incoming.envelope.request) {
-            (Some(pending), _) => {
+        let handled = self.settle(&incoming, kind, in_call, publisher).await;
+        match &handled {
+            Ok((reason, _)) => {
+                self.telemetry.metrics.processed(publisher.queue(), started.elapsed(), reason.as_deref());
+                if let Some(reason) = reason {
+                    incoming.span.fail(reason);
+                }
+            }
+            Err(_) => incoming.span.fail("unsettled"),
+        }
+        handled.map(|(_, call)| Settled { delivery_tag: incoming.delivery_tag, call })
+    }
+
+    /// Finds out what is to be published for a message, and publishes it. Returns why the request was not
+    /// unlocked, if it was not, and its call.
+    async fn settle(
+        &self,
+        incoming: &Incoming,
+        kind: CallKind,
+        in_call: CallGuard,
+        publisher: &SessionPublisher,
+    ) -> Result<(Option<Cow<'static, str>>, Option<Call>), Unsettled> {
+        let publisher = MessagePublisher::new(publisher, incoming);
+        let (publications, call) = match (&incoming.pending, &incoming.envelope.request) {
+            (Some(PendingOutcome { outcome, retries }), _) => {
                 drop((in_call, kind));
-                Box::pin(publisher.outcome(&pending.outcome, &incoming, pending.retries))
-                    .await
-                    .map(|()| (Disposition::from(&pending.outcome), None))
+                Box::pin(publisher.outcome(outcome, *retries)).await?;
+                return Ok((outcome.reason.clone().map(Cow::Owned), None));
             }
             (None, Err(fault)) => {
                 drop((in_call, kind));
-                Box::pin(self.reject(&incoming, fault, publisher)).await.map(|rejected| (rejected, None))
+                (settle::rejected(fault, &incoming.envelope, Timestamp::now()), None)
             }
-            (None, Ok(request)) => self.unlock(request, &incoming, kind, in_call, publisher).await,
+            (None, Ok(request)) => self.unlock(request, incoming, kind, in_call).await?,
         };
-        match handled {
-            Ok((disposition, call)) => {
-                let error_type = disposition.error_type();
-                self.telemetry.metrics.processed(queue, started.elapsed(), error_type);
-                if let Some(error_type) = error_type {
-                    incoming.span.fail(error_type);
-                }
-                Ok(Settled { delivery_tag, call })
-            }
-            Err(unsettled) => {
-                incoming.span.fail("unsettled");
-                Err(unsettled)
-            }
+        for publication in &publications {
+            publisher.publish(publication).await?;
         }
+        Ok((publications.last().and_then(Publication::reason), call))
     }
 
+    /// Calls Trackfinity, and decides by its reply what is to be published.
     async fn unlock(
         &self,
         request: &UnlockRequest,
         incoming: &Incoming,
         kind: CallKind,
         in_call: CallGuard,
-        publisher: &SessionPublisher,
-    ) -> Result<(Disposition, Option<Call>), Unsettled> {
+    ) -> Result<(Vec<Publication>, Option<Call>), Unsettled> {
         let taken = Instant::now();
         match &kind {
             CallKind::Probe(_) => self.wait_for_rate_limit(|| true).await?,
             CallKind::Ordinary if self.wait_until_callable().await? => {}
             CallKind::Ordinary => {
-                drop(in_call);
-                return Ok((Box::pin(self.postpone(incoming, publisher)).await?, None));
+                return Ok((settle::paused(&incoming.envelope), None));
             }
         }
         let sent = Instant::now();
@@ -201,8 +189,9 @@ impl Handler {
             judgement,
         };
         let jitter = 1.0 - fastrand::f64();
-        let verdict = policy::decide(meaning, past, Timestamp::now(), jitter, &self.limits);
-        Ok((self.settle(verdict, &reply, incoming, publisher).await?, call))
+        let now = Timestamp::now();
+        let verdict = policy::decide(meaning, past, now, jitter, &self.limits);
+        Ok((settle::publications(verdict, &incoming.envelope, &reply, now), call))
     }
 
     /// Waits until the rate limit allows a call; false if calls are paused.
@@ -240,14 +229,14 @@ impl Handler {
         }
         let started = Instant::now();
         let reply = make(span.context()).await;
-        let error_type = call_error(&reply);
+        let error_type = reply.error_type();
         self.telemetry.metrics.called(
             endpoint.method(),
-            http_status(&reply),
+            reply.status(),
             error_type.as_deref(),
             started.elapsed(),
         );
-        if let Some(status) = http_status(&reply) {
+        if let Some(status) = reply.status() {
             span.set(|| KeyValue::new(names::HTTP_RESPONSE_STATUS_CODE, i64::from(status)));
         }
         if let Some(error_type) = error_type {
@@ -281,99 +270,8 @@ impl Handler {
     pub(super) async fn is_trackfinity_well(&self) -> bool {
         self.ping(None).await.as_ref().is_ok_and(is_success)
     }
-
-    /// Publishes what follows from the verdict.
-    async fn settle(
-        &self,
-        verdict: Verdict,
-        reply: &Reply,
-        incoming: &Incoming,
-        publisher: &SessionPublisher,
-    ) -> Result<Disposition, Unsettled> {
-        match verdict {
-            Verdict::Unlocked { attempts } => {
-                let outcome = incoming.outcome(Status::Unlocked, attempts, reply);
-                publisher.outcome(&outcome, incoming, 0).await?;
-                Ok(Disposition::Unlocked)
-            }
-            Verdict::Refused { attempts, reason } => {
-                let outcome = incoming.failure(Status::Refused, attempts, reason, reply);
-                Box::pin(self.dead_letter(outcome, response_excerpt(reply), incoming, publisher)).await
-            }
-            Verdict::Abandoned { attempts, reason } => {
-                let outcome = incoming.failure(Status::Abandoned, attempts, reason, reply);
-                Box::pin(self.dead_letter(outcome, response_excerpt(reply), incoming, publisher)).await
-            }
-            Verdict::Parked { attempts, reason, tier } => {
-                let retry = Parked {
-                    reason: Some(reason.to_string()),
-                    detail: Some(failure_detail(reason, reply)),
-                    http_status: http_status(reply),
-                    attempts,
-                };
-                Box::pin(publisher.retry(&retry, tier, incoming)).await?;
-                Ok(Disposition::Retrying(reason.to_string()))
-            }
-        }
-    }
-
-    /// Publishes the dead letter before the outcome, so that a listener who reacts to the outcome
-    /// finds it.
-    async fn dead_letter(
-        &self,
-        outcome: Outcome,
-        response: Option<String>,
-        incoming: &Incoming,
-        publisher: &SessionPublisher,
-    ) -> Result<Disposition, Unsettled> {
-        publisher.dead_letter(&dead_letter_info(&outcome, response), incoming).await?;
-        publisher.outcome(&outcome, incoming, 0).await?;
-        Ok(Disposition::from(&outcome))
-    }
-
-    /// Sends a request that was delivered while calls are paused to the shortest tier, without a
-    /// call.
-    async fn postpone(
-        &self,
-        incoming: &Incoming,
-        publisher: &SessionPublisher,
-    ) -> Result<Disposition, Unsettled> {
-        let attempts = incoming.envelope.attempts;
-        let retry = Parked { reason: None, detail: None, http_status: None, attempts };
-        publisher.retry(&retry, Tier::SHORTEST, incoming).await?;
-        Ok(Disposition::Retrying("paused".to_owned()))
-    }
-
-    /// Ends a request that is invalid.
-    async fn reject(
-        &self,
-        incoming: &Incoming,
-        fault: &Fault,
-        publisher: &SessionPublisher,
-    ) -> Result<Disposition, Unsettled> {
-        let outcome = Outcome {
-            request: fault.readable.clone(),
-            reason: Some(fault.code.as_str().to_owned()),
-            detail: Some(fault.detail.clone()),
-            ..incoming.blank_outcome(Status::Invalid, incoming.envelope.attempts)
-        };
-        self.dead_letter(outcome, None, incoming, publisher).await
-    }
 }
 
 fn is_success(reply: &Reply) -> bool {
-    http_status(reply).is_some_and(|status| (200..=299).contains(&status))
-}
-
-/// What the headers of the dead letter of a request with this outcome say.
-pub(super) fn dead_letter_info(outcome: &Outcome, response: Option<String>) -> Death {
-    Death {
-        status: outcome.status,
-        reason: outcome.reason.clone().unwrap_or_default(),
-        detail: outcome.detail.clone(),
-        http_status: outcome.http_status,
-        response,
-        attempts: outcome.attempts,
-        dead_at: outcome.finished_at,
-    }
+    reply.status().is_some_and(|status| (200..=299).contains(&status))
 }

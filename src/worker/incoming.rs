@@ -1,19 +1,14 @@
-//! A message that was delivered and is being processed, and the outcomes that are built from it.
-//! The counterpart of `Outgoing`.
+//! A message that was delivered and is being processed. The counterpart of `Outgoing`.
 
 use lapin::{BasicProperties, message::Delivery};
 use opentelemetry::{KeyValue, trace::SpanKind};
 use secrecy::ExposeSecret;
 
 use crate::{
-    message::{Envelope, Fault, FaultCode, Outcome, PendingOutcome, Status, Timestamp, headers},
-    policy::{Reason, Reply},
+    message::{Envelope, Fault, FaultCode, PendingOutcome, Timestamp, headers},
     telemetry::{Parent, Span, TraceContext, Traces, names},
     trackfinity::Client,
 };
-
-/// How much of Trackfinity's response goes into an outcome's detail, at most.
-const MAX_DETAIL_RESPONSE_BYTES: usize = 256;
 
 /// A message that is being processed, with its place in a trace.
 #[derive(Debug)]
@@ -116,79 +111,5 @@ impl Incoming {
     /// The ids that people search for, for a log line.
     pub(super) fn trace_ids(&self) -> (Option<&str>, Option<&str>) {
         (self.trace().map(TraceContext::trace_id), self.trace().map(TraceContext::span_id))
-    }
-
-    pub(super) fn blank_outcome(&self, status: Status, attempts: u32) -> Outcome {
-        Outcome {
-            status,
-            request_id: self.envelope.request_id.clone(),
-            request: None,
-            attempts,
-            http_status: None,
-            reason: None,
-            detail: None,
-            replays: self.envelope.replays,
-            first_received_at: self.envelope.first_received_at,
-            finished_at: Timestamp::now(),
-        }
-    }
-
-    pub(super) fn outcome(&self, status: Status, attempts: u32, reply: &Reply) -> Outcome {
-        let request = self.envelope.request.as_ref().ok();
-        Outcome {
-            request: request.map(|request| request.identifiers().clone()),
-            http_status: http_status(reply),
-            ..self.blank_outcome(status, attempts)
-        }
-    }
-
-    pub(super) fn failure(&self, status: Status, attempts: u32, reason: Reason, reply: &Reply) -> Outcome {
-        Outcome {
-            reason: Some(reason.to_string()),
-            detail: Some(failure_detail(reason, reply)),
-            ..self.outcome(status, attempts, reply)
-        }
-    }
-}
-
-pub(super) fn http_status(reply: &Reply) -> Option<u16> {
-    match reply {
-        Reply::Answer(answer) => Some(answer.status),
-        Reply::Timeout | Reply::Connection(_) => None,
-    }
-}
-
-/// The beginning of Trackfinity's response, for a dead letter.
-pub(super) fn response_excerpt(reply: &Reply) -> Option<String> {
-    match reply {
-        Reply::Answer(answer) if !answer.body.is_empty() => {
-            Some(String::from_utf8_lossy(&answer.body).into_owned())
-        }
-        _ => None,
-    }
-}
-
-/// A reason in words, with the beginning of Trackfinity's response.
-pub(super) fn failure_detail(reason: Reason, reply: &Reply) -> String {
-    let excerpt = match reply {
-        Reply::Connection(error) => Some(error.clone()),
-        Reply::Timeout => None,
-        Reply::Answer(_) => {
-            response_excerpt(reply).map(|body| headers::truncate(body, MAX_DETAIL_RESPONSE_BYTES))
-        }
-    };
-    match excerpt {
-        Some(excerpt) => format!("{}: {}", reason.describe(), excerpt.trim()),
-        None => reason.describe(),
-    }
-}
-
-/// The `error.type` of a call, after OpenTelemetry's conventions for HTTP: the status of a failure,
-/// or a code if there is no status.
-pub(super) fn call_error(reply: &Reply) -> Option<String> {
-    match reply {
-        Reply::Answer(answer) => (answer.status >= 400).then(|| answer.status.to_string()),
-        Reply::Timeout => Some("timeout".to_owned()),
-        Reply::Connection(_) => Some("connection".to_owned()),
     }
 }

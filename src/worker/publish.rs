@@ -4,6 +4,7 @@
 
 pub mod health;
 mod late_confirms;
+mod message;
 mod outcomes;
 
 use std::{
@@ -11,25 +12,21 @@ use std::{
     time::Duration,
 };
 
-use opentelemetry::{KeyValue, trace::SpanKind};
-use secrecy::ExposeSecret;
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(super) use self::outcomes::HandlerSlots;
 use self::{
     health::{PublishHealth, PublishKind},
     late_confirms::LateConfirms,
 };
-use super::{handler::Unsettled, incoming::Incoming, status::StatusHandle};
+pub(super) use self::{message::MessagePublisher, outcomes::HandlerSlots};
+use super::{handler::Unsettled, status::StatusHandle};
 use crate::{
     broker::{
-        Backoff, Lane, Mandatory, PublishError, Replies, Session, Topology, TopologyError,
-        publisher::Outgoing, replies,
+        Backoff, Mandatory, PublishError, Replies, Session, Topology, TopologyError, publisher::Outgoing,
     },
-    message::{Death, Outcome, Parked, PendingOutcome, headers},
-    policy::{RetryLimits, Tier},
-    telemetry::{Parent, Span, Telemetry, names},
+    policy::RetryLimits,
+    telemetry::{Span, Telemetry},
     trackfinity::Client,
 };
 
@@ -133,157 +130,6 @@ impl SessionPublisher {
     /// How large the properties of a message may be, in bytes.
     pub(super) fn max_properties_len(&self) -> usize {
         self.session.publisher().max_properties_len()
-    }
-
-    pub(super) async fn dead_letter(&self, info: &Death, incoming: &Incoming) -> Result<(), Unsettled> {
-        let max_len = self.max_properties_len();
-        let message = Outgoing {
-            exchange: &self.config.dead,
-            routing_key: "",
-            properties: info.stamp(&incoming.envelope, incoming.new_trace(), max_len),
-            body: &incoming.envelope.body,
-        };
-        let span = self.span(&message, incoming);
-        self.publish_until_confirmed(
-            &message,
-            Mandatory::Required(Lane::DeadLetters),
-            PublishKind::DeadLetter,
-            span,
-        )
-        .await?;
-        self.telemetry.metrics.dead_lettered(info.status.as_str());
-        Ok(())
-    }
-
-    /// Publishes a copy of the request to a retry queue.
-    pub(super) async fn retry(
-        &self,
-        retry: &Parked,
-        tier: Tier,
-        incoming: &Incoming,
-    ) -> Result<(), Unsettled> {
-        let max_len = self.max_properties_len();
-        let message = Outgoing {
-            exchange: &self.config.retry,
-            routing_key: &tier.to_string(),
-            properties: retry.stamp(&incoming.envelope, incoming.new_trace(), max_len),
-            body: &incoming.envelope.body,
-        };
-        let span = self.span(&message, incoming);
-        self.publish_until_confirmed(&message, Mandatory::Required(Lane::Requests), PublishKind::Retry, span)
-            .await?;
-        self.telemetry.metrics.parked(tier.to_string());
-        let (trace_id, span_id) = incoming.trace_ids();
-        tracing::debug!(
-            request_id = incoming.envelope.request_id,
-            trace_id,
-            span_id,
-            attempts = retry.attempts,
-            reason = retry.reason,
-            %tier,
-            "scheduled for a retry"
-        );
-        Ok(())
-    }
-
-    /// Publishes a copy of the request, with its outcome, to a retry queue. When the copy comes
-    /// back, only the outcome is published.
-    pub(super) async fn pending_outcome(
-        &self,
-        pending: &PendingOutcome,
-        tier: Tier,
-        incoming: &Incoming,
-    ) -> Result<(), Unsettled> {
-        let max_len = self.max_properties_len();
-        let key = self.client.api_key();
-        let key = key.expose_secret().as_bytes();
-        let properties = pending.properties(&incoming.envelope, incoming.new_trace(), key, max_len);
-        let message = Outgoing {
-            exchange: &self.config.retry,
-            routing_key: &tier.to_string(),
-            properties: properties.ok_or(Unsettled::Unproven)?,
-            body: &incoming.envelope.body,
-        };
-        let span = self.span(&message, incoming);
-        self.publish_until_confirmed(&message, Mandatory::Required(Lane::Requests), PublishKind::Retry, span)
-            .await?;
-        Ok(())
-    }
-
-    /// Publishes a dead letter again, unchanged, that RabbitMQ removed from its queue.
-    pub(super) async fn republish_dead_letter(&self, incoming: &Incoming) -> Result<(), Unsettled> {
-        let message = Outgoing {
-            exchange: &self.config.dead,
-            routing_key: "",
-            properties: headers::without_brokers(&incoming.envelope.properties),
-            body: &incoming.envelope.body,
-        };
-        let span = self.span(&message, incoming);
-        let mandatory = Mandatory::Required(Lane::DeadLetters);
-        self.publish_until_confirmed(&message, mandatory, PublishKind::DeadLetter, span).await?;
-        Ok(())
-    }
-
-    /// Counts and logs the end of a request.
-    pub(super) fn record_end(&self, outcome: &Outcome, incoming: &Incoming) {
-        let took = outcome.finished_at.since(outcome.first_received_at);
-        self.telemetry.metrics.request(outcome.status.as_str(), outcome.reason.as_deref(), took);
-        log_outcome(outcome, incoming);
-    }
-
-    pub(super) fn warn_unrouted(&self, outcome: &Outcome) {
-        if self.config.unrouted_log.is_due() {
-            tracing::warn!(
-                exchange = self.config.results,
-                status = outcome.status.as_str(),
-                "no queue receives outcomes like this one: bind a queue if you need them"
-            );
-        }
-    }
-
-    /// Sends a copy of the outcome to the request's `reply_to`, if only the requester can read that
-    /// queue. The queue may no longer exist: that does not delay the request.
-    pub(super) async fn reply(&self, outcome: &Outgoing<'_>, incoming: &Incoming) {
-        let reply_to = incoming.envelope.properties.reply_to().as_ref();
-        let Some(queue) = reply_to.map(|queue| queue.as_str()).filter(|queue| !queue.is_empty()) else {
-            return;
-        };
-        let request_id = incoming.envelope.request_id.as_str();
-        let (trace_id, span_id) = incoming.trace_ids();
-        let Some(routing) = replies::routing(queue, &self.config.reply_to_prefixes) else {
-            tracing::warn!(
-                request_id,
-                trace_id,
-                span_id,
-                "reply_to is ignored: it is not a direct reply-to queue of RabbitMQ, and it begins with \
-                 none of results.reply_to_prefixes"
-            );
-            return;
-        };
-        let copy = Outgoing { exchange: "", routing_key: queue, ..outcome.clone() };
-        let mut span = self.span(&copy, incoming);
-        if let Err(error) = self.replies.send(&copy, routing).await {
-            span.fail("undelivered");
-            self.telemetry.metrics.unroutable("reply");
-            tracing::warn!(request_id, trace_id, span_id, %error, "the reply could not be delivered");
-        }
-    }
-
-    pub(super) fn span(&self, message: &Outgoing<'_>, incoming: &Incoming) -> Span {
-        let destination = if message.exchange.is_empty() { message.routing_key } else { message.exchange };
-        let name = || format!("publish {destination}");
-        self.telemetry.traces.start(name, SpanKind::Producer, Parent::Span(incoming.trace()), || {
-            let message_id = message.properties.message_id().as_ref().map(|id| id.to_string());
-            let mut attributes = vec![
-                KeyValue::new(names::MESSAGING_SYSTEM, names::RABBITMQ),
-                KeyValue::new(names::MESSAGING_DESTINATION, destination.to_owned()),
-                KeyValue::new(names::MESSAGING_OPERATION_NAME, "publish"),
-                KeyValue::new(names::MESSAGING_OPERATION_TYPE, "send"),
-                KeyValue::new(names::MESSAGING_ROUTING_KEY, message.routing_key.to_owned()),
-            ];
-            attributes.extend(message_id.map(|id| KeyValue::new(names::MESSAGING_MESSAGE_ID, id)));
-            attributes
-        })
     }
 
     /// Publishes until RabbitMQ confirms, or until the session has ended. Repeats, with backoff,
@@ -441,17 +287,5 @@ impl LogThrottle {
             *last = Some(Instant::now());
         }
         due
-    }
-}
-
-fn log_outcome(outcome: &Outcome, incoming: &Incoming) {
-    let request_id = outcome.request_id.as_str();
-    let (trace_id, span_id) = incoming.trace_ids();
-    let (status, attempts) = (outcome.status.as_str(), outcome.attempts);
-    match &outcome.reason {
-        None => tracing::debug!(request_id, trace_id, span_id, status, attempts, "finished"),
-        Some(reason) => {
-            tracing::info!(request_id, trace_id, span_id, status, reason, attempts, "finished");
-        }
     }
 }

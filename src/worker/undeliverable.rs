@@ -14,9 +14,9 @@ use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    handler::{Handler, Unsettled, dead_letter_info},
+    handler::{Handler, Unsettled},
     incoming::Incoming,
-    publish::SessionPublisher,
+    publish::{MessagePublisher, SessionPublisher},
     unreadable,
 };
 use crate::{
@@ -24,7 +24,8 @@ use crate::{
         Backoff, ConnectError, Connector, ConsumeError, Consumer,
         wire::{WireConnection, WireDelivery, WireError},
     },
-    message::{Outcome, Status, raw_properties::Properties, x_death, x_death::XDeath},
+    message::{Timestamp, raw_properties::Properties, x_death, x_death::XDeath},
+    settle,
 };
 
 /// How often the messages in the queue are counted.
@@ -173,8 +174,8 @@ async fn settle(
     let mut incoming =
         Incoming::undecoded((properties, body, delivery_tag), queue, &handler.telemetry.traces);
     let settled = match given_up {
-        GivenUp::DeadLetter => publisher.republish_dead_letter(&incoming).await,
-        GivenUp::Request(death) => handler.abandon(death.as_ref(), &mut incoming, publisher).await,
+        GivenUp::DeadLetter => MessagePublisher::new(publisher, &incoming).republish_dead_letter().await,
+        GivenUp::Request(death) => abandon(death.as_ref(), &mut incoming, publisher).await,
     };
     if settled.is_err() {
         incoming.span.fail("unsettled");
@@ -207,34 +208,16 @@ impl SessionPublisher {
     }
 }
 
-impl Handler {
-    /// Publishes the dead letter and the outcome of a request that RabbitMQ gave up.
-    async fn abandon(
-        &self,
-        death: Option<&XDeath>,
-        incoming: &mut Incoming,
-        publisher: &SessionPublisher,
-    ) -> Result<(), Unsettled> {
-        let (reason, detail) = match death.map(|death| death.reason.as_str()) {
-            Some("delivery_limit") => (
-                "delivery_limit",
-                "RabbitMQ delivered it too often: it was never settled, usually because it crashes the \
-                 worker (a poison message)"
-                    .to_owned(),
-            ),
-            Some("expired") => ("expired", "it expired while it waited in the queue".to_owned()),
-            Some(other) => (other, format!("RabbitMQ dropped it from the queue: {other}")),
-            None => ("undeliverable", "RabbitMQ gave it up, and does not say why".to_owned()),
-        };
-        let attempts = incoming.envelope.attempts;
-        let outcome = Outcome {
-            reason: Some(reason.to_owned()),
-            detail: Some(detail),
-            ..incoming.blank_outcome(Status::Abandoned, attempts)
-        };
-        publisher.dead_letter(&dead_letter_info(&outcome, None), incoming).await?;
+/// Publishes the dead letter and the outcome of a request that RabbitMQ gave up.
+async fn abandon(
+    death: Option<&XDeath>,
+    incoming: &mut Incoming,
+    publisher: &SessionPublisher,
+) -> Result<(), Unsettled> {
+    for publication in settle::given_up(death, &incoming.envelope, Timestamp::now()) {
+        MessagePublisher::new(publisher, incoming).publish(&publication).await?;
         // The dead letter has the body. It must not be decoded again: that may crash the worker.
         incoming.envelope.body.clear();
-        publisher.outcome(&outcome, incoming, 0).await
     }
+    Ok(())
 }

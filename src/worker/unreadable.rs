@@ -9,9 +9,9 @@ use lapin::types::AMQPValue;
 use tokio::sync::oneshot;
 
 use super::{
-    handler::{Handler, dead_letter_info},
+    handler::Handler,
     incoming::Incoming,
-    publish::{SessionPublisher, health::PublishKind},
+    publish::{MessagePublisher, SessionPublisher, health::PublishKind},
     supervisor::FINISH_TIMEOUT,
     undeliverable::{GivenUp, Interrupted},
 };
@@ -22,9 +22,10 @@ use crate::{
         wire::{Confirm, WireConnection, WireError},
     },
     message::{
-        Outcome, Status, headers,
+        Timestamp, headers,
         raw_properties::{Properties, RawProperties},
     },
+    settle::{self, Publication},
 };
 
 /// How long the start of consuming waits until the messages that cannot be read are out of the
@@ -140,24 +141,25 @@ pub(super) async fn settle(
         None => None,
     };
     let detail = format!("the message's AMQP properties cannot be read: {}", raw.flaw());
-    let (status, reason, detail) = match death {
-        Some(death) if death.reason == "expired" => {
-            (Status::Abandoned, "expired", "it expired while it waited in the queue".to_owned())
-        }
-        _ => (Status::Invalid, "unreadable", detail),
-    };
     let traces = &handler.telemetry.traces;
-    let incoming = Incoming::unreadable(raw.readable(), body, publisher.queue(), traces, detail.clone());
-    let outcome = Outcome {
-        request: incoming.envelope.request.as_ref().err().and_then(|fault| fault.readable.clone()),
-        reason: Some(reason.to_owned()),
-        detail: Some(detail),
-        ..incoming.blank_outcome(status, incoming.envelope.attempts)
+    let incoming = Incoming::unreadable(raw.readable(), body, publisher.queue(), traces, detail);
+    let now = Timestamp::now();
+    let is_expired = death.as_ref().is_some_and(|death| death.reason == "expired");
+    let publications = match &incoming.envelope.request {
+        Err(fault) if !is_expired => settle::rejected(fault, &incoming.envelope, now),
+        _ => settle::given_up(death.as_ref(), &incoming.envelope, now),
     };
-    let added = dead_letter_info(&outcome, None).headers(&incoming.envelope, incoming.new_trace());
-    publish_dead_letter(raw, &added, &incoming.envelope.body, connection, publisher).await?;
-    handler.telemetry.metrics.dead_lettered(outcome.status.as_str());
-    Ok(publisher.outcome(&outcome, &incoming, 0).await?)
+    for publication in &publications {
+        match publication {
+            Publication::DeadLetter(info) => {
+                let added = info.headers(&incoming.envelope, incoming.new_trace());
+                publish_dead_letter(raw, &added, &incoming.envelope.body, connection, publisher).await?;
+                handler.telemetry.metrics.dead_lettered(info.status.as_str());
+            }
+            other => MessagePublisher::new(publisher, &incoming).publish(other).await?,
+        }
+    }
+    Ok(())
 }
 
 /// Publishes until it is confirmed. Ends with the session, or after RabbitMQ's `consumer_timeout`.

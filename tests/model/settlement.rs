@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use lapin::BasicProperties;
 use stateright::{Model, Property};
 use trackfinity_unlocker::{
-    message::Timestamp,
-    policy::{Judgement, Meaning, Past, Reason, RetryLimits, Verdict, decide},
+    message::{Envelope, Timestamp},
+    policy::{self, Answer, Judgement, Past, RetryLimits, classify, decide},
+    settle,
 };
 
 use super::{
@@ -146,27 +148,29 @@ pub enum Action {
 }
 
 impl Settlement {
-    /// The steps after a reply, by the worker's own policy.
+    /// The steps after a reply, as the worker's own policy and settlement have them.
     fn steps_after(&self, attempts: u32, reply: Reply) -> Vec<Step> {
-        let meaning = match reply {
-            Reply::Served => Meaning::Unlocked,
-            Reply::Refused => Meaning::Refused(Reason::Http(422)),
-            Reply::Transient => Meaning::Transient(Reason::Timeout, None),
-            Reply::Spared => Meaning::EndpointFault(Reason::Http(401)),
+        let now = Timestamp::EPOCH;
+        let status = match reply {
+            Reply::Served => 200,
+            Reply::Refused => 422,
+            Reply::Transient => 503,
+            Reply::Spared => 401,
         };
+        let reply =
+            policy::Reply::Answer(Answer { status, body: b"true".into(), cut: false, retry_after: None });
         let limits = RetryLimits {
             max_attempts: self.max_attempts,
             max_delay: Duration::from_secs(1024),
             give_up_after: Duration::from_secs(24 * 3600),
         };
-        let past = Past { attempts, first_received_at: Timestamp::EPOCH, judgement: Judgement::Counts };
-        match decide(meaning, past, Timestamp::EPOCH, 1.0, &limits) {
-            Verdict::Unlocked { .. } => self.in_chosen_order(&[Successor::Outcome(Ending::Unlocked)]),
-            Verdict::Refused { .. } | Verdict::Abandoned { .. } => {
-                self.in_chosen_order(&[Successor::DeadLetter, Successor::Outcome(Ending::Dead)])
-            }
-            Verdict::Parked { attempts, .. } => self.in_chosen_order(&[Successor::Retry { attempts }]),
-        }
+        let past = Past { attempts, first_received_at: now, judgement: Judgement::Counts };
+        let verdict = decide(classify(&reply), past, now, 1.0, &limits);
+        let properties = BasicProperties::default().with_message_id("m-1".into());
+        let message = Envelope::undecoded(properties, Vec::new(), now, String::new);
+        let successors: Vec<_> =
+            settle::publications(verdict, &message, &reply, now).iter().map(Successor::from).collect();
+        self.in_chosen_order(&successors)
     }
 
     /// The steps for a request that has come back for its outcome.

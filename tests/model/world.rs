@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use trackfinity_unlocker::{message::Status, settle::Publication};
+
 /// How a request ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Ending {
@@ -31,6 +33,19 @@ pub enum Successor {
     },
     /// The request waits, with its outcome in its headers.
     Pending(Ending),
+}
+
+impl From<&Publication> for Successor {
+    fn from(publication: &Publication) -> Self {
+        match publication {
+            Publication::DeadLetter(_) => Self::DeadLetter,
+            Publication::Retry(info, _) => Self::Retry { attempts: info.attempts },
+            Publication::Outcome(outcome) => Self::Outcome(match outcome.status {
+                Status::Unlocked => Ending::Unlocked,
+                _ => Ending::Dead,
+            }),
+        }
+    }
 }
 
 /// What remains to be done for a delivery.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    SessionPublisher,
+    MessagePublisher, SessionPublisher,
     health::{MAX_REFUSALS_IN_A_ROW, PublishKind},
     late_confirms::LateConfirm,
 };
@@ -22,7 +22,7 @@ use crate::{
     message::{Outcome, PendingOutcome, Status, Timestamp},
     policy::Tier,
     telemetry::Span,
-    worker::{handler::Unsettled, incoming::Incoming},
+    worker::handler::Unsettled,
 };
 
 /// How long to wait for an outcome's confirm, counted from when its last byte was written.
@@ -96,48 +96,81 @@ impl PostponeCause {
     }
 }
 
-impl SessionPublisher {
+impl MessagePublisher<'_> {
     /// Publishes an outcome, or sends its request to a retry queue to publish it later. `retries`:
     /// how often the request has already come back for that.
-    pub(in crate::worker) async fn outcome(
-        &self,
-        outcome: &Outcome,
-        incoming: &Incoming,
-        retries: u32,
-    ) -> Result<(), Unsettled> {
+    pub(in crate::worker) async fn outcome(&self, outcome: &Outcome, retries: u32) -> Result<(), Unsettled> {
         let body = outcome.encode().map_err(Unsettled::Encode)?;
         let mut message = Outgoing {
-            exchange: self.config.results(),
+            exchange: self.session.config.results(),
             routing_key: outcome.status.routing_key(),
-            properties: outcome.properties(incoming.envelope.correlation_id()),
+            properties: outcome.properties(self.incoming.envelope.correlation_id()),
             body: &body,
         };
-        let span = self.span(&message, incoming);
+        let span = self.span(&message);
         if let Some(trace) = span.context() {
             message.properties = message.properties.with_headers(trace.headers());
         }
-        let late = (retries > 0).then(|| self.config.late_confirms.take(&outcome.message_id())).flatten();
+        let late =
+            (retries > 0).then(|| self.session.config.late_confirms.take(&outcome.message_id())).flatten();
         let published = match late {
             Some(LateConfirm::Confirmed { routed }) => Ok(routed),
             Some(LateConfirm::Awaited) => Err(PostponeCause::Unconfirmed),
-            None if self.is_congested(outcome.status) => Err(PostponeCause::Unconfirmed),
-            None => self.try_outcome(outcome, &message, span, retries).await?,
+            None if self.session.is_congested(outcome.status) => Err(PostponeCause::Unconfirmed),
+            None => self.session.try_outcome(outcome, &message, span, retries).await?,
         };
-        if retries == 0 && incoming.envelope.properties.reply_to().is_some() {
-            Box::pin(self.reply(&message, incoming)).await;
+        if retries == 0 && self.incoming.envelope.properties.reply_to().is_some() {
+            Box::pin(self.reply(&message)).await;
         }
         match published {
             Ok(routed) => {
-                self.record_end(outcome, incoming);
+                self.record_end(outcome);
                 if !routed {
                     self.warn_unrouted(outcome);
                 }
                 Ok(())
             }
-            Err(cause) => Box::pin(self.postpone(cause, outcome, incoming, retries)).await,
+            Err(cause) => Box::pin(self.postpone(cause, outcome, retries)).await,
         }
     }
 
+    /// Sends the request to a retry queue with its outcome, unless `retry.give_up_after` is
+    /// exceeded.
+    async fn postpone(&self, cause: PostponeCause, outcome: &Outcome, retries: u32) -> Result<(), Unsettled> {
+        let status = outcome.status.as_str();
+        if Timestamp::now().since(outcome.finished_at) >= self.session.limits.give_up_after {
+            self.session.telemetry.metrics.outcome_given_up(status);
+            tracing::error!(
+                request_id = outcome.request_id,
+                status,
+                cause = cause.as_str(),
+                "an outcome is given up: a listener's queue has not accepted it for retry.give_up_after. \
+                 Listeners whose queues accepted it have it"
+            );
+            self.record_end(outcome);
+            return Ok(());
+        }
+        let delay = FIRST_RETRY_DELAY.saturating_mul(1 << retries.min(10)).min(self.session.limits.max_delay);
+        let tier = Tier::at_least(delay);
+        let pending = PendingOutcome { outcome: outcome.clone(), retries: retries.saturating_add(1) };
+        self.pending_outcome(&pending, tier).await?;
+        self.session.telemetry.metrics.outcome_postponed(status, cause.as_str());
+        if self.session.config.postponed_log.is_due() {
+            tracing::warn!(
+                exchange = self.session.config.results(),
+                routing_key = outcome.status.routing_key(),
+                cause = cause.as_str(),
+                %tier,
+                "outcomes can't be published: a queue that is bound for them is full, has lost its quorum or \
+                 does not answer, or none is bound where one is required. Their requests wait in retry \
+                 queues, and only the outcomes are published again"
+            );
+        }
+        Ok(())
+    }
+}
+
+impl SessionPublisher {
     /// Whether a listener's queue already delays so many confirms that no more outcomes should be
     /// published.
     fn is_congested(&self, status: Status) -> bool {
@@ -236,46 +269,5 @@ impl SessionPublisher {
                 return None;
             }
         }
-    }
-
-    /// Sends the request to a retry queue with its outcome, unless `retry.give_up_after` is
-    /// exceeded.
-    async fn postpone(
-        &self,
-        cause: PostponeCause,
-        outcome: &Outcome,
-        incoming: &Incoming,
-        retries: u32,
-    ) -> Result<(), Unsettled> {
-        let status = outcome.status.as_str();
-        if Timestamp::now().since(outcome.finished_at) >= self.limits.give_up_after {
-            self.telemetry.metrics.outcome_given_up(status);
-            tracing::error!(
-                request_id = outcome.request_id,
-                status,
-                cause = cause.as_str(),
-                "an outcome is given up: a listener's queue has not accepted it for retry.give_up_after. \
-                 Listeners whose queues accepted it have it"
-            );
-            self.record_end(outcome, incoming);
-            return Ok(());
-        }
-        let delay = FIRST_RETRY_DELAY.saturating_mul(1 << retries.min(10)).min(self.limits.max_delay);
-        let tier = Tier::at_least(delay);
-        let pending = PendingOutcome { outcome: outcome.clone(), retries: retries.saturating_add(1) };
-        self.pending_outcome(&pending, tier, incoming).await?;
-        self.telemetry.metrics.outcome_postponed(status, cause.as_str());
-        if self.config.postponed_log.is_due() {
-            tracing::warn!(
-                exchange = self.config.results(),
-                routing_key = outcome.status.routing_key(),
-                cause = cause.as_str(),
-                %tier,
-                "outcomes can't be published: a queue that is bound for them is full, has lost its quorum or \
-                 does not answer, or none is bound where one is required. Their requests wait in retry \
-                 queues, and only the outcomes are published again"
-            );
-        }
-        Ok(())
     }
 }
