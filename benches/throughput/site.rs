@@ -1,4 +1,4 @@
-//! The broker and its queues: the contract's topology, once as it is and once on classic queues.
+//! The broker and its queues: the contract's topology, once with quorum and once with classic queues.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use trackfinity_unlocker::settings::TopologyPrefix;
 pub const EXCHANGE: &str = "trackfinity.unlock";
 pub const REQUESTS: &str = "trackfinity.unlock.requests";
 pub const RESULTS: &str = "trackfinity.unlock.results";
-/// Where outcomes gather to be counted.
+/// The queue in which outcomes are counted.
 const OUTCOMES: &str = "bench.outcomes";
 /// Publishes in flight while a queue is filled.
 const WINDOW: usize = 1000;
@@ -53,9 +53,9 @@ impl Site {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// As the worker declares them.
+    /// Quorum queues, declared by the worker.
     Quorum,
-    /// Of the same names and bindings; the worker is told not to declare.
+    /// Classic queues with the same names and bindings; the worker does not declare.
     Classic,
 }
 
@@ -68,7 +68,7 @@ impl Kind {
     }
 }
 
-/// The topology in a virtual host of its own.
+/// The topology in its own virtual host.
 pub struct Queues {
     pub kind: Kind,
     broker: Arc<RabbitNode>,
@@ -86,7 +86,7 @@ impl Queues {
         &self.amqp
     }
 
-    /// The broker's CPU time so far, where it can be seen.
+    /// The broker's CPU time so far, if it can be measured.
     pub fn broker_cpu(&self) -> Option<Duration> {
         self.broker.cpu_time()
     }
@@ -141,7 +141,7 @@ impl Queues {
             .expect("bound");
     }
 
-    /// Puts so many requests into the queue, each confirmed; ids run from `first`.
+    /// Publishes this many requests with confirms. Their ids start at `first`.
     pub async fn fill(&self, first: usize, count: usize) {
         let channel = self.amqp.channel().await;
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
@@ -159,7 +159,7 @@ impl Queues {
         self.ready(OUTCOMES).await
     }
 
-    /// Requests that wait and are not taken.
+    /// Requests that are ready in the queue.
     pub async fn waiting(&self) -> usize {
         self.ready(REQUESTS).await
     }
@@ -170,7 +170,7 @@ impl Queues {
         queue.expect("the queue is there").message_count() as usize
     }
 
-    /// Empties everything; what is parked comes first, as it would come back.
+    /// Empties all queues. Retry queues first, because their messages come back.
     pub async fn purge(&self) {
         let queues = topology().entities().into_iter().filter_map(|entity| match entity {
             Entity::Queue { name, .. } => Some(name),
@@ -183,7 +183,7 @@ impl Queues {
             let queue = queue.as_str().into();
             self.channel.queue_purge(queue, QueuePurgeOptions::default()).await.expect("purged");
         }
-        // Of a million messages the broker's figures say that they are gone before they are.
+        // With a million messages, the broker reports zero before they are deleted.
         kit::eventually("the queues are empty", Duration::from_secs(60), async || {
             self.outcomes().await + self.waiting().await == 0
         })

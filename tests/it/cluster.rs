@@ -22,7 +22,7 @@ const OUTCOMES: &str = "test.outcomes";
 const RECOVERED: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Publishes until told to stop, and goes to the next node when one is gone. Each request is repeated,
+/// Publishes until it is stopped, and uses the next node when one is gone. Each request is repeated,
 /// under its id, until it is confirmed.
 async fn publish(urls: Vec<String>, stop: Arc<AtomicBool>, confirmed: Arc<AtomicUsize>) {
     let (mut n, mut node, mut channel) = (0, 0, None::<(Connection, Channel)>);
@@ -131,11 +131,11 @@ fn statuses(outcomes: &kit::Inbox) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// The ids of the dead letters.
-fn ids(letters: &kit::Inbox) -> BTreeSet<String> {
-    letters
+fn ids(dead_letters: &kit::Inbox) -> BTreeSet<String> {
+    dead_letters
         .all()
         .iter()
-        .filter_map(|letter| Some(letter.properties.message_id().as_ref()?.to_string()))
+        .filter_map(|dead_letter| Some(dead_letter.properties.message_id().as_ref()?.to_string()))
         .collect()
 }
 
@@ -191,13 +191,13 @@ fn killing_the_leader_of_every_queue_in_turn_loses_nothing() {
         let published = confirmed.load(Ordering::SeqCst);
 
         let amqp = Amqp::connect(&urls[0]).await;
-        let (outcomes, letters) = (amqp.consume_queue(OUTCOMES).await, amqp.consume_queue(DEAD).await);
+        let (outcomes, dead_letters) = (amqp.consume_queue(OUTCOMES).await, amqp.consume_queue(DEAD).await);
         let lost = || {
-            let (statuses, letters) = (statuses(&outcomes), ids(&letters));
+            let (statuses, dead_letters) = (statuses(&outcomes), ids(&dead_letters));
             let ended = |n: &usize| {
                 let id = n.to_string();
                 statuses.get(&id) == Some(&BTreeSet::from([expected(*n).to_owned()]))
-                    && (expected(*n) != "refused" || letters.contains(&id))
+                    && (expected(*n) != "refused" || dead_letters.contains(&id))
             };
             (0..published).filter(|n| !ended(n)).collect::<Vec<_>>()
         };

@@ -80,7 +80,7 @@ impl World {
         self.amqp.drain(DEAD).await
     }
 
-    /// Waits until nothing is ready or under way, and asserts that no retry waits either.
+    /// Waits until nothing is ready or in flight, and asserts that no retry waits.
     pub async fn stop(&self) {
         self.worker.signal(kit::Signal::TERM);
         let status = self.worker.wait_exit(SOON).await;
