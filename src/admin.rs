@@ -33,7 +33,7 @@ use self::{
 };
 use crate::{
     dead_letters::{Audit, DeadLetters},
-    ops::Sources,
+    ops::WorkerHandles,
     settings::{BrokerSettings, Settings},
 };
 
@@ -80,7 +80,7 @@ struct App {
     looks: Looks,
     jobs: Jobs,
     plans: Plans,
-    sources: Sources,
+    handles: WorkerHandles,
     trace_url: Option<Arc<str>>,
 }
 
@@ -90,7 +90,7 @@ struct App {
 /// If the address is taken, or no thread can be started.
 pub fn serve(
     settings: &Settings,
-    sources: Sources,
+    handles: WorkerHandles,
     stop: CancellationToken,
 ) -> Result<Option<Served>, AdminError> {
     let admin = &settings.admin;
@@ -113,7 +113,7 @@ pub fn serve(
         jobs: Jobs::new(letters, looks.clone(), stop.clone()),
         looks,
         plans: Plans::default(),
-        sources,
+        handles,
         trace_url: admin.trace_url.as_deref().map(Arc::from),
     };
     let hosts = Hosts::new(bound, &admin.allowed_hosts);

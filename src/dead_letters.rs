@@ -47,7 +47,7 @@ pub use self::{
     scan::{Extent, Held, Stopped},
     summary::{Group, Summary},
 };
-use crate::{broker::Topology, message::LetterStatus, settings::BrokerSettings};
+use crate::{broker::Topology, message::DeadLetterStatus, settings::BrokerSettings};
 
 /// The most letters that are shown at once: of a request's that has more, the newest.
 const MAX_SHOWN: usize = 100;
@@ -284,7 +284,7 @@ async fn plan(desk: &Desk, action: Action, filter: &Filter) -> Result<Planned, D
             return;
         }
         match (&action, letter.brief.status) {
-            (Action::Replay, LetterStatus::Unreadable) => unreadable += 1,
+            (Action::Replay, DeadLetterStatus::Unreadable) => unreadable += 1,
             _ => found.add(Age::new(&letter.brief, place), letter.brief),
         }
     };

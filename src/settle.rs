@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    message::{Death, Envelope, Fault, Outcome, Parked, Status, Timestamp, XDeath, headers},
+    message::{DeadLetterInfo, Envelope, Fault, Outcome, RetryInfo, Status, Timestamp, XDeath, headers},
     policy::{Reason, Reply, Tier, Verdict},
 };
 
@@ -16,10 +16,10 @@ const MAX_DETAIL_RESPONSE_BYTES: usize = 256;
 /// One message to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Publication {
-    DeadLetter(Death),
+    DeadLetter(DeadLetterInfo),
     Outcome(Outcome),
     /// A copy of the request, for a retry queue.
-    Retry(Parked, Tier),
+    Retry(RetryInfo, Tier),
 }
 
 impl Publication {
@@ -55,8 +55,8 @@ pub fn publications(verdict: Verdict, message: &Envelope, reply: &Reply, now: Ti
         Verdict::Unlocked { attempts } => vec![Publication::Outcome(outcome(Status::Unlocked, attempts))],
         Verdict::Refused { attempts, reason } => failure(Status::Refused, attempts, reason),
         Verdict::Abandoned { attempts, reason } => failure(Status::Abandoned, attempts, reason),
-        Verdict::Parked { attempts, reason, tier } => {
-            let info = Parked {
+        Verdict::Retry { attempts, reason, tier } => {
+            let info = RetryInfo {
                 reason: Some(reason.to_string()),
                 detail: Some(detail(reason, reply)),
                 http_status: reply.status(),
@@ -82,7 +82,7 @@ pub fn rejected(fault: &Fault, message: &Envelope, now: Timestamp) -> Vec<Public
 /// A request that was delivered while calls are paused: it waits in the shortest tier, without a call.
 #[must_use]
 pub fn paused(message: &Envelope) -> Vec<Publication> {
-    let info = Parked { reason: None, detail: None, http_status: None, attempts: message.attempts };
+    let info = RetryInfo { reason: None, detail: None, http_status: None, attempts: message.attempts };
     vec![Publication::Retry(info, Tier::SHORTEST)]
 }
 
@@ -111,7 +111,7 @@ pub fn given_up(death: Option<&XDeath>, message: &Envelope, now: Timestamp) -> V
 
 /// A listener who reacts to the outcome finds the dead letter.
 fn dead_letter_then_outcome(outcome: Outcome, response: Option<String>) -> Vec<Publication> {
-    let info = Death {
+    let info = DeadLetterInfo {
         status: outcome.status,
         reason: outcome.reason.clone().unwrap_or_default(),
         detail: outcome.detail.clone(),
@@ -143,7 +143,9 @@ fn detail(reason: Reason, reply: &Reply) -> String {
     let quote = match reply {
         Reply::Connection(error) => Some(error.clone()),
         Reply::Timeout => None,
-        Reply::Answer(_) => reply.body_text().map(|body| headers::truncate(body, MAX_DETAIL_RESPONSE_BYTES)),
+        Reply::Response(_) => {
+            reply.body_text().map(|body| headers::truncate(body, MAX_DETAIL_RESPONSE_BYTES))
+        }
     };
     match quote {
         Some(quote) => format!("{}: {}", reason.describe(), quote.trim()),

@@ -75,7 +75,7 @@ pub(super) fn router() -> Router<App> {
 }
 
 async fn overview(State(app): State<App>, visitor: Visitor) -> Response {
-    let worker = WorkerState::look(&app.sources).await;
+    let worker = WorkerState::look(&app.handles).await;
     let job = app.jobs.all().into_iter().find(|job| job.is_running()).map(|job| RunningJob {
         id: job.id.clone(),
         actor: job.actor.name.clone(),

@@ -14,7 +14,7 @@ use crate::{
         Actor, Audit, Brief, DeadLetters, DeskError, Error, Extent, Filter, Letter, Listing, Summary,
         filter::Moment,
     },
-    message::LetterStatus,
+    message::DeadLetterStatus,
     settings::{BrokerSettings, environment},
 };
 
@@ -73,7 +73,7 @@ pub(in crate::cli) struct Who {
 pub(in crate::cli) struct Selection {
     /// invalid, refused, abandoned, unreadable or unknown; comma-separated or given several times.
     #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = status)]
-    status: Vec<LetterStatus>,
+    status: Vec<DeadLetterStatus>,
     /// Died at or after this time (2026-11-23T09:00:00Z) or since that long ago (2h).
     #[arg(long, value_name = "TIME")]
     since: Option<Moment>,
@@ -91,9 +91,9 @@ pub(in crate::cli) struct Selection {
     reason: Vec<String>,
 }
 
-fn status(text: &str) -> Result<LetterStatus, String> {
-    LetterStatus::named(text).ok_or_else(|| {
-        let names: Vec<&str> = LetterStatus::ALL.into_iter().map(LetterStatus::as_str).collect();
+fn status(text: &str) -> Result<DeadLetterStatus, String> {
+    DeadLetterStatus::named(text).ok_or_else(|| {
+        let names: Vec<&str> = DeadLetterStatus::ALL.into_iter().map(DeadLetterStatus::as_str).collect();
         format!("one of {}", names.join(", "))
     })
 }

@@ -17,9 +17,10 @@ use super::{
 };
 use crate::{
     broker::{
-        Connector, Lane, Mandatory, PublishError, Replies, browse::Bounds, publisher::Outgoing, replies,
+        Connector, Lane, Mandatory, PublishError, ReplyPublisher, browse::Bounds, publisher::Outgoing,
+        replies,
     },
-    message::{Outcome, Record, Status, Timestamp},
+    message::{DeadLetterHeaders, Outcome, Status, Timestamp},
 };
 
 /// Letters are held for no longer than this, and then taken anew: RabbitMQ closes the channel of a
@@ -129,7 +130,7 @@ struct Work<'a, P> {
     left: Remaining,
     done: usize,
     next_at: Instant,
-    replies: Replies,
+    replies: ReplyPublisher,
 }
 
 pub(super) async fn carry_out(
@@ -157,7 +158,7 @@ pub(super) async fn carry_out(
         left: Remaining::new(&plan.ids),
         done: 0,
         next_at: Instant::now(),
-        replies: Replies::new(Connector::new(&inner.settings.broker)),
+        replies: ReplyPublisher::new(Connector::new(&inner.settings.broker)),
     };
     let desk = inner.desk(actor, plan.action.name()).await?;
     let ended = work.rounds(&desk).await;
@@ -381,7 +382,7 @@ impl<P: FnMut(&Step) + Send> Work<'_, P> {
 }
 
 fn discarded(letter: &Letter, reason: &str) -> Outcome {
-    let record = Record::of(&letter.properties);
+    let record = DeadLetterHeaders::from_properties(&letter.properties);
     let now = Timestamp::now();
     let envelope = letter.envelope();
     let request = envelope.as_ref().and_then(|envelope| envelope.request.as_ref().ok());

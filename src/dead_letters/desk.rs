@@ -18,8 +18,8 @@ use crate::{
         ConnectError, PublishError, Publisher, Topology,
         browse::Bounds,
         connection,
-        connection::Link,
-        topology::soft_error,
+        connection::Connection,
+        errors::soft_error,
         wire::{WireConnection, WireError},
     },
     message::Timestamp,
@@ -77,8 +77,8 @@ impl From<NoLock> for DeskError {
 #[derive(Debug)]
 pub(super) struct Desk {
     reading: WireConnection,
-    locking: Link,
-    publishing: Arc<Link>,
+    locking: Connection,
+    publishing: Arc<Connection>,
     publisher: Publisher,
     topology: Topology,
     holder: Holder,
@@ -116,20 +116,20 @@ impl Desk {
         &self.publisher
     }
 
-    pub(super) fn publishing(&self) -> &Link {
+    pub(super) fn publishing(&self) -> &Connection {
         &self.publishing
     }
 
     /// Makes this the only one that changes letters, until the connections end.
     pub(super) async fn lock_changes(&self) -> Result<Lock, DeskError> {
-        let queue = self.topology.dead_change_lock();
+        let queue = self.topology.dead_letter_change_lock();
         Ok(lock::try_take(&self.locking, &queue, &self.holder, &self.holds).await?)
     }
 
     /// Waits until nobody else takes letters: two who take at once see some of them each. Everybody
     /// takes them for a moment only.
     pub(super) async fn lock_taking(&self) -> Result<Lock, DeskError> {
-        Ok(lock::take(&self.locking, &self.topology.dead_lock(), &self.holder).await?)
+        Ok(lock::take(&self.locking, &self.topology.dead_letter_lock(), &self.holder).await?)
     }
 
     /// Others are told how many letters are held.
@@ -154,7 +154,7 @@ impl Desk {
         mut see: impl FnMut(Letter, usize),
     ) -> Result<Extent, DeskError> {
         let taking = self.lock_taking().await?;
-        let changes = lock::holder(&self.locking, &self.topology.dead_change_lock()).await?;
+        let changes = lock::holder(&self.locking, &self.topology.dead_letter_change_lock()).await?;
         let held = changes.map(|by| match by {
             TakenBy::Holder(holder) => Held::new(&holder),
             by => Held { count: None, by: by.to_string() },

@@ -5,13 +5,13 @@ use std::{str::FromStr, time::Duration};
 use serde::Serialize;
 
 use super::letter::Brief;
-use crate::message::{LetterStatus, Timestamp};
+use crate::message::{DeadLetterStatus, Timestamp};
 
 /// Letters that meet all that is given; without anything, all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Filter {
     /// Any of these.
-    pub status: Vec<LetterStatus>,
+    pub status: Vec<DeadLetterStatus>,
     /// Any of these.
     pub reason: Vec<String>,
     /// Died then or later.
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
     use crate::dead_letters::LetterId;
 
-    fn brief(status: LetterStatus, reason: &str, dead_at: &str) -> Brief {
+    fn brief(status: DeadLetterStatus, reason: &str, dead_at: &str) -> Brief {
         Brief {
             id: LetterId::from("0123456789ab"),
             request_id: Some("r-1".to_owned()),
@@ -88,12 +88,12 @@ mod tests {
 
     #[test]
     fn a_letter_has_to_meet_all_that_is_given() {
-        let letter = brief(LetterStatus::Refused, "http_404", "2026-11-23T09:00:00Z");
+        let letter = brief(DeadLetterStatus::Refused, "http_404", "2026-11-23T09:00:00Z");
         let moment = |text: &str| text.parse::<Moment>().ok().map(|moment| moment.0);
         let all = Filter::default();
         assert!(all.matches(&letter));
         let matching = Filter {
-            status: vec![LetterStatus::Invalid, LetterStatus::Refused],
+            status: vec![DeadLetterStatus::Invalid, DeadLetterStatus::Refused],
             reason: vec!["http_404".to_owned()],
             since: moment("2026-11-23T09:00:00Z"),
             until: moment("2026-11-23T09:00:00Z"),
@@ -104,7 +104,7 @@ mod tests {
         let by_letter = Filter { ids: vec!["0123456789ab".to_owned()], ..Filter::default() };
         assert!(by_letter.matches(&letter));
         for other in [
-            Filter { status: vec![LetterStatus::Unreadable], ..matching.clone() },
+            Filter { status: vec![DeadLetterStatus::Unreadable], ..matching.clone() },
             Filter { reason: vec!["http_400".to_owned()], ..matching.clone() },
             Filter { since: moment("2026-11-23T09:00:01Z"), ..matching.clone() },
             Filter { until: moment("2026-11-23T08:59:59Z"), ..matching.clone() },
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_letter_without_a_time_is_in_no_span_of_time() {
-        let letter = brief(LetterStatus::Unknown, "-", "never");
+        let letter = brief(DeadLetterStatus::Unknown, "-", "never");
         let filter = Filter { since: Some(Timestamp::EPOCH), ..Filter::default() };
         assert!(!filter.matches(&letter));
     }

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    message::{Envelope, LetterStatus, Properties, Record, Timestamp, headers},
+    message::{DeadLetterHeaders, DeadLetterStatus, Envelope, Properties, Timestamp, headers},
     telemetry::TraceContext,
 };
 
@@ -69,7 +69,7 @@ pub struct Brief {
     pub id: LetterId,
     /// By which the request is known everywhere; null where the message has none.
     pub request_id: Option<String>,
-    pub status: LetterStatus,
+    pub status: DeadLetterStatus,
     pub reason: Option<String>,
     /// The reason in words, with the beginning of what Trackfinity said.
     pub detail: Option<String>,
@@ -101,7 +101,7 @@ impl Letter {
         name: impl FnOnce(&Properties, &[u8]) -> LetterId,
     ) -> Self {
         let id = name(&properties, &body);
-        let record = Record::of(&properties);
+        let record = DeadLetterHeaders::from_properties(&properties);
         let trace = TraceContext::from_headers(properties.lossy().headers().as_ref());
         let brief = Brief {
             id,
@@ -127,7 +127,7 @@ impl Letter {
         match &self.properties {
             Properties::Readable(properties) => {
                 let body = self.body.clone();
-                Some(Envelope::open(properties.clone(), body, Timestamp::now(), || self.derived_id()))
+                Some(Envelope::decode(properties.clone(), body, Timestamp::now(), || self.derived_id()))
             }
             Properties::Unreadable(_) => None,
         }

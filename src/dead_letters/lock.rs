@@ -22,7 +22,7 @@ use lapin::{
 use serde::{Deserialize, Serialize};
 use tokio::{task::JoinHandle, time::Instant};
 
-use crate::broker::{lock::try_once, topology::soft_error};
+use crate::broker::{errors::soft_error, lock::try_once};
 
 /// Letters are taken within a second, or a few where there are very many.
 const PATIENCE: Duration = Duration::from_secs(20);

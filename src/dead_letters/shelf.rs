@@ -13,8 +13,8 @@ use lapin::{
 use super::{desk::DeskError, plan::Plan};
 use crate::{
     broker::{
-        Lane, Mandatory, Publisher, Topology, connection, connection::Link, publisher::Outgoing,
-        topology::soft_error,
+        Lane, Mandatory, Publisher, Topology, connection, connection::Connection, errors::soft_error,
+        publisher::Outgoing,
     },
     settings::Broker,
 };
@@ -26,12 +26,12 @@ const MOST: i64 = 100;
 
 /// Keeps a plan.
 pub(super) async fn keep(
-    link: &Link,
+    link: &Connection,
     publisher: &Publisher,
     topology: &Topology,
     plan: &Plan,
 ) -> Result<(), DeskError> {
-    let queue = topology.dead_plans();
+    let queue = topology.dead_letter_plans();
     let kept = i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX);
     let arguments = [("x-expires", kept), ("x-message-ttl", kept), ("x-max-length", MOST)];
     let arguments = arguments.map(|(name, value)| (ShortString::from(name), AMQPValue::LongLongInt(value)));
@@ -55,7 +55,7 @@ pub(super) async fn find(
     digest: &str,
 ) -> Result<Option<Plan>, DeskError> {
     let link = connection::connect(&broker.uris()?, "reads plans").await?;
-    let found = search(&link, &topology.dead_plans(), digest).await;
+    let found = search(&link, &topology.dead_letter_plans(), digest).await;
     // What was taken goes back with the connection.
     link.close().await;
     match found {
@@ -64,7 +64,7 @@ pub(super) async fn find(
     }
 }
 
-async fn search(link: &Link, queue: &str, digest: &str) -> lapin::Result<Option<Plan>> {
+async fn search(link: &Connection, queue: &str, digest: &str) -> lapin::Result<Option<Plan>> {
     let channel = link.create_channel().await?;
     while let Some(kept) = channel.basic_get(queue.into(), BasicGetOptions { no_ack: false }).await? {
         if let Some(plan) = Plan::decode(&kept.delivery.data).filter(|plan| plan.digest == digest) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{letter::Brief, scan::Extent};
-use crate::message::{LetterStatus, Timestamp};
+use crate::message::{DeadLetterStatus, Timestamp};
 
 /// All letters that were asked for, in groups, the largest first.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
@@ -20,7 +20,7 @@ pub struct Summary {
 /// Letters with the same status and reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Group {
-    pub status: LetterStatus,
+    pub status: DeadLetterStatus,
     pub reason: Option<String>,
     pub count: u64,
     pub oldest: Option<Timestamp>,
@@ -29,7 +29,7 @@ pub struct Group {
 
 /// Times are kept, not letters: a summary of a hundred thousand takes no more room than of ten.
 #[derive(Debug, Default)]
-pub(super) struct Summing(BTreeMap<(LetterStatus, Option<String>), Span>);
+pub(super) struct Summing(BTreeMap<(DeadLetterStatus, Option<String>), Span>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Span {

@@ -1,19 +1,19 @@
 use super::*;
 use crate::{
     message::FaultCode,
-    policy::{Answer, RetryAfter},
+    policy::{HttpResponse, RetryAfter},
 };
 
 const NOW: Timestamp = Timestamp::EPOCH;
 
 fn message(body: &str) -> Envelope {
     let properties = lapin::BasicProperties::default().with_message_id("m-1".into());
-    Envelope::open(properties, body.as_bytes().to_vec(), NOW, || unreachable!("it has an id"))
+    Envelope::decode(properties, body.as_bytes().to_vec(), NOW, || unreachable!("it has an id"))
 }
 
 fn reply(status: u16, body: &str) -> Reply {
     let retry_after = None::<RetryAfter>;
-    Reply::Answer(Answer { status, body: body.as_bytes().to_vec(), cut: false, retry_after })
+    Reply::Response(HttpResponse { status, body: body.as_bytes().to_vec(), cut: false, retry_after })
 }
 
 fn request() -> Envelope {
@@ -52,7 +52,7 @@ fn a_failed_request_gets_its_dead_letter_before_its_outcome() {
 
 #[test]
 fn a_request_that_may_succeed_later_gets_a_copy_for_a_retry() {
-    let verdict = Verdict::Parked { attempts: 1, reason: Reason::Timeout, tier: Tier::SHORTEST };
+    let verdict = Verdict::Retry { attempts: 1, reason: Reason::Timeout, tier: Tier::SHORTEST };
     let published = publications(verdict, &request(), &Reply::Timeout, NOW);
     let [Publication::Retry(info, Tier::SHORTEST)] = published.as_slice() else { panic!("{published:?}") };
     assert_eq!((info.reason.as_deref(), info.attempts), (Some("timeout"), 1));

@@ -27,9 +27,9 @@ use super::{
 use crate::{
     breaker::CallResult,
     message::{PendingOutcome, Timestamp, UnlockRequest},
-    policy::{self, Judgement, Meaning, Past, Reason, Reply, RetryLimits},
+    policy::{self, AttemptHistory, Classification, Judgement, Reason, Reply, RetryLimits},
     settle::{self, Publication},
-    telemetry::{Parent, Telemetry, TraceContext, names},
+    telemetry::{Parent, Telemetry, TraceContext, semconv},
     trackfinity::{Client, Endpoint},
 };
 
@@ -107,10 +107,10 @@ impl Handler {
             Ok((reason, _)) => {
                 self.telemetry.metrics.processed(publisher.queue(), started.elapsed(), reason.as_deref());
                 if let Some(reason) = reason {
-                    incoming.span.fail(reason);
+                    incoming.span.set_error(reason);
                 }
             }
-            Err(_) => incoming.span.fail("unsettled"),
+            Err(_) => incoming.span.set_error("unsettled"),
         }
         handled.map(|(_, call)| Settled { delivery_tag: incoming.delivery_tag, call })
     }
@@ -168,7 +168,7 @@ impl Handler {
         drop(in_call);
         self.telemetry.metrics.attempt(meaning.result());
         let rate_limit = match meaning {
-            Meaning::RateLimited(after) => policy::rate_limit_pause(after, Timestamp::now()),
+            Classification::RateLimited(after) => policy::rate_limit_pause(after, Timestamp::now()),
             _ => Duration::ZERO,
         };
         let result = CallResult::new(meaning, rate_limit);
@@ -183,7 +183,7 @@ impl Handler {
         };
         let call = Call { took, waited: sent - taken, served: result == CallResult::Served };
         let call = is_ordinary.then_some(call);
-        let past = Past {
+        let past = AttemptHistory {
             attempts: incoming.envelope.attempts,
             first_received_at: incoming.envelope.first_received_at,
             judgement,
@@ -225,7 +225,7 @@ impl Handler {
         let mut span = self.telemetry.traces.start(name, SpanKind::Client, parent, attributes);
         let resends = incoming.map_or(0, |incoming| i64::from(incoming.envelope.attempts));
         if endpoint == Endpoint::Unlock && resends > 0 {
-            span.set(|| KeyValue::new(names::HTTP_REQUEST_RESEND_COUNT, resends));
+            span.set(|| KeyValue::new(semconv::HTTP_REQUEST_RESEND_COUNT, resends));
         }
         let started = Instant::now();
         let reply = make(span.context()).await;
@@ -237,27 +237,27 @@ impl Handler {
             started.elapsed(),
         );
         if let Some(status) = reply.status() {
-            span.set(|| KeyValue::new(names::HTTP_RESPONSE_STATUS_CODE, i64::from(status)));
+            span.set(|| KeyValue::new(semconv::HTTP_RESPONSE_STATUS_CODE, i64::from(status)));
         }
         if let Some(error_type) = error_type {
-            span.fail(&error_type);
+            span.set_error(&error_type);
         }
         reply
     }
 
     /// Classifies a reply. A 404 may mean that the address is wrong: while nothing has proven the
     /// address, this calls Trackfinity's ping to find out.
-    async fn interpret(&self, reply: &Reply, incoming: &Incoming) -> Result<Meaning, Unsettled> {
+    async fn interpret(&self, reply: &Reply, incoming: &Incoming) -> Result<Classification, Unsettled> {
         let meaning = policy::classify(reply);
         if meaning.proves_address() && !self.address_proven.load(Ordering::Relaxed) {
             self.address_proven.store(true, Ordering::Relaxed);
         }
-        if meaning != Meaning::NotFound || self.address_proven.load(Ordering::Relaxed) {
+        if meaning != Classification::NotFound || self.address_proven.load(Ordering::Relaxed) {
             return Ok(meaning);
         }
         match is_success(&Box::pin(self.ping(Some(incoming))).await?) {
             true => Ok(meaning),
-            false => Ok(Meaning::EndpointFault(Reason::Http(404))),
+            false => Ok(Classification::EndpointFault(Reason::Http(404))),
         }
     }
 

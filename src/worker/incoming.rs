@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 
 use crate::{
     message::{Envelope, Fault, FaultCode, PendingOutcome, Timestamp, headers},
-    telemetry::{Parent, Span, TraceContext, Traces, names},
+    telemetry::{Parent, Span, TraceContext, Traces, semconv},
     trackfinity::Client,
 };
 
@@ -29,7 +29,7 @@ impl Incoming {
         let Delivery { properties, data, delivery_tag, .. } = delivery;
         let message = (properties, data, delivery_tag);
         let mut incoming = Self::new(message, queue, traces, |properties, body, now, new_id| {
-            Envelope::open(properties, body, now, new_id)
+            Envelope::decode(properties, body, now, new_id)
         });
         let headers = incoming.envelope.properties.headers().as_ref();
         if headers.is_some_and(|headers| headers.contains_key(headers::OUTCOME_MAC)) {
@@ -48,7 +48,7 @@ impl Incoming {
         detail: String,
     ) -> Self {
         let mut incoming = Self::new((readable, body, 0), queue, traces, |properties, body, now, new_id| {
-            Envelope::open(properties, body, now, new_id)
+            Envelope::decode(properties, body, now, new_id)
         });
         incoming.envelope.request = Err(Fault {
             code: FaultCode::Unreadable,
@@ -79,20 +79,20 @@ impl Incoming {
         let name = || format!("process {queue}");
         let span = traces.start(name, SpanKind::Consumer, Parent::Producer(given.as_ref()), || {
             let mut attributes = vec![
-                KeyValue::new(names::MESSAGING_SYSTEM, names::RABBITMQ),
-                KeyValue::new(names::MESSAGING_DESTINATION, queue.to_owned()),
-                KeyValue::new(names::MESSAGING_OPERATION_NAME, "process"),
-                KeyValue::new(names::MESSAGING_OPERATION_TYPE, "process"),
-                KeyValue::new(names::MESSAGING_MESSAGE_ID, envelope.request_id.clone()),
+                KeyValue::new(semconv::MESSAGING_SYSTEM, semconv::RABBITMQ),
+                KeyValue::new(semconv::MESSAGING_DESTINATION, queue.to_owned()),
+                KeyValue::new(semconv::MESSAGING_OPERATION_NAME, "process"),
+                KeyValue::new(semconv::MESSAGING_OPERATION_TYPE, "process"),
+                KeyValue::new(semconv::MESSAGING_MESSAGE_ID, envelope.request_id.clone()),
                 // Wraps after 2^63 deliveries on one channel.
-                KeyValue::new(names::MESSAGING_DELIVERY_TAG, delivery_tag.cast_signed()),
+                KeyValue::new(semconv::MESSAGING_DELIVERY_TAG, delivery_tag.cast_signed()),
                 KeyValue::new(
-                    names::MESSAGING_BODY_SIZE,
+                    semconv::MESSAGING_BODY_SIZE,
                     i64::try_from(envelope.body.len()).unwrap_or(i64::MAX),
                 ),
             ];
             let conversation = envelope.correlation_id().map(str::to_owned);
-            attributes.extend(conversation.map(|id| KeyValue::new(names::MESSAGING_CONVERSATION_ID, id)));
+            attributes.extend(conversation.map(|id| KeyValue::new(semconv::MESSAGING_CONVERSATION_ID, id)));
             attributes
         });
         Self { trace_is_new: given.is_none(), envelope, delivery_tag, pending: None, span }

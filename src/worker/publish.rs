@@ -23,7 +23,8 @@ pub(super) use self::{message::MessagePublisher, outcomes::HandlerSlots};
 use super::{handler::Unsettled, status::StatusHandle};
 use crate::{
     broker::{
-        Backoff, Mandatory, PublishError, Replies, Session, Topology, TopologyError, publisher::Outgoing,
+        Backoff, Mandatory, PublishError, ReplyPublisher, Session, Topology, TopologyError,
+        publisher::Outgoing,
     },
     policy::RetryLimits,
     telemetry::{Span, Telemetry},
@@ -43,7 +44,7 @@ const MAX_REPAIR_INTERVAL: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(super) struct SessionPublisher {
     pub(super) session: Arc<Session>,
-    pub(super) replies: Arc<Replies>,
+    pub(super) replies: Arc<ReplyPublisher>,
     pub(super) config: Arc<PublishConfig>,
     pub(super) status: StatusHandle,
     pub(super) telemetry: Telemetry,
@@ -148,12 +149,12 @@ impl SessionPublisher {
             let error = match self.publish_once(message, mandatory, kind).await {
                 Ok(routed) => {
                     self.config.health.published(kind);
-                    span.recover();
+                    span.clear_error();
                     return Ok(routed);
                 }
                 Err(error) => error,
             };
-            span.fail(error.code());
+            span.set_error(error.code());
             Box::pin(self.back_off(error, kind, &mut backoff)).await?;
         }
     }

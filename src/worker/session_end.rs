@@ -1,7 +1,7 @@
 //! Why a session with RabbitMQ ended.
 
 use super::handler::Unsettled;
-use crate::broker::{ConsumeError, connection::is_unreadable};
+use crate::broker::{ConsumeError, errors::is_unreadable};
 
 /// Why a session ended.
 #[derive(Debug)]

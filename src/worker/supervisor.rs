@@ -26,7 +26,9 @@ use super::{
 };
 use crate::{
     breaker::BreakerLimits,
-    broker::{Backoff, ConnectError, Connector, Replies, Session, TopologyError, session::SessionEvents},
+    broker::{
+        Backoff, ConnectError, Connector, ReplyPublisher, Session, TopologyError, session::SessionEvents,
+    },
     policy::RetryLimits,
     settings::Settings,
     telemetry::Telemetry,
@@ -174,7 +176,7 @@ impl Worker {
         self.status.set_connected(true);
         self.status.set_topology(None);
         let session = Arc::new(session);
-        let replies = Arc::new(Replies::new(self.connector.clone()));
+        let replies = Arc::new(ReplyPublisher::new(self.connector.clone()));
         self.config.health.reset();
         let publisher = Arc::new(SessionPublisher {
             session: Arc::clone(&session),

@@ -178,7 +178,7 @@ async fn settle(
         GivenUp::Request(death) => abandon(death.as_ref(), &mut incoming, publisher).await,
     };
     if settled.is_err() {
-        incoming.span.fail("unsettled");
+        incoming.span.set_error("unsettled");
     }
     Ok(settled.map(|()| delivery_tag)?)
 }

@@ -1,5 +1,5 @@
-//! What RabbitMQ itself gave up: it gets an outcome and a dead letter too, and no policy loses a
-//! dead dead_letter.
+//! Messages that RabbitMQ gave up also get an outcome and a dead letter, and no dead letter is
+//! lost by a policy.
 
 use kit::{
     Amqp, Answer, Context, FieldTable, Properties, Trackfinity,
@@ -18,7 +18,7 @@ async fn declared(ctx: &Context) {
     worker.wait_exit(SOON).await;
 }
 
-/// Gets and requeues the queue's message, like a worker that crashes, until RabbitMQ gives it up.
+/// Gets the message of a queue and requeues it, as a worker that crashes does, until RabbitMQ gives it up.
 async fn deliver_too_often(amqp: &Amqp, queue: &str) {
     let channel = amqp.channel().await;
     kit::eventually("RabbitMQ gives it up", SOON, async || {
@@ -114,7 +114,7 @@ fn many_browses_under_a_delivery_limit_lose_no_dead_letter_and_change_no_byte() 
             let mut dead_letters: Vec<_> = dead_letters
                 .into_iter()
                 .map(|mut dead_letter| {
-                    // RabbitMQ counts these.
+                    // RabbitMQ changes these counts.
                     for name in ["x-delivery-count", "x-acquired-count"] {
                         dead_letter["headers"].as_object_mut().expect("headers").remove(name);
                     }
@@ -129,17 +129,17 @@ fn many_browses_under_a_delivery_limit_lose_no_dead_letter_and_change_no_byte() 
         for _ in 0..10 {
             export(&world.ctx).await;
         }
-        kit::eventually("all are back as they were", SOON, async || {
+        kit::eventually("all are requeued unchanged", SOON, async || {
             let now = dead().await;
             if now == before { Ok(()) } else { Err(format!("{} dead letters", now.len())) }
         })
         .await;
-        assert_eq!(world.outcomes.len(), COUNT, "no outcome came again");
+        assert_eq!(world.outcomes.len(), COUNT, "no outcome was published again");
     });
 }
 
 #[test]
-fn an_unreadable_dead_letter_that_a_policy_removes_is_republished_and_costs_no_session() {
+fn an_unreadable_dead_letter_that_a_policy_drops_is_published_again_and_ends_no_session() {
     kit::run_within(SOON * 3, async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked()).await;
         let mut raw = RawAmqp::connect(world.ctx.amqp_url()).await.expect("a connection");
@@ -156,8 +156,8 @@ fn an_unreadable_dead_letter_that_a_policy_removes_is_republished_and_costs_no_s
         }
         let dead_letter = export(&world.ctx).await.remove(0);
         assert_eq!(dead_letter["letter"]["status"], json!("unreadable"));
-        assert_eq!(sessions(), before, "no session was lost");
-        assert_eq!(world.outcomes.len(), 1, "no outcome came again");
+        assert_eq!(sessions(), before, "a session was lost");
+        assert_eq!(world.outcomes.len(), 1, "no outcome was published again");
     });
 }
 

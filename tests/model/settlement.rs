@@ -6,7 +6,7 @@ use lapin::BasicProperties;
 use stateright::{Model, Property};
 use trackfinity_unlocker::{
     message::{Envelope, Timestamp},
-    policy::{self, Answer, Judgement, Past, RetryLimits, classify, decide},
+    policy::{self, AttemptHistory, HttpResponse, Judgement, RetryLimits, classify, decide},
     settle,
 };
 
@@ -157,14 +157,18 @@ impl Settlement {
             Reply::Transient => 503,
             Reply::Spared => 401,
         };
-        let reply =
-            policy::Reply::Answer(Answer { status, body: b"true".into(), cut: false, retry_after: None });
+        let reply = policy::Reply::Response(HttpResponse {
+            status,
+            body: b"true".into(),
+            cut: false,
+            retry_after: None,
+        });
         let limits = RetryLimits {
             max_attempts: self.max_attempts,
             max_delay: Duration::from_secs(1024),
             give_up_after: Duration::from_secs(24 * 3600),
         };
-        let past = Past { attempts, first_received_at: now, judgement: Judgement::Counts };
+        let past = AttemptHistory { attempts, first_received_at: now, judgement: Judgement::Counts };
         let verdict = decide(classify(&reply), past, now, 1.0, &limits);
         let properties = BasicProperties::default().with_message_id("m-1".into());
         let message = Envelope::undecoded(properties, Vec::new(), now, String::new);

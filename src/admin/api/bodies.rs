@@ -10,7 +10,7 @@ use crate::{
         problem::Problem,
     },
     dead_letters::{Brief, Extent, Filter, Finish, LetterId, Plan, Step},
-    message::{LetterStatus, Timestamp},
+    message::{DeadLetterStatus, Timestamp},
 };
 
 /// What there is to be known of a letter without what is masked.
@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct Masked {
     id: LetterId,
     request_id: Option<String>,
-    status: LetterStatus,
+    status: DeadLetterStatus,
     reason: Option<String>,
     http_status: Option<u16>,
     attempts: u32,

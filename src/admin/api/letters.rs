@@ -28,7 +28,7 @@ const MOST: usize = 1000;
     (status = 200, body = WorkerState), (status = 401, body = ProblemBody)
 ))]
 pub(super) async fn worker(State(app): State<App>, _caller: Caller) -> Json<WorkerState> {
-    Json(WorkerState::look(&app.sources).await)
+    Json(WorkerState::look(&app.handles).await)
 }
 
 /// How many letters there are, by status and reason.

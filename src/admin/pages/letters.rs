@@ -17,7 +17,7 @@ use crate::{
         visitor::{Fields, Signed, Visitor},
     },
     dead_letters::{Brief, Filter, Letter, letter},
-    message::LetterStatus,
+    message::DeadLetterStatus,
 };
 
 /// Letters on a page.
@@ -82,7 +82,7 @@ pub(super) async fn list(
     let last = first + found.letters.len();
     Ok(render(&ListPage {
         frame: Frame::new("Letters", &visitor),
-        statuses: LetterStatus::ALL
+        statuses: DeadLetterStatus::ALL
             .iter()
             .map(|status| StatusOption { name: status.as_str(), selected: filter.status.contains(status) })
             .collect(),

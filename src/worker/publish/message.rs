@@ -6,10 +6,10 @@ use secrecy::ExposeSecret;
 use super::{SessionPublisher, health::PublishKind};
 use crate::{
     broker::{Lane, Mandatory, publisher::Outgoing, replies},
-    message::{Death, Outcome, Parked, PendingOutcome, headers},
+    message::{DeadLetterInfo, Outcome, PendingOutcome, RetryInfo, headers},
     policy::Tier,
     settle::Publication,
-    telemetry::{Parent, Span, names},
+    telemetry::{Parent, Span, semconv},
     worker::{handler::Unsettled, incoming::Incoming},
 };
 
@@ -34,12 +34,12 @@ impl<'a> MessagePublisher<'a> {
         }
     }
 
-    async fn dead_letter(&self, info: &Death) -> Result<(), Unsettled> {
+    async fn dead_letter(&self, info: &DeadLetterInfo) -> Result<(), Unsettled> {
         let max_len = self.session.max_properties_len();
         let message = Outgoing {
             exchange: &self.session.config.dead,
             routing_key: "",
-            properties: info.stamp(&self.incoming.envelope, self.incoming.new_trace(), max_len),
+            properties: info.properties(&self.incoming.envelope, self.incoming.new_trace(), max_len),
             body: &self.incoming.envelope.body,
         };
         let span = self.span(&message);
@@ -56,19 +56,19 @@ impl<'a> MessagePublisher<'a> {
     }
 
     /// Publishes a copy of the request to a retry queue.
-    async fn retry(&self, retry: &Parked, tier: Tier) -> Result<(), Unsettled> {
+    async fn retry(&self, retry: &RetryInfo, tier: Tier) -> Result<(), Unsettled> {
         let max_len = self.session.max_properties_len();
         let message = Outgoing {
             exchange: &self.session.config.retry,
             routing_key: &tier.to_string(),
-            properties: retry.stamp(&self.incoming.envelope, self.incoming.new_trace(), max_len),
+            properties: retry.properties(&self.incoming.envelope, self.incoming.new_trace(), max_len),
             body: &self.incoming.envelope.body,
         };
         let span = self.span(&message);
         self.session
             .publish_until_confirmed(&message, Mandatory::Required(Lane::Requests), PublishKind::Retry, span)
             .await?;
-        self.session.telemetry.metrics.parked(tier.to_string());
+        self.session.telemetry.metrics.retry_scheduled(tier.to_string());
         let (trace_id, span_id) = self.incoming.trace_ids();
         tracing::debug!(
             request_id = self.incoming.envelope.request_id,
@@ -167,7 +167,7 @@ impl<'a> MessagePublisher<'a> {
         let copy = Outgoing { exchange: "", routing_key: queue, ..outcome.clone() };
         let mut span = self.span(&copy);
         if let Err(error) = self.session.replies.send(&copy, routing).await {
-            span.fail("undelivered");
+            span.set_error("undelivered");
             self.session.telemetry.metrics.unroutable("reply");
             tracing::warn!(request_id, trace_id, span_id, %error, "the reply could not be delivered");
         }
@@ -183,13 +183,13 @@ impl<'a> MessagePublisher<'a> {
             || {
                 let message_id = message.properties.message_id().as_ref().map(|id| id.to_string());
                 let mut attributes = vec![
-                    KeyValue::new(names::MESSAGING_SYSTEM, names::RABBITMQ),
-                    KeyValue::new(names::MESSAGING_DESTINATION, destination.to_owned()),
-                    KeyValue::new(names::MESSAGING_OPERATION_NAME, "publish"),
-                    KeyValue::new(names::MESSAGING_OPERATION_TYPE, "send"),
-                    KeyValue::new(names::MESSAGING_ROUTING_KEY, message.routing_key.to_owned()),
+                    KeyValue::new(semconv::MESSAGING_SYSTEM, semconv::RABBITMQ),
+                    KeyValue::new(semconv::MESSAGING_DESTINATION, destination.to_owned()),
+                    KeyValue::new(semconv::MESSAGING_OPERATION_NAME, "publish"),
+                    KeyValue::new(semconv::MESSAGING_OPERATION_TYPE, "send"),
+                    KeyValue::new(semconv::MESSAGING_ROUTING_KEY, message.routing_key.to_owned()),
                 ];
-                attributes.extend(message_id.map(|id| KeyValue::new(names::MESSAGING_MESSAGE_ID, id)));
+                attributes.extend(message_id.map(|id| KeyValue::new(semconv::MESSAGING_MESSAGE_ID, id)));
                 attributes
             },
         )

@@ -202,14 +202,14 @@ impl SessionPublisher {
                         if !routed {
                             self.telemetry.metrics.unroutable(PublishKind::Outcome.as_str());
                         }
-                        span.recover();
+                        span.clear_error();
                         health.published(PublishKind::Outcome);
                         health.outcome_confirmed(status);
                         return Ok(Ok(routed));
                     }
                     Some(Err(error)) => error,
                     None => {
-                        span.fail("unconfirmed");
+                        span.set_error("unconfirmed");
                         // RabbitMQ has received it: the delay is a listener's queue.
                         health.published(PublishKind::Outcome);
                         health.outcome_unconfirmed(status);
@@ -218,7 +218,7 @@ impl SessionPublisher {
                 },
                 Err(error) => error,
             };
-            span.fail(error.code());
+            span.set_error(error.code());
             if matches!(error, PublishError::Refused { .. } | PublishError::Unroutable { .. }) {
                 refusals += 1;
                 // RabbitMQ has answered: the cause is a listener's queue.
