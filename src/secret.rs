@@ -7,19 +7,21 @@
 #[cfg(test)]
 mod tests;
 
-use std::error::Error;
-use std::fmt;
-use std::fs;
-use std::future;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    error::Error,
+    fmt, fs, future,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{Mutex, watch};
-use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinHandle,
+    time::MissedTickBehavior,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 

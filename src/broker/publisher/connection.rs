@@ -1,10 +1,12 @@
 //! One connection that publishes, and its channels.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
 };
-use std::time::Duration;
 
 use lapin::{Channel, ErrorKind, options::ConfirmSelectOptions};
 use tokio::{

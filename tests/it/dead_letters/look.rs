@@ -135,7 +135,7 @@ fn a_letter_of_the_broker_is_shown_with_what_rabbitmq_says_whatever_its_sender_f
         assert!(listed["dead_at"].as_str().is_some_and(|at| !at.starts_with("2020")), "{listed}");
         let detail = listed["detail"].as_str().expect("a detail");
         assert!(
-            detail.contains("from trackfinity.unlock.undeliverable: it was delivered again and again"),
+            detail.contains("from trackfinity.unlock.undeliverable: it was redelivered again and again"),
             "{detail}"
         );
         let table = say(&ctx, &["summary"]).await;
