@@ -155,7 +155,7 @@ fn an_unreadable_dead_letter_that_a_policy_throws_out_is_put_back_and_costs_no_s
             back().await;
         }
         let letter = export(&world.ctx).await.remove(0);
-        assert_eq!(letter["letter"]["status"], json!("unreadable"));
+        assert_eq!(letter["dead_letter"]["status"], json!("unreadable"));
         assert_eq!(sessions(), before, "a session was lost");
         assert_eq!(world.outcomes.len(), 1, "no outcome came again");
     });
