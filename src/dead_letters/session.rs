@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Three connections, open for one command. During an alarm RabbitMQ reads nothing from a connection
-/// that publishes, not even its close, and a lock lasts as long as its connection: so locks have
+/// that publishes, not even its close, and a lock ends only when its connection closes: so locks have
 /// their own connection.
 #[derive(Debug)]
 pub(super) struct LockedSession {
