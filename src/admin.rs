@@ -35,7 +35,7 @@ use self::{
 };
 use crate::{
     dead_letters::{Audit, DeadLetters},
-    ops::Sources,
+    ops::WorkerHandles,
     settings::{BrokerSettings, Settings},
 };
 
@@ -82,7 +82,7 @@ struct App {
     reader: CachedReader,
     jobs: Jobs,
     plans: RecentPlans,
-    sources: Sources,
+    handles: WorkerHandles,
     trace_url: Option<Arc<str>>,
 }
 
@@ -93,7 +93,7 @@ struct App {
 /// If the address is taken, or no thread can be started.
 pub fn serve(
     settings: &Settings,
-    sources: Sources,
+    handles: WorkerHandles,
     stop: CancellationToken,
 ) -> Result<Option<Served>, AdminError> {
     let admin = &settings.admin;
@@ -117,7 +117,7 @@ pub fn serve(
         jobs: Jobs::new(dead_letters, reader.clone(), stop.clone()),
         reader,
         plans: RecentPlans::default(),
-        sources,
+        handles,
         trace_url: admin.trace_url.as_deref().map(Arc::from),
     };
     let hosts = Hosts::new(bound, &admin.allowed_hosts);

@@ -22,7 +22,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::policy::{Judgement, Meaning, Reason};
+use crate::policy::{Classification, Judgement, Reason};
 
 /// Different requests that one probe tries after transient failures, at most.
 pub const PROBE_REQUESTS: usize = 5;
@@ -108,12 +108,12 @@ pub enum CallResult {
 impl CallResult {
     /// The result of a call; `rate_limit` is the wait that a 429 asks for.
     #[must_use]
-    pub fn new(meaning: Meaning, rate_limit: Duration) -> Self {
+    pub fn new(meaning: Classification, rate_limit: Duration) -> Self {
         match meaning {
-            Meaning::Unlocked | Meaning::Refused(_) | Meaning::NotFound => Self::Served,
-            Meaning::Transient(reason, _) => Self::Failure(reason),
-            Meaning::EndpointFault(reason) => Self::EndpointFault(reason),
-            Meaning::RateLimited(_) => Self::RateLimited(rate_limit),
+            Classification::Unlocked | Classification::Refused(_) | Classification::NotFound => Self::Served,
+            Classification::Transient(reason, _) => Self::Failure(reason),
+            Classification::EndpointFault(reason) => Self::EndpointFault(reason),
+            Classification::RateLimited(_) => Self::RateLimited(rate_limit),
         }
     }
 }

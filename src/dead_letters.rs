@@ -52,7 +52,7 @@ pub use self::{
     scan::{Coverage, Held, StopReason},
     summary::{Group, Summary},
 };
-use crate::{broker::Topology, message::LetterStatus, settings::BrokerSettings};
+use crate::{broker::Topology, message::DeadLetterStatus, settings::BrokerSettings};
 
 /// At most this many dead letters are shown at once; the newest ones of the id.
 const MAX_SHOWN: usize = 100;
@@ -275,7 +275,7 @@ async fn plan(session: &LockedSession, action: Action, filter: &Filter) -> Resul
             return;
         }
         match (&action, dead_letter.summary.status) {
-            (Action::Replay, LetterStatus::Unreadable) => unreadable += 1,
+            (Action::Replay, DeadLetterStatus::Unreadable) => unreadable += 1,
             _ => found.add(AgeKey::new(&dead_letter.summary, position), dead_letter.summary),
         }
     };

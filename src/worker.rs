@@ -42,9 +42,9 @@ use self::{
 };
 use crate::{
     breaker::CallResult,
-    message::{Death, Fault, Outcome, Parked, Status, Timestamp, UnlockRequest},
-    policy::{self, Judgement, Meaning, Past, Reason, Reply, RetryLimits, Tier, Verdict},
-    telemetry::{Parent, Telemetry, TraceContext, names},
+    message::{DeadLetterInfo, Fault, Outcome, RetryInfo, Status, Timestamp, UnlockRequest},
+    policy::{self, AttemptHistory, Classification, Judgement, Reason, Reply, RetryLimits, Tier, Verdict},
+    telemetry::{Parent, Telemetry, TraceContext, semconv},
     trackfinity::{Client, Endpoint},
 };
 
@@ -134,12 +134,12 @@ impl Way {
                 let error_type = reason.as_deref();
                 self.telemetry.metrics.processed(queue, started.elapsed(), error_type);
                 if let Some(error_type) = error_type {
-                    letter.span.fail(error_type);
+                    letter.span.set_error(error_type);
                 }
                 Ok(Done { delivery_tag, call })
             }
             Err(unsettled) => {
-                letter.span.fail("unsettled");
+                letter.span.set_error("unsettled");
                 Err(unsettled)
             }
         }
@@ -171,7 +171,7 @@ impl Way {
         drop(in_call);
         self.telemetry.metrics.attempt(meaning.result());
         let rate_limit = match meaning {
-            Meaning::RateLimited(after) => policy::rate_limit_pause(after, Timestamp::now()),
+            Classification::RateLimited(after) => policy::rate_limit_pause(after, Timestamp::now()),
             _ => Duration::ZERO,
         };
         let result = CallResult::new(meaning, rate_limit);
@@ -186,7 +186,7 @@ impl Way {
         };
         let call = Call { took, waited: sent - taken, served: result == CallResult::Served };
         let call = is_ordinary.then_some(call);
-        let past = Past {
+        let past = AttemptHistory {
             attempts: letter.envelope.attempts,
             first_received_at: letter.envelope.first_received_at,
             judgement,
@@ -209,7 +209,7 @@ impl Way {
         let mut span = self.telemetry.traces.start(name, SpanKind::Client, parent, attributes);
         let resends = letter.map_or(0, |letter| i64::from(letter.envelope.attempts));
         if endpoint == Endpoint::Unlock && resends > 0 {
-            span.set(|| KeyValue::new(names::HTTP_REQUEST_RESEND_COUNT, resends));
+            span.set(|| KeyValue::new(semconv::HTTP_REQUEST_RESEND_COUNT, resends));
         }
         let started = Instant::now();
         let reply = make(span.context()).await;
@@ -221,10 +221,10 @@ impl Way {
             started.elapsed(),
         );
         if let Some(status) = http_status(&reply) {
-            span.set(|| KeyValue::new(names::HTTP_RESPONSE_STATUS_CODE, i64::from(status)));
+            span.set(|| KeyValue::new(semconv::HTTP_RESPONSE_STATUS_CODE, i64::from(status)));
         }
         if let Some(error_type) = error_type {
-            span.fail(&error_type);
+            span.set_error(&error_type);
         }
         reply
     }
@@ -247,17 +247,17 @@ impl Way {
     }
 
     /// What a reply means; asks for a ping where a 404 alone does not tell.
-    async fn meaning(&self, reply: &Reply, letter: &Letter) -> Result<Meaning, Unsettled> {
+    async fn meaning(&self, reply: &Reply, letter: &Letter) -> Result<Classification, Unsettled> {
         let meaning = policy::classify(reply);
         if meaning.proves_address() && !self.address_proven.load(Ordering::Relaxed) {
             self.address_proven.store(true, Ordering::Relaxed);
         }
-        if meaning != Meaning::NotFound || self.address_proven.load(Ordering::Relaxed) {
+        if meaning != Classification::NotFound || self.address_proven.load(Ordering::Relaxed) {
             return Ok(meaning);
         }
         match is_success(&Box::pin(self.ping(Some(letter))).await?) {
             true => Ok(meaning),
-            false => Ok(Meaning::EndpointFault(Reason::Http(404))),
+            false => Ok(Classification::EndpointFault(Reason::Http(404))),
         }
     }
 
@@ -292,8 +292,8 @@ impl Way {
                 let outcome = letter.failure(Status::Abandoned, attempts, reason, reply);
                 Box::pin(self.bury(outcome, response(reply), letter, publishing)).await
             }
-            Verdict::Parked { attempts, reason, tier } => {
-                let parked = Parked {
+            Verdict::Retry { attempts, reason, tier } => {
+                let parked = RetryInfo {
                     reason: Some(reason.to_string()),
                     detail: Some(detail(reason, reply)),
                     http_status: http_status(reply),
@@ -308,7 +308,7 @@ impl Way {
     /// A request that came in while calls are paused goes to the shortest tier without a call.
     async fn defer(&self, letter: &Letter, publishing: &Publishing) -> Result<Settled, Unsettled> {
         let attempts = letter.envelope.attempts;
-        let parked = Parked { reason: None, detail: None, http_status: None, attempts };
+        let parked = RetryInfo { reason: None, detail: None, http_status: None, attempts };
         publishing.parked(&parked, Tier::SHORTEST, letter).await?;
         Ok(Some("paused".to_owned()))
     }
@@ -348,8 +348,8 @@ fn is_success(reply: &Reply) -> bool {
 }
 
 /// What the dead letter of a request with this outcome says.
-fn death_of(outcome: &Outcome, response: Option<String>) -> Death {
-    Death {
+fn death_of(outcome: &Outcome, response: Option<String>) -> DeadLetterInfo {
+    DeadLetterInfo {
         status: outcome.status,
         reason: outcome.reason.clone().unwrap_or_default(),
         detail: outcome.detail.clone(),

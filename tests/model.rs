@@ -22,7 +22,7 @@
 //! - Deliveries go back to the queue when the broker notices that their connection is gone. What was
 //!   written on the other one may still arrive after that (`Adrift`), or never.
 //! - A message that came without an id is given one each time it is taken, and a parked copy carries
-//!   it on: `Envelope::open` and `Envelope::stamp`.
+//!   it on: `Envelope::decode` and `Envelope::stamp`.
 //!
 //! Not in it: the delivery limit, which takes more crashes than happen here; the copy to `reply_to`,
 //! on which nothing depends; time. Steps that wait for nothing are taken at once: see `Task::run_on`.

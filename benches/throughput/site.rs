@@ -13,7 +13,7 @@ use lapin::options::{
 use lapin::types::AMQPValue;
 use lapin::{Channel, Confirmation};
 use trackfinity_unlocker::broker::Topology;
-use trackfinity_unlocker::broker::topology::Part;
+use trackfinity_unlocker::broker::topology::Entity;
 use trackfinity_unlocker::settings::TopologyPrefix;
 
 pub const EXCHANGE: &str = "trackfinity.unlock";
@@ -96,8 +96,8 @@ impl Queues {
         match self.kind {
             Kind::Quorum => topology.declare(self.amqp.connection()).await.expect("declared"),
             Kind::Classic => {
-                for part in topology.parts() {
-                    self.declare_classic(part).await;
+                for entity in topology.entities() {
+                    self.declare_classic(entity).await;
                 }
             }
         }
@@ -109,9 +109,9 @@ impl Queues {
         self.bind(OUTCOMES, RESULTS, "unlock.#").await;
     }
 
-    async fn declare_classic(&self, part: Part) {
-        match part {
-            Part::Exchange { name, kind } => {
+    async fn declare_classic(&self, entity: Entity) {
+        match entity {
+            Entity::Exchange { name, kind } => {
                 let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
                 let none = FieldTable::default();
                 self.channel
@@ -119,7 +119,7 @@ impl Queues {
                     .await
                     .expect("declared");
             }
-            Part::Queue { name, arguments } => {
+            Entity::Queue { name, arguments } => {
                 let of_all_kinds = |name: &str| {
                     matches!(name, "x-dead-letter-exchange" | "x-dead-letter-routing-key" | "x-message-ttl")
                 };
@@ -127,7 +127,7 @@ impl Queues {
                 arguments.retain(|name, _| of_all_kinds(name.as_str()));
                 self.amqp.declare_queue(&name, arguments.into()).await;
             }
-            Part::Binding { queue, exchange, routing_key } => {
+            Entity::Binding { queue, exchange, routing_key } => {
                 self.bind(&queue, &exchange, &routing_key).await;
             }
         }
@@ -172,9 +172,9 @@ impl Queues {
 
     /// Empties everything; what is parked comes first, as it would come back.
     pub async fn purge(&self) {
-        let queues = topology().parts().into_iter().filter_map(|part| match part {
-            Part::Queue { name, .. } => Some(name),
-            Part::Exchange { .. } | Part::Binding { .. } => None,
+        let queues = topology().entities().into_iter().filter_map(|entity| match entity {
+            Entity::Queue { name, .. } => Some(name),
+            Entity::Exchange { .. } | Entity::Binding { .. } => None,
         });
         let (requests, mut queues): (Vec<_>, Vec<_>) = queues.partition(|queue| queue == REQUESTS);
         queues.extend(requests);

@@ -3,7 +3,7 @@
 use super::{fields::Fields, problem::Problem};
 use crate::{
     dead_letters::{Filter, filter::Moment},
-    message::{LetterStatus, Timestamp},
+    message::{DeadLetterStatus, Timestamp},
 };
 
 /// The names of a filter's fields.
@@ -50,9 +50,9 @@ pub(super) fn number<T: std::str::FromStr + PartialOrd>(
     })
 }
 
-pub(super) fn status(name: &str) -> Result<LetterStatus, Problem> {
-    LetterStatus::named(name).ok_or_else(|| {
-        let names = LetterStatus::ALL.map(LetterStatus::as_str).join(", ");
+pub(super) fn status(name: &str) -> Result<DeadLetterStatus, Problem> {
+    DeadLetterStatus::named(name).ok_or_else(|| {
+        let names = DeadLetterStatus::ALL.map(DeadLetterStatus::as_str).join(", ");
         Problem::bad_request(format!("status: {name:?} is not one of {names}."))
     })
 }
@@ -71,7 +71,7 @@ mod tests {
         let fields =
             Fields::parse(b"status=refused,invalid&reason=&since=2026-11-23T09:00:00Z&id=a&id=b&page=3");
         let filter = read(&fields).expect("a filter");
-        assert_eq!(filter.status, [LetterStatus::Refused, LetterStatus::Invalid]);
+        assert_eq!(filter.status, [DeadLetterStatus::Refused, DeadLetterStatus::Invalid]);
         assert_eq!((filter.reason, filter.ids), (vec![], vec!["a".to_owned(), "b".to_owned()]));
         assert!(filter.since.is_some() && filter.until.is_none());
         assert_eq!(query(&fields), "status=refused%2Cinvalid&since=2026-11-23T09%3A00%3A00Z&id=a&id=b");

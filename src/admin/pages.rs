@@ -75,7 +75,7 @@ pub(super) fn router() -> Router<App> {
 }
 
 async fn overview(State(app): State<App>, page_user: PageUser) -> Response {
-    let worker = WorkerState::read(&app.sources).await;
+    let worker = WorkerState::read(&app.handles).await;
     let job = app.jobs.all().into_iter().find(|job| job.is_running()).map(|job| RunningJob {
         id: job.id.clone(),
         actor: job.actor.name.clone(),

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::{breaker::Pause, ops::Sources};
+use crate::{breaker::Pause, ops::WorkerHandles};
 
 /// The worker's state, and how many requests are waiting.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
@@ -39,10 +39,10 @@ pub(super) struct Paused {
 }
 
 impl WorkerState {
-    pub(super) async fn read(sources: &Sources) -> Self {
-        sources.observe().await;
-        let status = sources.status.current();
-        let [backlog, _dead, waiting_for_retry] = sources.metrics.waiting();
+    pub(super) async fn read(handles: &WorkerHandles) -> Self {
+        handles.observe().await;
+        let status = handles.status.current();
+        let [backlog, _dead, waiting_for_retry] = handles.metrics.waiting();
         let paused = |pause: Pause| Paused {
             cause: pause.cause.as_str(),
             reason: pause.cause.to_string(),
@@ -54,10 +54,10 @@ impl WorkerState {
             consuming: status.consuming,
             topology_problem: status.topology,
             blocked: status.blocked,
-            paused: sources.breaker.pause().map(paused),
+            paused: handles.breaker.pause().map(paused),
             backlog,
             waiting_for_retry,
-            in_flight: sources.metrics.in_flight(),
+            in_flight: handles.metrics.in_flight(),
         }
     }
 

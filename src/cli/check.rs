@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Failure, print};
 use crate::{
     breaker::Cause,
-    broker::{ConnectError, Topology, TopologyError, connection, topology::Part},
+    broker::{ConnectError, Topology, TopologyError, connection, topology::Entity},
     policy::{Reason, Reply},
     settings::{Settings, environment},
     trackfinity::Client,
@@ -60,15 +60,15 @@ async fn check_broker(settings: &Settings, findings: &mut Findings) -> Result<Op
     let topology = Topology::new(&settings.topology_prefix);
     let compared =
         topology.compare(&connection, settings.broker.declare).await.map_err(anyhow::Error::from)?;
-    for (part, result) in compared {
+    for (entity, result) in compared {
         // AMQP has no command to check a binding.
-        if matches!(part, Part::Binding { .. }) {
+        if matches!(entity, Entity::Binding { .. }) {
             continue;
         }
         match result {
-            Ok(()) => findings.pass(&part.to_string())?,
+            Ok(()) => findings.pass(&entity.to_string())?,
             Err(TopologyError::Missing { .. }) if settings.broker.declare => {
-                findings.pass(&format!("{part}: does not exist yet; `unlocker run` declares it"))?;
+                findings.pass(&format!("{entity}: does not exist yet; `unlocker run` declares it"))?;
             }
             // The missing rights below report it.
             Err(TopologyError::Refused { .. }) => {}
@@ -91,10 +91,10 @@ async fn check_trackfinity(settings: &Settings, findings: &mut Findings) -> Resu
     let client = Client::new(&settings.trackfinity).map_err(anyhow::Error::from)?;
     let url = settings.trackfinity.base_url.ping_url();
     match client.ping(None).await {
-        Reply::Answer(answer) if (200..=299).contains(&answer.status) => {
+        Reply::Response(answer) if (200..=299).contains(&answer.status) => {
             findings.pass(&format!("Trackfinity: {url} answered {}", answer.status))?;
         }
-        Reply::Answer(answer) => {
+        Reply::Response(answer) => {
             let advice = match answer.status {
                 500..=599 => "try again later",
                 _ => Cause::EndpointFault(Reason::Http(answer.status)).advice(),

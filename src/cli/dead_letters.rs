@@ -14,7 +14,7 @@ use crate::{
         AccessError, Actor, Audit, Coverage, DeadLetter, DeadLetterSummary, DeadLetters, Error, Filter,
         Listing, Summary, filter::Moment,
     },
-    message::LetterStatus,
+    message::DeadLetterStatus,
     settings::{BrokerSettings, environment},
 };
 
@@ -73,7 +73,7 @@ pub(in crate::cli) struct ActorArgs {
 pub(in crate::cli) struct SelectionArgs {
     /// invalid, refused, abandoned, unreadable or unknown; comma-separated or repeated.
     #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = status)]
-    status: Vec<LetterStatus>,
+    status: Vec<DeadLetterStatus>,
     /// Dead-lettered at this time or later: 2026-11-23T09:00:00Z, or 2h for two hours ago.
     #[arg(long, value_name = "TIME")]
     since: Option<Moment>,
@@ -91,9 +91,9 @@ pub(in crate::cli) struct SelectionArgs {
     reason: Vec<String>,
 }
 
-fn status(text: &str) -> Result<LetterStatus, String> {
-    LetterStatus::named(text).ok_or_else(|| {
-        let names: Vec<&str> = LetterStatus::ALL.into_iter().map(LetterStatus::as_str).collect();
+fn status(text: &str) -> Result<DeadLetterStatus, String> {
+    DeadLetterStatus::named(text).ok_or_else(|| {
+        let names: Vec<&str> = DeadLetterStatus::ALL.into_iter().map(DeadLetterStatus::as_str).collect();
         format!("one of {}", names.join(", "))
     })
 }

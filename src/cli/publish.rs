@@ -18,10 +18,7 @@ use lapin::{
 
 use super::Failure;
 use crate::{
-    broker::{
-        Topology, connection,
-        topology::{REQUEST_KEY, soft_error},
-    },
+    broker::{Topology, connection, errors::soft_error, topology::REQUEST_KEY},
     settings::{BrokerSettings, environment},
 };
 

@@ -12,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::Failure;
 use crate::{
     admin,
-    ops::{self, Pulse, Sources},
+    ops::{self, EventLoopMonitor, WorkerHandles},
     secret,
     settings::{Settings, environment},
     telemetry::Telemetry,
@@ -36,23 +36,23 @@ pub(super) async fn run(files: &[PathBuf]) -> Result<(), Failure> {
     let end_background = CancellationToken::new();
     let background = TaskTracker::new();
     background.spawn(secret::watch(secrets, SECRETS_INTERVAL, end_background.clone()));
-    let sources = Sources {
+    let handles = WorkerHandles {
         status: worker.status(),
         publish_health: worker.publish_health(),
         breaker: worker.breaker(),
         queues: worker.queues(),
         metrics: telemetry.metrics.clone(),
-        pulse: Pulse::new(),
+        event_loop: EventLoopMonitor::new(),
     };
     if telemetry.metrics.are_sent() {
-        background.spawn(ops::observe(sources.clone(), end_background.clone()));
+        background.spawn(ops::observe(handles.clone(), end_background.clone()));
     }
     if let Some(address) = ops {
-        background.spawn(sources.pulse.clone().beat(end_background.clone()));
-        let bound = ops::serve(address, sources.clone()).map_err(anyhow::Error::from)?;
+        background.spawn(handles.event_loop.clone().run(end_background.clone()));
+        let bound = ops::serve(address, handles.clone()).map_err(anyhow::Error::from)?;
         tracing::info!(address = %bound, "health and metrics are served");
     }
-    let page = admin::serve(&page_settings, sources, stop.clone()).map_err(anyhow::Error::from)?;
+    let page = admin::serve(&page_settings, handles, stop.clone()).map_err(anyhow::Error::from)?;
     if let Some(page) = &page {
         tracing::info!(address = %page.address, "the dead-letter page is served");
     }

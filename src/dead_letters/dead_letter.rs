@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    message::{Envelope, LetterStatus, Properties, Record, Timestamp, headers},
+    message::{DeadLetterHeaders, DeadLetterStatus, Envelope, Properties, Timestamp, headers},
     telemetry::TraceContext,
 };
 
@@ -69,7 +69,7 @@ pub struct DeadLetterSummary {
     pub id: DeadLetterId,
     /// The id of the request in outcomes, logs and traces. Null if the message has none.
     pub request_id: Option<String>,
-    pub status: LetterStatus,
+    pub status: DeadLetterStatus,
     pub reason: Option<String>,
     /// The reason in words, with the beginning of Trackfinity's response.
     pub detail: Option<String>,
@@ -101,7 +101,7 @@ impl DeadLetter {
         allocate_id: impl FnOnce(&Properties, &[u8]) -> DeadLetterId,
     ) -> Self {
         let id = allocate_id(&properties, &body);
-        let record = Record::of(&properties);
+        let record = DeadLetterHeaders::from_properties(&properties);
         let trace = TraceContext::from_headers(properties.lossy().headers().as_ref());
         let summary = DeadLetterSummary {
             id,
@@ -127,7 +127,7 @@ impl DeadLetter {
         match &self.properties {
             Properties::Readable(properties) => {
                 let body = self.body.clone();
-                Some(Envelope::open(properties.clone(), body, Timestamp::now(), || self.derived_id()))
+                Some(Envelope::decode(properties.clone(), body, Timestamp::now(), || self.derived_id()))
             }
             Properties::Unreadable(_) => None,
         }

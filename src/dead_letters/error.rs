@@ -5,7 +5,7 @@ use super::{
     lock::{LockError, LockedBy},
 };
 use crate::{
-    broker::{ConnectError, PublishError, topology::soft_error, wire::WireError},
+    broker::{ConnectError, PublishError, errors::soft_error, wire::WireError},
     settings::BrokerUrlsError,
 };
 

@@ -20,9 +20,10 @@ use super::{
 };
 use crate::{
     broker::{
-        Connector, Lane, Mandatory, PublishError, Replies, browse::Bounds, publisher::Outgoing, replies,
+        Connector, Lane, Mandatory, PublishError, ReplyPublisher, browse::Bounds, publisher::Outgoing,
+        replies,
     },
-    message::{Outcome, Record, Status, Timestamp},
+    message::{DeadLetterHeaders, Outcome, Status, Timestamp},
 };
 
 /// After this time a round releases its dead letters and consumes again: RabbitMQ closes the channel
@@ -54,7 +55,7 @@ struct Execution<'a, R> {
     remaining: Remaining,
     done: usize,
     next_at: Instant,
-    replies: Replies,
+    replies: ReplyPublisher,
 }
 
 pub(super) async fn execute(
@@ -82,7 +83,7 @@ pub(super) async fn execute(
         remaining: Remaining::new(&plan.ids),
         done: 0,
         next_at: Instant::now(),
-        replies: Replies::new(Connector::new(&inner.settings.broker)),
+        replies: ReplyPublisher::new(Connector::new(&inner.settings.broker)),
     };
     let session = inner.open_session(actor, plan.action.name()).await?;
     let ended = execution.run_rounds(&session).await;
@@ -336,7 +337,7 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
 }
 
 fn discarded(dead_letter: &DeadLetter, reason: &str) -> Outcome {
-    let record = Record::of(&dead_letter.properties);
+    let record = DeadLetterHeaders::from_properties(&dead_letter.properties);
     let now = Timestamp::now();
     let envelope = dead_letter.envelope();
     let request = envelope.as_ref().and_then(|envelope| envelope.request.as_ref().ok());

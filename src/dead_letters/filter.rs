@@ -5,13 +5,13 @@ use std::{str::FromStr, time::Duration};
 use serde::Serialize;
 
 use super::dead_letter::DeadLetterSummary;
-use crate::message::{LetterStatus, Timestamp};
+use crate::message::{DeadLetterStatus, Timestamp};
 
 /// Selects the dead letters that meet every condition. An empty filter selects all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Filter {
     /// One of these.
-    pub status: Vec<LetterStatus>,
+    pub status: Vec<DeadLetterStatus>,
     /// One of these.
     pub reason: Vec<String>,
     /// Dead-lettered at this time or later.
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
     use crate::dead_letters::DeadLetterId;
 
-    fn summary(status: LetterStatus, reason: &str, dead_at: &str) -> DeadLetterSummary {
+    fn summary(status: DeadLetterStatus, reason: &str, dead_at: &str) -> DeadLetterSummary {
         DeadLetterSummary {
             id: DeadLetterId::from("0123456789ab"),
             request_id: Some("r-1".to_owned()),
@@ -89,12 +89,12 @@ mod tests {
 
     #[test]
     fn a_dead_letter_must_meet_every_condition() {
-        let dead_letter = summary(LetterStatus::Refused, "http_404", "2026-11-23T09:00:00Z");
+        let dead_letter = summary(DeadLetterStatus::Refused, "http_404", "2026-11-23T09:00:00Z");
         let moment = |text: &str| text.parse::<Moment>().ok().map(|moment| moment.0);
         let all = Filter::default();
         assert!(all.matches(&dead_letter));
         let matching = Filter {
-            status: vec![LetterStatus::Invalid, LetterStatus::Refused],
+            status: vec![DeadLetterStatus::Invalid, DeadLetterStatus::Refused],
             reason: vec!["http_404".to_owned()],
             since: moment("2026-11-23T09:00:00Z"),
             until: moment("2026-11-23T09:00:00Z"),
@@ -105,7 +105,7 @@ mod tests {
         let by_id = Filter { ids: vec!["0123456789ab".to_owned()], ..Filter::default() };
         assert!(by_id.matches(&dead_letter));
         for other in [
-            Filter { status: vec![LetterStatus::Unreadable], ..matching.clone() },
+            Filter { status: vec![DeadLetterStatus::Unreadable], ..matching.clone() },
             Filter { reason: vec!["http_400".to_owned()], ..matching.clone() },
             Filter { since: moment("2026-11-23T09:00:01Z"), ..matching.clone() },
             Filter { until: moment("2026-11-23T08:59:59Z"), ..matching.clone() },
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_dead_letter_without_a_time_matches_no_time_range() {
-        let dead_letter = summary(LetterStatus::Unknown, "-", "never");
+        let dead_letter = summary(DeadLetterStatus::Unknown, "-", "never");
         let filter = Filter { since: Some(Timestamp::EPOCH), ..Filter::default() };
         assert!(!filter.matches(&dead_letter));
     }

@@ -22,7 +22,7 @@ use lapin::{
 use serde::{Deserialize, Serialize};
 use tokio::{task::JoinHandle, time::Instant};
 
-use crate::broker::{lock::try_once, topology::soft_error};
+use crate::broker::{errors::soft_error, lock::try_once};
 
 /// How long to wait for a lock. Consuming all dead letters takes about a second, more for very many.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(20);

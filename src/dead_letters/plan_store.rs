@@ -13,8 +13,8 @@ use lapin::{
 use super::{error::AccessError, plan::Plan};
 use crate::{
     broker::{
-        Lane, Mandatory, Publisher, Topology, connection, connection::Link, publisher::Outgoing,
-        topology::soft_error,
+        Lane, Mandatory, Publisher, Topology, connection, connection::Connection, errors::soft_error,
+        publisher::Outgoing,
     },
     settings::Broker,
 };
@@ -26,12 +26,12 @@ const MAX_PLANS: i64 = 100;
 
 /// Stores a plan.
 pub(super) async fn store(
-    link: &Link,
+    link: &Connection,
     publisher: &Publisher,
     topology: &Topology,
     plan: &Plan,
 ) -> Result<(), AccessError> {
-    let queue = topology.dead_plans();
+    let queue = topology.dead_letter_plans();
     let ttl = i64::try_from(PLAN_TTL.as_millis()).unwrap_or(i64::MAX);
     let arguments = [("x-expires", ttl), ("x-message-ttl", ttl), ("x-max-length", MAX_PLANS)];
     let arguments = arguments.map(|(name, value)| (ShortString::from(name), AMQPValue::LongLongInt(value)));
@@ -55,7 +55,7 @@ pub(super) async fn find(
     digest: &str,
 ) -> Result<Option<Plan>, AccessError> {
     let link = connection::connect(&broker.uris()?, "reads plans").await?;
-    let found = search(&link, &topology.dead_plans(), digest).await;
+    let found = search(&link, &topology.dead_letter_plans(), digest).await;
     // RabbitMQ requeues the plans that were read when the connection closes.
     link.close().await;
     match found {
@@ -64,7 +64,7 @@ pub(super) async fn find(
     }
 }
 
-async fn search(link: &Link, queue: &str, digest: &str) -> lapin::Result<Option<Plan>> {
+async fn search(link: &Connection, queue: &str, digest: &str) -> lapin::Result<Option<Plan>> {
     let channel = link.create_channel().await?;
     while let Some(message) = channel.basic_get(queue.into(), BasicGetOptions { no_ack: false }).await? {
         if let Some(plan) = Plan::decode(&message.delivery.data).filter(|plan| plan.digest == digest) {

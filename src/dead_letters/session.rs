@@ -15,7 +15,7 @@ use super::{
     scan::{Coverage, Held, IdMode, Scan},
 };
 use crate::{
-    broker::{Publisher, Topology, browse::Bounds, connection, connection::Link, wire::WireConnection},
+    broker::{Publisher, Topology, browse::Bounds, connection, connection::Connection, wire::WireConnection},
     message::Timestamp,
     settings::Broker,
 };
@@ -26,8 +26,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct LockedSession {
     reading: WireConnection,
-    locking: Link,
-    publishing: Arc<Link>,
+    locking: Connection,
+    publishing: Arc<Connection>,
     publisher: Publisher,
     topology: Topology,
     holder: Holder,
@@ -65,20 +65,20 @@ impl LockedSession {
         &self.publisher
     }
 
-    pub(super) fn publishing(&self) -> &Link {
+    pub(super) fn publishing(&self) -> &Connection {
         &self.publishing
     }
 
     /// Takes the lock for changes, so that no one else changes dead letters until this session closes.
     pub(super) async fn lock_changes(&self) -> Result<Lock, AccessError> {
-        let queue = self.topology.dead_change_lock();
+        let queue = self.topology.dead_letter_change_lock();
         Ok(lock::try_acquire(&self.locking, &queue, &self.holder, &self.held).await?)
     }
 
     /// Waits for the lock for consuming: two who consume at the same time would each see only a part.
     /// Everyone holds it only for a moment.
     pub(super) async fn lock_consuming(&self) -> Result<Lock, AccessError> {
-        Ok(lock::acquire(&self.locking, &self.topology.dead_lock(), &self.holder).await?)
+        Ok(lock::acquire(&self.locking, &self.topology.dead_letter_lock(), &self.holder).await?)
     }
 
     /// Sets the number of dead letters that others see as taken.
@@ -103,7 +103,7 @@ impl LockedSession {
         mut visit: impl FnMut(DeadLetter, usize),
     ) -> Result<Coverage, AccessError> {
         let lock = self.lock_consuming().await?;
-        let changes = lock::holder(&self.locking, &self.topology.dead_change_lock()).await?;
+        let changes = lock::holder(&self.locking, &self.topology.dead_letter_change_lock()).await?;
         let held = changes.map(|by| match by {
             LockedBy::Known(holder) => Held::new(&holder),
             by => Held { count: None, by: by.to_string() },

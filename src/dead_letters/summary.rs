@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{dead_letter::DeadLetterSummary, scan::Coverage};
-use crate::message::{LetterStatus, Timestamp};
+use crate::message::{DeadLetterStatus, Timestamp};
 
 /// Counts of dead letters in groups, the largest group first.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
@@ -20,7 +20,7 @@ pub struct Summary {
 /// Dead letters with the same status and reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Group {
-    pub status: LetterStatus,
+    pub status: DeadLetterStatus,
     pub reason: Option<String>,
     pub count: u64,
     pub oldest: Option<Timestamp>,
@@ -29,7 +29,7 @@ pub struct Group {
 
 /// Stores counts and times only, so its size does not grow with the number of dead letters.
 #[derive(Debug, Default)]
-pub(super) struct SummaryBuilder(BTreeMap<(LetterStatus, Option<String>), Span>);
+pub(super) struct SummaryBuilder(BTreeMap<(DeadLetterStatus, Option<String>), Span>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Span {

@@ -61,8 +61,8 @@ impl Log {
         let log = self.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
         let dispatch = Dispatch::new(subscriber);
-        // While there is one dispatcher alone, tracing asks the thread that logs first whether anybody listens, and
-        // caches the answer: that may be another test's thread.
+        // With a single dispatcher, tracing asks the first thread that logs whether anybody listens, and caches the
+        // answer. That thread may belong to another test.
         let second = Dispatch::new(tracing_subscriber::registry());
         (tracing::dispatcher::set_default(&dispatch), second)
     }

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use crate::{
     message::{Envelope, Fault, FaultCode, Outcome, PendingOutcome, Status, Timestamp, headers},
     policy::{Reason, Reply},
-    telemetry::{Parent, Span, TraceContext, Traces, names},
+    telemetry::{Parent, Span, TraceContext, Traces, semconv},
     trackfinity::Client,
 };
 
@@ -33,7 +33,7 @@ impl Letter {
         let Delivery { properties, data, delivery_tag, .. } = delivery;
         let message = (properties, data, delivery_tag);
         let mut letter = Self::new(message, queue, traces, |properties, body, now, new_id| {
-            Envelope::open(properties, body, now, new_id)
+            Envelope::decode(properties, body, now, new_id)
         });
         let headers = letter.envelope.properties.headers().as_ref();
         if headers.is_some_and(|headers| headers.contains_key(headers::OUTCOME_MAC)) {
@@ -52,7 +52,7 @@ impl Letter {
         detail: String,
     ) -> Self {
         let mut letter = Self::new((readable, body, 0), queue, traces, |properties, body, now, new_id| {
-            Envelope::open(properties, body, now, new_id)
+            Envelope::decode(properties, body, now, new_id)
         });
         letter.envelope.request = Err(Fault {
             code: FaultCode::Unreadable,
@@ -83,20 +83,20 @@ impl Letter {
         let name = || format!("process {queue}");
         let span = traces.start(name, SpanKind::Consumer, Parent::Producer(given.as_ref()), || {
             let mut attributes = vec![
-                KeyValue::new(names::MESSAGING_SYSTEM, names::RABBITMQ),
-                KeyValue::new(names::MESSAGING_DESTINATION, queue.to_owned()),
-                KeyValue::new(names::MESSAGING_OPERATION_NAME, "process"),
-                KeyValue::new(names::MESSAGING_OPERATION_TYPE, "process"),
-                KeyValue::new(names::MESSAGING_MESSAGE_ID, envelope.request_id.clone()),
+                KeyValue::new(semconv::MESSAGING_SYSTEM, semconv::RABBITMQ),
+                KeyValue::new(semconv::MESSAGING_DESTINATION, queue.to_owned()),
+                KeyValue::new(semconv::MESSAGING_OPERATION_NAME, "process"),
+                KeyValue::new(semconv::MESSAGING_OPERATION_TYPE, "process"),
+                KeyValue::new(semconv::MESSAGING_MESSAGE_ID, envelope.request_id.clone()),
                 // Wraps after 2^63 deliveries on one channel.
-                KeyValue::new(names::MESSAGING_DELIVERY_TAG, delivery_tag.cast_signed()),
+                KeyValue::new(semconv::MESSAGING_DELIVERY_TAG, delivery_tag.cast_signed()),
                 KeyValue::new(
-                    names::MESSAGING_BODY_SIZE,
+                    semconv::MESSAGING_BODY_SIZE,
                     i64::try_from(envelope.body.len()).unwrap_or(i64::MAX),
                 ),
             ];
             let conversation = envelope.correlation_id().map(str::to_owned);
-            attributes.extend(conversation.map(|id| KeyValue::new(names::MESSAGING_CONVERSATION_ID, id)));
+            attributes.extend(conversation.map(|id| KeyValue::new(semconv::MESSAGING_CONVERSATION_ID, id)));
             attributes
         });
         Self { trace_is_new: given.is_none(), envelope, delivery_tag, pending: None, span }
@@ -152,7 +152,7 @@ impl Letter {
 
 pub(super) fn http_status(reply: &Reply) -> Option<u16> {
     match reply {
-        Reply::Answer(answer) => Some(answer.status),
+        Reply::Response(answer) => Some(answer.status),
         Reply::Timeout | Reply::Connection(_) => None,
     }
 }
@@ -160,7 +160,7 @@ pub(super) fn http_status(reply: &Reply) -> Option<u16> {
 /// The beginning of Trackfinity's answer, for a dead letter.
 pub(super) fn response(reply: &Reply) -> Option<String> {
     match reply {
-        Reply::Answer(answer) if !answer.body.is_empty() => {
+        Reply::Response(answer) if !answer.body.is_empty() => {
             Some(String::from_utf8_lossy(&answer.body).into_owned())
         }
         _ => None,
@@ -172,7 +172,7 @@ pub(super) fn detail(reason: Reason, reply: &Reply) -> String {
     let said = match reply {
         Reply::Connection(error) => Some(error.clone()),
         Reply::Timeout => None,
-        Reply::Answer(_) => response(reply).map(|body| headers::truncate(body, MAX_DETAIL_ANSWER_BYTES)),
+        Reply::Response(_) => response(reply).map(|body| headers::truncate(body, MAX_DETAIL_ANSWER_BYTES)),
     };
     match said {
         Some(said) => format!("{}: {}", reason.describe(), said.trim()),
@@ -184,7 +184,7 @@ pub(super) fn detail(reason: Reason, reply: &Reply) -> String {
 /// failure, else a code.
 pub(super) fn call_error(reply: &Reply) -> Option<String> {
     match reply {
-        Reply::Answer(answer) => (answer.status >= 400).then(|| answer.status.to_string()),
+        Reply::Response(answer) => (answer.status >= 400).then(|| answer.status.to_string()),
         Reply::Timeout => Some("timeout".to_owned()),
         Reply::Connection(_) => Some("connection".to_owned()),
     }

@@ -1,7 +1,7 @@
 //! Why a session with RabbitMQ is over.
 
 use super::Unsettled;
-use crate::broker::{ConsumeError, connection::is_unreadable};
+use crate::broker::{ConsumeError, errors::is_unreadable};
 
 /// Why a session is over.
 #[derive(Debug)]

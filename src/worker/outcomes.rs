@@ -165,14 +165,14 @@ impl Publishing {
                         if !routed {
                             self.telemetry.metrics.unroutable(PublishKind::Outcome.as_str());
                         }
-                        span.recover();
+                        span.clear_error();
                         health.published(PublishKind::Outcome);
                         health.outcome_confirmed(status);
                         return Ok(Ok(routed));
                     }
                     Some(Err(error)) => error,
                     None => {
-                        span.fail("unconfirmed");
+                        span.set_error("unconfirmed");
                         // RabbitMQ has taken it: it is a listener that holds it up.
                         health.published(PublishKind::Outcome);
                         health.outcome_unconfirmed(status);
@@ -181,7 +181,7 @@ impl Publishing {
                 },
                 Err(error) => error,
             };
-            span.fail(error.code());
+            span.set_error(error.code());
             if matches!(error, PublishError::Refused { .. } | PublishError::Unroutable { .. }) {
                 refusals += 1;
                 // RabbitMQ has answered: it is a listener that stands in the way.

@@ -22,12 +22,12 @@ use super::{
 };
 use crate::{
     broker::{
-        Backoff, Lane, Mandatory, PublishError, Publisher, Replies, Session, Topology, TopologyError,
+        Backoff, Lane, Mandatory, PublishError, Publisher, ReplyPublisher, Session, Topology, TopologyError,
         publisher::Outgoing, replies,
     },
-    message::{Death, Outcome, Parked, PendingOutcome, headers},
+    message::{DeadLetterInfo, Outcome, PendingOutcome, RetryInfo, headers},
     policy::{RetryLimits, Tier},
-    telemetry::{Parent, Span, Telemetry, names},
+    telemetry::{Parent, Span, Telemetry, semconv},
     trackfinity::Client,
 };
 
@@ -42,7 +42,7 @@ const MAX_MEND_INTERVAL: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(super) struct Publishing {
     pub(super) session: Arc<Session>,
-    pub(super) replies: Arc<Replies>,
+    pub(super) replies: Arc<ReplyPublisher>,
     pub(super) targets: Arc<Targets>,
     pub(super) status: StatusBoard,
     pub(super) telemetry: Telemetry,
@@ -129,12 +129,12 @@ impl Publishing {
         self.session.publisher()
     }
 
-    pub(super) async fn dead_letter(&self, death: &Death, letter: &Letter) -> Result<(), Unsettled> {
+    pub(super) async fn dead_letter(&self, death: &DeadLetterInfo, letter: &Letter) -> Result<(), Unsettled> {
         let max_len = self.publisher().max_properties_len();
         let message = Outgoing {
             exchange: &self.targets.dead,
             routing_key: "",
-            properties: death.stamp(&letter.envelope, letter.new_trace(), max_len),
+            properties: death.properties(&letter.envelope, letter.new_trace(), max_len),
             body: &letter.envelope.body,
         };
         let span = self.span(&message, letter);
@@ -144,17 +144,22 @@ impl Publishing {
         Ok(())
     }
 
-    pub(super) async fn parked(&self, parked: &Parked, tier: Tier, letter: &Letter) -> Result<(), Unsettled> {
+    pub(super) async fn parked(
+        &self,
+        parked: &RetryInfo,
+        tier: Tier,
+        letter: &Letter,
+    ) -> Result<(), Unsettled> {
         let max_len = self.publisher().max_properties_len();
         let message = Outgoing {
             exchange: &self.targets.retry,
             routing_key: &tier.to_string(),
-            properties: parked.stamp(&letter.envelope, letter.new_trace(), max_len),
+            properties: parked.properties(&letter.envelope, letter.new_trace(), max_len),
             body: &letter.envelope.body,
         };
         let span = self.span(&message, letter);
         self.until_confirmed(&message, Mandatory::Required(Lane::Requests), PublishKind::Retry, span).await?;
-        self.telemetry.metrics.parked(tier.to_string());
+        self.telemetry.metrics.retry_scheduled(tier.to_string());
         let (trace_id, span_id) = letter.trace_ids();
         tracing::debug!(
             request_id = letter.envelope.request_id,
@@ -243,7 +248,7 @@ impl Publishing {
         let copy = Outgoing { exchange: "", routing_key: queue, ..outcome.clone() };
         let mut span = self.span(&copy, letter);
         if let Err(error) = self.replies.send(&copy, routing).await {
-            span.fail("undelivered");
+            span.set_error("undelivered");
             self.telemetry.metrics.unroutable("reply");
             tracing::warn!(request_id, trace_id, span_id, %error, "the reply could not be delivered");
         }
@@ -255,13 +260,13 @@ impl Publishing {
         self.telemetry.traces.start(name, SpanKind::Producer, Parent::Span(letter.trace()), || {
             let message_id = message.properties.message_id().as_ref().map(|id| id.to_string());
             let mut attributes = vec![
-                KeyValue::new(names::MESSAGING_SYSTEM, names::RABBITMQ),
-                KeyValue::new(names::MESSAGING_DESTINATION, destination.to_owned()),
-                KeyValue::new(names::MESSAGING_OPERATION_NAME, "publish"),
-                KeyValue::new(names::MESSAGING_OPERATION_TYPE, "send"),
-                KeyValue::new(names::MESSAGING_ROUTING_KEY, message.routing_key.to_owned()),
+                KeyValue::new(semconv::MESSAGING_SYSTEM, semconv::RABBITMQ),
+                KeyValue::new(semconv::MESSAGING_DESTINATION, destination.to_owned()),
+                KeyValue::new(semconv::MESSAGING_OPERATION_NAME, "publish"),
+                KeyValue::new(semconv::MESSAGING_OPERATION_TYPE, "send"),
+                KeyValue::new(semconv::MESSAGING_ROUTING_KEY, message.routing_key.to_owned()),
             ];
-            attributes.extend(message_id.map(|id| KeyValue::new(names::MESSAGING_MESSAGE_ID, id)));
+            attributes.extend(message_id.map(|id| KeyValue::new(semconv::MESSAGING_MESSAGE_ID, id)));
             attributes
         })
     }
@@ -281,12 +286,12 @@ impl Publishing {
             let error = match self.confirmed(message, mandatory, kind).await {
                 Ok(routed) => {
                     self.targets.health.published(kind);
-                    span.recover();
+                    span.clear_error();
                     return Ok(routed);
                 }
                 Err(error) => error,
             };
-            span.fail(error.code());
+            span.set_error(error.code());
             Box::pin(self.overcome(error, kind, &mut backoff)).await?;
         }
     }

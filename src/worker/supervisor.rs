@@ -28,7 +28,9 @@ use super::{
 };
 use crate::{
     breaker::BreakerLimits,
-    broker::{Backoff, ConnectError, Connector, Replies, Session, TopologyError, session::SessionEvents},
+    broker::{
+        Backoff, ConnectError, Connector, ReplyPublisher, Session, TopologyError, session::SessionEvents,
+    },
     policy::RetryLimits,
     settings::Settings,
     telemetry::Telemetry,
@@ -176,7 +178,7 @@ impl Worker {
         self.status.connected(true);
         self.status.topology(None);
         let session = Arc::new(session);
-        let replies = Arc::new(Replies::new(self.connector.clone()));
+        let replies = Arc::new(ReplyPublisher::new(self.connector.clone()));
         self.targets.health.reset();
         let publishing = Arc::new(Publishing {
             session: Arc::clone(&session),

@@ -166,7 +166,7 @@ async fn end(
         GivenUp::Request(death) => way.give_up(death.as_ref(), &mut letter, publishing).await,
     };
     if ended.is_err() {
-        letter.span.fail("unsettled");
+        letter.span.set_error("unsettled");
     }
     Ok(ended.map(|()| delivery_tag)?)
 }

@@ -6,7 +6,7 @@ use futures_util::{FutureExt, StreamExt, future::join_all};
 use kit::{Amqp, Context, FieldTable, NodeOptions, Properties};
 use trackfinity_unlocker::{
     broker::{
-        Connector, Lane, Mandatory, PublishError, Replies, Session,
+        Connector, Lane, Mandatory, PublishError, ReplyPublisher, Session,
         publisher::Outgoing,
         session::{SessionEvent, SessionEvents},
     },
@@ -242,7 +242,7 @@ fn a_reply_is_sent_with_the_password_that_the_file_holds_now() {
         let check = |urls: &str| BrokerUrls::parse(urls).map(|_| ()).map_err(Into::into);
         let urls = Secret::open(&file, check).expect("a URL");
         let connector = Connector::new(&Broker { urls, declare: true });
-        let replies = Replies::new(connector);
+        let replies = ReplyPublisher::new(connector);
         management.create_user(&user, "new", "").await;
         std::fs::write(&file, ctx.vhost().amqp_url_as(&user, "new")).expect("written");
         let sent = replies.send(&message(QUEUE, b"x"), Mandatory::Required(Lane::Outcomes)).await;
@@ -263,7 +263,7 @@ fn replies_do_not_wait_for_a_first_address_that_is_mute() {
         amqp.declare_queue(QUEUE, FieldTable::default()).await;
         let connector = connector(&format!("{first},{}", ctx.amqp_url()));
         let (session, _events) = Session::open(&connector).await.expect("a session");
-        let replies = Replies::new(connector);
+        let replies = ReplyPublisher::new(connector);
         let all = (0..200).map(async |_| replies.send(&message(QUEUE, b"x"), Mandatory::Off).await);
         for sent in join_all(all).await {
             sent.expect("sent");

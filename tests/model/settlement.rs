@@ -5,7 +5,7 @@ use std::time::Duration;
 use stateright::{Model, Property};
 use trackfinity_unlocker::{
     message::Timestamp,
-    policy::{Judgement, Meaning, Past, Reason, RetryLimits, Verdict, decide},
+    policy::{AttemptHistory, Classification, Judgement, Reason, RetryLimits, Verdict, decide},
 };
 
 use super::{
@@ -147,23 +147,24 @@ impl Settlement {
     /// What is done after a reply, by the worker's own policy.
     fn plan(&self, attempts: u32, reply: Reply) -> Vec<Step> {
         let meaning = match reply {
-            Reply::Served => Meaning::Unlocked,
-            Reply::Refused => Meaning::Refused(Reason::Http(422)),
-            Reply::Transient => Meaning::Transient(Reason::Timeout, None),
-            Reply::Innocent => Meaning::EndpointFault(Reason::Http(401)),
+            Reply::Served => Classification::Unlocked,
+            Reply::Refused => Classification::Refused(Reason::Http(422)),
+            Reply::Transient => Classification::Transient(Reason::Timeout, None),
+            Reply::Innocent => Classification::EndpointFault(Reason::Http(401)),
         };
         let limits = RetryLimits {
             max_attempts: self.max_attempts,
             max_delay: Duration::from_secs(1024),
             give_up_after: Duration::from_secs(24 * 3600),
         };
-        let past = Past { attempts, first_received_at: Timestamp::EPOCH, judgement: Judgement::Counts };
+        let past =
+            AttemptHistory { attempts, first_received_at: Timestamp::EPOCH, judgement: Judgement::Counts };
         match decide(meaning, past, Timestamp::EPOCH, 1.0, &limits) {
             Verdict::Unlocked { .. } => self.program(&[Successor::Outcome(Ending::Unlocked)]),
             Verdict::Refused { .. } | Verdict::Abandoned { .. } => {
                 self.program(&[Successor::DeadLetter, Successor::Outcome(Ending::Dead)])
             }
-            Verdict::Parked { attempts, .. } => self.program(&[Successor::Parked { attempts }]),
+            Verdict::Retry { attempts, .. } => self.program(&[Successor::Parked { attempts }]),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::{
         problem::Problem,
     },
     dead_letters::{self, Coverage, DeadLetterId, Filter, Finish, Plan, PlanPreview, Step},
-    message::{LetterStatus, Timestamp},
+    message::{DeadLetterStatus, Timestamp},
 };
 
 /// A dead letter without what is masked.
@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct DeadLetterSummary {
     id: DeadLetterId,
     request_id: Option<String>,
-    status: LetterStatus,
+    status: DeadLetterStatus,
     reason: Option<String>,
     http_status: Option<u16>,
     attempts: u32,

@@ -29,7 +29,7 @@ const MAX_LIMIT: usize = 1000;
     (status = 200, body = WorkerState), (status = 401, body = ProblemBody)
 ))]
 pub(super) async fn worker(State(app): State<App>, _user: ApiUser) -> Json<WorkerState> {
-    Json(WorkerState::read(&app.sources).await)
+    Json(WorkerState::read(&app.handles).await)
 }
 
 /// Counts dead letters by status and reason.

@@ -19,7 +19,7 @@ use crate::{
         problem::{Problem, render},
     },
     dead_letters::{DeadLetter, DeadLetterSummary, Filter, dead_letter},
-    message::LetterStatus,
+    message::DeadLetterStatus,
 };
 
 /// Dead letters per page.
@@ -84,7 +84,7 @@ pub(super) async fn list(
     let last = first + found.dead_letters.len();
     Ok(render(&ListPage {
         layout: page_user.layout("Dead letters"),
-        statuses: LetterStatus::ALL
+        statuses: DeadLetterStatus::ALL
             .iter()
             .map(|status| StatusOption { name: status.as_str(), selected: filter.status.contains(status) })
             .collect(),

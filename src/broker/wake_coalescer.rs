@@ -1,6 +1,6 @@
-//! Wakes by lapin's threads, gathered. A wake by another thread is a system call, and a publish has
-//! two: when it is sent and when it is confirmed. Tasks that are woken one by one also end one by
-//! one, each with an acknowledgement of its own; woken together, they are acknowledged together.
+//! Coalesces the wakes of lapin's threads. A wake by another thread is a system call, and each publish
+//! has two: when it is sent and when it is confirmed. Tasks that are woken together also finish
+//! together, and one acknowledgement then covers them all.
 
 use std::{
     pin::Pin,
@@ -11,74 +11,74 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// Passes wakes on through one task, which alone is woken from another thread. Clones share it.
+/// Forwards wakes through one task. Only that task is woken from other threads. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Wakes(UnboundedSender<Arc<Relay>>);
+pub(super) struct WakeCoalescer(UnboundedSender<Arc<Source>>);
 
-impl Wakes {
-    /// Starts the task, which ends when no clone is left and nothing waits.
+impl WakeCoalescer {
+    /// Starts the task. It ends when no clone is left and nothing waits.
     ///
     /// # Panics
     /// Outside a runtime.
     pub(super) fn start() -> Self {
-        let (wakes, gathered) = Self::new();
-        tokio::spawn(pass_on(gathered));
-        wakes
+        let (coalescer, woken) = Self::new();
+        tokio::spawn(forward_wakes(woken));
+        coalescer
     }
 
-    fn new() -> (Self, UnboundedReceiver<Arc<Relay>>) {
-        let (wakes, gathered) = unbounded_channel();
-        (Self(wakes), gathered)
+    fn new() -> (Self, UnboundedReceiver<Arc<Source>>) {
+        let (coalescer, woken) = unbounded_channel();
+        (Self(coalescer), woken)
     }
 
-    /// What one future is polled with, from its first poll to its last.
-    pub(super) fn relay(&self) -> Relayed {
-        let relay = Arc::new(Relay { waiting: AtomicWaker::new(), wakes: self.clone() });
-        Relayed { waker: Waker::from(Arc::clone(&relay)), relay }
+    /// A waker for one future, to be used from its first poll to its last.
+    pub(super) fn waker(&self) -> CoalescedWaker {
+        let source = Arc::new(Source { waiting: AtomicWaker::new(), coalescer: self.clone() });
+        CoalescedWaker { waker: Waker::from(Arc::clone(&source)), source }
     }
 }
 
-/// Polls futures that one task waits for, one after the other, with wakes that go through the task
-/// of [`Wakes`].
+/// Polls one future after another for one task. Their wakes go through the task of
+/// [`WakeCoalescer`].
 #[derive(Debug)]
-pub(super) struct Relayed {
-    relay: Arc<Relay>,
+pub(super) struct CoalescedWaker {
+    source: Arc<Source>,
     waker: Waker,
 }
 
-impl Relayed {
+impl CoalescedWaker {
     pub(super) fn poll<F: Future>(&self, future: Pin<&mut F>, context: &Context<'_>) -> Poll<F::Output> {
-        self.relay.waiting.register(context.waker());
+        self.source.waiting.register(context.waker());
         future.poll(&mut Context::from_waker(&self.waker))
     }
 
-    /// What the future comes to; whatever wakes it does so through the task.
-    pub(super) async fn gather<F: Future>(&self, mut future: Pin<&mut F>) -> F::Output {
+    /// Awaits the future. Its wakes go through the task.
+    pub(super) async fn poll_through<F: Future>(&self, mut future: Pin<&mut F>) -> F::Output {
         std::future::poll_fn(|context| self.poll(future.as_mut(), context)).await
     }
 }
 
-async fn pass_on(mut gathered: UnboundedReceiver<Arc<Relay>>) {
-    while let Some(relay) = gathered.recv().await {
-        relay.waiting.wake();
+async fn forward_wakes(mut woken: UnboundedReceiver<Arc<Source>>) {
+    while let Some(source) = woken.recv().await {
+        source.waiting.wake();
     }
 }
 
-/// Wakes whoever waits for a future, by way of the task.
+/// Wakes the task that waits for a future, through the forwarding task.
 #[derive(Debug)]
-struct Relay {
+struct Source {
     waiting: AtomicWaker,
-    wakes: Wakes,
+    coalescer: WakeCoalescer,
 }
 
-impl Wake for Relay {
+impl Wake for Source {
     fn wake(self: Arc<Self>) {
         Self::wake_by_ref(&self);
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // The task ends before its clones with the runtime alone, and then nobody waits.
-        self.wakes.0.send(Arc::clone(self)).ok();
+        // The task ends before its clones only with the runtime, and then nobody waits.
+        self.coalescer.0.send(Arc::clone(self)).ok();
     }
 }
 
@@ -112,13 +112,13 @@ mod tests {
         }
     }
 
-    /// Polls once, with wakes that are counted.
+    /// Polls once with a waker that counts.
     fn poll<F: Future>(future: Pin<&mut F>, count: &Arc<Count>) -> Poll<F::Output> {
         future.poll(&mut Context::from_waker(&Waker::from(Arc::clone(count))))
     }
 
-    /// Leaves its waker, once, and then ends.
-    async fn left_in(wakers: &Mutex<Vec<Waker>>) {
+    /// Stores its waker at the first poll, and ends at the second.
+    async fn suspend_once(wakers: &Mutex<Vec<Waker>>) {
         let mut left = false;
         std::future::poll_fn(|context| match std::mem::replace(&mut left, true) {
             true => Poll::Ready(()),
@@ -136,13 +136,13 @@ mod tests {
 
     #[test]
     fn many_wakes_by_another_thread_wake_one_task() {
-        let (wakes, gathered) = Wakes::new();
+        let (coalescer, woken) = WakeCoalescer::new();
         let (passing, waiting) = (Arc::<Count>::default(), Arc::<Count>::default());
-        let mut pass_on = pin!(pass_on(gathered));
-        assert!(poll(pass_on.as_mut(), &passing).is_pending());
+        let mut forward_wakes = pin!(forward_wakes(woken));
+        assert!(poll(forward_wakes.as_mut(), &passing).is_pending());
         let wakers = Mutex::default();
         let mut all: Vec<_> = (0..100)
-            .map(|_| Box::pin(async { wakes.relay().gather(pin!(left_in(&wakers))).await }))
+            .map(|_| Box::pin(async { coalescer.waker().poll_through(pin!(suspend_once(&wakers))).await }))
             .collect();
         for future in &mut all {
             assert!(poll(future.as_mut(), &waiting).is_pending());
@@ -151,37 +151,38 @@ mod tests {
             scope.spawn(|| wake_all(&wakers));
         });
         assert_eq!((passing.get(), waiting.get()), (1, 0));
-        assert!(poll(pass_on.as_mut(), &passing).is_pending());
+        assert!(poll(forward_wakes.as_mut(), &passing).is_pending());
         assert_eq!(waiting.get(), 100);
         assert!(all.iter_mut().all(|future| poll(future.as_mut(), &waiting).is_ready()));
         drop(all);
-        drop(wakes);
-        assert!(poll(pass_on, &passing).is_ready(), "goes on though nobody is left to wake");
+        drop(coalescer);
+        assert!(poll(forward_wakes, &passing).is_ready(), "continues though nobody is left to wake");
     }
 
     #[test]
-    fn whoever_polled_last_is_woken() {
-        let (wakes, gathered) = Wakes::new();
+    fn the_task_that_polled_last_is_woken() {
+        let (coalescer, woken) = WakeCoalescer::new();
         let (first, second) = (Arc::<Count>::default(), Arc::<Count>::default());
         let wakers = Mutex::default();
         let mut never = pin!(async {
-            left_in(&wakers).await;
+            suspend_once(&wakers).await;
             std::future::pending::<()>().await;
         });
-        let relay = wakes.relay();
-        let mut future = pin!(relay.gather(never.as_mut()));
+        let source = coalescer.waker();
+        let mut future = pin!(source.poll_through(never.as_mut()));
         assert!(poll(future.as_mut(), &first).is_pending());
         assert!(poll(future.as_mut(), &second).is_pending());
         wake_all(&wakers);
-        assert!(poll(pin!(pass_on(gathered)), &first).is_pending());
+        assert!(poll(pin!(forward_wakes(woken)), &first).is_pending());
         assert_eq!((first.get(), second.get()), (0, 1));
     }
 
     #[tokio::test]
-    async fn a_thousand_at_once_come_to_their_ends() {
-        let wakes = Wakes::start();
+    async fn a_thousand_at_once_complete() {
+        let coalescer = WakeCoalescer::start();
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..1000).map(|_| oneshot::channel()).unzip();
-        let all = receivers.into_iter().map(async |receiver| wakes.relay().gather(pin!(receiver)).await);
+        let all =
+            receivers.into_iter().map(async |receiver| coalescer.waker().poll_through(pin!(receiver)).await);
         let mut all = pin!(futures_util::future::join_all(all));
         assert!(futures_util::poll!(all.as_mut()).is_pending());
         let thread = std::thread::spawn(|| {

@@ -17,34 +17,33 @@ use super::{
     outgoing::Lane,
     refusals::Refusals,
 };
-use crate::broker::{connection::Link, wakes::Wakes};
+use crate::broker::{connection::Connection, wake_coalescer::WakeCoalescer};
 
-/// Bytes of a header frame that are not properties, a few too many. Such a frame can't be split, and
-/// one too large ends the connection.
+/// Bytes of a header frame that are not properties, a few too many. A header frame cannot be split,
+/// and one that is too large ends the connection.
 const FRAME_OVERHEAD: usize = 256;
-/// Publishes in flight at once that have a channel to themselves, all lanes together, where
-/// `channel_max` allows so many.
-const MAX_ALONE: u16 = 256;
-/// A shared channel on which a queue refused is replaced this often, at most.
-const REPLACE_INTERVAL: Duration = Duration::from_millis(200);
-/// Shared channels at once: one in use, and those that were replaced and still wait for confirms.
-const MAX_SHARED: u16 = 16;
+/// How many exclusive channels of all lanes may be in use at once, if `channel_max` allows it.
+const MAX_EXCLUSIVE_CHANNELS: u16 = 256;
+/// A shared channel on which a queue refused is replaced only when it is at least this old.
+const MIN_CHANNEL_AGE: Duration = Duration::from_millis(200);
+/// How many shared channels may be open: one in use, and replaced ones that still wait for confirms.
+const MAX_SHARED_CHANNELS: u16 = 16;
 const LANES: u16 = 3;
-/// lapin 4.12 never frees the id of a channel that the server closed: when its number comes round
-/// again, `create_channel` fails with the old error. So a connection on which that happened is
-/// replaced before the numbers start again.
-const MAX_OPENED: u32 = 1000;
+/// lapin 4.12 never frees the number of a channel that RabbitMQ closed: when it is used again,
+/// `create_channel` fails with the old error. So a connection on which this happened is replaced
+/// before its channel numbers start again.
+const MAX_OPENED_CHANNELS: u32 = 1000;
 
 /// One connection that publishes.
 #[derive(Debug)]
-pub(super) struct Line {
-    link: Arc<Link>,
-    pub(super) wakes: Wakes,
-    /// Of the publisher; outlives its connections.
+pub(super) struct PublishConnection {
+    amqp: Arc<Connection>,
+    pub(super) wake_coalescer: WakeCoalescer,
+    /// Shared by all connections of the publisher.
     pub(super) refusals: Arc<Refusals>,
-    /// Bytes that properties may take in a header frame of this connection.
+    /// The largest properties in a header frame of this connection, in bytes.
     max_properties_len: usize,
-    /// Whether RabbitMQ would take larger frames on another connection.
+    /// Whether another connection could have larger frames.
     pub(super) has_small_frames: bool,
     opened: AtomicU32,
     max_opened: u32,
@@ -52,22 +51,22 @@ pub(super) struct Line {
     /// Nothing new is published on it.
     retired: AtomicBool,
     shared: Arc<Semaphore>,
-    outcomes: Pool,
-    requests: Pool,
-    dead_letters: Pool,
-    /// Channels of publishes that were given up while they were written.
+    outcomes: LaneChannels,
+    requests: LaneChannels,
+    dead_letters: LaneChannels,
+    /// Channels of publishes that were dropped while they were written.
     half_written: Mutex<Vec<Channel>>,
     has_half_written: AtomicBool,
 }
 
 /// Idle channels, and how many may be in use.
 #[derive(Debug)]
-struct Pool {
+struct LaneChannels {
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Channel>>,
 }
 
-impl Pool {
+impl LaneChannels {
     fn new(size: u16) -> Self {
         Self { permits: Arc::new(Semaphore::new(usize::from(size))), idle: Mutex::default() }
     }
@@ -80,47 +79,47 @@ impl Pool {
 /// Why no channel was opened.
 #[derive(Debug)]
 pub(super) enum NotOpened {
-    /// The connection has as many as it may.
+    /// The connection has as many channels as it may.
     LimitReached,
     Failed(PublishError),
 }
 
-impl Line {
-    pub(super) fn new(link: Arc<Link>, has_small_frames: bool, refusals: Arc<Refusals>) -> Self {
-        // Agreed upon when the connection was opened; neither changes.
+impl PublishConnection {
+    pub(super) fn new(amqp: Arc<Connection>, has_small_frames: bool, refusals: Arc<Refusals>) -> Self {
+        // Negotiated when the connection was opened; both stay the same.
         let (frame_max, channel_max) = {
-            let configuration = link.configuration();
+            let configuration = amqp.configuration();
             (configuration.frame_max() as usize, configuration.channel_max())
         };
-        let shared = (channel_max / 8).clamp(1, MAX_SHARED);
-        // A channel that is closed keeps its number until RabbitMQ has answered.
+        let shared = (channel_max / 8).clamp(1, MAX_SHARED_CHANNELS);
+        // A closed channel keeps its number until RabbitMQ has answered.
         let reserve = shared + shared;
-        let alone = (channel_max.saturating_sub(reserve).min(MAX_ALONE) / LANES).max(1);
+        let exclusive = (channel_max.saturating_sub(reserve).min(MAX_EXCLUSIVE_CHANNELS) / LANES).max(1);
         Self {
-            link,
-            wakes: Wakes::start(),
+            amqp,
+            wake_coalescer: WakeCoalescer::start(),
             refusals,
             max_properties_len: frame_max.saturating_sub(FRAME_OVERHEAD),
             has_small_frames,
             opened: AtomicU32::new(0),
-            max_opened: MAX_OPENED.min(u32::from(channel_max / 2)),
+            max_opened: MAX_OPENED_CHANNELS.min(u32::from(channel_max / 2)),
             closed_by_server: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             shared: Arc::new(Semaphore::new(usize::from(shared))),
-            outcomes: Pool::new(alone),
-            requests: Pool::new(alone),
-            dead_letters: Pool::new(alone),
+            outcomes: LaneChannels::new(exclusive),
+            requests: LaneChannels::new(exclusive),
+            dead_letters: LaneChannels::new(exclusive),
             half_written: Mutex::default(),
             has_half_written: AtomicBool::new(false),
         }
     }
 
-    pub(super) fn link(&self) -> &Arc<Link> {
-        &self.link
+    pub(super) fn amqp(&self) -> &Arc<Connection> {
+        &self.amqp
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        self.link.status().connected()
+        self.amqp.status().connected()
     }
 
     /// Whether new publishes may use it.
@@ -132,7 +131,7 @@ impl Line {
         properties_len <= self.max_properties_len
     }
 
-    /// Nothing new is published on it; whoever waits for a channel goes to the next one.
+    /// Stops new publishes on it. Those that wait for a channel use the next connection.
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
         self.shared.close();
@@ -146,13 +145,13 @@ impl Line {
         self.closed_by_server.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it has to be replaced before channel numbers come round.
-    pub(super) fn is_worn(&self) -> bool {
+    /// Whether it has to be replaced before channel numbers are used again.
+    pub(super) fn needs_replacement(&self) -> bool {
         self.closed_by_server.load(Ordering::Relaxed)
             && self.opened.load(Ordering::Relaxed) >= self.max_opened
     }
 
-    fn pool(&self, lane: Lane) -> &Pool {
+    fn pool(&self, lane: Lane) -> &LaneChannels {
         match lane {
             Lane::Outcomes => &self.outcomes,
             Lane::Requests => &self.requests,
@@ -160,13 +159,13 @@ impl Line {
         }
     }
 
-    /// Leave to use a channel of a lane; none if the line is retired. Ends when one of the lane's
-    /// publishes is confirmed: RabbitMQ, or the caller that gives one up, stands behind it.
+    /// A permit to use a channel of a lane; `None` if the connection is retired. Waits until a publish
+    /// of the lane is confirmed or dropped.
     pub(super) async fn permit(&self, lane: Lane) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.pool(lane).permits).acquire_owned().await.ok()
     }
 
-    /// The same for a channel that publishes share.
+    /// A permit to open a shared channel; `None` if the connection is retired.
     pub(super) async fn shared_permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.shared).acquire_owned().await.ok()
     }
@@ -181,18 +180,18 @@ impl Line {
         None
     }
 
-    /// Closes what no publish uses, for the sake of other lanes.
+    /// Closes idle channels, so that other lanes can open theirs.
     pub(super) fn close_idle(&self) {
         for pool in [&self.outcomes, &self.requests, &self.dead_letters] {
             pool.idle().clear();
         }
     }
 
-    /// Opens a channel with confirms. Ends in [`OPEN_TIMEOUT`], or, while RabbitMQ is short of
-    /// memory or disk and so reads nothing, when it no longer is or the connection is lost.
+    /// Opens a channel with confirms, within [`OPEN_TIMEOUT`]. While RabbitMQ is short of memory or
+    /// disk it reads nothing; then this waits until that is over or the connection is lost.
     pub(super) async fn open(&self) -> Result<Channel, NotOpened> {
         let open = async {
-            let channel = self.link.create_channel().await?;
+            let channel = self.amqp.create_channel().await?;
             self.opened.fetch_add(1, Ordering::Relaxed);
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             Ok::<_, lapin::Error>(channel)
@@ -208,14 +207,14 @@ impl Line {
                     let error = PublishError::from_lapin(error, self.is_connected());
                     return Err(NotOpened::Failed(error));
                 }
-                Err(_elapsed) if self.link.status().blocked() => {}
+                Err(_elapsed) if self.amqp.status().blocked() => {}
                 Err(_elapsed) => return Err(NotOpened::Failed(PublishError::Timeout)),
             }
         }
     }
 
-    /// Channels of publishes that were given up while they were written. Once anything that is
-    /// published from now on is written, so are they, and the channels may be closed.
+    /// Takes the channels of publishes that were dropped while they were written. As soon as any later
+    /// publish is written, they are written, too, and the channels may be closed.
     pub(super) fn take_half_written(&self) -> Vec<Channel> {
         if !self.has_half_written.load(Ordering::Relaxed) {
             return Vec::new();
@@ -231,99 +230,109 @@ impl Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for PublishConnection {
     fn drop(&mut self) {
-        // The last publish on it has ended. Outside a runtime, as when the program ends, the socket
-        // is shut down without a goodbye.
-        if self.link.status().connected()
+        // The last publish on it has ended. Outside a runtime (when the program ends) the socket is shut
+        // down without a close.
+        if self.amqp.status().connected()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            let link = Arc::clone(&self.link);
-            runtime.spawn(async move { link.close().await });
+            let amqp = Arc::clone(&self.amqp);
+            runtime.spawn(async move { amqp.close().await });
         }
     }
 }
 
-/// A channel that publishes share.
+/// A channel that many publishes share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) channel: Channel,
-    pub(super) line: Arc<Line>,
+    pub(super) connection: Arc<PublishConnection>,
     refused: AtomicBool,
     opened_at: Instant,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Shared {
-    pub(super) fn new(channel: Channel, line: Arc<Line>, permit: OwnedSemaphorePermit) -> Self {
-        Self { channel, line, refused: AtomicBool::new(false), opened_at: Instant::now(), _permit: permit }
+    pub(super) fn new(
+        channel: Channel,
+        connection: Arc<PublishConnection>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        Self {
+            channel,
+            connection,
+            refused: AtomicBool::new(false),
+            opened_at: Instant::now(),
+            _permit: permit,
+        }
     }
 
     /// Whether new publishes may use it.
     pub(super) fn is_usable(&self) -> bool {
         !self.refused.load(Ordering::Relaxed)
-            && !self.line.retired.load(Ordering::Relaxed)
+            && !self.connection.retired.load(Ordering::Relaxed)
             && self.channel.status().connected()
     }
 
-    /// A queue refused a publish. RabbitMQ 3.10 goes on refusing on such a channel, though there is
-    /// room again, so the next publish opens another, if not too many still wait for confirms. While
-    /// every publish is refused, that is done now and then, not each time.
-    pub(super) fn refuse(&self) {
-        let is_due = self.opened_at.elapsed() >= REPLACE_INTERVAL;
-        if is_due && self.line.shared.available_permits() > 0 {
+    /// A queue refused a publish. RabbitMQ 3.10 continues to refuse on this channel even when the queue
+    /// has space again. So the next publish opens another channel, unless too many old ones still wait
+    /// for confirms, or this one is younger than [`MIN_CHANNEL_AGE`].
+    pub(super) fn mark_refused(&self) {
+        let is_due = self.opened_at.elapsed() >= MIN_CHANNEL_AGE;
+        if is_due && self.connection.shared.available_permits() > 0 {
             self.refused.store(true, Ordering::Relaxed);
         }
     }
 }
 
-/// A channel that one publish has to itself.
+/// A channel for one publish at a time.
 #[derive(Debug)]
-pub(super) struct Alone {
+pub(super) struct Exclusive {
     pub(super) channel: Channel,
-    pub(super) line: Arc<Line>,
+    pub(super) connection: Arc<PublishConnection>,
     pub(super) lane: Lane,
     pub(super) permit: OwnedSemaphorePermit,
 }
 
-/// The channel of one publish. Where it is dropped, a channel of its own is closed: with a publish
-/// still in flight on it, the next one's return could not be told.
+/// The channel of one publish. Dropping it closes an exclusive channel: its publish may still be in
+/// flight, and a return could then not be assigned to the right publish.
 #[derive(Debug)]
 pub(super) enum Lease {
     Shared(Arc<Shared>),
-    Alone(Alone),
+    Exclusive(Exclusive),
 }
 
 impl Lease {
-    pub(super) fn line(&self) -> &Arc<Line> {
+    pub(super) fn connection(&self) -> &Arc<PublishConnection> {
         match self {
-            Self::Shared(shared) => &shared.line,
-            Self::Alone(alone) => &alone.line,
+            Self::Shared(shared) => &shared.connection,
+            Self::Exclusive(exclusive) => &exclusive.connection,
         }
     }
 
     pub(super) fn channel(&self) -> &Channel {
         match self {
             Self::Shared(shared) => &shared.channel,
-            Self::Alone(alone) => &alone.channel,
+            Self::Exclusive(exclusive) => &exclusive.channel,
         }
     }
 
     /// The publish was confirmed: the next one may use the channel.
-    pub(super) fn give_back(self) {
-        if let Self::Alone(Alone { channel, line, lane, permit }) = self
-            && !line.retired.load(Ordering::Relaxed)
+    pub(super) fn release(self) {
+        if let Self::Exclusive(Exclusive { channel, connection, lane, permit }) = self
+            && !connection.retired.load(Ordering::Relaxed)
         {
-            line.pool(lane).idle().push(channel);
-            // After the channel, so that whoever waits for it finds one.
+            connection.pool(lane).idle().push(channel);
+            // After the channel was returned, so that the next publish finds it.
             drop(permit);
         }
     }
 }
 
-/// A publish that is being written. lapin sends a channel's close before publishes that wait to be
-/// written, and RabbitMQ ends the connection for a publish on a closed channel. So the channel of
-/// one that is given up meanwhile is kept for a while.
+/// A publish that is being written. lapin sends the close of a channel before publishes that still
+/// wait to be written, and RabbitMQ ends the connection when it receives a publish on a closed channel.
+/// So if this is dropped before the publish is written, the channel stays open for a while.
 #[derive(Debug)]
 pub(super) struct Writing<'a> {
     lease: &'a Lease,
@@ -335,7 +344,7 @@ impl<'a> Writing<'a> {
         Self { lease, ended: false }
     }
 
-    /// It was written, or never will be.
+    /// The publish was written, or it failed.
     pub(super) fn end(mut self) {
         self.ended = true;
     }
@@ -344,7 +353,7 @@ impl<'a> Writing<'a> {
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            self.lease.line().keep_half_written(self.lease.channel().clone());
+            self.lease.connection().keep_half_written(self.lease.channel().clone());
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The names of spans' attributes, in one place: OpenTelemetry's semantic conventions for messaging
-//! and HTTP.
+//! Names of span attributes and metric labels, from OpenTelemetry's semantic conventions for
+//! messaging and HTTP.
 
 pub const ERROR_TYPE: &str = "error.type";
 pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
