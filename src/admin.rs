@@ -2,8 +2,8 @@
 //! not slow down the processing of requests.
 //!
 //! Off by default. Without a viewer token, anyone on the same machine may read the page (loopback
-//! only). To change dead letters or to see what is masked, the operator's token is needed. The server
-//! renders all pages; they contain no script.
+//! only). To change dead letters or to see what is masked, the operator's token is needed. The
+//! server renders all pages; they contain no script.
 
 mod access;
 mod api;
@@ -62,8 +62,9 @@ pub struct Served {
 }
 
 impl Served {
-    /// Waits until the page has stopped, which is soon after the token was cancelled. A job finishes
-    /// the current dead letter first. If that takes too long, the dead letter stays in the queue.
+    /// Waits until the page has stopped, which is soon after the token was cancelled. A job
+    /// finishes the current dead letter first. If that takes too long, the dead letter stays in the
+    /// queue.
     pub async fn ended(self) {
         match tokio::time::timeout(STOP_TIMEOUT, self.ended).await {
             Ok(Ok(())) => {}

@@ -1,5 +1,5 @@
-//! `unlocker`: parses the command line, starts logging and the runtime, runs the command and returns
-//! its exit code.
+//! `unlocker`: parses the command line, starts logging and the runtime, runs the command and
+//! returns its exit code.
 
 use std::{
     env,
@@ -45,9 +45,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-/// RabbitMQ accepts header tables nested thousands of levels deep. lapin parses them recursively, on
-/// a thread whose stack size only this variable can set. With the default of 2 MiB, one such message
-/// crashes the process. So the program replaces itself by a new start. Returns only on failure.
+/// RabbitMQ accepts header tables nested thousands of levels deep. lapin parses them recursively,
+/// on a thread whose stack size only this variable can set. With the default of 2 MiB, one such
+/// message crashes the process. So the program replaces itself by a new start. Returns only on
+/// failure.
 fn restart_with_large_stacks() {
     let error = match env::current_exe() {
         Ok(program) => {

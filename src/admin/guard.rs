@@ -49,8 +49,8 @@ impl Hosts {
         self.names.contains(&host) || self.is_own_address(&host)
     }
 
-    /// If the server listens on all addresses, any address is its own. That is safe: an attacker can
-    /// change what a name resolves to, but not an address.
+    /// If the server listens on all addresses, any address is its own. That is safe: an attacker
+    /// can change what a name resolves to, but not an address.
     fn is_own_address(&self, host: &str) -> bool {
         let address = host.parse::<SocketAddr>().or_else(|_| {
             let host = host.trim_start_matches('[').trim_end_matches(']');

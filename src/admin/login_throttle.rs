@@ -32,7 +32,8 @@ struct Counts {
 }
 
 impl LoginThrottle {
-    /// Runs `attempt`, and counts it if it returns `None`. Does not run it after too many wrong tokens.
+    /// Runs `attempt`, and counts it if it returns `None`. Does not run it after too many wrong
+    /// tokens.
     ///
     /// # Errors
     /// If there were too many wrong tokens.

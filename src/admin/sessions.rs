@@ -1,5 +1,5 @@
-//! The sessions of logged-in users. They are in memory, so a restart logs everyone out. The time is an
-//! argument.
+//! The sessions of logged-in users. They are in memory, so a restart logs everyone out. The time is
+//! an argument.
 
 use std::{
     collections::HashMap,

@@ -46,9 +46,9 @@ pub(super) struct PublishArgs {
     /// How long to wait for the outcome, such as 60s [default: forever]
     #[arg(long, value_name = "DURATION", requires = "wait", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
-    /// Publish many requests: one JSON object per line, from a file, or from stdin with "-". The line
-    /// is the request's body. Its fields message_id and correlation_id, if present, also become its
-    /// properties.
+    /// Publish many requests: one JSON object per line, from a file, or from stdin with "-". The
+    /// line is the request's body. Its fields message_id and correlation_id, if present, also
+    /// become its properties.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["customer_id", "subscription_id", "orderid", "message_id", "wait"])]
     from: Option<PathBuf>,
 }

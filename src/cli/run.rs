@@ -82,7 +82,8 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits until the worker has ended. The first signal asks it to stop; the second stops waiting.
+    /// Waits until the worker has ended. The first signal asks it to stop; the second stops
+    /// waiting.
     async fn stop_or_end(&mut self, stop: &CancellationToken, worker: JoinHandle<()>) -> Result<(), Failure> {
         tokio::pin!(worker);
         for is_first in [true, false] {

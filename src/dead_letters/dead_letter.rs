@@ -120,9 +120,9 @@ impl DeadLetter {
         Self { summary, response: record.response, properties, body }
     }
 
-    /// The dead letter as the worker would decode it. `None` if it is unreadable. A message without an
-    /// id gets one that is always the same, so that a replay that was interrupted and repeated can be
-    /// recognised.
+    /// The dead letter as the worker would decode it. `None` if it is unreadable. A message without
+    /// an id gets one that is always the same, so that a replay that was interrupted and repeated
+    /// can be recognised.
     pub(super) fn envelope(&self) -> Option<Envelope> {
         match &self.properties {
             Properties::Readable(properties) => {

@@ -26,8 +26,8 @@ use crate::{
     message::{DeadLetterHeaders, Outcome, Status, Timestamp},
 };
 
-/// After this time a round releases its dead letters and consumes again: RabbitMQ closes the channel
-/// of a delivery that is not acknowledged for 30 minutes.
+/// After this time a round releases its dead letters and consumes again: RabbitMQ closes the
+/// channel of a delivery that is not acknowledged for 30 minutes.
 const MAX_ROUND: Duration = Duration::from_secs(600);
 /// A round takes only as many dead letters as can be replayed in this time, because others cannot
 /// see them meanwhile.

@@ -1,6 +1,6 @@
-//! Distributed locks: exclusive queues. RabbitMQ releases one when the owning connection closes, even
-//! after a crash. One lock is for consuming dead letters, to browse or to change them, and is held
-//! for a moment. Another lock is for changes and is held until the change ends.
+//! Distributed locks: exclusive queues. RabbitMQ releases one when the owning connection closes,
+//! even after a crash. One lock is for consuming dead letters, to browse or to change them, and is
+//! held for a moment. Another lock is for changes and is held until the change ends.
 //!
 //! A session that finds a lock taken sends a message to the lock's queue to ask who the holder is.
 
@@ -24,7 +24,8 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use crate::broker::{errors::soft_error, lock::try_once};
 
-/// How long to wait for a lock. Consuming all dead letters takes about a second, more for very many.
+/// How long to wait for a lock. Consuming all dead letters takes about a second, more for very
+/// many.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(20);
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// How long to wait for the holder's answer.

@@ -23,7 +23,8 @@ pub enum StepResult {
     Unlocked,
     /// Replayed, and it failed again: there is a new dead letter.
     FailedAgain { status: String, reason: Option<String> },
-    /// Replayed, but its outcome did not arrive in time. The request is queued or waits for a retry.
+    /// Replayed, but its outcome did not arrive in time. The request is queued or waits for a
+    /// retry.
     Pending,
     /// Discarded, and its outcome published. `routed`: whether a queue received the outcome.
     Discarded { routed: bool },

@@ -20,9 +20,9 @@ use crate::{
     settings::Broker,
 };
 
-/// Three connections, open for one command. During an alarm RabbitMQ reads nothing from a connection
-/// that publishes, not even its close, and a lock ends only when its connection closes: so locks have
-/// their own connection.
+/// Three connections, open for one command. During an alarm RabbitMQ reads nothing from a
+/// connection that publishes, not even its close, and a lock ends only when its connection closes:
+/// so locks have their own connection.
 #[derive(Debug)]
 pub(super) struct LockedSession {
     reading: WireConnection,
@@ -69,14 +69,15 @@ impl LockedSession {
         &self.publishing
     }
 
-    /// Takes the lock for changes, so that no one else changes dead letters until this session closes.
+    /// Takes the lock for changes, so that no one else changes dead letters until this session
+    /// closes.
     pub(super) async fn lock_changes(&self) -> Result<Lock, AccessError> {
         let queue = self.topology.dead_letter_change_lock();
         Ok(lock::try_acquire(&self.locking, &queue, &self.holder, &self.held).await?)
     }
 
-    /// Waits for the lock for consuming: two who consume at the same time would each see only a part.
-    /// Everyone holds it only for a moment.
+    /// Waits for the lock for consuming: two who consume at the same time would each see only a
+    /// part. Everyone holds it only for a moment.
     pub(super) async fn lock_consuming(&self) -> Result<Lock, AccessError> {
         Ok(lock::acquire(&self.locking, &self.topology.dead_letter_lock(), &self.holder).await?)
     }

@@ -73,7 +73,8 @@ pub(super) struct DeadLetterDetails {
 #[serde(deny_unknown_fields)]
 pub(super) struct PlanRequest {
     pub(super) action: PlanAction,
-    /// Why the dead letters are discarded; it becomes the reason of their outcomes. Not for a replay.
+    /// Why the dead letters are discarded; it becomes the reason of their outcomes. Not for a
+    /// replay.
     pub(super) reason: Option<String>,
     /// Selects the dead letters that meet every condition. At least one condition is required.
     pub(super) filter: PlanFilter,
@@ -131,7 +132,8 @@ pub(super) struct PlanResponse {
     #[serde(flatten)]
     plan: Plan,
     dead_letters: Vec<DeadLetterSummary>,
-    /// Dead letters that match but are not in the plan: they are unreadable, so they cannot be replayed.
+    /// Dead letters that match but are not in the plan: they are unreadable, so they cannot be
+    /// replayed.
     unreadable: usize,
     coverage: Coverage,
 }
@@ -148,8 +150,8 @@ impl From<PlanPreview> for PlanResponse {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct JobOptions {
-    /// Dead letters per second, at most, from 1 an hour (0.00028) to 10000. Default: 1. Ignored by a
-    /// discard.
+    /// Dead letters per second, at most, from 1 an hour (0.00028) to 10000. Default: 1. Ignored by
+    /// a discard.
     #[schema(exclusive_minimum = 0, maximum = 10000)]
     pub(super) per_second: Option<f64>,
     /// Continue after a dead letter that failed again.

@@ -146,7 +146,8 @@ async fn execute(
         signals.next().await;
         first_signal.cancel();
         signals.next().await;
-        // RabbitMQ requeues what is not acknowledged, also a dead letter whose copy is not confirmed.
+        // RabbitMQ requeues what is not acknowledged, also a dead letter whose copy is not
+        // confirmed.
         std::process::exit(1);
     });
     let printer = Printer::start(plan.ids.len(), stop.clone())?;

@@ -1,5 +1,5 @@
-//! Prints on its own thread, so that a slow reader of stdout, such as `less`, delays nothing else: no
-//! heartbeat, no dead letter, no signal.
+//! Prints on its own thread, so that a slow reader of stdout, such as `less`, delays nothing else:
+//! no heartbeat, no dead letter, no signal.
 
 use std::sync::mpsc;
 

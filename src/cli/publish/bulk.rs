@@ -1,4 +1,5 @@
-//! Publishes many requests: pipelined on one channel, each mandatory and confirmed, in constant memory.
+//! Publishes many requests: pipelined on one channel, each mandatory and confirmed, in constant
+//! memory.
 
 use std::{io, time::Duration};
 

@@ -38,8 +38,8 @@ impl Source {
         Ok(Self { file, size: metadata.map(|metadata| metadata.len()) })
     }
 
-    /// Reads on its own thread, because reading may block forever. The thread ends at the first line
-    /// after the receiver is dropped, or with the process.
+    /// Reads on its own thread, because reading may block forever. The thread ends at the first
+    /// line after the receiver is dropped, or with the process.
     pub(super) fn read(self) -> mpsc::Receiver<io::Result<Line>> {
         let (sender, lines) = mpsc::channel(MAX_READ_AHEAD);
         std::thread::spawn(move || {
