@@ -155,7 +155,7 @@ fn an_unreadable_dead_letter_that_a_policy_drops_is_published_again_and_ends_no_
             back().await;
         }
         let dead_letter = export(&world.ctx).await.remove(0);
-        assert_eq!(dead_letter["letter"]["status"], json!("unreadable"));
+        assert_eq!(dead_letter["dead_letter"]["status"], json!("unreadable"));
         assert_eq!(sessions(), before, "a session was lost");
         assert_eq!(world.outcomes.len(), 1, "no outcome was published again");
     });

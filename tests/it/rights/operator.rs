@@ -107,7 +107,7 @@ impl Operator<'_> {
         assert_eq!(self.run(&["list", "--id", &both, "--json"]).await?.len(), 2);
         assert_eq!(self.run(&["export", "--id", &both]).await?.len(), 2);
         let shown = self.run(&["show", first, "--json"]).await?;
-        assert_eq!((shown.len(), &shown[0]["letter"]["request_id"]), (1, &Value::from(first)));
+        assert_eq!((shown.len(), &shown[0]["dead_letter"]["request_id"]), (1, &Value::from(first)));
         let plan = self.plan(&["discard", "--id", first, "--note", "the customer is gone"]).await?;
         let discarded = self.run(&["discard", "--confirm", &plan, "--json"]).await?;
         assert_eq!(discarded[0]["result"], "discarded");

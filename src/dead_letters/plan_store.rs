@@ -1,5 +1,5 @@
-//! Where plans wait for whoever confirms them: a queue in RabbitMQ, since the next command may run
-//! in another container. It needs no durability: a plan that is gone is made again.
+//! Stores plans in a RabbitMQ queue until someone confirms them, because the next command may run
+//! in another container. A lost plan does no harm: plan again.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,7 +10,7 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-use super::{desk::DeskError, plan::Plan};
+use super::{error::AccessError, plan::Plan};
 use crate::{
     broker::{
         Lane, Mandatory, Publisher, Topology, connection, connection::Connection, errors::soft_error,
@@ -20,24 +20,24 @@ use crate::{
 };
 
 /// How long a plan can be confirmed.
-const KEPT: Duration = Duration::from_secs(24 * 3600);
-/// The most plans; the oldest goes first.
-const MOST: i64 = 100;
+const PLAN_TTL: Duration = Duration::from_secs(24 * 3600);
+/// The queue drops the oldest plan beyond this number.
+const MAX_PLANS: i64 = 100;
 
-/// Keeps a plan.
-pub(super) async fn keep(
+/// Stores a plan.
+pub(super) async fn store(
     link: &Connection,
     publisher: &Publisher,
     topology: &Topology,
     plan: &Plan,
-) -> Result<(), DeskError> {
+) -> Result<(), AccessError> {
     let queue = topology.dead_letter_plans();
-    let kept = i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX);
-    let arguments = [("x-expires", kept), ("x-message-ttl", kept), ("x-max-length", MOST)];
+    let ttl = i64::try_from(PLAN_TTL.as_millis()).unwrap_or(i64::MAX);
+    let arguments = [("x-expires", ttl), ("x-message-ttl", ttl), ("x-max-length", MAX_PLANS)];
     let arguments = arguments.map(|(name, value)| (ShortString::from(name), AMQPValue::LongLongInt(value)));
     let arguments = FieldTable::from(arguments.into_iter().collect::<BTreeMap<_, _>>());
     let channel = link.create_channel().await?;
-    // RabbitMQ 4.3 knows no queues that are neither durable nor exclusive.
+    // RabbitMQ 4.3 refuses queues that are neither durable nor exclusive.
     let options = QueueDeclareOptions { durable: true, ..Default::default() };
     channel.queue_declare(queue.as_str().into(), options, arguments).await?;
     channel.close(200, "declared".into()).await?;
@@ -48,15 +48,15 @@ pub(super) async fn keep(
     Ok(())
 }
 
-/// The plan with this digest, if it is there.
+/// Finds the plan with this digest.
 pub(super) async fn find(
     broker: &Broker,
     topology: &Topology,
     digest: &str,
-) -> Result<Option<Plan>, DeskError> {
+) -> Result<Option<Plan>, AccessError> {
     let link = connection::connect(&broker.uris()?, "reads plans").await?;
     let found = search(&link, &topology.dead_letter_plans(), digest).await;
-    // What was taken goes back with the connection.
+    // RabbitMQ requeues the plans that were read when the connection closes.
     link.close().await;
     match found {
         Err(error) if matches!(soft_error(&error), Some((AMQPSoftError::NOTFOUND, _))) => Ok(None),
@@ -66,8 +66,8 @@ pub(super) async fn find(
 
 async fn search(link: &Connection, queue: &str, digest: &str) -> lapin::Result<Option<Plan>> {
     let channel = link.create_channel().await?;
-    while let Some(kept) = channel.basic_get(queue.into(), BasicGetOptions { no_ack: false }).await? {
-        if let Some(plan) = Plan::decode(&kept.delivery.data).filter(|plan| plan.digest == digest) {
+    while let Some(message) = channel.basic_get(queue.into(), BasicGetOptions { no_ack: false }).await? {
+        if let Some(plan) = Plan::decode(&message.delivery.data).filter(|plan| plan.digest == digest) {
             return Ok(Some(plan));
         }
     }

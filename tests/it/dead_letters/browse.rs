@@ -1,4 +1,4 @@
-//! Looking, and who may look when.
+//! Browsing, and several who browse at once.
 
 use std::time::Instant;
 
@@ -11,47 +11,47 @@ use crate::{
     world::{UNDELIVERABLE, World},
 };
 
-/// What must not change: everything but RabbitMQ's own count of deliveries.
-fn lasting(mut letters: Vec<Message>) -> Vec<(Properties, Vec<u8>)> {
-    let lasting = |letter: Message| {
-        let mut headers = letter.properties.headers().clone().unwrap_or_default().inner().clone();
+/// What must not change: everything except RabbitMQ's own delivery counts.
+fn lasting(mut dead_letters: Vec<Message>) -> Vec<(Properties, Vec<u8>)> {
+    let lasting = |dead_letter: Message| {
+        let mut headers = dead_letter.properties.headers().clone().unwrap_or_default().inner().clone();
         headers.retain(|name, _| !matches!(name.as_str(), "x-delivery-count" | "x-acquired-count"));
-        (letter.properties.with_headers(headers.into()), letter.body)
+        (dead_letter.properties.with_headers(headers.into()), dead_letter.body)
     };
-    letters.drain(..).map(lasting).collect()
+    dead_letters.drain(..).map(lasting).collect()
 }
 
 #[test]
-fn fifty_looks_leave_order_count_and_bytes_of_a_thousand_letters() {
+fn fifty_browses_leave_order_count_and_bytes_of_a_thousand_dead_letters() {
     kit::run_within(SOON * 4, async |ctx| {
         declare(&ctx).await;
         let amqp = ctx.amqp().await;
-        bury(&amqp, 1000).await;
+        publish_dead_letters(&amqp, 1000).await;
         for n in 0..50 {
-            let said = match n % 5 {
-                0 => say(&ctx, &["summary", "--json"]).await,
-                1 => say(&ctx, &["list", "--json"]).await,
-                // Those that end early give back what they have not seen, too.
-                2 => say(&ctx, &["list", "--limit", "7", "--json"]).await,
-                3 => say(&ctx, &["show", "r-500", "--json"]).await,
-                _ => say(&ctx, &["export", "--reason", "http_401"]).await,
+            let output = match n % 5 {
+                0 => run_command(&ctx, &["summary", "--json"]).await,
+                1 => run_command(&ctx, &["list", "--json"]).await,
+                // A browse that ends early requeues what it has not seen, too.
+                2 => run_command(&ctx, &["list", "--limit", "7", "--json"]).await,
+                3 => run_command(&ctx, &["show", "r-500", "--json"]).await,
+                _ => run_command(&ctx, &["export", "--reason", "http_401"]).await,
             };
-            assert_eq!(said.code, Some(0), "{}", said.text());
-            let first = said.json().remove(0);
+            assert_eq!(output.code, Some(0), "{}", output.text());
+            let first = output.json().remove(0);
             match n % 5 {
-                0 => assert_eq!((&first["count"], &first["extent"]["seen"]), (&json!(1000), &json!(1000))),
-                1 => assert_eq!(said.stdout.len(), 1000),
-                2 => assert_eq!(said.stdout.len(), 7),
-                3 => assert_eq!(first["letter"]["request_id"], "r-500"),
-                _ => assert_eq!(said.stdout.len(), 200),
+                0 => assert_eq!((&first["count"], &first["coverage"]["seen"]), (&json!(1000), &json!(1000))),
+                1 => assert_eq!(output.stdout.len(), 1000),
+                2 => assert_eq!(output.stdout.len(), 7),
+                3 => assert_eq!(first["dead_letter"]["request_id"], "r-500"),
+                _ => assert_eq!(output.stdout.len(), 200),
             }
             let ready = async || amqp.ready_count(DEAD).await == 1000;
-            kit::eventually("all letters are back", SOON, ready).await;
+            kit::eventually("all dead letters are back", SOON, ready).await;
         }
-        let expected: Vec<_> = (0..1000).map(letter).collect();
+        let expected: Vec<_> = (0..1000).map(dead_letter).collect();
         let found = lasting(amqp.drain(DEAD).await);
-        let ids = |letters: &[(Properties, Vec<u8>)]| {
-            letters.iter().map(|(of, _)| of.message_id().clone()).collect::<Vec<_>>()
+        let ids = |dead_letters: &[(Properties, Vec<u8>)]| {
+            dead_letters.iter().map(|(of, _)| of.message_id().clone()).collect::<Vec<_>>()
         };
         assert_eq!(ids(&found), ids(&expected));
         assert_eq!(found, expected);
@@ -59,16 +59,17 @@ fn fifty_looks_leave_order_count_and_bytes_of_a_thousand_letters() {
 }
 
 #[test]
-fn letters_of_many_consumers_keep_their_order() {
+fn dead_letters_of_many_consumers_keep_their_order() {
     kit::run_within(SOON * 4, async |ctx| {
         declare(&ctx).await;
         let amqp = ctx.amqp().await;
-        bury(&amqp, 30_000).await;
+        publish_dead_letters(&amqp, 30_000).await;
         let mut before: Option<Vec<Value>> = None;
         for limit in ["30000", "11111", "30000"] {
-            let said = say(&ctx, &["list", "--limit", limit, "--json"]).await;
-            let ids: Vec<Value> = said.json().iter().map(|letter| letter["request_id"].clone()).collect();
-            assert_eq!(ids.len(), limit.parse::<usize>().expect("a number"), "{:?}", said.stderr);
+            let output = run_command(&ctx, &["list", "--limit", limit, "--json"]).await;
+            let ids: Vec<Value> =
+                output.json().iter().map(|dead_letter| dead_letter["request_id"].clone()).collect();
+            assert_eq!(ids.len(), limit.parse::<usize>().expect("a number"), "{:?}", output.stderr);
             if let Some(before) = &before {
                 assert!(before.starts_with(&ids), "the order has changed: {:?}", ids.first());
             }
@@ -81,34 +82,37 @@ fn letters_of_many_consumers_keep_their_order() {
 }
 
 #[test]
-fn a_letter_is_shown_with_everything_it_holds_and_that_is_written_down() {
+fn a_dead_letter_is_shown_with_body_and_headers_and_the_audit_log_has_it() {
     kit::run(async |ctx| {
         declare(&ctx).await;
         let amqp = ctx.amqp().await;
-        bury(&amqp, 3).await;
-        let said = say(&ctx, &["show", "r-1", "--json"]).await;
-        let shown = said.json().remove(0);
+        publish_dead_letters(&amqp, 3).await;
+        let output = run_command(&ctx, &["show", "r-1", "--json"]).await;
+        let shown = output.json().remove(0);
         assert_eq!(shown["body"], r#"{"customer_id":"1","note":"ü"}"#);
-        assert_eq!(shown["letter"]["status"], "refused");
-        assert_eq!(shown["letter"]["reason"], "http_401");
-        assert_eq!(shown["letter"]["attempts"], 3);
+        assert_eq!(shown["dead_letter"]["status"], "refused");
+        assert_eq!(shown["dead_letter"]["reason"], "http_401");
+        assert_eq!(shown["dead_letter"]["attempts"], 3);
         assert_eq!(shown["properties"]["priority"], 1);
-        let audit: Value = serde_json::from_str(&said.stderr[0]).expect("an audit line");
+        let audit: Value = serde_json::from_str(&output.stderr[0]).expect("an audit line");
         assert_eq!(
-            (&audit["deed"], &audit["id"], &audit["actor"]),
+            (&audit["event"], &audit["id"], &audit["actor"]),
             (&json!("show"), &json!("r-1"), &json!("tester"))
         );
-        // By the letter's own id too.
-        let id = shown["letter"]["id"].as_str().expect("an id").to_owned();
-        assert_eq!(say(&ctx, &["show", &id, "--json"]).await.json()[0]["letter"]["request_id"], "r-1");
-        let none = say(&ctx, &["show", "r-9"]).await;
+        // By the dead letter's own id too.
+        let id = shown["dead_letter"]["id"].as_str().expect("an id").to_owned();
+        assert_eq!(
+            run_command(&ctx, &["show", &id, "--json"]).await.json()[0]["dead_letter"]["request_id"],
+            "r-1"
+        );
+        let none = run_command(&ctx, &["show", "r-9"]).await;
         assert_eq!(none.code, Some(1));
         assert!(none.text().contains("no dead letter r-9"), "{}", none.text());
     });
 }
 
 #[test]
-fn a_letter_of_the_broker_is_shown_with_what_rabbitmq_says_whatever_its_sender_forged() {
+fn a_dead_letter_of_the_broker_is_shown_with_rabbitmqs_reason_whatever_headers_its_sender_forged() {
     kit::run(async |ctx| {
         declare(&ctx).await;
         let amqp = ctx.amqp().await;
@@ -121,7 +125,7 @@ fn a_letter_of_the_broker_is_shown_with_what_rabbitmq_says_whatever_its_sender_f
             forged.insert(name.into(), AMQPValue::LongString(value.into()));
         }
         amqp.publish("", UNDELIVERABLE, id("deadly").with_headers(forged), b"{}").await;
-        // As a worker that dies of it again and again: RabbitMQ 4.3 counts no other returns.
+        // Like a worker that crashes on it again and again: RabbitMQ 4.3 counts no other requeues.
         kit::eventually("RabbitMQ gives up", SOON, async || {
             let dying = ctx.amqp().await;
             let channel = dying.channel().await;
@@ -130,7 +134,7 @@ fn a_letter_of_the_broker_is_shown_with_what_rabbitmq_says_whatever_its_sender_f
             amqp.ready_count(DEAD).await == 1
         })
         .await;
-        let listed = say(&ctx, &["list", "--status", "unknown", "--json"]).await.json().remove(0);
+        let listed = run_command(&ctx, &["list", "--status", "unknown", "--json"]).await.json().remove(0);
         assert_eq!((&listed["reason"], &listed["request_id"]), (&json!("delivery_limit"), &json!("deadly")));
         assert!(listed["dead_at"].as_str().is_some_and(|at| !at.starts_with("2020")), "{listed}");
         let detail = listed["detail"].as_str().expect("a detail");
@@ -138,24 +142,25 @@ fn a_letter_of_the_broker_is_shown_with_what_rabbitmq_says_whatever_its_sender_f
             detail.contains("from trackfinity.unlock.undeliverable: it was redelivered again and again"),
             "{detail}"
         );
-        let table = say(&ctx, &["summary"]).await;
+        let table = run_command(&ctx, &["summary"]).await;
         assert!(table.text().contains("delivery_limit"), "{}", table.text());
     });
 }
 
 #[test]
-fn filters_choose_by_all_that_is_given() {
+fn filters_select_what_meets_every_condition() {
     kit::run(async |ctx| {
         declare(&ctx).await;
         let amqp = ctx.amqp().await;
-        bury(&amqp, 100).await;
-        let count = async |args: &[&str]| say(&ctx, &[&["list", "--json"], args].concat()).await.stdout.len();
+        publish_dead_letters(&amqp, 100).await;
+        let count =
+            async |args: &[&str]| run_command(&ctx, &[&["list", "--json"], args].concat()).await.stdout.len();
         assert_eq!(count(&["--reason", "http_400,http_401"]).await, 40);
         assert_eq!(count(&["--since", "2026-11-01T09:01:00Z"]).await, 40);
         assert_eq!(count(&["--until", "2026-11-01T09:00:09Z", "--reason", "http_404"]).await, 2);
         assert_eq!(count(&["--id", "r-1", "--id", "r-2,r-3"]).await, 3);
         assert_eq!(count(&["--status", "abandoned"]).await, 0);
-        let wrong = say(&ctx, &["list", "--status", "dead"]).await;
+        let wrong = run_command(&ctx, &["list", "--status", "dead"]).await;
         assert_eq!(wrong.code, Some(2));
         assert!(
             wrong.text().contains("invalid, refused, abandoned, unreadable, unknown"),
@@ -166,13 +171,13 @@ fn filters_choose_by_all_that_is_given() {
 }
 
 #[test]
-fn a_look_finds_nothing_and_no_queue_said_plainly() {
+fn an_empty_queue_and_a_missing_queue_are_reported_plainly() {
     kit::run(async |ctx| {
-        let missing = say(&ctx, &["summary"]).await;
+        let missing = run_command(&ctx, &["summary"]).await;
         assert_eq!(missing.code, Some(1));
         assert!(missing.text().contains("no queue 'trackfinity.unlock.dead'"), "{}", missing.text());
         declare(&ctx).await;
-        let none = say(&ctx, &["summary"]).await;
+        let none = run_command(&ctx, &["summary"]).await;
         assert_eq!((none.code, none.stdout[0].starts_with("no dead letters")), (Some(0), true));
         let away = Program::new(env!("CARGO_BIN_EXE_unlocker"))
             .env("UNLOCKER__BROKER__URL", "amqp://127.0.0.1:1")
@@ -182,39 +187,39 @@ fn a_look_finds_nothing_and_no_queue_said_plainly() {
 }
 
 #[test]
-fn looks_at_once_wait_for_each_other() {
+fn browses_at_the_same_time_wait_for_each_other() {
     kit::run(async |ctx| {
         declare(&ctx).await;
         let amqp = ctx.amqp().await;
-        bury(&amqp, 500).await;
-        let looks: Vec<_> = (0..4).map(|_| ctx.start(&command(&ctx, &["summary", "--json"]))).collect();
-        for look in &looks {
-            let said = ended(look).await;
-            assert_eq!(said.code, Some(0), "{}", said.text());
-            assert_eq!(said.json()[0]["count"], 500);
+        publish_dead_letters(&amqp, 500).await;
+        let browses: Vec<_> = (0..4).map(|_| ctx.start(&command(&ctx, &["summary", "--json"]))).collect();
+        for browse in &browses {
+            let output = ended(browse).await;
+            assert_eq!(output.code, Some(0), "{}", output.text());
+            assert_eq!(output.json()[0]["count"], 500);
         }
     });
 }
 
 #[test]
-fn metrics_that_are_scraped_often_never_take_a_dead_letter() {
+fn scraping_metrics_often_never_takes_a_dead_letter() {
     kit::run(async |ctx| {
         let listen = format!("127.0.0.1:{}", kit::free_port());
         let (line, url) = ctx.cutter().await;
         let settings = [("OPS__LISTEN", listen.as_str()), ("BROKER__URL", &url)];
         let world = World::start_with(ctx, &settings, |_| Answer::unlocked()).await;
-        bury(&world.amqp, 10).await;
-        kit::eventually("the letters are counted", SOON, async || {
+        publish_dead_letters(&world.amqp, 10).await;
+        kit::eventually("the dead letters are counted", SOON, async || {
             let text = scrape(&format!("http://{listen}")).await;
             sample(&text, "unlocker_queue_messages", &[("queue", "dead")]) == Some(10.0)
         })
         .await;
         assert_eq!(line.accepted(), 2, "one to consume, one to publish, none to browse");
-        let letters = world.amqp.drain(DEAD).await;
-        assert_eq!(letters.len(), 10);
-        for letter in &letters {
+        let dead_letters = world.amqp.drain(DEAD).await;
+        assert_eq!(dead_letters.len(), 10);
+        for dead_letter in &dead_letters {
             // RabbitMQ 3.10 writes a zero where it has counted none.
-            let browses = letter.header("x-delivery-count");
+            let browses = dead_letter.header("x-delivery-count");
             let is_none = matches!(browses, None | Some(AMQPValue::LongLongInt(0)));
             assert!(is_none, "RabbitMQ has counted: {browses:?}");
         }
@@ -222,11 +227,11 @@ fn metrics_that_are_scraped_often_never_take_a_dead_letter() {
 }
 
 #[test]
-fn fifty_thousand_letters_are_summed_up_in_time_and_little_memory() {
+fn fifty_thousand_dead_letters_are_counted_quickly_and_in_little_memory() {
     kit::run_within(SOON * 4, async |ctx| {
         declare(&ctx).await;
         let amqp = ctx.amqp().await;
-        bury(&amqp, 50_000).await;
+        publish_dead_letters(&amqp, 50_000).await;
         let started = Instant::now();
         let process = ctx.start(&command(&ctx, &["summary", "--json"]));
         let (mut peak, mut cpu) = (0, Duration::ZERO);
@@ -238,7 +243,7 @@ fn fifty_thousand_letters_are_summed_up_in_time_and_little_memory() {
         .await;
         let took = started.elapsed();
         let summary = ended(&process).await.json().remove(0);
-        println!("50,000 letters: {took:?}, {:?} of CPU, {} MiB", cpu, peak / 1024 / 1024);
+        println!("50,000 dead letters: {took:?}, {:?} of CPU, {} MiB", cpu, peak / 1024 / 1024);
         assert_eq!(summary["count"], 50_000);
         // Processor time, as other tests run beside this one.
         assert!(cpu.as_secs() < 10, "{cpu:?} of CPU, {took:?} in all");

@@ -1,5 +1,5 @@
-//! Who calls, by a token in a header. Cookies are not looked at: no other site can make a browser
-//! send such a header.
+//! The user of an API call, found by a token in a header. Cookies are ignored, because other sites
+//! can make a browser send cookies but not this header.
 
 use std::{net::SocketAddr, time::Instant};
 
@@ -13,28 +13,28 @@ use super::ApiProblem;
 use crate::{
     admin::{
         App,
-        access::{self, Person},
+        access::{self, User},
         problem::Problem,
     },
     dead_letters::Actor,
 };
 
-/// One who may look.
+/// A user who may call the API.
 #[derive(Debug)]
-pub(super) struct Caller(Person);
+pub(super) struct ApiUser(User);
 
-impl Caller {
+impl ApiUser {
     pub(super) fn actor(&self) -> Actor {
         self.0.actor("api")
     }
 
-    /// The caller, who has to be an operator.
+    /// The user. An error if they are not an operator.
     pub(super) fn operator(&self) -> Result<Actor, Problem> {
         if self.0.is_operator() { Ok(self.actor()) } else { Err(Problem::no_operator()) }
     }
 }
 
-impl FromRequestParts<App> for Caller {
+impl FromRequestParts<App> for ApiUser {
     type Rejection = ApiProblem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiProblem> {
@@ -43,20 +43,21 @@ impl FromRequestParts<App> for Caller {
             Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", what, advice)
         };
         let token = match parts.headers.get(AUTHORIZATION) {
-            None if app.tokens.looking_is_free() => return Ok(Self(Person::unknown())),
-            None => return Err(unauthorized("There is no token.").into()),
+            None if app.tokens.anyone_may_read() => return Ok(Self(User::anonymous())),
+            None => return Err(unauthorized("The token is missing.").into()),
             Some(header) => bearer(header.to_str().unwrap_or_default()),
         };
-        let token = token.ok_or_else(|| unauthorized("The header Authorization holds no bearer token."))?;
+        let token =
+            token.ok_or_else(|| unauthorized("The header Authorization contains no bearer token."))?;
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let address = peer.map_or([0, 0, 0, 0].into(), |peer| peer.0.ip());
         let role = app
-            .attempts
+            .throttle
             .attempt(address, Instant::now(), || app.tokens.role_of(token))
             .map_err(Problem::from)?;
         let role =
             role.ok_or_else(|| unauthorized("The token is neither the viewer's nor the operator's."))?;
-        Ok(Self(Person { name: name(&parts.headers)?, role }))
+        Ok(Self(User { name: name(&parts.headers)?, role }))
     }
 }
 
@@ -65,29 +66,29 @@ fn bearer(header: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
 }
 
-/// Who the caller says they are.
+/// The name that the caller gives.
 fn name(headers: &HeaderMap) -> Result<String, Problem> {
     match headers.get("x-actor") {
         None => Ok("a script".to_owned()),
         Some(header) => std::str::from_utf8(header.as_bytes())
             .ok()
             .and_then(access::name)
-            .ok_or_else(|| Problem::bad_request("X-Actor is no name of at most 64 characters.")),
+            .ok_or_else(|| Problem::bad_request("X-Actor is not a name of at most 64 characters.")),
     }
 }
 
-/// A document that was sent.
+/// The JSON body of a request.
 #[derive(Debug)]
-pub(super) struct Sent<T>(pub(super) T);
+pub(super) struct JsonBody<T>(pub(super) T);
 
-impl<T: DeserializeOwned> FromRequest<App> for Sent<T> {
+impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     type Rejection = ApiProblem;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiProblem> {
         match axum::Json::from_request(request, app).await {
-            Ok(axum::Json(sent)) => Ok(Self(sent)),
+            Ok(axum::Json(body)) => Ok(Self(body)),
             Err(rejection) => {
-                let advice = "Send JSON as /api/v1/openapi.json describes it, with its content type.";
+                let advice = "Send JSON with its content type, as /api/v1/openapi.json describes it.";
                 Err(Problem::new(rejection.status(), "bad_request", rejection.body_text(), advice).into())
             }
         }

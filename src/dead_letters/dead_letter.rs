@@ -1,4 +1,4 @@
-//! A dead letter as it was found.
+//! A dead letter as it is in the queue.
 
 use std::{fmt, sync::Arc};
 
@@ -14,18 +14,18 @@ use crate::{
     telemetry::TraceContext,
 };
 
-/// Hex digits of a fingerprint that make an id: among 60,000 letters two share them by chance once
-/// in 150,000 times, and then the second one has a number behind it.
+/// Hex digits of a fingerprint in an id. The chance that two of 60,000 dead letters share them is 1
+/// in 150,000; the second one then gets a number.
 const ID_DIGITS: usize = 12;
 
-/// What tells a letter from all others: the beginning of a SHA-256 of its properties and body.
-/// Letters that are the same in every byte are numbered: `0123456789ab`, `0123456789ab.2`, ….
+/// Identifies a dead letter: the first digits of the SHA-256 of its properties and body. Dead
+/// letters with identical bytes are numbered: `0123456789ab`, `0123456789ab.2`, ….
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
 #[schema(value_type = String)]
-pub struct LetterId(Arc<str>);
+pub struct DeadLetterId(Arc<str>);
 
-impl LetterId {
-    /// The id of the letter with this fingerprint, the `nth` with it, counted from one.
+impl DeadLetterId {
+    /// The id of the `nth` dead letter with this fingerprint, counted from one.
     pub(super) fn new(fingerprint: &str, nth: u32) -> Self {
         let digits = fingerprint.get(..ID_DIGITS).unwrap_or(fingerprint);
         Self(match nth {
@@ -39,39 +39,39 @@ impl LetterId {
         &self.0
     }
 
-    /// Without the number that tells letters apart which are the same in every byte.
+    /// The id without the number of identical dead letters.
     pub(super) fn digits(&self) -> &str {
         self.0.split('.').next().unwrap_or_default()
     }
 }
 
-impl From<&str> for LetterId {
+impl From<&str> for DeadLetterId {
     fn from(text: &str) -> Self {
         Self(text.into())
     }
 }
 
-impl fmt::Display for LetterId {
+impl fmt::Display for DeadLetterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
     }
 }
 
-impl Serialize for LetterId {
+impl Serialize for DeadLetterId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0)
     }
 }
 
-/// What there is to be known of a letter without its body and headers.
+/// A dead letter without body and headers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Brief {
-    pub id: LetterId,
-    /// By which the request is known everywhere; null where the message has none.
+pub struct DeadLetterSummary {
+    pub id: DeadLetterId,
+    /// The id of the request in outcomes, logs and traces. Null if the message has none.
     pub request_id: Option<String>,
     pub status: DeadLetterStatus,
     pub reason: Option<String>,
-    /// The reason in words, with the beginning of what Trackfinity said.
+    /// The reason in words, with the beginning of Trackfinity's response.
     pub detail: Option<String>,
     pub http_status: Option<u16>,
     pub attempts: u32,
@@ -83,27 +83,27 @@ pub struct Brief {
     pub size: usize,
 }
 
-/// A letter with everything it holds.
+/// A dead letter with body and headers.
 #[derive(Clone, Debug)]
-pub struct Letter {
-    pub brief: Brief,
-    /// The beginning of Trackfinity's answer.
+pub struct DeadLetter {
+    pub summary: DeadLetterSummary,
+    /// The beginning of Trackfinity's response.
     pub response: Option<String>,
     pub properties: Properties,
     pub body: Vec<u8>,
 }
 
-impl Letter {
-    /// `name` gives the letter its id.
-    pub(super) fn open(
+impl DeadLetter {
+    /// `allocate_id` returns the id for these properties and this body.
+    pub(super) fn new(
         properties: Properties,
         body: Vec<u8>,
-        name: impl FnOnce(&Properties, &[u8]) -> LetterId,
+        allocate_id: impl FnOnce(&Properties, &[u8]) -> DeadLetterId,
     ) -> Self {
-        let id = name(&properties, &body);
+        let id = allocate_id(&properties, &body);
         let record = DeadLetterHeaders::from_properties(&properties);
         let trace = TraceContext::from_headers(properties.lossy().headers().as_ref());
-        let brief = Brief {
+        let summary = DeadLetterSummary {
             id,
             request_id: record.request_id,
             status: record.status,
@@ -117,12 +117,12 @@ impl Letter {
             trace_id: trace.map(|trace| trace.trace_id().to_owned()),
             size: body.len(),
         };
-        Self { brief, response: record.response, properties, body }
+        Self { summary, response: record.response, properties, body }
     }
 
-    /// The letter as the worker would open it, if it can be read. One without any id of its own gets
-    /// one that is always the same, so that a replay that was interrupted and repeated can be told
-    /// by it.
+    /// The dead letter as the worker would decode it. `None` if it is unreadable. A message without
+    /// an id gets one that is always the same, so that a replay that was interrupted and repeated
+    /// can be recognised.
     pub(super) fn envelope(&self) -> Option<Envelope> {
         match &self.properties {
             Properties::Readable(properties) => {
@@ -133,16 +133,16 @@ impl Letter {
         }
     }
 
-    /// By which the request is known, also where nothing in the message says so.
+    /// The request's id, or one derived from the dead letter if the message has none.
     pub(super) fn request_id(&self) -> String {
-        self.brief.request_id.clone().unwrap_or_else(|| self.derived_id())
+        self.summary.request_id.clone().unwrap_or_else(|| self.derived_id())
     }
 
     fn derived_id(&self) -> String {
-        format!("letter-{}", self.brief.id)
+        format!("dead-letter-{}", self.summary.id)
     }
 
-    /// Bytes of memory, about.
+    /// Approximate memory, in bytes.
     pub(super) fn size(&self) -> usize {
         let properties = match &self.properties {
             Properties::Readable(properties) => headers::encoded_len(properties),
@@ -151,7 +151,7 @@ impl Letter {
         self.body.len() + 4 * properties + 1024
     }
 
-    /// Everything, for export and for scripts.
+    /// Everything about it, for export and scripts.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let text = std::str::from_utf8(&self.body).ok();
@@ -161,7 +161,7 @@ impl Letter {
             Properties::Unreadable(raw) => Some(hex(raw.bytes())),
         };
         serde_json::json!({
-            "letter": self.brief,
+            "dead_letter": self.summary,
             "response": self.response,
             "properties": properties_json(lossy),
             "headers": lossy.headers().as_ref().map(table_json),
@@ -176,7 +176,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Headers that RabbitMQ counts up with each look at a message.
+/// Headers that RabbitMQ changes each time a message is browsed.
 fn is_volatile(name: &str) -> bool {
     matches!(name, "x-delivery-count" | "x-acquired-count")
 }
@@ -202,15 +202,15 @@ fn lasting(properties: &BasicProperties) -> Vec<u8> {
     bytes
 }
 
-/// Appends a value in a form that tells it from all others.
+/// Appends a value so that different values give different bytes.
 fn write(bytes: &mut Vec<u8>, value: &impl Serialize) {
     if let Err(error) = serde_json::to_writer(bytes, value) {
-        // They hold nothing that could not be written; and the letter would still differ by its body.
-        tracing::debug!(%error, "a letter's id does not tell all of its properties");
+        // Not expected: the properties contain only strings and numbers. The body still counts.
+        tracing::debug!(%error, "a dead letter's id ignores one of its properties");
     }
 }
 
-/// The properties that are texts and numbers, by their names in AMQP.
+/// The string and number properties by their AMQP names.
 fn properties_json(properties: &BasicProperties) -> serde_json::Value {
     let mut all = serde_json::Map::new();
     let texts = [
@@ -243,14 +243,14 @@ fn properties_json(properties: &BasicProperties) -> serde_json::Value {
     all.into()
 }
 
-/// A table of headers, for people and scripts. Texts that are not UTF-8 get U+FFFD.
+/// A header table as JSON. Bytes that are not UTF-8 become U+FFFD.
 #[must_use]
 pub fn table_json(table: &FieldTable) -> serde_json::Value {
     let entries = table.inner().iter().map(|(name, value)| (name.as_str().to_owned(), value_json(value)));
     serde_json::Value::Object(entries.collect())
 }
 
-/// A header's value, for people and scripts.
+/// A header value as JSON.
 #[must_use]
 pub fn value_json(value: &AMQPValue) -> serde_json::Value {
     use serde_json::Value;
@@ -276,7 +276,7 @@ pub fn value_json(value: &AMQPValue) -> serde_json::Value {
     }
 }
 
-/// The trace context's headers, and the worker's own: what a reader knows already.
+/// Whether the worker wrote this header, or it is part of the trace context.
 #[must_use]
 pub fn is_known(header: &str) -> bool {
     header.starts_with("unlocker-") || header == headers::TRACEPARENT || header == headers::TRACESTATE
@@ -286,38 +286,41 @@ pub fn is_known(header: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn letter(headers: &[(&str, AMQPValue)], body: &[u8], nth: u32) -> Letter {
+    fn dead_letter(headers: &[(&str, AMQPValue)], body: &[u8], nth: u32) -> DeadLetter {
         let mut table = FieldTable::default();
         for (name, value) in headers {
             table.insert((*name).into(), value.clone());
         }
         let properties = Properties::Readable(BasicProperties::default().with_headers(table));
-        Letter::open(properties, body.to_vec(), |properties, body| {
-            LetterId::new(&fingerprint(properties, body), nth)
+        DeadLetter::new(properties, body.to_vec(), |properties, body| {
+            DeadLetterId::new(&fingerprint(properties, body), nth)
         })
     }
 
     #[test]
-    fn the_id_stays_however_often_the_letter_was_looked_at() {
+    fn the_id_stays_the_same_however_often_the_dead_letter_was_browsed() {
         let count = |n| ("x-delivery-count", AMQPValue::LongLongInt(n));
-        let (first, later) = (letter(&[count(1)], b"{}", 1), letter(&[count(40)], b"{}", 1));
-        assert_eq!(first.brief.id, later.brief.id);
-        assert_eq!(first.brief.id, letter(&[], b"{}", 1).brief.id);
-        assert_eq!(first.brief.id.as_str().len(), 12);
+        let (first, later) = (dead_letter(&[count(1)], b"{}", 1), dead_letter(&[count(40)], b"{}", 1));
+        assert_eq!(first.summary.id, later.summary.id);
+        assert_eq!(first.summary.id, dead_letter(&[], b"{}", 1).summary.id);
+        assert_eq!(first.summary.id.as_str().len(), 12);
     }
 
     #[test]
-    fn other_bytes_make_another_id_and_the_same_ones_a_number() {
+    fn different_bytes_give_different_ids_and_identical_bytes_a_number() {
         let text = |bytes: &[u8]| ("theirs", AMQPValue::LongString(bytes.to_vec().into()));
-        let a = letter(&[text(b"\xff")], b"{}", 1);
-        assert_ne!(a.brief.id, letter(&[text(b"\xfe")], b"{}", 1).brief.id);
-        assert_ne!(a.brief.id, letter(&[text(b"\xff")], b"[]", 1).brief.id);
-        assert_eq!(letter(&[text(b"\xff")], b"{}", 2).brief.id.as_str(), format!("{}.2", a.brief.id));
+        let a = dead_letter(&[text(b"\xff")], b"{}", 1);
+        assert_ne!(a.summary.id, dead_letter(&[text(b"\xfe")], b"{}", 1).summary.id);
+        assert_ne!(a.summary.id, dead_letter(&[text(b"\xff")], b"[]", 1).summary.id);
+        assert_eq!(
+            dead_letter(&[text(b"\xff")], b"{}", 2).summary.id.as_str(),
+            format!("{}.2", a.summary.id)
+        );
     }
 
     #[test]
-    fn what_is_not_text_is_exported_as_hex() {
-        let json = letter(&[], b"\xff\x00", 1).to_json();
+    fn a_body_that_is_not_utf_8_is_exported_as_hex() {
+        let json = dead_letter(&[], b"\xff\x00", 1).to_json();
         assert_eq!((&json["body"], &json["body_hex"]), (&serde_json::Value::Null, &"ff00".into()));
     }
 }

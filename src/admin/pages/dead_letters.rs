@@ -1,4 +1,4 @@
-//! The list of letters, and one of them: masked, until an operator asks.
+//! The list of dead letters, and a single one: masked until an operator asks to see it.
 
 use std::sync::Arc;
 
@@ -8,33 +8,35 @@ use axum::{
     response::Response,
 };
 
-use super::view::{self, Age, LetterLinks, Row};
+use super::view::{self, Row, TimeView};
 use crate::{
     admin::{
-        App, filters,
-        frame::Frame,
+        App,
+        fields::Fields,
+        filters,
+        page_layout::PageLayout,
+        page_user::{PageUser, SignedForm},
         problem::{Problem, render},
-        visitor::{Fields, Signed, Visitor},
     },
-    dead_letters::{Brief, Filter, Letter, letter},
+    dead_letters::{DeadLetter, DeadLetterSummary, Filter, dead_letter},
     message::DeadLetterStatus,
 };
 
-/// Letters on a page.
+/// Dead letters per page.
 const PER_PAGE: usize = 50;
-/// Letters of one id that are shown.
-const ALIKE: usize = 10;
+/// The most dead letters of one id on its page.
+const MAX_PER_ID: usize = 10;
 
 #[derive(Template)]
-#[template(path = "letters.html")]
+#[template(path = "dead_letters.html")]
 struct ListPage {
-    frame: Frame,
+    layout: PageLayout,
     statuses: Vec<StatusOption>,
     reason: String,
     since: String,
     until: String,
     id: String,
-    /// The filter as it stands in the address, and whether there is one.
+    /// The filter as a query; empty if there is none.
     query: String,
     rows: Vec<Row>,
     count: usize,
@@ -43,11 +45,11 @@ struct ListPage {
     last: usize,
     previous: Option<String>,
     next: Option<String>,
-    short: Option<String>,
+    note: Option<String>,
 }
 
 impl ListPage {
-    /// What the filter holds by this name.
+    /// The value of a filter field.
     fn field(&self, name: &str) -> &str {
         match name {
             "reason" => &self.reason,
@@ -65,23 +67,23 @@ struct StatusOption {
 
 pub(super) async fn list(
     State(app): State<App>,
-    visitor: Visitor,
+    page_user: PageUser,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let fields = Fields::parse(query.unwrap_or_default().as_bytes());
     let filter = filters::read(&fields)?;
     let page = filters::number(&fields, "page", 1usize, 1..=100_000)?;
     let first = (page - 1) * PER_PAGE;
-    let found = app.looks.page(&visitor.actor(), &filter, first, PER_PAGE).await?;
+    let found = app.reader.page(&page_user.actor(), &filter, first, PER_PAGE).await?;
     let query = filters::query(&fields);
     let link = |page: usize| {
         let separator = if query.is_empty() { "" } else { "&" };
-        format!("/letters?{query}{separator}page={page}")
+        format!("/dead-letters?{query}{separator}page={page}")
     };
     let text = |name| fields.all(name).collect::<Vec<_>>().join(",");
-    let last = first + found.letters.len();
+    let last = first + found.dead_letters.len();
     Ok(render(&ListPage {
-        frame: Frame::new("Letters", &visitor),
+        layout: page_user.layout("Dead letters"),
         statuses: DeadLetterStatus::ALL
             .iter()
             .map(|status| StatusOption { name: status.as_str(), selected: filter.status.contains(status) })
@@ -90,119 +92,119 @@ pub(super) async fn list(
         since: text("since"),
         until: text("until"),
         id: text("id"),
-        rows: found.letters.iter().map(Row::of).collect(),
+        rows: found.dead_letters.iter().map(Row::from).collect(),
         count: found.count,
         first: (first + 1).min(last),
         last,
         previous: (page > 1).then(|| link(page - 1)),
         next: (last < found.count).then(|| link(page + 1)),
-        short: view::short(&found.extent),
+        note: view::incomplete_note(&found.coverage),
         query,
     }))
 }
 
 #[derive(Template)]
-#[template(path = "letter.html")]
-struct LetterPage {
-    frame: Frame,
+#[template(path = "dead_letter.html")]
+struct DeadLetterPage {
+    layout: PageLayout,
     id: String,
-    letters: Vec<LetterView>,
-    /// Letters with this id, of which some are shown.
+    dead_letters: Vec<DeadLetterView>,
+    /// All dead letters with this id; not all may be shown.
     count: usize,
-    /// Whether this is what was masked.
+    /// Whether the masked data is shown.
     shown: bool,
 }
 
-/// A letter, with what is masked if it was asked for.
-struct LetterView {
+/// A dead letter, with the masked data if an operator asked to see it.
+struct DeadLetterView {
     row: Row,
     http_status: Option<u16>,
     size: usize,
-    first_received: Age,
+    first_received: TimeView,
     trace_id: Option<String>,
     trace: Option<String>,
-    inside: Option<Inside>,
+    masked: Option<MaskedData>,
 }
 
-/// What is masked.
-struct Inside {
+/// Data that is masked until an operator asks to see it.
+struct MaskedData {
     detail: Option<String>,
     response: Option<String>,
     body: String,
-    /// Whether the body is shown as hex, as it is no text.
+    /// Whether the body is shown as hex, because it is not UTF-8.
     is_hex: bool,
     /// Properties and headers.
     properties: Vec<(String, String)>,
     headers: Vec<(String, String)>,
 }
 
-pub(super) async fn letter(
+pub(super) async fn dead_letter(
     State(app): State<App>,
-    visitor: Visitor,
+    page_user: PageUser,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let filter = Filter { ids: vec![id.clone()], ..Filter::default() };
-    let found = app.looks.page(&visitor.actor(), &filter, 0, ALIKE).await?;
-    let letters = found.letters.iter().map(|letter| view_of(&app, letter, None)).collect();
-    page(&visitor, id, letters, found.count, false)
+    let found = app.reader.page(&page_user.actor(), &filter, 0, MAX_PER_ID).await?;
+    let dead_letters = found.dead_letters.iter().map(|summary| view_of(&app, summary, None)).collect();
+    page(&page_user, id, dead_letters, found.count, false)
 }
 
-/// Everything there is. The look is written to the audit log before it is made.
+/// Shows everything. Writes to the audit log first.
 pub(super) async fn show(
     State(app): State<App>,
     Path(id): Path<String>,
-    signed: Signed,
+    form: SignedForm,
 ) -> Result<Response, Problem> {
-    let actor = signed.operator()?;
-    let found = app.looks.show(&actor, &id).await?;
-    let first = found.letters.len().saturating_sub(ALIKE);
-    let letters = found.letters.iter().skip(first);
-    let letters = letters.map(|letter| view_of(&app, &letter.brief, Some(Inside::of(letter)))).collect();
-    page(&signed.visitor, id, letters, found.count, true)
+    let actor = form.operator()?;
+    let found = app.reader.show(&actor, &id).await?;
+    let first = found.dead_letters.len().saturating_sub(MAX_PER_ID);
+    let view = |shown: &DeadLetter| view_of(&app, &shown.summary, Some(MaskedData::from(shown)));
+    let dead_letters = found.dead_letters.iter().skip(first).map(view).collect();
+    page(&form.page_user, id, dead_letters, found.count, true)
 }
 
 fn page(
-    visitor: &Visitor,
+    page_user: &PageUser,
     id: String,
-    letters: Vec<LetterView>,
+    dead_letters: Vec<DeadLetterView>,
     count: usize,
     shown: bool,
 ) -> Result<Response, Problem> {
-    if letters.is_empty() {
+    if dead_letters.is_empty() {
         return Err(Problem::not_found(format!("There is no dead letter {id}.")));
     }
-    let frame = Frame::new(format!("Letter {id}"), visitor);
-    Ok(render(&LetterPage { frame, id, letters, count, shown }))
+    let layout = page_user.layout(format!("Dead letter {id}"));
+    Ok(render(&DeadLetterPage { layout, id, dead_letters, count, shown }))
 }
 
-fn view_of(app: &App, letter: &Brief, inside: Option<Inside>) -> LetterView {
+fn view_of(app: &App, dead_letter: &DeadLetterSummary, masked: Option<MaskedData>) -> DeadLetterView {
     let template: Option<&Arc<str>> = app.trace_url.as_ref();
-    LetterView {
-        row: Row::of(letter),
-        http_status: letter.http_status,
-        size: letter.size,
-        first_received: Age::of(letter.first_received_at),
-        trace_id: letter.trace_id.clone(),
-        trace: LetterLinks::trace(template.map(AsRef::as_ref), letter.trace_id.as_deref()),
-        inside,
+    DeadLetterView {
+        row: Row::from(dead_letter),
+        http_status: dead_letter.http_status,
+        size: dead_letter.size,
+        first_received: dead_letter.first_received_at.into(),
+        trace_id: dead_letter.trace_id.clone(),
+        trace: view::trace_link(template.map(AsRef::as_ref), dead_letter.trace_id.as_deref()),
+        masked,
     }
 }
 
-impl Inside {
-    fn of(letter: &Letter) -> Self {
-        let json = letter.to_json();
+impl From<&DeadLetter> for MaskedData {
+    fn from(dead_letter: &DeadLetter) -> Self {
+        let json = dead_letter.to_json();
         let pairs = |name: &str| match json.get(name) {
             Some(serde_json::Value::Object(all)) => all.iter().map(pair).collect(),
             _ => Vec::new(),
         };
         let mut headers: Vec<(String, String)> = pairs("headers");
-        // Its own headers stand above already.
-        headers.retain(|(name, _)| !letter::is_known(name));
-        let text = std::str::from_utf8(&letter.body);
-        let hex = |_| letter.body.iter().map(|byte| format!("{byte:02x} ")).collect();
+        // The page shows the worker's own headers elsewhere.
+        headers.retain(|(name, _)| !dead_letter::is_known(name));
+        let text = std::str::from_utf8(&dead_letter.body);
+        let hex = |_| dead_letter.body.iter().map(|byte| format!("{byte:02x} ")).collect();
         Self {
-            detail: letter.brief.detail.clone(),
-            response: letter.response.clone(),
+            detail: dead_letter.summary.detail.clone(),
+            response: dead_letter.response.clone(),
             is_hex: text.is_err(),
             body: text.map_or_else(hex, readable),
             properties: pairs("properties"),
@@ -216,8 +218,8 @@ fn pair((name, value): (&String, &serde_json::Value)) -> (String, String) {
     (name.clone(), value)
 }
 
-/// As it is: to lay JSON out anew would hide what is wrong with it. Characters that turn the
-/// direction of what follows are made visible.
+/// The body as it is: formatting JSON could hide what is wrong with it. Replaces characters that
+/// change the text direction.
 fn readable(body: &str) -> String {
     body.chars()
         .map(|c| match c {
