@@ -2,19 +2,19 @@
 
 mod check;
 mod dead_letters;
+mod failure;
+mod print;
 mod publish;
 mod run;
 
-use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
+use self::{failure::Failure, print::print};
 use crate::{
-    broker::ConnectError,
     message::{outcome, request},
     sandbox::{FirstAnswers, Sandbox},
-    settings::Faults,
     telemetry::logs::LogFormat,
 };
 
@@ -84,30 +84,6 @@ struct SandboxArgs {
     quiet: bool,
 }
 
-/// Why a command ends with an exit code other than 0.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("{0}")]
-    Settings(#[from] Faults),
-    #[error("RabbitMQ cannot be reached: {0}")]
-    Unreachable(#[from] ConnectError),
-    /// The command has printed the cause itself.
-    #[error("")]
-    Reported,
-    #[error("{0:#}")]
-    Failed(#[from] anyhow::Error),
-}
-
-impl Failure {
-    fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
-            Self::Settings(_) => 78,
-            Self::Unreachable(_) => 69,
-            Self::Reported | Self::Failed(_) => 1,
-        })
-    }
-}
-
 impl Cli {
     /// The format of logs.
     #[must_use]
@@ -135,13 +111,6 @@ impl Cli {
             }
         }
     }
-}
-
-/// Writes a line to stdout. A closed stdout is an error, not a panic.
-fn print(line: std::fmt::Arguments<'_>) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("stdout cannot be written")?;
-    Ok(())
 }
 
 async fn sandbox(args: SandboxArgs) -> Result<(), Failure> {

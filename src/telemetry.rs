@@ -17,9 +17,6 @@ pub use self::{
     traces::{Parent, Span, Traces},
 };
 
-/// The name of the instrumentation scope, and the service's name if the environment sets none.
-const SCOPE: &str = "trackfinity-unlocker";
-
 /// Telemetry could not be set up as the environment asks.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -68,5 +65,5 @@ fn resource() -> Resource {
         });
     let builder = Resource::builder()
         .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
-    if named { builder.build() } else { builder.with_service_name(SCOPE).build() }
+    if named { builder.build() } else { builder.with_service_name(semconv::SCOPE).build() }
 }

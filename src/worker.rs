@@ -14,6 +14,7 @@ mod acks;
 mod calls;
 mod concurrency;
 mod consume;
+mod given_up;
 mod handler;
 mod incoming;
 mod publish;
@@ -25,6 +26,7 @@ mod status;
 mod supervisor;
 mod undeliverable;
 mod unreadable;
+mod unsettled;
 
 pub use self::{
     publish::health::{PublishHealth, PublishKind},

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Failure, print};
+use super::{failure::Failure, print::print};
 use crate::{
     breaker::Cause,
     broker::{ConnectError, Topology, TopologyError, connection, topology::Entity},

@@ -1,5 +1,6 @@
 //! `unlocker dead-letters …`
 
+mod args;
 mod change;
 mod printer;
 mod tables;
@@ -8,13 +9,16 @@ use std::{io::Write, path::PathBuf};
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, print};
+use self::{
+    args::{ActorArgs, OutputArgs, SelectionArgs},
+    tables::warn_if_incomplete,
+};
+use super::{
+    failure::Failure,
+    print::{print, print_json},
+};
 use crate::{
-    dead_letters::{
-        AccessError, Actor, Audit, Coverage, DeadLetter, DeadLetterSummary, DeadLetters, Error, Filter,
-        Listing, Summary, filter::Moment,
-    },
-    message::DeadLetterStatus,
+    dead_letters::{Audit, Coverage, DeadLetter, DeadLetterSummary, DeadLetters, Listing, Summary},
     settings::{BrokerSettings, environment},
 };
 
@@ -50,90 +54,6 @@ pub(super) struct BrowseArgs {
     selection: SelectionArgs,
     #[command(flatten)]
     output: OutputArgs,
-}
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct OutputArgs {
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    actor: ActorArgs,
-}
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct ActorArgs {
-    /// Your name in the audit log and in messages about locks [default: USER@HOST]
-    #[arg(long = "actor", value_name = "NAME")]
-    name: Option<String>,
-}
-
-/// Selects the dead letters that meet every condition.
-#[derive(Debug, Args)]
-pub(in crate::cli) struct SelectionArgs {
-    /// invalid, refused, abandoned, unreadable or unknown; comma-separated or repeated.
-    #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = status)]
-    status: Vec<DeadLetterStatus>,
-    /// Dead-lettered at this time or later: 2026-11-23T09:00:00Z, or 2h for two hours ago.
-    #[arg(long, value_name = "TIME")]
-    since: Option<Moment>,
-    /// Dead-lettered at this time or earlier.
-    #[arg(long, value_name = "TIME")]
-    until: Option<Moment>,
-    /// An id of a dead letter or of a request; comma-separated or repeated.
-    #[arg(long, value_name = "ID", value_delimiter = ',')]
-    id: Vec<String>,
-    /// At most N, the oldest ones.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    limit: Option<u64>,
-    /// A reason such as `http_404`; comma-separated or repeated.
-    #[arg(long, value_name = "REASON", value_delimiter = ',')]
-    reason: Vec<String>,
-}
-
-fn status(text: &str) -> Result<DeadLetterStatus, String> {
-    DeadLetterStatus::named(text).ok_or_else(|| {
-        let names: Vec<&str> = DeadLetterStatus::ALL.into_iter().map(DeadLetterStatus::as_str).collect();
-        format!("one of {}", names.join(", "))
-    })
-}
-
-impl SelectionArgs {
-    fn filter(&self) -> Filter {
-        Filter {
-            status: self.status.clone(),
-            reason: self.reason.clone(),
-            since: self.since.map(|moment| moment.0),
-            until: self.until.map(|moment| moment.0),
-            ids: self.id.clone(),
-            limit: self.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
-        }
-    }
-}
-
-impl ActorArgs {
-    fn actor(&self) -> Actor {
-        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let name = self.name.clone().unwrap_or_else(|| {
-            let user =
-                variable("SUDO_USER").or_else(|| variable("USER")).unwrap_or_else(|| "unknown".to_owned());
-            let host = variable("HOSTNAME").or_else(|| {
-                let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-                Some(name.trim().to_owned())
-            });
-            host.map_or(user.clone(), |host| format!("{user}@{host}"))
-        });
-        Actor { name, via: "command line" }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Access(AccessError::Connect(error)) => Self::Unreachable(error),
-            error => Self::Failed(error.into()),
-        }
-    }
 }
 
 pub(super) async fn execute(files: &[PathBuf], command: Command) -> Result<(), Failure> {
@@ -195,15 +115,6 @@ pub(super) async fn execute(files: &[PathBuf], command: Command) -> Result<(), F
     }
 }
 
-fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    print(format_args!("{}", json(value)))
-}
-
-fn json(value: &impl serde::Serialize) -> String {
-    // Only strings and numbers, so encoding cannot fail.
-    serde_json::to_string(value).unwrap_or_default()
-}
-
 fn print_summary(summary: &Summary) -> Result<(), Failure> {
     if summary.count == 0 {
         print(format_args!("no dead letters ({})", summary.coverage))?;
@@ -249,13 +160,6 @@ fn print_listing(listing: &Listing<DeadLetterSummary>) -> Result<(), Failure> {
 fn print_dead_letter(dead_letter: &DeadLetter) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(&dead_letter.to_json()).map_err(anyhow::Error::from)?;
     print(format_args!("{text}"))
-}
-
-/// Warns if not all dead letters were seen.
-fn warn_if_incomplete(coverage: &Coverage) {
-    if coverage.is_incomplete() {
-        eprintln!("unlocker: not all dead letters were seen: {coverage}");
-    }
 }
 
 /// Warns and fails if not all dead letters were seen.

@@ -3,6 +3,7 @@
 mod bulk;
 mod lines;
 mod progress;
+mod request;
 mod returns;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -16,9 +17,10 @@ use lapin::{
     types::FieldTable,
 };
 
-use super::Failure;
+use self::request::{REFUSED, closed, properties, unrouted};
+use super::{failure::Failure, print::print};
 use crate::{
-    broker::{Topology, connection, errors::soft_error, topology::REQUEST_KEY},
+    broker::{Topology, connection, topology::REQUEST_KEY},
     settings::{BrokerSettings, environment},
 };
 
@@ -87,7 +89,7 @@ async fn send(connection: &lapin::Connection, topology: &Topology, args: Publish
     }
     publish_confirmed(&channel, topology, &body, properties).await?;
     let Some(mut replies) = replies else {
-        super::print(format_args!("published {message_id}"))?;
+        print(format_args!("published {message_id}"))?;
         return Ok(());
     };
     eprintln!("published {message_id}; waiting for its outcome");
@@ -96,7 +98,7 @@ async fn send(connection: &lapin::Connection, topology: &Topology, args: Publish
         .await
         .map_err(|_elapsed| anyhow!("no outcome within {}", humantime::format_duration(timeout)))?
         .context("RabbitMQ closed the channel before the outcome came")??;
-    super::print(format_args!("{}", String::from_utf8_lossy(&reply.data)))?;
+    print(format_args!("{}", String::from_utf8_lossy(&reply.data)))?;
     Ok(())
 }
 
@@ -107,15 +109,6 @@ fn fields(args: &PublishArgs) -> BTreeMap<&'static str, &str> {
         ("orderid", &args.orderid),
     ];
     given.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
-}
-
-/// A persistent JSON message without a trace context, so that the worker's settings decide about
-/// sampling. This command creates no span, so its context would mean "not sampled".
-fn properties(message_id: &str) -> BasicProperties {
-    BasicProperties::default()
-        .with_message_id(message_id.into())
-        .with_content_type("application/json".into())
-        .with_delivery_mode(2)
 }
 
 async fn consume_replies(channel: &Channel) -> anyhow::Result<lapin::Consumer> {
@@ -144,20 +137,4 @@ async fn publish_confirmed(
             None => Err(error).context("not known to be published"),
         },
     }
-}
-
-const REFUSED: &str = "the queue refused the request; it may be full";
-
-fn unrouted(topology: &Topology) -> String {
-    format!(
-        "no queue is bound to exchange {} with routing key {REQUEST_KEY}; `unlocker run` declares them",
-        topology.exchange()
-    )
-}
-
-/// Why the broker closed the channel, if it did.
-fn closed(error: &lapin::Error, topology: &Topology) -> Option<String> {
-    let (_, broker) = soft_error(error)?;
-    let exchange = topology.exchange();
-    Some(format!("{broker}; `unlocker run` declares the exchange {exchange}, and the user needs write on it"))
 }

@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::Failure;
+use super::failure::Failure;
 use crate::{
     admin,
     ops::{self, EventLoopMonitor, WorkerHandles},

@@ -4,36 +4,16 @@
 
 mod parse;
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable, ShortString, generation::gen_value},
 };
 
+pub use self::parse::Flaw;
 use self::parse::{Field, Reader};
 use super::headers;
-
-/// What is wrong with properties that cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flaw {
-    /// This text is not UTF-8.
-    NotUtf8(&'static str),
-    /// Tables are nested too deep.
-    TooDeep,
-    /// Lengths and types do not match. RabbitMQ would not accept them.
-    Malformed,
-}
-
-impl fmt::Display for Flaw {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotUtf8(what) => write!(f, "its AMQP fields cannot be read: a {what} is not UTF-8"),
-            Self::TooDeep => f.write_str("its AMQP headers cannot be read: they are nested too deep"),
-            Self::Malformed => f.write_str("its AMQP fields cannot be read: they are malformed"),
-        }
-    }
-}
 
 /// A message's properties, read as far as possible.
 #[derive(Clone, Debug, PartialEq)]

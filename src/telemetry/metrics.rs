@@ -99,7 +99,7 @@ impl Metrics {
     }
 
     fn new(provider: SdkMeterProvider, registry: Registry, sent: bool) -> Self {
-        let meter = provider.meter(super::SCOPE);
+        let meter = provider.meter(semconv::SCOPE);
         let counter = |name, description| meter.u64_counter(name).with_description(description).build();
         let observed = Arc::new(Observed::default());
         observe(&meter, &observed);

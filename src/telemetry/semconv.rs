@@ -1,6 +1,9 @@
 //! Names of span attributes and metric labels, from OpenTelemetry's semantic conventions for
 //! messaging and HTTP.
 
+/// The name of the instrumentation scope, and the service's name if the environment sets none.
+pub const SCOPE: &str = "trackfinity-unlocker";
+
 pub const ERROR_TYPE: &str = "error.type";
 pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
 pub const HTTP_REQUEST_RESEND_COUNT: &str = "http.request.resend_count";

@@ -41,7 +41,7 @@ impl Traces {
         let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().build()?;
         let provider =
             SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build();
-        let tracer = provider.tracer(super::SCOPE);
+        let tracer = provider.tracer(semconv::SCOPE);
         Ok(Self { on: Some((provider, tracer)) })
     }
 

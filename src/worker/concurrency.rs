@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(super) use self::window::Call;
 use self::{
     tuning::Tuning,
     window::{LatencyStats, Window, WindowStats},
@@ -21,17 +22,6 @@ use crate::settings::{Concurrency, RateLimit};
 
 /// The longest interval between two measurements of the baselines.
 pub(super) const MAX_BASELINE_INTERVAL: Duration = Tuning::MAX_BASELINE_INTERVAL;
-
-/// One call to Trackfinity that was no probe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Call {
-    /// From sending it to the last byte of its answer.
-    pub(super) took: Duration,
-    /// How long it had waited for `worker.rate_limit`.
-    pub(super) waited: Duration,
-    /// Whether Trackfinity served it, also by refusing it; otherwise it failed transiently.
-    pub(super) served: bool,
-}
 
 /// How many requests may be in flight at once.
 #[derive(Debug)]

@@ -18,10 +18,11 @@ use super::{
     acks::AckTracker,
     calls::CallGauge,
     concurrency::ConcurrencyLimit,
-    handler::{CallKind, Handler, Settled, Unsettled},
+    handler::{CallKind, Handler, Settled},
     incoming::Incoming,
     publish::SessionPublisher,
     session_end::{SessionEnd, SessionError},
+    unsettled::Unsettled,
 };
 use crate::{
     breaker::Cause,

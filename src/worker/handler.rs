@@ -23,6 +23,7 @@ use super::{
     publish::{MessagePublisher, SessionPublisher},
     rate::RateLimiter,
     shared_breaker::SharedBreaker,
+    unsettled::Unsettled,
 };
 use crate::{
     breaker::CallResult,
@@ -61,21 +62,6 @@ pub(super) enum CallKind {
 pub(super) struct ProbedCall {
     pub(super) answered: oneshot::Sender<(Instant, CallResult)>,
     pub(super) judgement: oneshot::Receiver<Judgement>,
-}
-
-/// Why a message was left in the queue.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Unsettled {
-    #[error("an outcome cannot be encoded: {0}")]
-    Encode(serde_json::Error),
-    #[error("an outcome cannot be signed")]
-    Unproven,
-    #[error("the connection to RabbitMQ opens no more channels")]
-    NoChannel,
-    #[error("the session ended")]
-    SessionEnded,
-    #[error("the worker is stopping")]
-    Stopping,
 }
 
 /// A delivery that may be acknowledged: what replaces it is confirmed.

@@ -6,6 +6,7 @@ pub mod health;
 mod late_confirms;
 mod message;
 mod outcomes;
+mod slots;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -19,8 +20,8 @@ use self::{
     health::{PublishHealth, PublishKind},
     late_confirms::LateConfirms,
 };
-pub(super) use self::{message::MessagePublisher, outcomes::HandlerSlots};
-use super::{handler::Unsettled, status::StatusHandle};
+pub(super) use self::{message::MessagePublisher, slots::HandlerSlots};
+use super::{status::StatusHandle, unsettled::Unsettled};
 use crate::{
     broker::{
         Backoff, Mandatory, PublishError, ReplyPublisher, Session, Topology, TopologyError,

@@ -1,7 +1,13 @@
 //! Why a session with RabbitMQ ended.
 
-use super::handler::Unsettled;
+use std::time::Duration;
+
+use super::unsettled::Unsettled;
 use crate::broker::{ConsumeError, errors::is_unreadable};
+
+/// How long a stop, in addition to `worker.drain_timeout`, and the end of a session wait for the
+/// messages that RabbitMQ gave up, or that cannot be read, and whose settling has begun.
+pub(super) const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a session ended.
 #[derive(Debug)]

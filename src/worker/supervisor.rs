@@ -18,7 +18,7 @@ use super::{
     publish::{HandlerSlots, PublishConfig, SessionPublisher, health::PublishHealth},
     queues::QueueMonitor,
     rate::RateLimiter,
-    session_end::{SessionEnd, SessionError},
+    session_end::{FINISH_TIMEOUT, SessionEnd, SessionError},
     shared_breaker::SharedBreaker,
     status::StatusHandle,
     undeliverable::Undeliverable,
@@ -35,9 +35,6 @@ use crate::{
     trackfinity::{BuildError, Client},
 };
 
-/// How long a stop, in addition to `worker.drain_timeout`, and the end of a session wait for the
-/// messages that RabbitMQ gave up, or that cannot be read, and whose settling has begun.
-pub(super) const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 /// The backoff is reset after a session that lasted this long.
 const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(10);
 

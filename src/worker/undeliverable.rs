@@ -9,22 +9,24 @@
 
 use std::{sync::Arc, time::Duration};
 
-use lapin::{Channel, types::FieldTable};
+use lapin::Channel;
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    handler::{Handler, Unsettled},
+    given_up::{GivenUp, Interrupted},
+    handler::Handler,
     incoming::Incoming,
     publish::{MessagePublisher, SessionPublisher},
     unreadable,
+    unsettled::Unsettled,
 };
 use crate::{
     broker::{
-        Backoff, ConnectError, Connector, ConsumeError, Consumer,
-        wire::{WireConnection, WireDelivery, WireError},
+        Backoff, Connector, Consumer,
+        wire::{WireConnection, WireDelivery},
     },
-    message::{Timestamp, raw_properties::Properties, x_death, x_death::XDeath},
+    message::{Timestamp, raw_properties::Properties, x_death::XDeath},
     settle,
 };
 
@@ -43,23 +45,6 @@ pub(super) struct Undeliverable {
     pub(super) handler: Arc<Handler>,
     pub(super) publisher: Arc<SessionPublisher>,
     pub(super) stop: CancellationToken,
-}
-
-/// Why it has to start again.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Interrupted {
-    #[error(transparent)]
-    Count(#[from] ConsumeError),
-    #[error("RabbitMQ cannot be reached: {0}")]
-    Connect(#[from] ConnectError),
-    #[error(transparent)]
-    Wire(#[from] WireError),
-    #[error("RabbitMQ cancelled the consumer")]
-    Cancelled,
-    #[error("a message could not be settled: {0}")]
-    Unsettled(#[from] Unsettled),
-    #[error("a task panicked: {0}")]
-    Panic(#[from] tokio::task::JoinError),
 }
 
 impl Undeliverable {
@@ -181,31 +166,6 @@ async fn settle(
         incoming.span.set_error("unsettled");
     }
     Ok(settled.map(|()| delivery_tag)?)
-}
-
-/// What RabbitMQ gave up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum GivenUp {
-    /// A dead letter, whose outcome is published already.
-    DeadLetter,
-    /// A request, whose outcome is not published; and why, if RabbitMQ says.
-    Request(Option<XDeath>),
-}
-
-impl SessionPublisher {
-    /// Decides by `x-death`, which RabbitMQ writes. Workers remove `x-death` from everything they
-    /// publish, so in a dead letter it can only name the queue of dead letters.
-    pub(super) fn given_up(&self, headers: Option<&FieldTable>) -> GivenUp {
-        let topology = self.config.topology();
-        let deaths = headers.map(x_death::all).unwrap_or_default();
-        let of_request =
-            |death: &&XDeath| [topology.requests(), topology.undeliverable()].contains(&death.queue);
-        match deaths.iter().find(of_request) {
-            Some(death) => GivenUp::Request(Some(death.clone())),
-            None if deaths.first().is_some_and(|death| death.queue == topology.dead()) => GivenUp::DeadLetter,
-            None => GivenUp::Request(None),
-        }
-    }
 }
 
 /// Publishes the dead letter and the outcome of a request that RabbitMQ gave up.

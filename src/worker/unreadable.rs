@@ -9,11 +9,11 @@ use lapin::types::AMQPValue;
 use tokio::sync::oneshot;
 
 use super::{
+    given_up::{GivenUp, Interrupted},
     handler::Handler,
     incoming::Incoming,
     publish::{MessagePublisher, SessionPublisher, health::PublishKind},
-    supervisor::FINISH_TIMEOUT,
-    undeliverable::{GivenUp, Interrupted},
+    session_end::FINISH_TIMEOUT,
 };
 use crate::{
     broker::{

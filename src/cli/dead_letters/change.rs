@@ -6,9 +6,17 @@ use anyhow::anyhow;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::{OutputArgs, SelectionArgs, json, print_json, printer::Printer, tables};
+use super::{
+    args::{OutputArgs, SelectionArgs},
+    printer::Printer,
+    tables,
+};
 use crate::{
-    cli::{Failure, print, run::Signals},
+    cli::{
+        failure::Failure,
+        print::{json, print, print_json},
+        run::Signals,
+    },
     dead_letters::{
         Action, Actor, DeadLetters, DiscardReason, Ended, Filter, Finish, Plan, PlanPreview, ReplayOptions,
         ReplayRate, Step,
@@ -95,7 +103,7 @@ async fn show_plan(
              `dead-letters list --status unreadable` lists them, `dead-letters discard` gives them up"
         );
     }
-    super::warn_if_incomplete(&listing.coverage);
+    tables::warn_if_incomplete(&listing.coverage);
     if as_json {
         return print_json(&plan);
     }

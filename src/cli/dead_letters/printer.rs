@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{Failure, print};
+use crate::cli::{failure::Failure, print::print};
 
 /// A line with the result of one dead letter, or with the end.
 enum PrintedLine {

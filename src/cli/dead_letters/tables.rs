@@ -1,6 +1,10 @@
-//! Tables for people.
+//! Tables and warnings for people.
 
-use crate::{cli::Failure, dead_letters::DeadLetterSummary, message::Timestamp};
+use crate::{
+    cli::{failure::Failure, print::print as print_line},
+    dead_letters::{Coverage, DeadLetterSummary},
+    message::Timestamp,
+};
 
 /// The longest detail in a table, in characters.
 const MAX_DETAIL_CHARS: usize = 60;
@@ -45,9 +49,16 @@ pub(super) fn print<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -
     for row in std::iter::once(&headings).chain(rows) {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{:width$}", clean(cell)));
         let line = cells.collect::<Vec<_>>().join("  ");
-        crate::cli::print(format_args!("{}", line.trim_end()))?;
+        print_line(format_args!("{}", line.trim_end()))?;
     }
     Ok(())
+}
+
+/// Warns if not all dead letters were seen.
+pub(super) fn warn_if_incomplete(coverage: &Coverage) {
+    if coverage.is_incomplete() {
+        eprintln!("unlocker: not all dead letters were seen: {coverage}");
+    }
 }
 
 fn truncate(text: &str) -> String {

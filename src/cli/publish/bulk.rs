@@ -11,16 +11,14 @@ use lapin::{
 use tokio::time::Instant;
 
 use super::{
-    REFUSED, closed,
     lines::{Line, Source},
     progress::Progress,
-    properties,
+    request::{REFUSED, closed, properties, unrouted},
     returns::Recent,
-    unrouted,
 };
 use crate::{
     broker::{Topology, topology::REQUEST_KEY},
-    cli::{Failure, print, run::Signals},
+    cli::{failure::Failure, print::print, run::Signals},
 };
 
 /// The most requests in flight.

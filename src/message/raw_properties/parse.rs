@@ -1,15 +1,37 @@
 //! A parser of AMQP 0-9-1 content properties that accepts texts which are not UTF-8.
 
+use std::fmt;
+
 use lapin::{
     BasicProperties,
     types::{AMQPType, AMQPValue, DecimalValue, FieldTable, ShortString},
 };
 
-use super::Flaw;
 use crate::message::headers::MAX_SHORT_STRING;
 
 /// How deep tables and arrays may be nested. Limited because the parser is recursive.
 const MAX_DEPTH: usize = 64;
+
+/// What is wrong with properties that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// This text is not UTF-8.
+    NotUtf8(&'static str),
+    /// Tables are nested too deep.
+    TooDeep,
+    /// Lengths and types do not match. RabbitMQ would not accept them.
+    Malformed,
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotUtf8(what) => write!(f, "its AMQP fields cannot be read: a {what} is not UTF-8"),
+            Self::TooDeep => f.write_str("its AMQP headers cannot be read: they are nested too deep"),
+            Self::Malformed => f.write_str("its AMQP fields cannot be read: they are malformed"),
+        }
+    }
+}
 
 /// The properties in the order of their flags. The first flag is the highest bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,18 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Call, tuning::Tuning};
+use super::tuning::Tuning;
+
+/// One call to Trackfinity that was no probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::worker) struct Call {
+    /// From sending it to the last byte of its answer.
+    pub(in crate::worker) took: Duration,
+    /// How long it had waited for `worker.rate_limit`.
+    pub(in crate::worker) waited: Duration,
+    /// Whether Trackfinity served it, also by refusing it; otherwise it failed transiently.
+    pub(in crate::worker) served: bool,
+}
 
 /// A window that is open.
 #[derive(Debug)]

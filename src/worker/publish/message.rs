@@ -10,7 +10,7 @@ use crate::{
     policy::Tier,
     settle::Publication,
     telemetry::{Parent, Span, semconv},
-    worker::{handler::Unsettled, incoming::Incoming},
+    worker::{incoming::Incoming, unsettled::Unsettled},
 };
 
 /// Publishes for one message of a session.

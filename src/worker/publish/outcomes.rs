@@ -4,15 +4,13 @@
 //! queue with the outcome in its headers. When it comes back, only the outcome is published; the
 //! delay doubles each time.
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use super::{
-    MessagePublisher, SessionPublisher,
+    SessionPublisher,
     health::{MAX_REFUSALS_IN_A_ROW, PublishKind},
     late_confirms::LateConfirm,
+    message::MessagePublisher,
 };
 use crate::{
     broker::{
@@ -22,7 +20,7 @@ use crate::{
     message::{Outcome, PendingOutcome, Status, Timestamp},
     policy::Tier,
     telemetry::Span,
-    worker::handler::Unsettled,
+    worker::unsettled::Unsettled,
 };
 
 /// How long to wait for an outcome's confirm, counted from when its last byte was written.
@@ -37,46 +35,6 @@ const SLOT_CHECK_INTERVAL_WHILE_UNCONFIRMED: Duration = Duration::from_millis(10
 const MAX_UNCONFIRMED: usize = 200;
 /// How long a request waits before its outcome is published again; doubles each time.
 const FIRST_RETRY_DELAY: Duration = Duration::from_secs(16);
-
-/// How many requests wait for the confirm of their outcome, and how many may be in flight at all.
-#[derive(Debug)]
-pub(in crate::worker) struct HandlerSlots {
-    awaiting_confirm: AtomicUsize,
-    total: AtomicUsize,
-}
-
-impl Default for HandlerSlots {
-    fn default() -> Self {
-        Self { awaiting_confirm: AtomicUsize::new(0), total: AtomicUsize::new(usize::MAX) }
-    }
-}
-
-impl HandlerSlots {
-    pub(in crate::worker) fn set_total(&self, total: usize) {
-        self.total.store(total, Ordering::Relaxed);
-    }
-
-    /// Whether requests that wait for a confirm use half of the slots or more.
-    fn are_half_awaiting_confirm(&self) -> bool {
-        self.awaiting_confirm.load(Ordering::Relaxed) >= self.total.load(Ordering::Relaxed).div_ceil(2)
-    }
-}
-
-/// Counts one request that waits for a confirm, until it is dropped.
-struct AwaitingConfirm<'a>(&'a AtomicUsize);
-
-impl<'a> AwaitingConfirm<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for AwaitingConfirm<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// Why an outcome is published later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,8 +132,7 @@ impl SessionPublisher {
     /// Whether a listener's queue already delays so many confirms that no more outcomes should be
     /// published.
     fn is_congested(&self, status: Status) -> bool {
-        let unconfirmed =
-            || self.slots.awaiting_confirm.load(Ordering::Relaxed) + self.config.late_confirms.awaited();
+        let unconfirmed = || self.slots.awaiting_confirm() + self.config.late_confirms.awaited();
         self.config.health.is_outcome_unconfirmed(status) && unconfirmed() >= MAX_UNCONFIRMED
     }
 
@@ -242,7 +199,7 @@ impl SessionPublisher {
         outcome: &Outcome,
         mut unconfirmed: Unconfirmed,
     ) -> Option<Result<bool, PublishError>> {
-        let _awaiting = AwaitingConfirm::new(&self.slots.awaiting_confirm);
+        let _awaiting = self.slots.await_confirm();
         let mut waited = Duration::ZERO;
         loop {
             let interval = match self.config.health.is_outcome_unconfirmed(outcome.status) {

@@ -1,0 +1,51 @@
+//! What RabbitMQ itself gave up: `undeliverable` and `unreadable` settle it.
+
+use lapin::types::FieldTable;
+
+use super::{publish::SessionPublisher, unsettled::Unsettled};
+use crate::{
+    broker::{ConnectError, ConsumeError, wire::WireError},
+    message::x_death::{self, XDeath},
+};
+
+/// What RabbitMQ gave up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum GivenUp {
+    /// A dead letter, whose outcome is published already.
+    DeadLetter,
+    /// A request, whose outcome is not published; and why, if RabbitMQ says.
+    Request(Option<XDeath>),
+}
+
+impl SessionPublisher {
+    /// Decides by `x-death`, which RabbitMQ writes. Workers remove `x-death` from everything they
+    /// publish, so in a dead letter it can only name the queue of dead letters.
+    pub(super) fn given_up(&self, headers: Option<&FieldTable>) -> GivenUp {
+        let topology = self.config.topology();
+        let deaths = headers.map(x_death::all).unwrap_or_default();
+        let of_request =
+            |death: &&XDeath| [topology.requests(), topology.undeliverable()].contains(&death.queue);
+        match deaths.iter().find(of_request) {
+            Some(death) => GivenUp::Request(Some(death.clone())),
+            None if deaths.first().is_some_and(|death| death.queue == topology.dead()) => GivenUp::DeadLetter,
+            None => GivenUp::Request(None),
+        }
+    }
+}
+
+/// Why settling messages stopped and has to start again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Interrupted {
+    #[error(transparent)]
+    Count(#[from] ConsumeError),
+    #[error("RabbitMQ cannot be reached: {0}")]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("RabbitMQ cancelled the consumer")]
+    Cancelled,
+    #[error("a message could not be settled: {0}")]
+    Unsettled(#[from] Unsettled),
+    #[error("a task panicked: {0}")]
+    Panic(#[from] tokio::task::JoinError),
+}
