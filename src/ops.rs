@@ -213,7 +213,7 @@ impl WorkerHandles {
     pub async fn observe(&self) {
         let status = self.status.current();
         self.metrics.connected(status.connected && status.publishing);
-        self.metrics.paused(self.breaker.cause().map(Cause::as_str));
+        self.metrics.paused(self.breaker.cause().map(Cause::kind));
         self.queues.refresh(&self.metrics).await;
     }
 }

@@ -13,7 +13,7 @@ use opentelemetry_sdk::Resource;
 
 pub use self::{
     context::TraceContext,
-    metrics::{Metrics, MetricsError},
+    metrics::{Metrics, MetricsError, QueueDepths},
     traces::{Parent, Span, Traces},
 };
 

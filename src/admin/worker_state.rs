@@ -42,7 +42,7 @@ impl WorkerState {
     pub(super) async fn read(handles: &WorkerHandles) -> Self {
         handles.observe().await;
         let status = handles.status.current();
-        let [backlog, _dead, waiting_for_retry] = handles.metrics.waiting();
+        let depths = handles.metrics.waiting();
         let paused = |pause: Pause| Paused {
             cause: pause.cause.as_str(),
             reason: pause.cause.to_string(),
@@ -55,8 +55,8 @@ impl WorkerState {
             topology_problem: status.topology,
             blocked: status.blocked,
             paused: handles.breaker.pause().map(paused),
-            backlog,
-            waiting_for_retry,
+            backlog: depths.requests,
+            waiting_for_retry: depths.retry,
             in_flight: handles.metrics.in_flight(),
         }
     }

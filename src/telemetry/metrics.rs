@@ -4,7 +4,7 @@
 use std::{
     borrow::Cow,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -21,7 +21,7 @@ use opentelemetry_sdk::{
 use prometheus::{Encoder, Registry, TextEncoder};
 
 use super::{semconv, traces::is_exported};
-use crate::breaker::Cause;
+use crate::breaker::CauseKind;
 
 /// Buckets for durations from OpenTelemetry's conventions, in seconds.
 const CALL_BUCKETS: [f64; 14] =
@@ -63,19 +63,32 @@ struct Inner {
 }
 
 /// Values that are read when metrics are collected.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Observed {
     in_flight: AtomicI64,
     concurrency_limit: AtomicI64,
     connected: AtomicI64,
-    /// One per cause, in the order of [`Cause::KINDS`].
-    paused: [AtomicI64; Cause::KINDS.len()],
-    /// One per queue, in the order of [`QUEUES`]; negative while unknown.
-    queues: [AtomicI64; QUEUES.len()],
+    /// Why calls are paused, if they are.
+    paused: Mutex<Option<CauseKind>>,
+    queues: Mutex<QueueDepths>,
 }
 
-/// The queues whose messages are counted, as written in the label.
-pub const QUEUES: [&str; 3] = ["requests", "dead", "retry"];
+/// How many messages wait; `None` if that is unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueDepths {
+    pub requests: Option<u64>,
+    pub dead: Option<u64>,
+    /// In all retry queues together.
+    pub retry: Option<u64>,
+}
+
+impl QueueDepths {
+    /// Whether all of them are known.
+    #[must_use]
+    pub fn are_known(self) -> bool {
+        self.requests.is_some() && self.dead.is_some() && self.retry.is_some()
+    }
+}
 
 impl Metrics {
     /// Creates the metrics for Prometheus, and for OTLP if the environment names an endpoint.
@@ -245,18 +258,13 @@ impl Metrics {
     }
 
     /// Why calls are paused, if they are.
-    pub fn paused(&self, cause: Option<&str>) {
-        for (name, paused) in Cause::KINDS.iter().zip(&self.0.observed.paused) {
-            paused.store((cause == Some(*name)).into(), Ordering::Relaxed);
-        }
+    pub fn paused(&self, cause: Option<CauseKind>) {
+        *lock(&self.0.observed.paused) = cause;
     }
 
-    /// How many messages wait in the queues, in the order of [`QUEUES`]; `None` while unknown.
-    pub fn queues(&self, counts: [Option<u64>; QUEUES.len()]) {
-        for (count, queue) in counts.into_iter().zip(&self.0.observed.queues) {
-            let count = count.and_then(|count| i64::try_from(count).ok()).unwrap_or(UNKNOWN);
-            queue.store(count, Ordering::Relaxed);
-        }
+    /// How many messages wait in the queues.
+    pub fn queues(&self, depths: QueueDepths) {
+        *lock(&self.0.observed.queues) = depths;
     }
 
     /// Requests received and not settled yet.
@@ -267,8 +275,8 @@ impl Metrics {
 
     /// The values last given to [`Metrics::queues`].
     #[must_use]
-    pub fn waiting(&self) -> [Option<u64>; QUEUES.len()] {
-        self.0.observed.queues.each_ref().map(|queue| u64::try_from(queue.load(Ordering::Relaxed)).ok())
+    pub fn waiting(&self) -> QueueDepths {
+        *lock(&self.0.observed.queues)
     }
 
     /// The content type, and all metrics in Prometheus' text format.
@@ -319,19 +327,8 @@ impl Drop for InFlight {
     }
 }
 
-const UNKNOWN: i64 = -1;
-
-impl Default for Observed {
-    fn default() -> Self {
-        let unknown = || AtomicI64::new(UNKNOWN);
-        Self {
-            connected: AtomicI64::new(0),
-            concurrency_limit: AtomicI64::new(0),
-            in_flight: AtomicI64::new(0),
-            paused: Default::default(),
-            queues: [unknown(), unknown(), unknown()],
-        }
-    }
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn observe(meter: &Meter, observed: &Arc<Observed>) {
@@ -353,20 +350,51 @@ fn observe(meter: &Meter, observed: &Arc<Observed>) {
     let figures = Arc::clone(observed);
     gauge("unlocker.paused", "Whether calls to Trackfinity are paused, by cause")
         .with_callback(move |gauge| {
-            for (cause, paused) in Cause::KINDS.iter().zip(&figures.paused) {
-                gauge.observe(paused.load(Ordering::Relaxed), &[KeyValue::new("cause", *cause)]);
+            let paused = *lock(&figures.paused);
+            for cause in CauseKind::ALL {
+                gauge.observe((paused == Some(cause)).into(), &[KeyValue::new("cause", cause.as_str())]);
             }
         })
         .build();
     let figures = Arc::clone(observed);
     gauge("unlocker.queue.messages", "Messages ready in the queues of all workers")
         .with_callback(move |gauge| {
-            for (queue, count) in QUEUES.iter().zip(&figures.queues) {
-                let count = count.load(Ordering::Relaxed);
-                if count != UNKNOWN {
-                    gauge.observe(count, &[KeyValue::new("queue", *queue)]);
+            let QueueDepths { requests, dead, retry } = *lock(&figures.queues);
+            for (queue, depth) in [("requests", requests), ("dead", dead), ("retry", retry)] {
+                if let Some(depth) = depth.and_then(|depth| i64::try_from(depth).ok()) {
+                    gauge.observe(depth, &[KeyValue::new("queue", queue)]);
                 }
             }
         })
         .build();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_and_depths_are_labelled_and_unknown_depths_are_left_out() {
+        let metrics =
+            Metrics::from_environment(Resource::builder_empty().build()).expect("no endpoint is set");
+        metrics.paused(Some(CauseKind::Failures));
+        metrics.queues(QueueDepths { requests: Some(3), dead: None, retry: Some(0) });
+        let (_, text) = metrics.render().expect("metrics");
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| {
+                line.starts_with("unlocker_paused{") || line.starts_with("unlocker_queue_messages{")
+            })
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                r#"unlocker_paused{cause="endpoint_fault"} 0"#,
+                r#"unlocker_paused{cause="failures"} 1"#,
+                r#"unlocker_paused{cause="rate_limited"} 0"#,
+                r#"unlocker_queue_messages{queue="requests"} 3"#,
+                r#"unlocker_queue_messages{queue="retry"} 0"#,
+            ]
+        );
+    }
 }

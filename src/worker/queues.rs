@@ -13,7 +13,7 @@ use crate::{
     broker::{Session, Topology, consumer},
     policy::Tier,
     settings,
-    telemetry::Metrics,
+    telemetry::{Metrics, QueueDepths},
 };
 
 /// How often the queues are counted, at most.
@@ -69,21 +69,11 @@ impl QueueMonitor {
         if counted.is_err() {
             last.channel = None;
         }
-        let QueueDepths { requests, dead, retry } = counted.unwrap_or_default();
-        let depths = [requests, dead, retry];
+        let depths = counted.unwrap_or_default();
         metrics.queues(depths);
-        last.interval = if depths.iter().all(Option::is_some) { COUNT_INTERVAL } else { UNKNOWN_INTERVAL };
+        last.interval = if depths.are_known() { COUNT_INTERVAL } else { UNKNOWN_INTERVAL };
         last.counted_at = Some(Instant::now());
     }
-}
-
-/// How many messages wait; `None` if that is unknown.
-#[derive(Debug, Default)]
-struct QueueDepths {
-    requests: Option<u64>,
-    dead: Option<u64>,
-    /// In all retry queues together.
-    retry: Option<u64>,
 }
 
 impl Inner {

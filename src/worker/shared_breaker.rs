@@ -116,3 +116,35 @@ impl SharedBreaker {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{thread, time::Duration};
+
+    use super::*;
+    use crate::policy::Reason;
+
+    #[test]
+    fn the_watched_cause_is_the_breakers_whatever_order_tasks_end_in() {
+        let shared = SharedBreaker::new(BreakerLimits {
+            after_failures: 1,
+            probe_delay: Duration::ZERO,
+            probe_max_delay: Duration::ZERO,
+        });
+        let open_and_close = || {
+            for _ in 0..50 {
+                shared.record("a", Instant::now(), CallResult::Failure(Reason::Http(503)));
+                shared.begin_probe();
+                shared.probe_answered("b", Instant::now(), CallResult::Served);
+            }
+        };
+        for _ in 0..100 {
+            thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(open_and_close);
+                }
+            });
+            assert_eq!(shared.cause(), shared.pause().map(|pause| pause.cause));
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Why calls are paused, and what to do about it.
+
+use std::fmt;
+
+use crate::policy::Reason;
+
+/// Why calls are paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The key, the allow-list or the address is wrong.
+    EndpointFault(Reason),
+    /// Transient failures of different requests in a row.
+    Failures(Reason),
+    /// Trackfinity asked for a pause with a 429.
+    RateLimited,
+}
+
+/// A cause without its reason, by which metrics count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CauseKind {
+    EndpointFault,
+    Failures,
+    RateLimited,
+}
+
+impl CauseKind {
+    pub const ALL: [Self; 3] = [Self::EndpointFault, Self::Failures, Self::RateLimited];
+
+    /// Its name in logs, metrics and the ops endpoints.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EndpointFault => "endpoint_fault",
+            Self::Failures => "failures",
+            Self::RateLimited => "rate_limited",
+        }
+    }
+}
+
+impl Cause {
+    #[must_use]
+    pub fn kind(self) -> CauseKind {
+        match self {
+            Self::EndpointFault(_) => CauseKind::EndpointFault,
+            Self::Failures(_) => CauseKind::Failures,
+            Self::RateLimited => CauseKind::RateLimited,
+        }
+    }
+
+    /// Its kind, as logs and the ops endpoints name it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.kind().as_str()
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::EndpointFault(Reason::Http(401 | 403)) => {
+                "check trackfinity.api_key, trackfinity.api_username and the install's \
+                 ADMIN_API_ALLOWED_IPS"
+            }
+            Self::EndpointFault(Reason::Http(407)) => "check the HTTP proxy and its credentials",
+            Self::EndpointFault(Reason::Http(300..=399)) => {
+                "check trackfinity.base_url: redirects are never followed, as they would carry the \
+                 key elsewhere"
+            }
+            Self::EndpointFault(_) => {
+                "check trackfinity.base_url: nothing there answers as Trackfinity's API does"
+            }
+            Self::Failures(_) => "if Trackfinity is known to be down, wait: calls resume by themselves",
+            Self::RateLimited => "set worker.rate_limit, if it happens often",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EndpointFault(reason) | Self::Failures(reason) => f.write_str(&reason.describe()),
+            Self::RateLimited => f.write_str(&Reason::RateLimited.describe()),
+        }
+    }
+}
