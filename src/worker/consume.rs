@@ -2,27 +2,25 @@
 //! settled. While calls are paused, takes one request at a time for a probe; while the worker is
 //! stopping, none.
 
+mod finished;
 mod probe;
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{FutureExt, StreamExt};
-use lapin::{Channel, message::Delivery, options::BasicAckOptions};
-use tokio::{
-    task::{JoinError, JoinSet},
-    time::Instant,
-};
+use futures_util::StreamExt;
+use lapin::{Channel, message::Delivery};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     acks::AckTracker,
     calls::CallGauge,
     concurrency::ConcurrencyLimit,
-    handler::{CallKind, Handler, Settled},
+    handler::{CallKind, Handler},
     incoming::Incoming,
     publish::SessionPublisher,
     session_end::{SessionEnd, SessionError},
-    unsettled::Unsettled,
+    tasks::{self, Finished, Tasks},
 };
 use crate::{
     breaker::Cause,
@@ -37,14 +35,6 @@ use crate::{
 /// is decoded and called for alone, so that a crash does not count as a failed delivery of other
 /// requests (poison-message isolation). RabbitMQ dead-letters a request after 20 redeliveries.
 const SUSPECT_AFTER_DELIVERIES: u32 = 3;
-
-/// RabbitMQ's channel forwards at most 32 acknowledgements to a quorum queue at once. It keeps the
-/// others back, and drops them when the channel closes. So before closing, the worker makes this
-/// many round trips.
-const FLUSH_ROUND_TRIPS: usize = 10;
-const FLUSH_INTERVAL: Duration = Duration::from_millis(10);
-/// How long all round trips may take together, if RabbitMQ does not answer.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Consumes requests in one session, and owns the tasks that handle them.
 pub(super) struct ConsumeLoop<'a> {
@@ -64,9 +54,6 @@ pub(super) struct ConsumeLoop<'a> {
     pub(super) settled_count: u64,
 }
 
-/// Requests in flight.
-type Tasks = JoinSet<Result<Settled, Unsettled>>;
-
 /// How many requests RabbitMQ delivers at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Prefetch {
@@ -85,9 +72,6 @@ enum Interrupt {
     Resize,
 }
 
-/// The result of a task that has ended.
-type Finished = Result<Result<Settled, Unsettled>, JoinError>;
-
 impl ConsumeLoop<'_> {
     /// Consumes until the worker stops or the session fails. Also returns how many requests were
     /// settled.
@@ -96,7 +80,7 @@ impl ConsumeLoop<'_> {
         let connection = self.publisher.session.consuming();
         // Dropping the channel closes it: nothing can be acknowledged after that.
         let end = match Consumer::channel(connection, &self.queue).await {
-            Ok(channel) => match self.run_until_stopped(&channel).await {
+            Ok(channel) => match self.run_until_ended(&channel).await {
                 Ok(()) => {
                     let end = self.drain(&channel).await;
                     self.flush_acks(&channel).await;
@@ -109,27 +93,17 @@ impl ConsumeLoop<'_> {
             },
             Err(error) => SessionEnd::Failed(error.into()),
         };
-        self.tasks.shutdown().await;
+        tasks::abort(&mut self.tasks).await;
         (end, self.settled_count)
     }
 
-    /// Acknowledges what is settled by now, so that it is not redelivered, if the channel is still
-    /// open.
-    async fn save_settled(&mut self, channel: &Channel) {
-        self.acknowledge_settled(channel);
-        if channel.status().connected() {
-            self.flush_acks(channel).await;
+    /// Consumes until the worker stops, or until the session or the repair of the topology fails.
+    async fn run_until_ended(&mut self, channel: &Channel) -> Result<(), SessionError> {
+        let publisher = Arc::clone(&self.publisher);
+        tokio::select! {
+            stopped = self.run_until_stopped(channel) => stopped,
+            error = publisher.recheck_topology() => Err(error.into()),
         }
-    }
-
-    /// Acknowledges for the tasks that have settled their message by now.
-    fn acknowledge_settled(&mut self, channel: &Channel) {
-        while let Some(finished) = self.tasks.try_join_next() {
-            if let Ok(Ok(settled)) = finished {
-                self.record_settled(settled);
-            }
-        }
-        self.acknowledge(channel);
     }
 
     /// Consumes, or probes while calls are paused, until the worker stops.
@@ -309,55 +283,6 @@ impl ConsumeLoop<'_> {
         Ok(Some(()))
     }
 
-    /// Takes the results of this and of all other finished tasks, and acknowledges for them.
-    fn collect_finished(
-        &mut self,
-        channel: &Channel,
-        finished: Option<Finished>,
-    ) -> Result<(), SessionError> {
-        let mut finished = finished.or_else(|| self.tasks.try_join_next());
-        while let Some(result) = finished {
-            match result {
-                Ok(Ok(settled)) => self.record_settled(settled),
-                Ok(Err(Unsettled::Stopping)) => {}
-                Ok(Err(error)) => return Err(error.into()),
-                Err(error) => return Err(error.into()),
-            }
-            finished = self.tasks.try_join_next();
-        }
-        self.acknowledge(channel);
-        Ok(())
-    }
-
-    fn record_settled(&mut self, settled: Settled) {
-        self.acks.settle(settled.delivery_tag);
-        self.settled_count += 1;
-        // While calls are paused, the calls that end are older than the pause and say nothing about
-        // now.
-        let Some(call) = settled.call.filter(|_| self.handler.breaker.cause().is_none()) else {
-            return;
-        };
-        let before = self.limit.current();
-        self.limit.record(call, self.tasks.len() + 1, Instant::now());
-        let limit = self.limit.current();
-        if limit != before {
-            tracing::debug!(limit, before, "the concurrency limit has changed");
-            self.report_limit();
-        }
-    }
-
-    /// Sends the acknowledgements that are due, and does not wait: lapin has queued each one at the
-    /// first poll. If the channel is closed, the session ends, and RabbitMQ redelivers.
-    fn acknowledge(&mut self, channel: &Channel) {
-        while let Some(acknowledgement) = self.acks.next() {
-            let options = BasicAckOptions { multiple: acknowledgement.multiple };
-            let sent = channel.basic_ack(acknowledgement.delivery_tag, options).now_or_never();
-            if let Some(Err(error)) = sent {
-                tracing::debug!(%error, "an acknowledgement could not be sent");
-            }
-        }
-    }
-
     fn report_limit(&self) {
         self.publisher.slots.set_total(self.limit.current().into());
         self.handler.telemetry.metrics.concurrency_limit(self.limit.current());
@@ -376,48 +301,6 @@ impl ConsumeLoop<'_> {
         let (handler, publisher) = (Arc::clone(&self.handler), Arc::clone(&self.publisher));
         let in_call = self.in_call.enter();
         self.tasks.spawn(async move { handler.handle(incoming, kind, in_call, &publisher).await });
-    }
-
-    /// Makes some round trips to RabbitMQ: before each answer, its channel forwards
-    /// acknowledgements that it had kept back. Tasks that end meanwhile are acknowledged, too.
-    async fn flush_acks(&mut self, channel: &Channel) {
-        let round_trips = async {
-            for _ in 0..FLUSH_ROUND_TRIPS {
-                Consumer::message_count(channel, &self.queue).await?;
-                tokio::time::sleep(FLUSH_INTERVAL).await;
-                self.acknowledge_settled(channel);
-            }
-            Ok::<_, ConsumeError>(())
-        };
-        match tokio::time::timeout(FLUSH_TIMEOUT, round_trips).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "the last acknowledgements may not have arrived"),
-            Err(_elapsed) => tracing::debug!("the last acknowledgements may not have arrived in time"),
-        }
-    }
-
-    /// Waits for the requests in flight, for `worker.drain_timeout` at most.
-    async fn drain(&mut self, channel: &Channel) -> SessionEnd {
-        let in_flight = self.tasks.len();
-        tracing::info!(in_flight, "stopping: no more requests are consumed");
-        let deadline = Instant::now() + self.drain_timeout;
-        while let Ok(Some(finished)) = tokio::time::timeout_at(deadline, self.tasks.join_next()).await {
-            match finished {
-                Ok(Ok(settled)) => self.record_settled(settled),
-                Ok(Err(Unsettled::Stopping)) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "a request stays in the queue"),
-                Err(error) => tracing::error!(%error, "a task panicked"),
-            }
-            self.acknowledge(channel);
-        }
-        if !self.tasks.is_empty() {
-            let unfinished = self.tasks.len();
-            tracing::warn!(
-                unfinished,
-                "worker.drain_timeout is over: the unfinished requests stay in the queue"
-            );
-        }
-        SessionEnd::Stopped
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{task::JoinSet, time::Instant};
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -21,6 +21,7 @@ use super::{
     session_end::{FINISH_TIMEOUT, SessionEnd, SessionError},
     shared_breaker::SharedBreaker,
     status::StatusHandle,
+    tasks::Tasks,
     undeliverable::Undeliverable,
     unreadable::Unreadable,
 };
@@ -206,7 +207,7 @@ impl Worker {
             drain_timeout: self.settings.worker.drain_timeout,
             stop: self.stop.clone(),
             events,
-            tasks: JoinSet::new(),
+            tasks: Tasks::new(),
             in_call: CallGauge::default(),
             acks: AckTracker::default(),
             settled_count: 0,
@@ -222,7 +223,6 @@ impl Worker {
         let (end, settled_count) = tokio::select! {
             ended = consume_loop.run() => ended,
             never = self.watch_publishing(&session) => match never {},
-            error = publisher.recheck_topology() => (SessionEnd::Failed(error.into()), 0),
         };
         let finished = match &end {
             // It finishes the messages that it has begun.
