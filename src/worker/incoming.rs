@@ -107,9 +107,18 @@ impl Incoming {
     pub(super) fn new_trace(&self) -> Option<&str> {
         self.trace().filter(|_| self.trace_is_new).map(TraceContext::traceparent)
     }
-
-    /// The ids that people search for, for a log line.
-    pub(super) fn trace_ids(&self) -> (Option<&str>, Option<&str>) {
-        (self.trace().map(TraceContext::trace_id), self.trace().map(TraceContext::span_id))
-    }
 }
+
+/// Logs with the ids of an [`Incoming`], by which people search.
+macro_rules! log_with_ids {
+    ($level:ident, $incoming:expr, $($fields:tt)+) => {{
+        let trace = $incoming.trace();
+        tracing::$level!(
+            request_id = $incoming.envelope.request_id,
+            trace_id = trace.map($crate::telemetry::TraceContext::trace_id),
+            span_id = trace.map($crate::telemetry::TraceContext::span_id),
+            $($fields)+
+        )
+    }};
+}
+pub(super) use log_with_ids;

@@ -10,7 +10,10 @@ use crate::{
     policy::Tier,
     settle::Publication,
     telemetry::{Parent, Span, semconv},
-    worker::{incoming::Incoming, unsettled::Unsettled},
+    worker::{
+        incoming::{Incoming, log_with_ids},
+        unsettled::Unsettled,
+    },
 };
 
 /// Publishes for one message of a session.
@@ -69,11 +72,9 @@ impl<'a> MessagePublisher<'a> {
             .publish_until_confirmed(&message, Mandatory::Required(Lane::Requests), PublishKind::Retry, span)
             .await?;
         self.session.telemetry.metrics.retry_scheduled(tier.to_string());
-        let (trace_id, span_id) = self.incoming.trace_ids();
-        tracing::debug!(
-            request_id = self.incoming.envelope.request_id,
-            trace_id,
-            span_id,
+        log_with_ids!(
+            debug,
+            self.incoming,
             attempts = retry.attempts,
             reason = retry.reason,
             %tier,
@@ -124,14 +125,10 @@ impl<'a> MessagePublisher<'a> {
     pub(super) fn record_end(&self, outcome: &Outcome) {
         let took = outcome.finished_at.since(outcome.first_received_at);
         self.session.telemetry.metrics.request(outcome.status.as_str(), outcome.reason.as_deref(), took);
-        let request_id = outcome.request_id.as_str();
-        let (trace_id, span_id) = self.incoming.trace_ids();
         let (status, attempts) = (outcome.status.as_str(), outcome.attempts);
         match &outcome.reason {
-            None => tracing::debug!(request_id, trace_id, span_id, status, attempts, "finished"),
-            Some(reason) => {
-                tracing::info!(request_id, trace_id, span_id, status, reason, attempts, "finished");
-            }
+            None => log_with_ids!(debug, self.incoming, status, attempts, "finished"),
+            Some(reason) => log_with_ids!(info, self.incoming, status, reason, attempts, "finished"),
         }
     }
 
@@ -152,13 +149,10 @@ impl<'a> MessagePublisher<'a> {
         let Some(queue) = reply_to.map(|queue| queue.as_str()).filter(|queue| !queue.is_empty()) else {
             return;
         };
-        let request_id = self.incoming.envelope.request_id.as_str();
-        let (trace_id, span_id) = self.incoming.trace_ids();
         let Some(routing) = replies::routing(queue, &self.session.config.reply_to_prefixes) else {
-            tracing::warn!(
-                request_id,
-                trace_id,
-                span_id,
+            log_with_ids!(
+                warn,
+                self.incoming,
                 "reply_to is ignored: it is not a direct reply-to queue of RabbitMQ, and it begins with \
                  none of results.reply_to_prefixes"
             );
@@ -169,7 +163,7 @@ impl<'a> MessagePublisher<'a> {
         if let Err(error) = self.session.replies.send(&copy, routing).await {
             span.set_error("undelivered");
             self.session.telemetry.metrics.unroutable("reply");
-            tracing::warn!(request_id, trace_id, span_id, %error, "the reply could not be delivered");
+            log_with_ids!(warn, self.incoming, %error, "the reply could not be delivered");
         }
     }
 

@@ -20,7 +20,7 @@ use crate::{
     message::{Outcome, PendingOutcome, Status, Timestamp},
     policy::Tier,
     telemetry::Span,
-    worker::unsettled::Unsettled,
+    worker::{incoming::log_with_ids, unsettled::Unsettled},
 };
 
 /// How long to wait for an outcome's confirm, counted from when its last byte was written.
@@ -98,8 +98,9 @@ impl MessagePublisher<'_> {
         let status = outcome.status.as_str();
         if Timestamp::now().since(outcome.finished_at) >= self.session.limits.give_up_after {
             self.session.telemetry.metrics.outcome_given_up(status);
-            tracing::error!(
-                request_id = outcome.request_id,
+            log_with_ids!(
+                error,
+                self.incoming,
                 status,
                 cause = cause.as_str(),
                 "an outcome is given up: a listener's queue has not accepted it for retry.give_up_after. \
