@@ -50,7 +50,7 @@ lint: check-deploy check-contract ## Check formatting, clippy, docs, licences, u
 	cargo fmt --all --check
 	cargo fetch --locked
 	cargo clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	cargo deny --offline check bans licenses sources
 	cargo machete --skip-target-dir
 

@@ -19,6 +19,9 @@
 //! message → policy → breaker, settle → settings, secret → telemetry, trackfinity, broker → worker, dead_letters → ops → admin → sandbox → cli → main
 //! ```
 
+// Not in Cargo.toml: there it would also hold for tests, benches and tools, which export nothing.
+#![warn(unreachable_pub)]
+
 pub mod admin;
 pub mod breaker;
 pub mod broker;

@@ -13,7 +13,7 @@ use config::ValueKind;
 use url::{Host, Url};
 
 /// A valid value, or what is wrong with the raw one.
-pub type Parsed<T> = Result<T, String>;
+pub(super) type Parsed<T> = Result<T, String>;
 
 /// Trackfinity's address: `https`, or `http` where that is allowed, without query, fragment and credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]

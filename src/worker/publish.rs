@@ -2,7 +2,7 @@
 //! fails, the delivery stays unacknowledged and the publish is repeated. Requeueing would count
 //! towards the delivery limit: after 20, RabbitMQ would dead-letter a healthy request.
 
-pub mod health;
+pub(super) mod health;
 mod late_confirms;
 mod message;
 mod outcomes;

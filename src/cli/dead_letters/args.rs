@@ -18,8 +18,12 @@ pub(in crate::cli) struct OutputArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ActorArgs {
-    /// Your name in the audit log and in messages about locks [default: USER@HOST]
-    #[arg(long = "actor", value_name = "NAME")]
+    // Not a doc comment: rustdoc would take the default for a link.
+    #[arg(
+        long = "actor",
+        value_name = "NAME",
+        help = "Your name in the audit log and in messages about locks [default: USER@HOST]"
+    )]
     name: Option<String>,
 }
 

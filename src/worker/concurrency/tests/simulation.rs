@@ -20,25 +20,25 @@ const PAUSE_AFTER_FAILURES: u32 = 10;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// How long Trackfinity works on a call, in seconds.
-pub type Service = fn(&mut Rng) -> f64;
+pub(super) type Service = fn(&mut Rng) -> f64;
 
-pub struct Trackfinity {
+pub(super) struct Trackfinity {
     /// Calls served at once.
-    pub capacity: usize,
-    pub service: Service,
+    pub(super) capacity: usize,
+    pub(super) service: Service,
     /// Multiplies the service time.
-    pub slowness: f64,
+    pub(super) slowness: f64,
     /// Whether calls beyond the capacity get a 503 at once, instead of waiting.
-    pub turns_away: bool,
+    pub(super) turns_away: bool,
     /// The share of calls that get a 503 whatever the load is, after the same time as other
     /// answers.
-    pub failing: f64,
-    pub serving: usize,
-    pub waiting: VecDeque<Pending>,
+    pub(super) failing: f64,
+    pub(super) serving: usize,
+    pub(super) waiting: VecDeque<Pending>,
 }
 
 impl Trackfinity {
-    pub fn new(capacity: usize, service: Service) -> Self {
+    pub(super) fn new(capacity: usize, service: Service) -> Self {
         Self {
             capacity,
             service,
@@ -52,7 +52,7 @@ impl Trackfinity {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Pending {
+pub(super) struct Pending {
     worker: usize,
     began: Duration,
 }
@@ -66,14 +66,14 @@ enum Event {
     Resumed(usize),
 }
 
-pub struct Worker {
+pub(super) struct Worker {
     limit: Limiter,
     in_flight: usize,
     /// Requests that wait, if they come one by one.
     waiting: Option<usize>,
     failures: u32,
     paused: bool,
-    pub pauses: u32,
+    pub(super) pauses: u32,
 }
 
 enum Limiter {
@@ -81,11 +81,11 @@ enum Limiter {
     Auto(Box<AdaptiveLimit>),
 }
 
-pub struct Simulation {
-    pub trackfinity: Trackfinity,
-    pub workers: Vec<Worker>,
-    pub served: u64,
-    pub turned_away: u64,
+pub(super) struct Simulation {
+    pub(super) trackfinity: Trackfinity,
+    pub(super) workers: Vec<Worker>,
+    pub(super) served: u64,
+    pub(super) turned_away: u64,
     now: Duration,
     start: Instant,
     events: BinaryHeap<Reverse<(Duration, u64, Event)>>,
@@ -98,12 +98,12 @@ pub struct Simulation {
 
 impl Simulation {
     /// A worker that finds its own limit, before an endless backlog.
-    pub fn adaptive(trackfinity: Trackfinity) -> Self {
+    pub(super) fn adaptive(trackfinity: Trackfinity) -> Self {
         Self::new(trackfinity, &[None])
     }
 
     /// Workers with these limits; `None` is one that finds its own.
-    pub fn new(trackfinity: Trackfinity, limits: &[Option<u16>]) -> Self {
+    pub(super) fn new(trackfinity: Trackfinity, limits: &[Option<u16>]) -> Self {
         let start = Instant::now();
         let mut simulation = Self {
             trackfinity,
@@ -125,7 +125,7 @@ impl Simulation {
     }
 
     /// Another worker starts.
-    pub fn join(&mut self, limit: Option<u16>) {
+    pub(super) fn join(&mut self, limit: Option<u16>) {
         let now = self.start + self.now;
         let limit = match limit {
             Some(number) => Limiter::Fixed(number),
@@ -146,7 +146,7 @@ impl Simulation {
     }
 
     /// From now on requests come one by one, and none waits.
-    pub fn trickle(&mut self, interval: Duration) {
+    pub(super) fn trickle(&mut self, interval: Duration) {
         self.arrivals = Some(interval);
         for worker in 0..self.workers.len() {
             self.workers[worker].waiting = Some(0);
@@ -162,7 +162,7 @@ impl Simulation {
     }
 
     /// The worker's limit while no baseline is measured.
-    pub fn level(&self, worker: usize) -> f64 {
+    pub(super) fn level(&self, worker: usize) -> f64 {
         match &self.workers[worker].limit {
             Limiter::Fixed(number) => f64::from(*number),
             Limiter::Auto(adaptive) => adaptive.level,
@@ -170,12 +170,12 @@ impl Simulation {
     }
 
     /// Calls at Trackfinity.
-    pub fn in_flight(&self) -> usize {
+    pub(super) fn in_flight(&self) -> usize {
         self.trackfinity.serving + self.trackfinity.waiting.len()
     }
 
     /// Runs for this time; returns how many calls a second were served.
-    pub fn run(&mut self, time: Duration) -> f64 {
+    pub(super) fn run(&mut self, time: Duration) -> f64 {
         let (until, before) = (self.now + time, self.served);
         while let Some(Reverse((at, _, event))) = self.events.peek().copied() {
             if at > until {
