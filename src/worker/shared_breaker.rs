@@ -125,26 +125,30 @@ mod tests {
     use crate::policy::Reason;
 
     #[test]
-    fn the_watched_cause_is_the_breakers_whatever_order_tasks_end_in() {
+    fn the_watched_cause_is_written_before_the_next_task_may_change_the_breaker() {
         let shared = SharedBreaker::new(BreakerLimits {
             after_failures: 1,
             probe_delay: Duration::ZERO,
             probe_max_delay: Duration::ZERO,
         });
-        let open_and_close = || {
-            for _ in 0..50 {
+        let causes = shared.subscribe();
+        thread::scope(|scope| {
+            // While this is borrowed, the cause cannot be written.
+            let borrowed = causes.borrow();
+            scope.spawn(|| {
                 shared.record("a", Instant::now(), CallResult::Failure(Reason::Http(503)));
-                shared.begin_probe();
-                shared.probe_answered("b", Instant::now(), CallResult::Served);
-            }
-        };
-        for _ in 0..100 {
-            thread::scope(|scope| {
-                for _ in 0..4 {
-                    scope.spawn(open_and_close);
-                }
             });
-            assert_eq!(shared.cause(), shared.pause().map(|pause| pause.cause));
-        }
+            let mut times_locked = 0;
+            while times_locked < 1000 {
+                match shared.breaker.try_lock() {
+                    Ok(breaker) => assert!(breaker.pause().is_none(), "open, and the cause is not written"),
+                    Err(_locked) => times_locked += 1,
+                }
+                thread::yield_now();
+            }
+            drop(borrowed);
+        });
+        assert_eq!(shared.cause(), shared.pause().map(|pause| pause.cause));
+        assert!(shared.cause().is_some());
     }
 }
