@@ -14,10 +14,9 @@ pub(super) fn print(line: std::fmt::Arguments<'_>) -> Result<(), Failure> {
 }
 
 pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    print(format_args!("{}", json(value)))
+    print(format_args!("{}", json(value)?))
 }
 
-pub(super) fn json(value: &impl serde::Serialize) -> String {
-    // Only strings and numbers, so encoding cannot fail.
-    serde_json::to_string(value).unwrap_or_default()
+pub(super) fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    Ok(serde_json::to_string(value).map_err(anyhow::Error::from)?)
 }

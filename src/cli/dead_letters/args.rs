@@ -18,12 +18,8 @@ pub(in crate::cli) struct OutputArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ActorArgs {
-    // Not a doc comment: rustdoc would take the default for a link.
-    #[arg(
-        long = "actor",
-        value_name = "NAME",
-        help = "Your name in the audit log and in messages about locks [default: USER@HOST]"
-    )]
+    /// Your name in the audit log and in messages about locks (default: USER@HOST)
+    #[arg(long = "actor", value_name = "NAME")]
     name: Option<String>,
 }
 
