@@ -1,193 +1,126 @@
-//! Reads the layers (compiled in, files, environment), keeps what is a key, and lets `config` put them together.
+//! Reads the layers (compiled in, files, environment), reports what is not a key, and lets `config` merge the rest.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::fs;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Read},
+    iter,
+    path::{Path, PathBuf},
+};
 
-use config::{Config, ConfigError, Environment, FileFormat, Format, Map, Source, Value, ValueKind};
+use config::{Config, FileFormat, Format, Map, Value, ValueKind};
 
-use super::faults::Fault;
-use super::keys::{self, KEYS};
-use super::values::{kind_name, quoted};
+use super::{
+    faults::Fault,
+    keys::{Keys, PREFIX, variable},
+    values::quoted,
+};
+
+/// The origin of a default.
+pub(super) const COMPILED_IN: &str = "config/default.toml (compiled in)";
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
-const PREFIX: &str = "UNLOCKER__";
 
-/// Where a value came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
-    CompiledIn,
-    File(PathBuf),
-    Variable(String),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::CompiledIn => f.write_str("config/default.toml (compiled in)"),
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::Variable(name) => f.write_str(name),
-        }
-    }
-}
-
-/// All layers put together.
+/// All layers, merged. The origin of a value is [`COMPILED_IN`], a file's path, or a variable's name.
 pub(super) struct Layers {
-    merged: HashMap<String, ValueKind>,
-    origins: BTreeMap<&'static str, Origin>,
-    /// What was wrong with the layers themselves.
+    merged: Config,
+    /// What is wrong with the layers themselves.
     pub(super) faults: Vec<Fault>,
 }
 
 impl Layers {
-    pub(super) fn read(files: &[PathBuf], environment: impl IntoIterator<Item = (String, String)>) -> Self {
-        let mut layers = Self { merged: HashMap::new(), origins: BTreeMap::new(), faults: Vec::new() };
+    pub(super) fn read(
+        keys: Keys,
+        files: &[PathBuf],
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Self {
+        let mut faults = Vec::new();
         let mut builder = Config::builder();
-        if let Some(table) = layers.parse(&Origin::CompiledIn, DEFAULTS) {
-            builder = builder.add_source(layers.keep_keys(&Origin::CompiledIn, table));
-        }
-        for path in files {
-            let origin = Origin::File(path.clone());
-            if let Some(table) = layers.read_file(&origin, path) {
-                builder = builder.add_source(layers.keep_keys(&origin, table));
-            }
-        }
-        let builder = builder.add_source(layers.keep_variables(environment));
-        match builder.build() {
-            Ok(config) => layers.merged = flatten(config.cache.kind),
-            Err(_) => layers.fault_of_file(&Origin::CompiledIn, "the layers cannot be put together".into()),
-        }
-        layers
-    }
-
-    /// The value of a key, and where the layer that won has it from.
-    pub(super) fn get(&self, key: &str) -> Option<(&ValueKind, &Origin)> {
-        Some((self.merged.get(key)?, self.origins.get(key)?))
-    }
-
-    fn read_file(&mut self, origin: &Origin, path: &Path) -> Option<Map<String, Value>> {
-        match read_text(path) {
-            Ok(text) => self.parse(origin, &text),
-            Err(error) => {
-                self.fault_of_file(origin, format!("cannot be read: {error}"));
-                None
-            }
-        }
-    }
-
-    fn parse(&mut self, origin: &Origin, text: &str) -> Option<Map<String, Value>> {
-        match FileFormat::Toml.parse(Some(&origin.to_string()), text) {
-            Ok(table) => Some(table),
-            Err(error) => {
-                let reason = without_excerpt(&error.to_string());
-                self.fault_of_file(origin, format!("is not TOML: {reason}"));
-                None
-            }
-        }
-    }
-
-    fn fault_of_file(&mut self, origin: &Origin, wrong: String) {
-        self.faults.push(Fault {
-            key: "--config".into(),
-            source: origin.to_string(),
-            wrong,
-            remedy: "give the path of a readable TOML file, see config/default.toml".into(),
-        });
-    }
-
-    /// Names what is not a key and keeps the rest. `config` would take a name such as `a[99999999999]` for an index.
-    fn keep_keys(&mut self, origin: &Origin, table: Map<String, Value>) -> Layer {
-        let mut kept = Layer(Map::new());
-        // A hash map has no order, the list of faults should have one.
-        for (section, value) in BTreeMap::from_iter(table) {
-            let known = KEYS.iter().any(|key| key.section() == section);
-            match value.kind {
-                ValueKind::Table(entries) if known => {
-                    let entries = BTreeMap::from_iter(entries)
-                        .into_iter()
-                        .filter(|(leaf, _)| self.is_key(origin, &section, leaf))
-                        .collect::<Map<_, _>>();
-                    kept.0.insert(section, Value::from(entries));
-                }
-                kind if known => self.faults.push(Fault {
-                    key: section.clone(),
-                    source: origin.to_string(),
-                    wrong: format!("is {}, but it is the name of a section", kind_name(&kind)),
-                    remedy: format!("write its keys under [{section}], see config/default.toml"),
+        let defaults = (COMPILED_IN.to_owned(), Ok(DEFAULTS.to_owned()));
+        let files = files.iter().map(|path| (path.display().to_string(), read_text(path)));
+        for (origin, text) in iter::once(defaults).chain(files) {
+            let text = text.map_err(|error| format!("cannot be read: {error}"));
+            match text.and_then(|text| parse(&origin, &text)) {
+                Ok(layer) => builder = builder.add_source(known(keys, layer, &mut faults)),
+                Err(wrong) => faults.push(Fault {
+                    key: "--config".into(),
+                    source: origin,
+                    wrong,
+                    remedy: "give the path of a readable TOML file, see config/default.toml".into(),
                 }),
-                ValueKind::Table(_) => self.unknown(origin, &plain(&section), suggested_section(&section)),
-                _ => self.unknown(origin, &plain(&section), suggested_key(&section)),
             }
         }
-        kept
+        let merged = builder.add_source(known(keys, variables(keys, environment), &mut faults)).build();
+        // Known keys can always be merged. If they could not, every required key would be reported as missing.
+        Self { merged: merged.unwrap_or_default(), faults }
     }
 
-    fn is_key(&mut self, origin: &Origin, section: &str, leaf: &str) -> bool {
-        let name = format!("{section}.{leaf}");
-        match keys::find(&name) {
+    /// The value of a key from the last layer that has it.
+    pub(super) fn get(&self, key: &str) -> Option<Value> {
+        let (section, leaf) = key.split_once('.')?;
+        self.merged.get_table(section).ok()?.remove(leaf)
+    }
+}
+
+/// Names as `section.key`, with their values.
+type Layer = BTreeMap<String, Value>;
+
+/// `section → key → value` to `section.key → value`.
+fn flatten(prefix: &str, table: Map<String, Value>, layer: &mut Layer) {
+    for (name, value) in table {
+        let name = format!("{prefix}{name}");
+        match value.kind {
+            ValueKind::Table(table) => flatten(&format!("{name}."), table, layer),
+            _ => drop(layer.insert(name, value)),
+        }
+    }
+}
+
+/// The variables of the program. One that is not a key's keeps its own name.
+fn variables(keys: Keys, environment: impl IntoIterator<Item = (String, String)>) -> Layer {
+    let ours = environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX));
+    ours.map(|(name, value)| {
+        let key = keys.names().find(|key| variable(key) == name);
+        (key.unwrap_or_else(|| name.clone()), Value::new(Some(&name), value))
+    })
+    .collect()
+}
+
+/// Reports what is not a key and keeps the rest, as a layer for [`Config`] to merge. `config` would read a name such as
+/// `a[99999999999]` as an index.
+fn known(keys: Keys, layer: Layer, faults: &mut Vec<Fault>) -> Config {
+    let mut known = Map::new();
+    for (name, value) in layer {
+        let origin = value.origin().unwrap_or_default();
+        let is_variable = origin.starts_with(PREFIX);
+        let not_utf8 = is_variable && value.kind.to_string().contains(char::REPLACEMENT_CHARACTER);
+        if !not_utf8 && keys.find(&name).is_some() {
+            known.insert(name, value);
+            continue;
+        }
+        // The value is not shown: it may be a secret under a misspelt name.
+        let (wrong, remedy) = match keys.nearest(&name) {
+            _ if not_utf8 => ("is not valid UTF-8", format!("set {origin} to valid UTF-8")),
+            _ if keys.has_section(&name) => (
+                "is the name of a section",
+                format!("write its keys under [{name}], see config/default.toml"),
+            ),
             Some(key) => {
-                self.origins.insert(key.name, origin.clone());
-                true
+                let meant = if is_variable { variable(&key) } else { key };
+                ("is not a known key", format!("did you mean {meant}? Else remove it"))
             }
-            None => {
-                let shown = format!("{section}.{}", plain(leaf));
-                self.unknown(origin, &shown, suggested_key(&name));
-                false
-            }
-        }
+            None => ("is not a known key", "remove it; config/default.toml has all keys".into()),
+        };
+        let source = if is_variable { plain(origin) } else { origin.to_owned() };
+        faults.push(Fault { key: plain(&name), source, wrong: wrong.into(), remedy });
     }
-
-    fn keep_variables(&mut self, environment: impl IntoIterator<Item = (String, String)>) -> Environment {
-        let mut kept = Map::new();
-        let ours = environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX));
-        for (name, value) in BTreeMap::from_iter(ours) {
-            match KEYS.iter().find(|key| key.variable() == name) {
-                Some(key) if value.contains(char::REPLACEMENT_CHARACTER) => self.faults.push(Fault {
-                    key: key.name.to_owned(),
-                    source: name,
-                    wrong: "is not valid UTF-8".into(),
-                    remedy: format!("set {}, e.g. {}, in UTF-8", key.variable(), key.example),
-                }),
-                Some(key) => {
-                    self.origins.insert(key.name, Origin::Variable(name.clone()));
-                    kept.insert(name, value);
-                }
-                None => {
-                    let dotted = name.strip_prefix(PREFIX).unwrap_or(&name).replace("__", ".");
-                    let suggestion = keys::nearest(&dotted).map(keys::Key::variable);
-                    self.unknown(&Origin::Variable(plain(&name)), &plain(&dotted.to_lowercase()), suggestion);
-                }
-            }
-        }
-        Environment::with_prefix("UNLOCKER").separator("__").source(Some(kept))
-    }
-
-    /// The value is not shown: it may be a secret under a misspelt name.
-    fn unknown(&mut self, origin: &Origin, key: &str, suggestion: Option<String>) {
-        self.faults.push(Fault {
-            key: key.to_owned(),
-            source: origin.to_string(),
-            wrong: "is not a known key".into(),
-            remedy: match suggestion {
-                Some(name) => format!("did you mean {name}? Else remove it"),
-                None => "remove it; config/default.toml has all keys".into(),
-            },
-        });
-    }
+    let mut layer = Config::default();
+    layer.cache = known.into();
+    layer
 }
 
-fn suggested_key(name: &str) -> Option<String> {
-    keys::nearest(name).map(|key| key.name.to_owned())
-}
-
-fn suggested_section(name: &str) -> Option<String> {
-    keys::nearest_section(name).map(|section| format!("[{section}]"))
-}
-
-/// A key's name as it is, or quoted if a terminal or a reader could stumble over it.
+/// A key's name as it is, or quoted if it holds unusual characters.
 fn plain(name: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if !name.is_empty() && name.len() <= 100 && name.chars().all(bare) {
@@ -195,40 +128,6 @@ fn plain(name: &str) -> String {
     } else {
         quoted(name)
     }
-}
-
-/// One layer, pruned to what is a key.
-#[derive(Clone)]
-struct Layer(Map<String, Value>);
-
-impl fmt::Debug for Layer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Layer")
-    }
-}
-
-impl Source for Layer {
-    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
-        Box::new(self.clone())
-    }
-
-    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
-        Ok(self.0.clone())
-    }
-}
-
-/// `section → key → value` to `section.key → value`.
-fn flatten(root: ValueKind) -> HashMap<String, ValueKind> {
-    let mut flat = HashMap::new();
-    let ValueKind::Table(sections) = root else {
-        return flat;
-    };
-    for (section, value) in sections {
-        if let ValueKind::Table(entries) = value.kind {
-            flat.extend(entries.into_iter().map(|(leaf, value)| (format!("{section}.{leaf}"), value.kind)));
-        }
-    }
-    flat
 }
 
 fn read_text(path: &Path) -> io::Result<String> {
@@ -241,16 +140,21 @@ fn read_text(path: &Path) -> io::Result<String> {
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
-/// The TOML parser's message without the excerpt of the file, which may show a secret: the place, then the reason.
-fn without_excerpt(message: &str) -> String {
-    let mut lines = message.lines();
-    let Some(first) = lines.next() else {
-        return "unknown reason".into();
-    };
-    let Some(place) = first.strip_prefix("TOML parse error ") else {
-        return first.to_owned();
-    };
-    // Three lines of excerpt: a margin, the line of the file, the marks below it.
-    let reason: Vec<&str> = lines.skip(3).map(str::trim).collect();
-    format!("{} ({place})", reason.join(", "))
+/// An error gives the reason and the place, but nothing of the text, which may be a secret.
+fn parse(origin: &String, text: &str) -> Result<Layer, String> {
+    let table = FileFormat::Toml.parse(Some(origin), text).map_err(|error| {
+        let Some(error) = error.downcast_ref::<toml::de::Error>() else {
+            // The only other error of `config` for TOML.
+            return "holds a number that is too large".into();
+        };
+        let place = error.span().and_then(|span| text.get(..span.start)).map(|before| {
+            let line = before.split('\n').count();
+            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+            format!(" (at line {line}, column {column})")
+        });
+        format!("is not TOML: {}{}", error.message(), place.unwrap_or_default())
+    })?;
+    let mut layer = Layer::new();
+    flatten("", table, &mut layer);
+    Ok(layer)
 }

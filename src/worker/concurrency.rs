@@ -78,7 +78,7 @@ impl Limit {
         let bound = |number: u16| number.min(a_minute.max(1));
         match concurrency {
             Concurrency::Fixed(number) => Self::Fixed(bound(number.get())),
-            Concurrency::Auto => Self::Auto(Box::new(Adaptive::new(bound(Concurrency::MOST), now, mark))),
+            Concurrency::Auto => Self::Auto(Box::new(Adaptive::new(bound(Concurrency::MAX), now, mark))),
         }
     }
 

@@ -65,10 +65,14 @@ fn an_unknown_key_is_named_with_its_source_and_a_suggestion() {
         found,
         [
             ("trackfinity.apikey", file.as_str(), "did you mean trackfinity.api_key? Else remove it"),
-            ("workers", &file, "did you mean [worker]? Else remove it"),
-            ("broker_url", "UNLOCKER__BROKER_URL", "did you mean UNLOCKER__BROKER__URL? Else remove it"),
+            ("workers.concurrency", &file, "did you mean worker.concurrency? Else remove it"),
             (
-                "worker.concurrency",
+                "UNLOCKER__BROKER_URL",
+                "UNLOCKER__BROKER_URL",
+                "did you mean UNLOCKER__BROKER__URL? Else remove it"
+            ),
+            (
+                "UNLOCKER__worker__concurrency",
                 "UNLOCKER__worker__concurrency",
                 "did you mean UNLOCKER__WORKER__CONCURRENCY? Else remove it"
             ),
@@ -107,20 +111,17 @@ fn values_of_the_wrong_shape_are_faults() {
         found,
         [
             ("\"a[99999999999]\"", "is not a known key"),
-            ("pause", "is a list, but it is the name of a section"),
-            ("worker", "is a string, but it is the name of a section"),
-            ("trackfinity.api_key", "is a whole number, not a string: write it in quotes"),
+            ("ops.listen.a", "is not a known key"),
+            ("pause", "is the name of a section"),
+            ("worker", "is the name of a section"),
+            ("trackfinity.api_key", "is not a string: write it in quotes"),
             (
                 "trackfinity.timeout",
                 "\"2020-01-01\" is not a duration such as \"10s\": invalid character at 4"
             ),
-            ("broker.declare", "is a list, neither true nor false"),
-            ("retry.max_attempts", "is a fraction, not a whole number"),
-            (
-                "results.reply_to_prefixes",
-                "holds an item that is a whole number, not a string: write it in quotes"
-            ),
-            ("ops.listen", "is a section, not a string: write it in quotes"),
+            ("broker.declare", "is a list, not a single value"),
+            ("retry.max_attempts", "\"1.5\" is not a whole number"),
+            ("results.reply_to_prefixes", "holds an item that is not a string, or has a comma"),
         ],
         "{faults}"
     );
