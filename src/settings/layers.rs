@@ -66,15 +66,13 @@ impl Layers {
 /// Names as `section.key`, with their values.
 type Layer = BTreeMap<String, Value>;
 
-/// `section → key → value` to `section.key → value`.
-fn flatten(prefix: &str, table: Map<String, Value>, layer: &mut Layer) {
-    for (name, value) in table {
-        let name = format!("{prefix}{name}");
-        match value.kind {
-            ValueKind::Table(table) => flatten(&format!("{name}."), table, layer),
-            _ => drop(layer.insert(name, value)),
-        }
-    }
+fn flatten(prefix: &str, table: Map<String, Value>) -> Layer {
+    let entries = table.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value));
+    let flat = entries.flat_map(|(name, value)| match value.kind {
+        ValueKind::Table(table) => flatten(&format!("{name}."), table),
+        _ => Layer::from([(name, value)]),
+    });
+    flat.collect()
 }
 
 /// The variables of the program. One that is not a key's keeps its own name.
@@ -153,8 +151,6 @@ fn parse(origin: &String, text: &str) -> Result<Layer, String> {
             format!(" (at line {line}, column {column})")
         });
         format!("is not TOML: {}{}", error.message(), place.unwrap_or_default())
-    })?;
-    let mut layer = Layer::new();
-    flatten("", table, &mut layer);
-    Ok(layer)
+    });
+    table.map(|table| flatten("", table))
 }

@@ -11,26 +11,17 @@ use super::{
 };
 use crate::{breaker::BreakerLimits, policy::RetryLimits, secret::Secret};
 
-/// What the worker needs: everything.
+/// What the worker needs: all sections.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Trackfinity's address and key.
     pub trackfinity: Trackfinity,
-    /// RabbitMQ's address.
     pub broker: Broker,
-    /// What every exchange and queue name starts with.
     pub topology_prefix: TopologyPrefix,
-    /// How many requests at once, how many calls per second, and how long a shutdown may take.
     pub worker: Worker,
-    /// `[retry]`: how often and how long a request is tried.
     pub retry: RetryLimits,
-    /// `[pause]`: when calls stop, and how they are tried again.
     pub pause: BreakerLimits,
-    /// How outcomes are published.
     pub results: Results,
-    /// Health and metrics.
     pub ops: Ops,
-    /// The page and API of the dead letters.
     pub admin: Admin,
     described: Described,
 }
@@ -38,13 +29,10 @@ pub struct Settings {
 /// What commands need that talk to RabbitMQ alone, such as `publish` and `dead-letters`.
 #[derive(Clone, Debug)]
 pub struct BrokerSettings {
-    /// RabbitMQ's address.
     pub broker: Broker,
-    /// What every exchange and queue name starts with.
     pub topology_prefix: TopologyPrefix,
-    /// How outcomes are published.
     pub results: Results,
-    /// The file that records every change to the dead letters; `None` is stderr.
+    /// See [`Admin::audit_log`].
     pub audit_log: Option<PathBuf>,
 }
 
@@ -119,25 +107,31 @@ fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>) {
         reader.fault("admin.listen", "is the address of ops.listen, too".into());
     }
     let for_broker = (|| {
+        let (broker, topology_prefix, results) =
+            (broker.clone()?, topology_prefix.clone()?, results.clone()?);
         Some(BrokerSettings {
-            broker: broker.clone()?,
-            topology_prefix: topology_prefix.clone()?,
-            results: results.clone()?,
+            broker,
+            topology_prefix,
+            results,
             audit_log: admin.as_ref()?.audit_log.clone(),
         })
     })();
     let for_worker = (|| {
+        let (trackfinity, broker, topology_prefix, worker) =
+            (trackfinity?, broker?, topology_prefix?, worker?);
+        let (retry, pause, results, ops, admin, described) =
+            (retry?, pause?, results?, ops?, admin?, Vec::new());
         Some(Settings {
-            trackfinity: trackfinity?,
-            broker: broker?,
-            topology_prefix: topology_prefix?,
-            worker: worker?,
-            retry: retry?,
-            pause: pause?,
-            results: results?,
-            ops: ops?,
-            admin: admin?,
-            described: Vec::new(),
+            trackfinity,
+            broker,
+            topology_prefix,
+            worker,
+            retry,
+            pause,
+            results,
+            ops,
+            admin,
+            described,
         })
     })();
     (for_worker, for_broker)

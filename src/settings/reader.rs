@@ -32,7 +32,7 @@ impl Reader {
     /// The settings and their description, if there was no fault.
     pub(super) fn finish<T>(self, build: impl FnOnce(Described) -> Option<T>) -> Result<T, Faults> {
         let settings = if self.faults.is_empty() { build(self.described) } else { None };
-        settings.ok_or(Faults::new(self.faults))
+        settings.ok_or(Faults(self.faults))
     }
 
     /// Whether the command needs the key.

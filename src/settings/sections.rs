@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{breaker::BreakerLimits, policy::RetryLimits, secret::Secret};
 
-const MILLISECOND: Duration = Duration::from_millis(1);
+const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -82,10 +82,9 @@ section! {
             key("trackfinity.api_username", "the key's user name")
                 .or_file("\"/run/secrets/trackfinity/api-username\"");
         /// The longest time for one call, from connecting to the last body byte: 1 ms to 15 min.
-        timeout: Duration = value(scalar, duration(MILLISECOND..=MAX_CALL)),
-            key("trackfinity.timeout", "\"10s\"");
+        timeout: Duration = value(scalar, duration(MS..=MAX_CALL)), key("trackfinity.timeout", "\"10s\"");
         /// The longest time to connect: 1 ms to 15 min.
-        connect_timeout: Duration = value(scalar, duration(MILLISECOND..=MAX_CALL)),
+        connect_timeout: Duration = value(scalar, duration(MS..=MAX_CALL)),
             key("trackfinity.connect_timeout", "\"3s\"");
     }
     check(reader) {
@@ -144,9 +143,8 @@ section! {
 section! {
     BreakerLimits {
         after_failures: u32 = value(scalar, positive), key("pause.after_failures", "10");
-        probe_delay: Duration = value(scalar, duration(MILLISECOND..=HOUR)),
-            key("pause.probe_delay", "\"1s\"");
-        probe_max_delay: Duration = value(scalar, duration(MILLISECOND..=HOUR)),
+        probe_delay: Duration = value(scalar, duration(MS..=HOUR)), key("pause.probe_delay", "\"1s\"");
+        probe_max_delay: Duration = value(scalar, duration(MS..=HOUR)),
             key("pause.probe_max_delay", "\"30s\"");
     }
     check(reader) {
