@@ -38,51 +38,30 @@ impl Key {
         Self { when_empty: Some(shown), ..self }
     }
 
-    fn section(&self) -> &'static str {
-        self.name.split_once('.').map_or(self.name, |(section, _)| section)
-    }
-
     fn names(&self) -> impl Iterator<Item = String> + use<> {
         iter::once(self.name.to_owned()).chain(self.file_example.map(|_| format!("{}_file", self.name)))
     }
 }
 
-/// All keys, by section.
-#[derive(Clone, Copy)]
-pub(super) struct Keys(pub(super) &'static [&'static [Key]]);
+/// The key that has `name`, or whose secret file has it.
+pub(super) fn find<'a>(keys: &'a [Key], name: &str) -> Option<&'a Key> {
+    keys.iter().find(|key| key.names().any(|known| known == name))
+}
 
-impl Keys {
-    pub(super) fn iter(self) -> impl Iterator<Item = &'static Key> {
-        self.0.iter().copied().flatten()
-    }
+pub(super) fn has_section(keys: &[Key], section: &str) -> bool {
+    keys.iter().any(|key| key.name.split('.').next() == Some(section))
+}
 
-    /// The names that a layer may set, those of secret files included.
-    pub(super) fn names(self) -> impl Iterator<Item = String> {
-        self.iter().flat_map(Key::names)
-    }
-
-    /// The key that has `name`, or whose secret file has it.
-    pub(super) fn find(self, name: &str) -> Option<&'static Key> {
-        self.iter().find(|key| key.names().any(|known| known == name))
-    }
-
-    pub(super) fn has_section(self, section: &str) -> bool {
-        self.iter().any(|key| key.section() == section)
-    }
-
-    /// The key that someone who wrote `name`, perhaps as a variable, most likely meant.
-    pub(super) fn nearest(self, name: &str) -> Option<String> {
-        let name =
-            name.strip_prefix(PREFIX).unwrap_or(name).replace("__", ".").replace('-', "_").to_lowercase();
-        let leaf = format!(".{}", name.rsplit_once('.').map_or(name.as_str(), |(_, leaf)| leaf));
-        // Names have at most 32 characters. Comparing them with a huge one would only take time.
-        let distances = self
-            .names()
-            .filter(|_| name.len() <= 100)
-            .map(|known| (strsim::levenshtein(&name, &known), known));
-        let close = distances.min_by_key(|(distance, _)| *distance).filter(|(distance, _)| *distance <= 3);
-        close.map(|(_, known)| known).or_else(|| self.names().find(|known| known.ends_with(&leaf)))
-    }
+/// The key that someone who wrote `name`, perhaps as a variable, most likely meant.
+pub(super) fn nearest(keys: &[Key], name: &str) -> Option<String> {
+    let name = name.strip_prefix(PREFIX).unwrap_or(name).replace("__", ".").replace('-', "_").to_lowercase();
+    let leaf = format!(".{}", name.rsplit_once('.').map_or(name.as_str(), |(_, leaf)| leaf));
+    let names: Vec<String> = keys.iter().flat_map(Key::names).collect();
+    // Names have at most 32 characters. Comparing them with a huge one would only take time.
+    let compared = names.iter().filter(|_| name.len() <= 100);
+    let distances = compared.map(|key| (strsim::levenshtein(&name, key), key));
+    let close = distances.min_by_key(|(distance, _)| *distance).filter(|(distance, _)| *distance <= 3);
+    close.map(|(_, key)| key).or_else(|| names.iter().find(|key| key.ends_with(&leaf))).cloned()
 }
 
 /// The environment variable of a key.
@@ -92,18 +71,19 @@ pub(super) fn variable(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sections::KEYS;
+    use super::*;
 
     #[test]
     fn a_typo_another_section_and_a_missing_underscore_find_the_key() {
-        let found = |name| KEYS.nearest(name);
+        let keys = ["trackfinity.api_key", "broker.url", "topology.prefix", "worker.concurrency"];
+        let found = |name: &str| nearest(&keys.map(|name| key(name, "")), name);
         assert_eq!(found("trackfinity.apikey").unwrap(), "trackfinity.api_key");
         assert_eq!(found("worker.concurency").unwrap(), "worker.concurrency");
+        assert_eq!(found("workers.concurrency").unwrap(), "worker.concurrency");
         assert_eq!(found("rabbitmq.url").unwrap(), "broker.url");
         assert_eq!(found("retry.concurrency").unwrap(), "worker.concurrency");
         assert_eq!(found("topology-prefix").unwrap(), "topology.prefix");
         assert_eq!(found("nothing.alike_at_all"), None);
-        assert_eq!(KEYS.nearest(&"x".repeat(101)), None);
-        assert_eq!(found("workers.concurrency").unwrap(), "worker.concurrency");
+        assert_eq!(found(&"x".repeat(101)), None);
     }
 }

@@ -12,7 +12,7 @@ use config::{Config, FileFormat, Format, Map, Value, ValueKind};
 
 use super::{
     faults::Fault,
-    keys::{Keys, PREFIX, variable},
+    keys::{self, Key, PREFIX, variable},
     values::quoted,
 };
 
@@ -22,38 +22,34 @@ pub(super) const COMPILED_IN: &str = "config/default.toml (compiled in)";
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// All layers, merged. The origin of a value is [`COMPILED_IN`], a file's path, or a variable's name.
+/// What a layer sets: names as `section.key`, with their values.
+type Layer = BTreeMap<String, Value>;
+
+/// The origin of a value is [`COMPILED_IN`], a file's path, or a variable's name.
 pub(super) struct Layers {
     merged: Config,
-    /// What is wrong with the layers themselves.
-    pub(super) faults: Vec<Fault>,
+    /// What was read, in order, or why a file could not be read.
+    layers: Vec<Result<Layer, Fault>>,
 }
 
 impl Layers {
-    pub(super) fn read(
-        keys: Keys,
-        files: &[PathBuf],
-        environment: impl IntoIterator<Item = (String, String)>,
-    ) -> Self {
-        let mut faults = Vec::new();
-        let mut builder = Config::builder();
+    pub(super) fn read(files: &[PathBuf], environment: impl IntoIterator<Item = (String, String)>) -> Self {
         let defaults = (COMPILED_IN.to_owned(), Ok(DEFAULTS.to_owned()));
         let files = files.iter().map(|path| (path.display().to_string(), read_text(path)));
-        for (origin, text) in iter::once(defaults).chain(files) {
+        let parsed = iter::once(defaults).chain(files).map(|(source, text)| {
             let text = text.map_err(|error| format!("cannot be read: {error}"));
-            match text.and_then(|text| parse(&origin, &text)) {
-                Ok(layer) => builder = builder.add_source(known(keys, layer, &mut faults)),
-                Err(wrong) => faults.push(Fault {
-                    key: "--config".into(),
-                    source: origin,
-                    wrong,
-                    remedy: "give the path of a readable TOML file, see config/default.toml".into(),
-                }),
-            }
-        }
-        let merged = builder.add_source(known(keys, variables(keys, environment), &mut faults)).build();
-        // Known keys can always be merged. If they could not, every required key would be reported as missing.
-        Self { merged: merged.unwrap_or_default(), faults }
+            text.and_then(|text| parse(&source, &text)).map_err(|wrong| Fault {
+                key: "--config".into(),
+                source,
+                wrong,
+                remedy: "give the path of a readable TOML file, see config/default.toml".into(),
+            })
+        });
+        let layers: Vec<_> = parsed.chain([Ok(variables(environment))]).collect();
+        let builder =
+            layers.iter().flatten().fold(Config::builder(), |all, layer| all.add_source(source(layer)));
+        // This merge cannot fail. If it did, every key would be reported as missing.
+        Self { merged: builder.build().unwrap_or_default(), layers }
     }
 
     /// The value of a key from the last layer that has it.
@@ -61,10 +57,53 @@ impl Layers {
         let (section, leaf) = key.split_once('.')?;
         self.merged.get_table(section).ok()?.remove(leaf)
     }
+
+    /// Files that could not be read, and values that belong to none of `keys`, or are not UTF-8.
+    pub(super) fn faults(self, keys: &[Key]) -> Vec<Fault> {
+        let of_layer = |layer: Result<Layer, Fault>| match layer {
+            Ok(layer) => layer.into_iter().filter_map(|(name, value)| fault(keys, &name, &value)).collect(),
+            Err(fault) => vec![fault],
+        };
+        self.layers.into_iter().flat_map(of_layer).collect()
+    }
 }
 
-/// Names as `section.key`, with their values.
-type Layer = BTreeMap<String, Value>;
+/// The value is not shown: it may be a secret under a misspelt name.
+fn fault(keys: &[Key], name: &str, value: &Value) -> Option<Fault> {
+    let origin = value.origin().unwrap_or_default();
+    let (is_variable, is_key) = (origin.starts_with(PREFIX), keys::find(keys, name).is_some());
+    let (wrong, remedy) = match keys::nearest(keys, name) {
+        _ if is_key && is_utf8(value) => return None,
+        _ if is_key => ("is not valid UTF-8", "write it again, in UTF-8".into()),
+        _ if keys::has_section(keys, name) => {
+            ("is the name of a section", format!("write its keys under [{name}], see config/default.toml"))
+        }
+        Some(key) => {
+            let meant = if is_variable { variable(&key) } else { key };
+            ("is not a known key", format!("did you mean {meant}? Else remove it"))
+        }
+        None => ("is not a known key", "remove it; config/default.toml has all keys".into()),
+    };
+    let source = if is_variable { plain(origin) } else { origin.to_owned() };
+    Some(Fault { key: plain(name), source, wrong: wrong.into(), remedy })
+}
+
+/// [`environment`](super::environment) puts U+FFFD in the place of bytes that are not UTF-8.
+fn is_utf8(value: &Value) -> bool {
+    !value.kind.to_string().contains(char::REPLACEMENT_CHARACTER)
+}
+
+/// A layer for `config` to merge, without names that cannot be keys: `config` would read `a[99999999999]` as an index.
+fn source(layer: &Layer) -> Config {
+    let in_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let is_name =
+        |name: &str| name.split('.').count() == 2 && name.split('.').all(|part| part.chars().all(in_name));
+    let mut values: Map<String, Value> = layer.clone().into_iter().collect();
+    values.retain(|name, value| is_name(name) && is_utf8(value));
+    let mut source = Config::default();
+    source.cache = values.into();
+    source
+}
 
 fn flatten(prefix: &str, table: Map<String, Value>) -> Layer {
     let entries = table.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value));
@@ -75,47 +114,14 @@ fn flatten(prefix: &str, table: Map<String, Value>) -> Layer {
     flat.collect()
 }
 
-/// The variables of the program. One that is not a key's keeps its own name.
-fn variables(keys: Keys, environment: impl IntoIterator<Item = (String, String)>) -> Layer {
-    let ours = environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX));
-    ours.map(|(name, value)| {
-        let key = keys.names().find(|key| variable(key) == name);
-        (key.unwrap_or_else(|| name.clone()), Value::new(Some(&name), value))
-    })
-    .collect()
-}
-
-/// Reports what is not a key and keeps the rest, as a layer for [`Config`] to merge. `config` would read a name such as
-/// `a[99999999999]` as an index.
-fn known(keys: Keys, layer: Layer, faults: &mut Vec<Fault>) -> Config {
-    let mut known = Map::new();
-    for (name, value) in layer {
-        let origin = value.origin().unwrap_or_default();
-        let is_variable = origin.starts_with(PREFIX);
-        let not_utf8 = is_variable && value.kind.to_string().contains(char::REPLACEMENT_CHARACTER);
-        if !not_utf8 && keys.find(&name).is_some() {
-            known.insert(name, value);
-            continue;
-        }
-        // The value is not shown: it may be a secret under a misspelt name.
-        let (wrong, remedy) = match keys.nearest(&name) {
-            _ if not_utf8 => ("is not valid UTF-8", format!("set {origin} to valid UTF-8")),
-            _ if keys.has_section(&name) => (
-                "is the name of a section",
-                format!("write its keys under [{name}], see config/default.toml"),
-            ),
-            Some(key) => {
-                let meant = if is_variable { variable(&key) } else { key };
-                ("is not a known key", format!("did you mean {meant}? Else remove it"))
-            }
-            None => ("is not a known key", "remove it; config/default.toml has all keys".into()),
-        };
-        let source = if is_variable { plain(origin) } else { origin.to_owned() };
-        faults.push(Fault { key: plain(&name), source, wrong: wrong.into(), remedy });
-    }
-    let mut layer = Config::default();
-    layer.cache = known.into();
-    layer
+/// The variables of the program. One that no key can have keeps its own name.
+fn variables(environment: impl IntoIterator<Item = (String, String)>) -> Layer {
+    let of_program = environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX));
+    let named = of_program.map(|(name, value)| {
+        let key = name.replacen(PREFIX, "", 1).replace("__", ".").to_lowercase();
+        (if variable(&key) == name { key } else { name.clone() }, Value::new(Some(&name), value))
+    });
+    named.collect()
 }
 
 /// A key's name as it is, or quoted if it holds unusual characters.

@@ -6,7 +6,7 @@ use super::{
     faults::Faults,
     layers::Layers,
     reader::{Described, Reader},
-    sections::{Admin, Broker, KEYS, Ops, Results, Topology, Trackfinity, Worker},
+    sections::{Admin, Broker, Ops, Results, Topology, Trackfinity, Worker},
     values::TopologyPrefix,
 };
 use crate::{breaker::BreakerLimits, policy::RetryLimits, secret::Secret};
@@ -45,7 +45,7 @@ impl Settings {
         files: &[PathBuf],
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Faults> {
-        let mut reader = Reader::new(KEYS, Layers::read(KEYS, files, environment), false);
+        let mut reader = Reader::new(Layers::read(files, environment), false);
         let (settings, _) = read(&mut reader);
         reader.finish(|described| Some(Self { described, ..settings? }))
     }
@@ -74,7 +74,7 @@ impl BrokerSettings {
         files: &[PathBuf],
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Faults> {
-        let mut reader = Reader::new(KEYS, Layers::read(KEYS, files, environment), true);
+        let mut reader = Reader::new(Layers::read(files, environment), true);
         let (_, settings) = read(&mut reader);
         reader.finish(|_| settings)
     }
@@ -107,31 +107,25 @@ fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>) {
         reader.fault("admin.listen", "is the address of ops.listen, too".into());
     }
     let for_broker = (|| {
-        let (broker, topology_prefix, results) =
-            (broker.clone()?, topology_prefix.clone()?, results.clone()?);
         Some(BrokerSettings {
-            broker,
-            topology_prefix,
-            results,
+            broker: broker.clone()?,
+            topology_prefix: topology_prefix.clone()?,
+            results: results.clone()?,
             audit_log: admin.as_ref()?.audit_log.clone(),
         })
     })();
     let for_worker = (|| {
-        let (trackfinity, broker, topology_prefix, worker) =
-            (trackfinity?, broker?, topology_prefix?, worker?);
-        let (retry, pause, results, ops, admin, described) =
-            (retry?, pause?, results?, ops?, admin?, Vec::new());
         Some(Settings {
-            trackfinity,
-            broker,
-            topology_prefix,
-            worker,
-            retry,
-            pause,
-            results,
-            ops,
-            admin,
-            described,
+            trackfinity: trackfinity?,
+            broker: broker?,
+            topology_prefix: topology_prefix?,
+            worker: worker?,
+            retry: retry?,
+            pause: pause?,
+            results: results?,
+            ops: ops?,
+            admin: admin?,
+            described: Vec::new(),
         })
     })();
     (for_worker, for_broker)

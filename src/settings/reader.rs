@@ -4,7 +4,7 @@ use config::{Value, ValueKind};
 
 use super::{
     faults::{Fault, Faults},
-    keys::{Key, Keys, variable},
+    keys::{self, Key, variable},
     layers::{COMPILED_IN, Layers},
     values::{Parsed, quoted},
 };
@@ -15,8 +15,9 @@ pub(super) type Described = Vec<(String, String, String)>;
 
 /// Every method that returns `None` has recorded a fault, unless the command does not need the missing value.
 pub(super) struct Reader {
-    keys: Keys,
     layers: Layers,
+    /// The keys that were read, which are all there are.
+    keys: Vec<Key>,
     faults: Vec<Fault>,
     described: Described,
     /// Keys that are not for the broker may be missing, and their secret files are not opened.
@@ -24,29 +25,31 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(keys: Keys, mut layers: Layers, broker_only: bool) -> Self {
-        let faults = std::mem::take(&mut layers.faults);
-        Self { keys, layers, faults, described: Vec::new(), broker_only }
+    pub(super) fn new(layers: Layers, broker_only: bool) -> Self {
+        Self { layers, keys: Vec::new(), faults: Vec::new(), described: Vec::new(), broker_only }
     }
 
     /// The settings and their description, if there was no fault.
     pub(super) fn finish<T>(self, build: impl FnOnce(Described) -> Option<T>) -> Result<T, Faults> {
-        let settings = if self.faults.is_empty() { build(self.described) } else { None };
-        settings.ok_or(Faults(self.faults))
+        let mut faults = self.layers.faults(&self.keys);
+        faults.extend(self.faults);
+        let settings = if faults.is_empty() { build(self.described) } else { None };
+        settings.ok_or(Faults(faults))
     }
 
     /// Whether the command needs the key.
     pub(super) fn needs(&self, name: &str) -> bool {
-        !self.broker_only || self.keys.find(name).is_some_and(|key| key.for_broker)
+        !self.broker_only || keys::find(&self.keys, name).is_some_and(|key| key.for_broker)
     }
 
     /// A value that is no secret.
     pub(super) fn value<T>(
         &mut self,
-        key: &Key,
+        key: Key,
         text: fn(&ValueKind) -> Parsed<String>,
         parse: impl FnOnce(&str) -> Parsed<T>,
     ) -> Option<T> {
+        self.keys.push(key);
         let (text, from) = match self.layers.get(key.name) {
             Some(value) => (text(&value.kind), origin(&value).to_owned()),
             None if self.needs(key.name) || key.when_empty.is_some() => (Ok(String::new()), String::new()),
@@ -68,7 +71,7 @@ impl Reader {
     }
 
     /// A secret that must be given.
-    pub(super) fn secret(&mut self, key: &Key, check: Check, mask: fn(&str) -> String) -> Option<Secret> {
+    pub(super) fn secret(&mut self, key: Key, check: Check, mask: fn(&str) -> String) -> Option<Secret> {
         self.optional_secret(key, check, mask).flatten()
     }
 
@@ -76,10 +79,11 @@ impl Reader {
     /// need.
     pub(super) fn optional_secret(
         &mut self,
-        key: &Key,
+        key: Key,
         check: Check,
         mask: fn(&str) -> String,
     ) -> Option<Option<Secret>> {
+        self.keys.push(key);
         let file_key = format!("{}_file", key.name);
         let (value, path) = (self.given(key.name), self.given(&file_key));
         let (mut value, path) = (value?, path?);
@@ -149,7 +153,7 @@ impl Reader {
     pub(super) fn fault(&mut self, name: &str, wrong: String) {
         let (value, variable) = (self.layers.get(name), variable(name));
         let source = value.as_ref().map_or("not set anywhere", origin);
-        let (example, or_file) = match self.keys.find(name) {
+        let (example, or_file) = match keys::find(&self.keys, name) {
             Some(key) if key.name != name => (key.file_example.unwrap_or_default(), String::new()),
             Some(Key { example, file_example: Some(_), .. }) => {
                 (*example, format!(", or {name}_file (a path)"))
@@ -168,7 +172,7 @@ impl Reader {
         None
     }
 
-    fn describe(&mut self, key: &Key, shown: &str, source: &str) {
+    fn describe(&mut self, key: Key, shown: &str, source: &str) {
         self.described.push((key.name.to_owned(), shown.to_owned(), source.to_owned()));
     }
 }

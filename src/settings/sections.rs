@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 
 use super::{
     broker_urls::{BrokerUrls, BrokerUrlsError},
-    keys::{Key, Keys, key},
+    keys::key,
     reader::Reader,
     values::{
         BaseUrl, Concurrency, RateLimit, TopologyPrefix, boolean, check_header_value, check_token, duration,
@@ -25,19 +25,6 @@ const MAX_CALL: Duration = Duration::from_secs(15 * 60);
 /// The longest retry queue, `.retry.1024s`.
 const MAX_TIER: Duration = Duration::from_secs(1024);
 
-/// All keys, in the order in which faults and descriptions list them.
-pub(super) const KEYS: Keys = Keys(&[
-    Trackfinity::KEYS,
-    Broker::KEYS,
-    Topology::KEYS,
-    Worker::KEYS,
-    RetryLimits::KEYS,
-    BreakerLimits::KEYS,
-    Results::KEYS,
-    Ops::KEYS,
-    Admin::KEYS,
-]);
-
 /// A section from its rows, `field: type = how the reader reads it, key;`. `check` sees each field as an `Option`, and
 /// compares those that could be read. `struct` also declares the type.
 macro_rules! section {
@@ -53,11 +40,9 @@ macro_rules! section {
         $($field:ident: $Type:ty = $read:ident($($how:expr),*), $key:expr;)*
     } $(check($checker:ident) $check:block)?) => {
         impl $Section {
-            pub(super) const KEYS: &'static [Key] = &[$($key),*];
-
             pub(super) fn read(reader: &mut Reader) -> Option<Self> {
                 // All fields are read before the first missing one counts, so that no fault hides another.
-                $(let $field: Option<$Type> = reader.$read(&$key, $($how),*);)*
+                $(let $field: Option<$Type> = reader.$read($key, $($how),*);)*
                 $({ let $checker = &mut *reader; $check })?
                 Some(Self { $($field: $field?),* })
             }

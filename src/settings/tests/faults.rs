@@ -67,15 +67,11 @@ fn an_unknown_key_is_named_with_its_source_and_a_suggestion() {
             ("trackfinity.apikey", file.as_str(), "did you mean trackfinity.api_key? Else remove it"),
             ("workers.concurrency", &file, "did you mean worker.concurrency? Else remove it"),
             (
-                "UNLOCKER__BROKER_URL",
-                "UNLOCKER__BROKER_URL",
-                "did you mean UNLOCKER__BROKER__URL? Else remove it"
-            ),
-            (
                 "UNLOCKER__worker__concurrency",
                 "UNLOCKER__worker__concurrency",
                 "did you mean UNLOCKER__WORKER__CONCURRENCY? Else remove it"
             ),
+            ("broker_url", "UNLOCKER__BROKER_URL", "did you mean UNLOCKER__BROKER__URL? Else remove it"),
         ]
     );
     assert!(!format!("{faults:?}").contains("hunter2"));
