@@ -52,10 +52,12 @@ impl Layers {
         Self { merged: builder.build().unwrap_or_default(), layers }
     }
 
-    /// The value of a key from the last layer that has it.
-    pub(super) fn get(&self, key: &str) -> Option<Value> {
+    /// The value of a key from the last layer that has it, and its origin.
+    pub(super) fn get(&self, key: &str) -> Option<(ValueKind, String)> {
         let (section, leaf) = key.split_once('.')?;
-        self.merged.get_table(section).ok()?.remove(leaf)
+        let value = self.merged.get_table(section).ok()?.remove(leaf)?;
+        let origin = value.origin().unwrap_or_default().to_owned();
+        Some((value.kind, origin))
     }
 
     /// Files that could not be read, and values that belong to none of `keys`, or are not UTF-8.

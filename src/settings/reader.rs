@@ -1,6 +1,6 @@
 //! Reads keys one by one, and collects the faults and a description of what was read.
 
-use config::{Value, ValueKind};
+use config::ValueKind;
 
 use super::{
     faults::{Fault, Faults},
@@ -51,7 +51,7 @@ impl Reader {
     ) -> Option<T> {
         self.keys.push(key);
         let (text, from) = match self.layers.get(key.name) {
-            Some(value) => (text(&value.kind), origin(&value).to_owned()),
+            Some((kind, from)) => (text(&kind), from),
             None if self.needs(key.name) || key.when_empty.is_some() => (Ok(String::new()), String::new()),
             None => return None,
         };
@@ -101,29 +101,23 @@ impl Reader {
                 });
                 None
             }
-            (Some((value, from)), None) => match check(&value) {
-                Ok(()) => {
-                    self.describe(key, &mask(&value), &from);
-                    Some(Some(Secret::fixed(value)))
+            (Some((value, from)), None) => {
+                if let Err(error) = check(&value) {
+                    return self.fail(key.name, format!("holds a value that cannot be used: {error}"));
                 }
-                Err(error) => self.fail(key.name, format!("holds a value that cannot be used: {error}")),
-            },
+                self.describe(key, &mask(&value), &from);
+                Some(Some(Secret::fixed(value)))
+            }
+            // Someone who mixes up KEY and KEY_file puts the secret where the path belongs.
+            (None, Some((path, _))) if path.contains("://") || path.contains(char::is_control) => {
+                self.fail(&file_key, "is not a path (not shown, as it may be the secret itself)".into())
+            }
             (None, Some((path, from))) => {
-                // Someone who mixes up KEY and KEY_file puts the secret where the path belongs.
-                if path.contains("://") || path.contains(char::is_control) {
-                    let wrong = "is not a path (not shown, as it may be the secret itself)";
-                    return self.fail(&file_key, wrong.into());
-                }
                 self.describe(key, &format!("file {path}"), &from);
-                if !self.needs(key.name) {
-                    return Some(None);
-                }
-                let shown = match path.contains('/') {
-                    true => quoted(&path),
-                    false => "(its name is not shown, as it may be the secret itself)".into(),
-                };
-                match Secret::open(path, check) {
-                    Ok(secret) => Some(Some(secret)),
+                let hidden = "(its name is not shown, as it may be the secret itself)";
+                let shown = if path.contains('/') { quoted(&path) } else { hidden.into() };
+                match self.needs(key.name).then(|| Secret::open(path, check)).transpose() {
+                    Ok(secret) => Some(secret),
                     Err(error) => self.fail(&file_key, format!("the file {shown} {error}")),
                 }
             }
@@ -139,32 +133,29 @@ impl Reader {
 
     /// A string and its origin; `Some(None)` if there is none, or it is blank.
     fn given(&mut self, name: &str) -> Option<Option<(String, String)>> {
-        let Some(value) = self.layers.get(name) else {
-            return Some(None);
-        };
-        let from = origin(&value).to_owned();
-        match value.kind {
-            ValueKind::String(text) => Some(Some((text, from)).filter(|(text, _)| !text.trim().is_empty())),
-            _ => self.fail(name, "is not a string: write it in quotes".into()),
+        match self.layers.get(name) {
+            None => Some(None),
+            Some((ValueKind::String(text), _)) if text.trim().is_empty() => Some(None),
+            Some((ValueKind::String(text), from)) => Some(Some((text, from))),
+            Some(_) => self.fail(name, "is not a string: write it in quotes".into()),
         }
     }
 
     /// Records what is wrong with a key, and how to set it.
     pub(super) fn fault(&mut self, name: &str, wrong: String) {
-        let (value, variable) = (self.layers.get(name), variable(name));
-        let source = value.as_ref().map_or("not set anywhere", origin);
+        let source = self.layers.get(name).map_or("not set anywhere".into(), |(_, origin)| origin);
         let (example, or_file) = match keys::find(&self.keys, name) {
-            Some(key) if key.name != name => (key.file_example.unwrap_or_default(), String::new()),
-            Some(Key { example, file_example: Some(_), .. }) => {
+            Some(Key { name: known, example, file_example: Some(_), .. }) if *known == name => {
                 (*example, format!(", or {name}_file (a path)"))
             }
-            key => (key.map_or("", |key| key.example), String::new()),
+            key => (key.map_or("", |key| key.file_example.unwrap_or(key.example)), String::new()),
         };
+        let variable = variable(name);
         let remedy = match source == variable {
             true => format!("set {variable}, e.g. to {}{or_file}", example.trim_matches('"')),
             false => format!("set {name}, e.g. {example}{or_file}, or {variable}"),
         };
-        self.faults.push(Fault { key: name.to_owned(), source: source.to_owned(), wrong, remedy });
+        self.faults.push(Fault { key: name.to_owned(), source, wrong, remedy });
     }
 
     fn fail<T>(&mut self, name: &str, wrong: String) -> Option<T> {
@@ -175,8 +166,4 @@ impl Reader {
     fn describe(&mut self, key: Key, shown: &str, source: &str) {
         self.described.push((key.name.to_owned(), shown.to_owned(), source.to_owned()));
     }
-}
-
-fn origin(value: &Value) -> &str {
-    value.origin().unwrap_or_default()
 }
