@@ -3,10 +3,12 @@ mod faults;
 mod secrets;
 mod values;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use secrecy::ExposeSecret;
 
@@ -125,7 +127,7 @@ fn the_default_file_names_every_key() {
 }
 
 #[test]
-fn the_production_example_is_valid_but_for_its_files() {
+fn the_production_example_is_valid_except_for_its_files() {
     let example = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/config/production.example.toml"));
     let faults = Settings::load(&[example], []).unwrap_err();
     let keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();

@@ -187,9 +187,10 @@ pub(super) fn list(kind: &ValueKind) -> Parsed<String> {
     let ValueKind::Array(items) = kind else {
         return string(kind).map_err(|_| "is not a list of strings".into());
     };
-    let items = items.iter().map(|item| string(&item.kind).ok().filter(|text| !text.contains(',')));
-    let items: Option<Vec<String>> = items.collect();
-    items.map(|items| items.join(",")).ok_or("holds an item that is not a string, or has a comma".into())
+    let is_item = |text: &String| !text.is_empty() && !text.contains(',');
+    let items: Option<Vec<_>> = items.iter().map(|item| string(&item.kind).ok().filter(is_item)).collect();
+    let wrong = "holds an item that is not a string, is empty, or has a comma";
+    items.map(|items| items.join(",")).ok_or(wrong.into())
 }
 
 /// Reads a value where "" is none.
