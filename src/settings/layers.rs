@@ -48,7 +48,7 @@ impl Layers {
         let layers: Vec<_> = parsed.chain([Ok(variables(environment))]).collect();
         let builder =
             layers.iter().flatten().fold(Config::builder(), |all, layer| all.add_source(source(layer)));
-        // This merge cannot fail. If it did, every key would be reported as missing.
+        // This merge cannot fail. If it did, the required keys would be reported as missing.
         Self { merged: builder.build().unwrap_or_default(), layers }
     }
 
@@ -97,10 +97,9 @@ fn is_utf8(value: &Value) -> bool {
 
 /// A layer for `config` to merge, without names that cannot be keys: `config` would read `a[99999999999]` as an index.
 fn source(layer: &Layer) -> Config {
-    let in_name = |c: char| c.is_ascii_lowercase() || c == '_';
-    let is_name =
-        |name: &str| name.split('.').count() == 2 && name.split('.').all(|part| part.chars().all(in_name));
-    let mut values: Map<String, Value> = layer.clone().into_iter().collect();
+    let in_name = |c: char| c.is_ascii_lowercase() || c == '_' || c == '.';
+    let is_name = |name: &str| name.chars().all(in_name) && name.matches('.').count() == 1;
+    let mut values = Map::from_iter(layer.clone());
     values.retain(|name, value| is_name(name) && is_utf8(value));
     let mut source = Config::default();
     source.cache = values.into();
