@@ -1,4 +1,4 @@
-//! A small `sh` child that ends what the test process started once that process is gone, however it went.
+//! A small `sh` child that ends what the test process started, after that process has ended in any way.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -43,7 +43,7 @@ impl Watchdog {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .current_dir("/")
-            // Ctrl-C and a CI's kill reach the tests' process group; the watchdog has to outlive it.
+            // Ctrl-C and a kill by CI reach the tests' process group; the watchdog must outlive it.
             .process_group(0)
             .spawn()
             .expect("sh starts");

@@ -1,4 +1,4 @@
-//! The harness cleans up after whatever happened.
+//! The harness always cleans up.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! The stand-ins for Trackfinity.
+//! The fake Trackfinity servers.
 
 use std::time::{Duration, Instant};
 

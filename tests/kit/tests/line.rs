@@ -1,4 +1,4 @@
-//! The line that can be cut.
+//! The proxy that can be cut.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};

@@ -40,7 +40,7 @@ impl DockerNode {
         let (amqp_port, management_port) = (free_port(), free_port());
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
         let name = format!("kit-rabbitmq-{}-{nanos}", std::process::id());
-        // Told before the container exists: there is no moment in which nobody would remove it.
+        // Registered before the container exists, so that it is always removed.
         let watchdog = Watchdog::start();
         watchdog.container(&name);
         // Readiness is not taken from the image's health check or log: the caller speaks AMQP to it.

@@ -29,7 +29,7 @@ const UP_WITHIN: Duration = Duration::from_secs(90);
 
 static SHARED: OnceCell<Result<RabbitNode, String>> = OnceCell::const_new();
 
-/// How a node of one's own differs from the default.
+/// How a test's own node differs from the default.
 #[derive(Clone, Debug, Default)]
 pub struct NodeOptions {
     conf: String,
@@ -44,7 +44,7 @@ impl NodeOptions {
     }
 }
 
-/// A RabbitMQ node with the management plugin. It ends with the test process, however that ends.
+/// A RabbitMQ node with the management plugin. It ends with the test process, even if that is killed.
 ///
 /// Found in this order:
 /// 1. `UNLOCKER_TEST_AMQP_URL`, with `UNLOCKER_TEST_MANAGEMENT_URL` (default: same host and user, port 15672);
@@ -67,7 +67,7 @@ enum Kind {
 }
 
 impl RabbitNode {
-    /// The node all tests of this process share. It must not be hurt: take [`RabbitNode::start_own`] for that.
+    /// The node that all tests of this process share. A test that damages its node uses [`RabbitNode::start_own`].
     ///
     /// # Panics
     /// When no broker can be had; the message says how to get one.
@@ -107,7 +107,7 @@ impl RabbitNode {
         format!("{kind} at {host}:{port}")
     }
 
-    /// User's and system's CPU time so far; `None` where it can't be seen from here.
+    /// User and system CPU time so far; `None` if it cannot be measured.
     pub fn cpu_time(&self) -> Option<Duration> {
         match &self.kind {
             Kind::Local(node) => Some(node.cpu_time()),
@@ -150,7 +150,7 @@ impl RabbitNode {
         self.own
     }
 
-    /// SIGKILL: the broker is gone, its data stay.
+    /// SIGKILL: the broker ends, its data stay.
     pub async fn kill(&self) {
         match &self.hurt().kind {
             Kind::Docker(node) => node.kill().await,
@@ -169,7 +169,7 @@ impl RabbitNode {
         self.wait_until_up().await.unwrap_or_else(|error| panic!("the node did not come back: {error}"));
     }
 
-    /// Stops it in its tracks: connections stay open and nothing answers.
+    /// Freezes it: connections stay open and nothing answers.
     pub async fn freeze(&self) {
         match &self.hurt().kind {
             Kind::Docker(node) => node.pause().await,
@@ -220,7 +220,7 @@ impl RabbitNode {
     async fn wait_until_up(&self) -> Result<(), String> {
         let until = Instant::now() + UP_WITHIN;
         let (host, port) = self.address();
-        // A published Docker port accepts before the broker does: only AMQP's own greeting counts.
+        // A published Docker port accepts connections before the broker does. Only AMQP's greeting shows that it runs.
         while !greets(&host, port).await {
             self.look_alive()?;
             if Instant::now() > until {
@@ -261,7 +261,7 @@ impl RabbitNode {
     }
 }
 
-/// Says it on the real standard error: what `eprintln!` writes, a passing test swallows.
+/// Writes to the real standard error: a passing test hides what `eprintln!` writes.
 fn say(line: &str) {
     writeln!(std::io::stderr(), "kit: {line}").ok();
 }
