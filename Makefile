@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-matrix soak bench bench-instructions bench-publish lint check-deploy check-contract schemas render image image-test audit
+.PHONY: help setup build demo test test-matrix soak bench bench-instructions bench-publish lint check-deploy check-contract schemas render image image-test audit
 
 # The RabbitMQ versions of `make test-matrix`.
 VERSIONS ?= 3.10 4.0 4.3
@@ -7,30 +7,26 @@ VERSIONS ?= 3.10 4.0 4.3
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
+setup: ## Name and install the system packages that demo, test, lint and the benches need
+	@scripts/setup
+
 build: ## Build everything
 	cargo build --workspace --all-targets
 
-demo: ## Show the worker at work with a broker and a stand-in Trackfinity; KEEP=1 stays up
+demo: ## Set up what is missing, then show the worker at work with a stand-in Trackfinity; KEEP=1 stays up
 	@exec scripts/demo $(if $(filter-out 0,$(KEEP)),--keep)
 
-test: ## Get a broker and run all tests
-	@scripts/get-broker
-	@scripts/get-broker --local
-	@scripts/get-prometheus
-	@scripts/get-clients
-	@scripts/get-chromium
+test: ## Set up what is missing and run all tests
+	@scripts/setup test
 	cargo test --workspace --no-fail-fast
 
 test-matrix: ## Run all tests on several RabbitMQ versions; needs a Docker engine (VERSIONS="3.10 4.0")
-	@scripts/get-broker --local
-	@scripts/get-prometheus
-	@scripts/get-clients
-	@scripts/get-chromium
+	@UNLOCKER_TEST_BROKER=local scripts/setup test
 	@scripts/test-matrix $(VERSIONS)
 
 soak: ## Let workers live through random faults and account for every request (SECONDS=120 SEED=… RATE=100)
 	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
-	cargo build --workspace --bins
+	cargo build --bins -p trackfinity-unlocker -p soak
 	@exec "$${CARGO_TARGET_DIR:-target}/debug/soak" --seconds $(or $(SECONDS),120) --rate $(or $(RATE),100) $(if $(SEED),--seed $(SEED))
 
 bench: ## Time the worker against a bare loop, by turns, in one run (PAIRS=5 REQUESTS=30000 BACKLOG=1000000 ONLY="quorum latency")
@@ -43,8 +39,7 @@ bench-instructions: ## Count the instructions of a message's pure parts; fails w
 
 bench-publish: ## Time `publish --from` against a bare confirm loop, in one run (REQUESTS=100000 ROUNDS=3)
 	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
-	cargo build --release --workspace --bins
-	@exec "$${CARGO_TARGET_DIR:-target}/release/bench-publish" $(or $(REQUESTS),100000) $(or $(ROUNDS),3)
+	cargo bench --bench publish -- $(or $(REQUESTS),100000) $(or $(ROUNDS),3)
 
 lint: check-deploy check-contract ## Check formatting, clippy, docs, licences, unused dependencies, deploy/, and the AsyncAPI document
 	cargo fmt --all --check

@@ -1,4 +1,4 @@
-//! RabbitMQ's management HTTP API, as far as tests need it. Its figures lag behind by seconds: count ready messages
+//! RabbitMQ's management HTTP API, as far as it is needed here. Its figures lag behind by seconds: count ready messages
 //! with [`Amqp::ready_count`](crate::Amqp::ready_count).
 
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kit::{Amqp, NodeOptions, Process, Program, RabbitNode, Signal, Vhost};
+use testbed::{Amqp, NodeOptions, Process, Program, RabbitNode, Signal, Vhost};
 use tokio::time::Instant;
 
 use crate::cases::{Case, MAX_ATTEMPTS, Trackfinity};

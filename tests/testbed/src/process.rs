@@ -1,4 +1,4 @@
-//! A program under test.
+//! A program to start and watch.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -57,7 +57,7 @@ impl Program {
         self
     }
 
-    /// Starts it, outside of a [`Context`](crate::Context) too.
+    /// Starts it.
     ///
     /// # Panics
     /// When it can't be started.
@@ -117,7 +117,8 @@ pub struct Process {
     running: Arc<Running>,
 }
 
-pub(crate) struct Running {
+/// What is left of a program for someone who does not own it.
+pub struct Running {
     name: String,
     pid: Pid,
     /// The status once it was waited for: from then on the pid may belong to another process.
@@ -127,7 +128,8 @@ pub(crate) struct Running {
 }
 
 impl Process {
-    pub(crate) fn running(&self) -> Arc<Running> {
+    /// To end it and print what it wrote, from elsewhere.
+    pub fn running(&self) -> Arc<Running> {
         self.running.clone()
     }
 
@@ -283,7 +285,8 @@ impl Running {
         kill_process(self.pid, signal).expect("an unreaped child takes a signal");
     }
 
-    pub(crate) fn kill9(&self) {
+    /// SIGKILL, and waits for its end.
+    pub fn kill9(&self) {
         let mut child = self.child.lock().expect("no panic holds the child");
         if child.1.is_none() {
             child.0.kill().ok();
@@ -311,8 +314,8 @@ impl Running {
         self.lines.borrow().iter().map(|(_, line)| format!("  {line}\n")).collect()
     }
 
-    /// Once: the harness and a drop during a panic may both ask.
-    pub(crate) fn print(&self) {
+    /// Prints what it wrote. Once: the harness and a drop during a panic may both ask.
+    pub fn print(&self) {
         if !std::mem::take(&mut *self.readers.lock().expect("no panic holds the readers")).is_empty() {
             let pid = self.pid.as_raw_nonzero();
             eprintln!("--- {} ({pid}) wrote:\n{}---", self.name, self.output());

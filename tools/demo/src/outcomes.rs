@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kit::{Inbox, Message};
 use serde_json::Value;
+use testbed::{Inbox, Message};
 use tokio::time::{Instant, sleep};
 
 use crate::cases::Case;

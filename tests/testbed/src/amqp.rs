@@ -1,4 +1,4 @@
-//! AMQP for tests, over lapin.
+//! AMQP, over lapin: what fails is a panic.
 
 use std::sync::Mutex;
 use std::time::Duration;

@@ -10,8 +10,8 @@ use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::time::timeout;
 
+use super::output;
 use crate::ports::free_port;
 use crate::process::cpu_time;
 use crate::watchdog::Watchdog;
@@ -187,23 +187,9 @@ impl LocalNode {
     }
 
     pub(super) async fn rabbitmqctl(&self, args: &[&str]) -> Result<String, String> {
-        let command = tokio::process::Command::new(Path::new(BIN).join("rabbitmqctl"))
-            .args(args)
-            .envs(self.environment())
-            .stdin(Stdio::null())
-            .current_dir(&self.directory)
-            .kill_on_drop(true)
-            .output();
-        let output = match timeout(Duration::from_secs(60), command).await {
-            Ok(output) => output.map_err(|error| format!("rabbitmqctl {args:?}: {error}"))?,
-            Err(_) => return Err(format!("rabbitmqctl {args:?}: no end within 60 s")),
-        };
-        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-        if output.status.success() {
-            return Ok(stdout);
-        }
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        Err(format!("rabbitmqctl {args:?}: {}: {stdout}{stderr}", output.status))
+        let mut command = tokio::process::Command::new(Path::new(BIN).join("rabbitmqctl"));
+        command.args(args).envs(self.environment()).current_dir(&self.directory);
+        output(&mut command, Duration::from_secs(60)).await
     }
 
     fn environment(&self) -> Vec<(&'static str, OsString)> {

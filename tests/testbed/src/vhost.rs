@@ -1,4 +1,4 @@
-//! A vhost per test.
+//! A vhost of its own for each user of a broker.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ pub struct Vhost {
     name: String,
     amqp_url: String,
     management: Management,
-    /// A node of the test's own is thrown away whole.
+    /// A node of one's own is thrown away whole.
     delete: bool,
 }
 
@@ -44,7 +44,7 @@ impl Vhost {
         })
     }
 
-    /// The same vhost through another loopback port, such as a [`TcpCutter`](crate::TcpCutter)'s.
+    /// The same vhost through another loopback port, such as a proxy's.
     pub fn amqp_url_on_port(&self, port: u16) -> String {
         self.changed(|url| {
             url.set_host(Some("127.0.0.1")).expect("a valid host");
@@ -73,7 +73,7 @@ impl Drop for Vhost {
         let deleted =
             block_on_node_runtime(Duration::from_secs(10), async move { management.delete_vhost().await });
         if !matches!(deleted, Some(Ok(()))) {
-            eprintln!("kit: vhost {} was not deleted: {deleted:?}", self.name);
+            eprintln!("testbed: vhost {} was not deleted: {deleted:?}", self.name);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The dead letters, looked at in a way that changes nothing.
 
-use kit::{Amqp, Message};
-use lapin::options::BasicGetOptions;
+use testbed::options::BasicGetOptions;
+use testbed::{Amqp, Message};
 
 use crate::cases::Case;
 use crate::stage::DEAD;

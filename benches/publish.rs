@@ -3,6 +3,8 @@
 //!
 //! Leaves with 1 if a request is missing, if the ratio is below 0.8 and the rate below 5,000/s, or if memory grows.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,8 +23,9 @@ const WINDOW: usize = 1000;
 const LIMIT: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {
-    let arguments: Vec<usize> =
-        std::env::args().skip(1).map(|argument| argument.parse().unwrap_or(0)).collect();
+    // Cargo adds a `--bench` of its own.
+    let numbers = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    let arguments: Vec<usize> = numbers.map(|argument| argument.parse().unwrap_or(0)).collect();
     let &[count @ 1..=usize::MAX, rounds @ 1..=usize::MAX] = &arguments[..] else {
         eprintln!("usage: bench-publish REQUESTS ROUNDS");
         return ExitCode::from(2);
@@ -81,8 +84,7 @@ async fn bench(count: usize, rounds: usize) -> ExitCode {
 }
 
 fn unlocker(url: &str) -> Program {
-    let own = std::env::current_exe().expect("a path");
-    Program::new(own.with_file_name("unlocker")).env("UNLOCKER__BROKER__URL", url)
+    Program::new(env!("CARGO_BIN_EXE_unlocker")).env("UNLOCKER__BROKER__URL", url)
 }
 
 /// The worker declares, and leaves.

@@ -1,6 +1,6 @@
 //! The requests of the demo, and how each has to end.
 
-use kit::Properties;
+use testbed::Properties;
 
 /// The worker's `retry.max_attempts` in the demo: few, so that one request can be seen to be abandoned.
 pub const MAX_ATTEMPTS: u32 = 3;

@@ -1,4 +1,4 @@
-//! A RabbitMQ for tests.
+//! A RabbitMQ to run against.
 
 mod cluster;
 mod docker;
@@ -8,12 +8,14 @@ mod local;
 mod tests;
 
 use std::io::Write;
+use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use lapin::{Connection, ConnectionProperties};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
@@ -115,7 +117,7 @@ impl RabbitNode {
         }
     }
 
-    /// Host and port of AMQP: where a [`TcpCutter`](crate::TcpCutter) should point.
+    /// Host and port of AMQP: where a proxy should point.
     pub fn address(&self) -> (String, u16) {
         let tls = self.amqp.scheme() == "amqps";
         let host = self.amqp.host_str().unwrap_or("127.0.0.1").to_owned();
@@ -153,7 +155,7 @@ impl RabbitNode {
     /// SIGKILL: the broker is gone, its data stay.
     pub async fn kill(&self) {
         match &self.hurt().kind {
-            Kind::Docker(node) => node.kill().await,
+            Kind::Docker(node) => node.kill().await.unwrap_or_else(|error| panic!("{error}")),
             Kind::Local(node) => node.kill(),
             Kind::Given => unreachable!("never an own node"),
         }
@@ -162,7 +164,7 @@ impl RabbitNode {
     /// Starts it again after [`RabbitNode::kill`]: same data, same ports. Returns when AMQP connects.
     pub async fn restart(&self) {
         match &self.hurt().kind {
-            Kind::Docker(node) => node.start_again().await,
+            Kind::Docker(node) => node.start_again().await.unwrap_or_else(|error| panic!("{error}")),
             Kind::Local(node) => node.launch(),
             Kind::Given => unreachable!("never an own node"),
         }
@@ -172,7 +174,7 @@ impl RabbitNode {
     /// Stops it in its tracks: connections stay open and nothing answers.
     pub async fn freeze(&self) {
         match &self.hurt().kind {
-            Kind::Docker(node) => node.pause().await,
+            Kind::Docker(node) => node.pause().await.unwrap_or_else(|error| panic!("{error}")),
             Kind::Local(node) => node.stop().await,
             Kind::Given => unreachable!("never an own node"),
         }
@@ -181,7 +183,7 @@ impl RabbitNode {
     /// Ends [`RabbitNode::freeze`].
     pub async fn thaw(&self) {
         match &self.hurt().kind {
-            Kind::Docker(node) => node.unpause().await,
+            Kind::Docker(node) => node.unpause().await.unwrap_or_else(|error| panic!("{error}")),
             Kind::Local(node) => node.signal(rustix::process::Signal::CONT),
             Kind::Given => unreachable!("never an own node"),
         }
@@ -263,7 +265,7 @@ impl RabbitNode {
 
 /// Says it on the real standard error: what `eprintln!` writes, a passing test swallows.
 fn say(line: &str) {
-    writeln!(std::io::stderr(), "kit: {line}").ok();
+    writeln!(std::io::stderr(), "testbed: {line}").ok();
 }
 
 /// Nodes outlive the runtime of the test that started them, and so must their clients.
@@ -289,6 +291,28 @@ pub(crate) fn block_on_node_runtime<T: Send + 'static>(
     let (done, result) = std::sync::mpsc::channel();
     drop(node_runtime().spawn(async move { done.send(work.await).ok() }));
     result.recv_timeout(limit).ok()
+}
+
+/// A command's standard output.
+///
+/// # Errors
+/// It can't be started, does not end within `limit`, or exits with another code than 0.
+async fn output(command: &mut Command, limit: Duration) -> Result<String, String> {
+    let shown = {
+        let command = command.as_std();
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+    };
+    let output = match timeout(limit, command.stdin(Stdio::null()).kill_on_drop(true).output()).await {
+        Ok(output) => output.map_err(|error| format!("{shown}: {error}"))?,
+        Err(_) => return Err(format!("{shown}: no end within {limit:?}")),
+    };
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(stdout);
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{shown}: {}: {stdout}{stderr}", output.status))
 }
 
 /// Whether a broker answers AMQP's protocol header with `connection.start`.
