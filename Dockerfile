@@ -1,7 +1,7 @@
 # The worker as an image: docker build -t trackfinity-unlocker .
 # The image holds one program and what it links to, no shell and no package manager; it runs as uid 65532 and writes nowhere.
 
-FROM rust:1-slim-bookworm AS build
+FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /build
 # jemalloc is built with make, which the slim image does not hold. A pinned version would be gone with the next Debian.
 # hadolint ignore=DL3008
