@@ -1,5 +1,9 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-matrix soak bench bench-instructions bench-publish lint check-deploy check-contract schemas render image image-test audit
+
+# The version of everything: Cargo.toml's.
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+.PHONY: help setup build demo test test-matrix soak bench bench-instructions bench-publish lint check-text check-deploy check-contract schemas render image image-test version audit
 
 # The RabbitMQ versions of `make test-matrix`.
 VERSIONS ?= 3.10 4.0 4.3
@@ -41,13 +45,17 @@ bench-publish: ## Time `publish --from` against a bare confirm loop, in one run 
 	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
 	cargo bench --bench publish -- $(or $(REQUESTS),100000) $(or $(ROUNDS),3)
 
-lint: check-deploy check-contract ## Check formatting, clippy, docs, licences, unused dependencies, deploy/, and the AsyncAPI document
+lint: check-text check-deploy check-contract ## Check formatting, clippy, docs, licences, unused dependencies, spelling, scripts, deploy/ and the AsyncAPI document
+	@scripts/get-cargo-tools
 	cargo fmt --all --check
 	cargo fetch --locked
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 	cargo deny --offline check bans licenses sources
 	cargo machete --skip-target-dir
+
+check-text: ## Check the spelling, and the shell scripts; gets typos and shellcheck
+	@scripts/check-text
 
 check-deploy: ## Check the alerts, the chart and the manifests; gets promtool and Helm
 	@scripts/get-prometheus
@@ -58,7 +66,7 @@ render: ## Write deploy/kubernetes from the chart
 	@scripts/check-deploy --write
 
 image: ## Build the image trackfinity-unlocker:VERSION; needs a Docker engine
-	docker build -t trackfinity-unlocker:0.1.0 --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" .
+	docker build -t trackfinity-unlocker:$(VERSION) --build-arg VERSION=$(VERSION) --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" .
 
 image-test: ## Build the image and let it unlock, read-only and not as root; needs a Docker engine
 	@scripts/image-test
@@ -71,5 +79,9 @@ schemas: ## Write docs/schemas/ anew
 	cargo build --bin unlocker
 	@for message in request outcome; do "$${CARGO_TARGET_DIR:-target}/debug/unlocker" schema $$message >docs/schemas/$$message.json; done
 
+version: ## Print the version
+	@echo $(VERSION)
+
 audit: ## Check the dependencies for known vulnerabilities; needs the network
+	@scripts/get-cargo-tools cargo-deny
 	cargo deny check advisories
