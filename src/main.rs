@@ -13,6 +13,7 @@ use clap::Parser;
 use trackfinity_unlocker::{cli::Cli, telemetry::logs};
 
 /// Of what a request costs, glibc's allocator takes a tenth more.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
