@@ -12,7 +12,7 @@ fn pictures() -> PathBuf {
 
 /// Keeps a picture of the page on each kind of screen, and sees that none of it lies beside.
 fn picture(chromium: &mut Chromium, name: &str) {
-    for (screen, kind) in [(Screen::NIGHT, "dark"), (Screen::PHONE, "phone"), (Screen::DESK, "light")] {
+    for (screen, kind) in [(Screen::NIGHT, "dark"), (Screen::PHONE, "phone"), (Screen::DESKTOP, "light")] {
         chromium.show_on(screen);
         let width = chromium.evaluate("document.documentElement.scrollWidth");
         assert_eq!(width, screen.width, "{name} does not fit: {kind}");

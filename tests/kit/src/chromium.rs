@@ -24,7 +24,7 @@ pub struct Screen {
 }
 
 impl Screen {
-    pub const DESK: Self = Self { width: 1200, height: 800, dark: false };
+    pub const DESKTOP: Self = Self { width: 1200, height: 800, dark: false };
     pub const NIGHT: Self = Self { width: 1200, height: 800, dark: true };
     pub const PHONE: Self = Self { width: 390, height: 844, dark: false };
 }
@@ -72,7 +72,7 @@ impl Chromium {
         let mut chromium = Self { process, profile, socket, last_id: 0 };
         chromium.command("Page.enable", json!({}));
         chromium.command("Emulation.setScriptExecutionDisabled", json!({"value": true}));
-        chromium.show_on(Screen::DESK);
+        chromium.show_on(Screen::DESKTOP);
         chromium
     }
 

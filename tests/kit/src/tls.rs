@@ -16,7 +16,7 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Valid, issued by a private authority: trusted by whoever trusts [`Certificate::authority_pem`].
+    /// Valid, issued by a private authority: trusted by clients that trust [`Certificate::authority_pem`].
     pub fn issued() -> Self {
         Self::issue(params())
     }

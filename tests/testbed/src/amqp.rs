@@ -67,7 +67,7 @@ impl From<lapin::message::Delivery> for Message {
 /// A connection to one vhost. Every call panics when the broker refuses it or does not answer within 15 s.
 pub struct Amqp {
     connection: Connection,
-    /// One mandatory publish at a time: with more in flight a return may be told of the wrong one.
+    /// One mandatory publish at a time: with more in flight a return may be taken for the wrong one's.
     publishing: tokio::sync::Mutex<Channel>,
 }
 

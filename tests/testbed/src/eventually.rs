@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 const POLL: Duration = Duration::from_millis(15);
 
-/// What one look at a condition gave: the value waited for, or what was seen instead.
+/// What one attempt gave: the value waited for, or what was seen instead.
 pub trait Attempt {
     type Value;
     fn outcome(self) -> Result<Self::Value, String>;
@@ -34,7 +34,7 @@ impl<T, E: Display> Attempt for Result<T, E> {
     }
 }
 
-/// Looks every 15 ms until `attempt` gives a value.
+/// Tries every 15 ms until `attempt` gives a value.
 ///
 /// # Panics
 /// With `what` and the last thing seen, once `deadline` is over.
@@ -50,7 +50,7 @@ pub async fn eventually<A: Attempt>(
             Ok(Ok(value)) => return value,
             Ok(Err(now)) => seen = now,
             Err(_) => {
-                panic!("not within {deadline:?}: {what}; the last look did not end; seen before: {seen}")
+                panic!("not within {deadline:?}: {what}; the last attempt did not end; seen before: {seen}")
             }
         }
         if Instant::now() >= until {

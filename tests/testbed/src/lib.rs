@@ -2,7 +2,7 @@
 //!
 //! `make demo` builds this crate, so it holds nothing that a test alone needs, and no crate that the worker does without.
 
-// Whoever starts a broker here has no use for an error: the demo and the tests fail by panicking, and say why.
+// The demo and the tests fail by panicking, and say why.
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod amqp;

@@ -161,7 +161,7 @@ impl Process {
         let mut lines = self.running.lines.subscribe();
         let mut seen = 0;
         loop {
-            // Looked at before the lines: an ended program whose output was read writes no more.
+            // Read before the lines: an ended program whose output was read writes no more.
             let over = self.running.all_read();
             {
                 let lines = lines.borrow_and_update();

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::asked_to_stop;
 use crate::outcomes::Outcomes;
 use crate::stage::{API_KEY, API_USERNAME, RESULTS, Stage, unlocker};
-use crate::told_to_stop;
 
 /// Stays until SIGINT or SIGTERM, or until the worker or the sandbox ends, and shows further outcomes.
 pub async fn stay(stage: &Stage, outcomes: &mut Outcomes) {
@@ -17,7 +17,7 @@ pub async fn stay(stage: &Stage, outcomes: &mut Outcomes) {
     print_commands(stage, &settings.path);
     println!("\nCtrl-C stops everything. Until then, further outcomes:\n");
     tokio::select! {
-        () = told_to_stop() => println!("\nstopping"),
+        () = asked_to_stop() => println!("\nstopping"),
         () = outcomes.follow(|| !stage.has_fallen()) => {}
     }
 }

@@ -6,8 +6,8 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod cases;
+mod dead_letters;
 mod keep;
-mod letters;
 mod outcomes;
 mod stage;
 mod table;
@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use cases::Case;
-use letters::Letter;
+use dead_letters::DeadLetter;
 use outcomes::Outcomes;
 use stage::{REQUESTS, Stage};
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 }
 
 /// SIGINT or SIGTERM.
-async fn told_to_stop() {
+async fn asked_to_stop() {
     let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be listened for");
     let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
     tokio::select! {
@@ -54,7 +54,7 @@ async fn demo(keep: bool) -> ExitCode {
     let cases = cases::all();
     let (stage, mut outcomes, mut faults) = tokio::select! {
         performed = perform(&cases) => performed,
-        () = told_to_stop() => {
+        () = asked_to_stop() => {
             println!("\nstopped before the end");
             return ExitCode::from(130);
         }
@@ -73,15 +73,15 @@ async fn perform(cases: &[Case]) -> (Stage, Outcomes, Vec<String>) {
 
     println!("\nOutcomes, as they arrive ({} requests published):\n", cases.len());
     outcomes.play(&stage, cases, ALL_WITHIN).await;
-    let letters = letters::look(&stage.amqp).await;
-    letters::print(&letters);
-    print_counts(&stage, cases, &outcomes, &letters).await;
+    let dead_letters = dead_letters::browse(&stage.amqp).await;
+    dead_letters::print(&dead_letters);
+    print_counts(&stage, cases, &outcomes, &dead_letters).await;
 
-    let faults = faults(&stage, cases, &outcomes, &letters).await;
+    let faults = faults(&stage, cases, &outcomes, &dead_letters).await;
     (stage, outcomes, faults)
 }
 
-async fn print_counts(stage: &Stage, cases: &[Case], outcomes: &Outcomes, letters: &[Letter]) {
+async fn print_counts(stage: &Stage, cases: &[Case], outcomes: &Outcomes, dead_letters: &[DeadLetter]) {
     let mut statuses: BTreeMap<&str, usize> = BTreeMap::new();
     for outcome in outcomes.of(cases) {
         *statuses.entry(outcome.status.as_str()).or_default() += 1;
@@ -94,16 +94,21 @@ async fn print_counts(stage: &Stage, cases: &[Case], outcomes: &Outcomes, letter
         stage.amqp.ready_count(REQUESTS).await
     );
     println!("  outcomes      {}", statuses.join(", "));
-    println!("  dead letters  {}", letters.len());
+    println!("  dead letters  {}", dead_letters.len());
     println!("  Trackfinity   {} unlock calls", stage.unlock_calls());
 }
 
 /// What did not come out as it should; empty if all did.
-async fn faults(stage: &Stage, cases: &[Case], outcomes: &Outcomes, letters: &[Letter]) -> Vec<String> {
+async fn faults(
+    stage: &Stage,
+    cases: &[Case],
+    outcomes: &Outcomes,
+    dead_letters: &[DeadLetter],
+) -> Vec<String> {
     let mut faults = Vec::new();
     for case in cases {
         faults.extend(outcomes.fault(case));
-        faults.extend(letters::fault(case, letters));
+        faults.extend(dead_letters::fault(case, dead_letters));
     }
     for queue in stage::waiting_queues() {
         let left = stage.amqp.ready_count(&queue).await;

@@ -105,13 +105,13 @@ impl Stage {
     pub async fn strike(self) -> Vec<String> {
         let mut faults = Vec::new();
         for (name, process) in [("worker", self.worker), ("sandbox", self.sandbox)] {
-            let told = process.try_exit().is_none();
-            if told {
+            let was_running = process.try_exit().is_none();
+            if was_running {
                 process.signal(Signal::TERM);
             }
             let status = process.wait_exit(SOON).await;
-            if !(told && status.success()) {
-                let when = if told { "told to stop, left" } else { "ended before it was told to" };
+            if !(was_running && status.success()) {
+                let when = if was_running { "asked to stop, left" } else { "ended before it was asked to" };
                 let log = process.stderr();
                 let end_of_log = log[log.len().saturating_sub(10)..].join("\n  ");
                 faults.push(format!("the {name} {when}: {status}\n  {end_of_log}"));

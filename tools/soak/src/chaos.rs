@@ -30,7 +30,7 @@ pub struct Chaos<'a> {
 }
 
 impl Chaos<'_> {
-    /// Until told to stop. Whatever it did is healed when it returns.
+    /// Until asked to stop. Everything it did is healed when it returns.
     pub async fn run(&self, mut rng: Rng) {
         // Each kind comes once before any comes again.
         let mut deck = Vec::new();
@@ -65,7 +65,7 @@ impl Chaos<'_> {
         one != other && !broker && (!workers || self.crew.running() == self.crew.slots.len())
     }
 
-    /// Waits so long, or until told to stop.
+    /// Waits so long, or until asked to stop.
     pub async fn hold(&self, duration: Duration) {
         tokio::select! {
             () = sleep(duration) => {}

@@ -155,7 +155,7 @@ impl Crew {
         match status {
             None => self.journal.complain(format!("worker {name} did not stop within {took:.1?} of SIGTERM")),
             Some(status) if !status.success() && listening => {
-                self.journal.complain(format!("worker {name}, told to stop, left with {status}"));
+                self.journal.complain(format!("worker {name}, asked to stop, left with {status}"));
             }
             Some(_) if took > limit => {
                 self.journal
@@ -172,7 +172,7 @@ impl Crew {
         for slot in &self.slots {
             let ended = slot.process().and_then(|worker| Some((worker.try_exit()?, worker)));
             let Some((status, worker)) = ended else { continue };
-            // Between the two looks somebody may have taken it, to end it.
+            // It may have been taken since, to end it.
             let same = slot.worker().take_if(|now| Arc::ptr_eq(now, &worker)).is_some();
             if same {
                 self.journal.complain(format!("worker {} ended by itself: {status}", slot.name));

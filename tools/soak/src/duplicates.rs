@@ -84,7 +84,7 @@ impl Duplicates {
 
     /// The fault nearest to the first outcome that began before the second, and may have caused one more.
     ///
-    /// A request that was cut off after it was parked is in two queues, and both copies may live long: so a fault
+    /// A request that was cut off after its retry was published is in two queues, and both copies may live long: so a fault
     /// before the first outcome counts as well, if none after it does.
     fn cause(&self, faults: &[Fault], first: SystemTime, again: SystemTime) -> Option<usize> {
         let spent = |fault: usize| self.by_fault.get(&fault).copied().unwrap_or_default();

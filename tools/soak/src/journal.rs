@@ -72,7 +72,7 @@ impl Journal {
         self.entries().faults[fault].healed = Some(SystemTime::now());
     }
 
-    /// Something that must not be, seen under way.
+    /// Something that must not be, seen during the run.
     pub fn complain(&self, complaint: String) {
         self.say(&format!("WRONG: {complaint}"));
         let at = self.elapsed().as_secs_f64();

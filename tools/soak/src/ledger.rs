@@ -8,7 +8,7 @@ use crate::install::Install;
 use crate::journal::{Fault, Postponed};
 use crate::listener::Heard;
 use crate::requests::message_id;
-use crate::waiting::Letter;
+use crate::waiting::DeadLetter;
 
 /// So many of a kind are shown in full.
 pub const SHOWN: usize = 10;
@@ -26,7 +26,7 @@ pub struct Ledger<'a> {
     /// By the names of the other listeners' queues, the requests whose outcome they have not got.
     pub missed: Vec<(&'static str, Vec<u64>)>,
     pub waiting: (Vec<(String, usize)>, BTreeSet<u64>),
-    pub letters: Vec<Letter>,
+    pub dead_letters: Vec<DeadLetter>,
     pub faults: Vec<Fault>,
     pub complaints: Vec<String>,
     pub install: &'a Install,
@@ -46,7 +46,7 @@ impl Ledger<'_> {
         println!("\nLedger, seed {}:\n", self.seed);
         self.print_requests(&lost);
         self.print_outcomes();
-        self.print_letters();
+        self.print_dead_letters();
         self.print_duplicates(&duplicates);
         self.print_throughput();
         let wrongs = self.wrongs(&lost, &duplicates);
@@ -108,10 +108,10 @@ impl Ledger<'_> {
         }
     }
 
-    fn print_letters(&self) {
-        let kinds = self.letters.iter().map(|letter| {
-            let status = letter.status.clone().unwrap_or_else(|| "unknown".into());
-            (status, letter.reason.clone())
+    fn print_dead_letters(&self) {
+        let kinds = self.dead_letters.iter().map(|dead_letter| {
+            let status = dead_letter.status.clone().unwrap_or_else(|| "unknown".into());
+            (status, dead_letter.reason.clone())
         });
         println!();
         for ((status, reason), count) in counted(kinds) {

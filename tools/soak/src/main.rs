@@ -74,7 +74,7 @@ async fn soak(options: Options) -> ExitCode {
     let (seed, rate) = (options.seed, options.rate);
     println!("soak: seed {seed}, {} s, {rate} requests per second", options.run_for.as_secs());
     let interrupted = CancellationToken::new();
-    let signals = tokio::spawn(until_told(interrupted.clone()));
+    let signals = tokio::spawn(until_interrupted(interrupted.clone()));
 
     let node = RabbitNode::start_own(NodeOptions::default()).await;
     let directory = directory(seed);
@@ -107,19 +107,19 @@ fn directory(seed: u64) -> PathBuf {
 }
 
 /// The first SIGINT or SIGTERM ends the run early, the second ends it at once.
-async fn until_told(interrupted: CancellationToken) {
+async fn until_interrupted(interrupted: CancellationToken) {
     let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be listened for");
     let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
-    let mut told = async || {
+    let mut signalled = async || {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
     };
-    told().await;
-    println!("soak: told to end; the ledger so far follows");
+    signalled().await;
+    println!("soak: asked to end; the ledger so far follows");
     interrupted.cancel();
-    told().await;
+    signalled().await;
     // The watchdog ends what was started.
     std::process::exit(130);
 }
@@ -158,10 +158,11 @@ impl World {
         }
         self.hear_the_rest(&amqp, &mut audience).await;
         let waiting = waiting::take(&amqp).await;
-        let letters = waiting::export_dead_letters(&self.node.amqp_url("/")).await.unwrap_or_else(|error| {
-            self.journal.complain(error);
-            Vec::new()
-        });
+        let dead_letters =
+            waiting::export_dead_letters(&self.node.amqp_url("/")).await.unwrap_or_else(|error| {
+                self.journal.complain(error);
+                Vec::new()
+            });
         let heard = audience.healthy.heard();
         let mut repeats = publisher.repeats();
         repeats.extend(bad_ids.confirmed().iter());
@@ -174,7 +175,7 @@ impl World {
             missed: audience.missed(&heard),
             heard: &heard,
             waiting,
-            letters,
+            dead_letters,
             faults: self.journal.faults(),
             complaints: self.journal.complaints(),
             install: &self.install,

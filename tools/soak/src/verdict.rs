@@ -38,7 +38,7 @@ impl Ledger<'_> {
             wrongs.push(format!("{queue} has not got {} outcomes: {}", missed.len(), ids(missed)));
         }
         wrongs.extend(self.wrong_outcomes());
-        wrongs.extend(self.wrong_letters());
+        wrongs.extend(self.wrong_dead_letters());
         wrongs
     }
 
@@ -78,29 +78,34 @@ impl Ledger<'_> {
         shortened(wrongs)
     }
 
-    /// Letters that should not be, and letters and outcomes that do not belong together.
-    fn wrong_letters(&self) -> Vec<String> {
+    /// Dead letters that should not be, and dead letters and outcomes that do not belong together.
+    fn wrong_dead_letters(&self) -> Vec<String> {
         let mut wrongs = Vec::new();
         let mut of_request: BTreeSet<(u64, &str)> = BTreeSet::new();
-        for letter in &self.letters {
-            let Some(status) = letter.status.as_deref() else {
-                wrongs.push(format!("crashed, dead-lettered by the broker: {}", letter.shown));
+        for dead_letter in &self.dead_letters {
+            let Some(status) = dead_letter.status.as_deref() else {
+                wrongs.push(format!("crashed, dead-lettered by the broker: {}", dead_letter.shown));
                 continue;
             };
-            let is_forbidden = letter.n.is_some_and(|n| kind(self.seed, n) == Kind::Forbidden);
-            if is_endpoint_fault(&letter.reason) && !(is_forbidden && letter.reason == "http_403") {
-                wrongs.push(format!("dead for an endpoint fault, {}: {}", letter.reason, letter.shown));
+            let is_forbidden = dead_letter.n.is_some_and(|n| kind(self.seed, n) == Kind::Forbidden);
+            if is_endpoint_fault(&dead_letter.reason) && !(is_forbidden && dead_letter.reason == "http_403") {
+                wrongs.push(format!(
+                    "dead for an endpoint fault, {}: {}",
+                    dead_letter.reason, dead_letter.shown
+                ));
             }
-            let outcomes = letter.n.and_then(|n| self.heard.outcomes.get(&n));
+            let outcomes = dead_letter.n.and_then(|n| self.heard.outcomes.get(&n));
             if outcomes.is_none_or(|outcomes| outcomes.iter().all(|outcome| outcome.status != status)) {
                 // Its outcome may still have been on its way.
-                let waits = letter.n.is_some_and(|n| self.waiting.1.contains(&n));
+                let waits = dead_letter.n.is_some_and(|n| self.waiting.1.contains(&n));
                 if !(self.interrupted && waits) {
-                    wrongs
-                        .push(format!("a dead letter, {status}, without such an outcome: {}", letter.shown));
+                    wrongs.push(format!(
+                        "a dead letter, {status}, without such an outcome: {}",
+                        dead_letter.shown
+                    ));
                 }
             }
-            of_request.extend(letter.n.map(|n| (n, status)));
+            of_request.extend(dead_letter.n.map(|n| (n, status)));
         }
         for (&n, outcomes) in &self.heard.outcomes {
             for outcome in outcomes {

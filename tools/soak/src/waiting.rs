@@ -11,7 +11,7 @@ use crate::{crew, requests};
 
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(120);
 
-pub struct Letter {
+pub struct DeadLetter {
     /// The request's number, if it has one.
     pub n: Option<u64>,
     /// As the worker stamped it; none if the broker dead-lettered it.
@@ -21,19 +21,19 @@ pub struct Letter {
     pub shown: String,
 }
 
-impl Letter {
+impl DeadLetter {
     /// From a line of `unlocker dead-letters export`.
     fn read(line: &str) -> Option<Self> {
         let json: Value = serde_json::from_str(line).ok()?;
-        let letter = &json["letter"];
+        let dead_letter = &json["letter"];
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         // What cannot be read was given an id, and is known by its customer.
         let body: Value = serde_json::from_str(&text(&json["body"])).unwrap_or_default();
         let customer = || requests::number(body["customer_id"].as_str()?);
         Some(Self {
-            n: requests::number(&text(&letter["request_id"])).or_else(customer),
-            status: status(letter["status"].as_str()),
-            reason: text(&letter["reason"]),
+            n: requests::number(&text(&dead_letter["request_id"])).or_else(customer),
+            status: status(dead_letter["status"].as_str()),
+            reason: text(&dead_letter["reason"]),
             shown: format!("{} with {}", json["body"], json["headers"]),
         })
     }
@@ -72,13 +72,13 @@ pub async fn take(amqp: &Amqp) -> (Vec<(String, usize)>, BTreeSet<u64>) {
 }
 
 /// All dead letters, as the program shows them: a client library could not read them all. `Err` says what is wrong.
-pub async fn export_dead_letters(url: &str) -> Result<Vec<Letter>, String> {
+pub async fn export_dead_letters(url: &str) -> Result<Vec<DeadLetter>, String> {
     let export = crew::dead_letters(url, "export").start();
     let status = export.wait_exit(EXPORT_TIMEOUT).await;
     if !status.success() {
         return Err(format!("dead letters could not be exported: {status}: {}", export.stderr().join(" ")));
     }
     let lines = export.stdout();
-    let read = |line: &String| Letter::read(line).ok_or_else(|| format!("a strange dead letter: {line}"));
+    let read = |line: &String| DeadLetter::read(line).ok_or_else(|| format!("a strange dead letter: {line}"));
     lines.iter().map(read).collect()
 }

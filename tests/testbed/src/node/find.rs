@@ -97,7 +97,7 @@ async fn up(kind: Kind, amqp_port: u16, management_port: u16, own: bool) -> Resu
     Ok(node)
 }
 
-/// A node that may still be on its way up.
+/// A node that may still be starting.
 pub(super) fn on_ports(kind: Kind, amqp_port: u16, management_port: u16, own: bool) -> RabbitNode {
     let amqp = Url::parse(&format!("amqp://guest:guest@127.0.0.1:{amqp_port}")).expect("a valid URL");
     let management = management_url("127.0.0.1", management_port, "guest", Some("guest"));
