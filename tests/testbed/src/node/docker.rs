@@ -2,8 +2,9 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use std::{env, process};
+use std::{env, io, process};
 
 use tokio::process::Command;
 
@@ -53,17 +54,18 @@ impl DockerNode {
 
     /// A copy, not a mount: the engine may run on another machine.
     async fn configure(&self, conf: &str) -> Result<(), String> {
-        let file = env::temp_dir().join(format!("{}.conf", self.name));
-        let written = fs::write(&file, format!("loopback_users.guest = false\n{conf}"))
-            // The broker has a user of its own in the container.
-            .and_then(|()| fs::set_permissions(&file, Permissions::from_mode(0o644)));
-        let target = format!("{}:/etc/rabbitmq/conf.d/90-kit.conf", self.name);
-        let copied = match written {
-            Ok(()) => docker(&["cp", &file.display().to_string(), &target]).await.map(drop),
-            Err(error) => Err(format!("{}: {error}", file.display())),
+        let directory = env::temp_dir().join(&self.name);
+        // The directory, and not the file alone: not every image has one.
+        let conf_d = directory.join("conf.d");
+        let copied = match write(&conf_d, &format!("loopback_users.guest = false\n{conf}")) {
+            Ok(()) => {
+                let target = format!("{}:/etc/rabbitmq/", self.name);
+                docker(&["cp", &conf_d.display().to_string(), &target]).await.map(drop)
+            }
+            Err(error) => Err(format!("{}: {error}", conf_d.display())),
         };
         // Gone already is as good.
-        fs::remove_file(&file).ok();
+        fs::remove_dir_all(&directory).ok();
         copied
     }
 
@@ -117,6 +119,15 @@ impl Drop for DockerNode {
             self.watchdog.forget_container(&self.name);
         }
     }
+}
+
+/// The broker has a user of its own in the container, and must be able to read it.
+fn write(conf_d: &Path, conf: &str) -> io::Result<()> {
+    let file = conf_d.join("90-kit.conf");
+    fs::create_dir_all(conf_d)?;
+    fs::write(&file, conf)?;
+    fs::set_permissions(conf_d, Permissions::from_mode(0o755))?;
+    fs::set_permissions(file, Permissions::from_mode(0o644))
 }
 
 async fn docker(args: &[&str]) -> Result<String, String> {
