@@ -1,7 +1,7 @@
 //! `make bench-publish`: how fast `unlocker publish --from` publishes, against a bare loop that does the same with
 //! lapin alone, by turns on one private broker, and whether its memory stays flat.
 //!
-//! Leaves with 1 if a request is missing, if the ratio is below 0.8 and the rate below 5,000/s, or if memory grows.
+//! Exits with 1 if a request is missing, if the ratio is below 0.8 and the rate below 5,000/s, or if memory grows.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
@@ -87,7 +87,7 @@ fn unlocker(url: &str) -> Program {
     Program::new(env!("CARGO_BIN_EXE_unlocker")).env("UNLOCKER__BROKER__URL", url)
 }
 
-/// The worker declares, and leaves.
+/// Lets a worker declare the topology, and stops it.
 async fn declare(url: &str) {
     let worker = unlocker(url)
         .arg("run")
@@ -135,7 +135,7 @@ async fn publish_one(channel: &Channel, number: usize, body: &str) -> bool {
     matches!(confirm.expect("confirmed"), Confirmation::Ack(None))
 }
 
-/// One run of `unlocker publish --from`, connecting and all.
+/// One run of `unlocker publish --from`, including the connection.
 struct Run {
     took: Duration,
     cpu: Duration,
@@ -152,7 +152,7 @@ async fn publish(url: &str, file: &Path) -> Run {
     let mut cpu = Duration::ZERO;
     while process.try_exit().is_none() {
         assert!(begun.elapsed() < LIMIT, "not over within {LIMIT:?}");
-        // One that has ended just now is unreaped still, and has used what it used.
+        // The process has ended but is not reaped yet, so its totals can still be read.
         looks.push((begun.elapsed(), process.rss()));
         cpu = process.cpu_time();
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -177,13 +177,13 @@ impl Run {
     }
 }
 
-/// Empties the queue; a fault if it held another number.
+/// Empties the queue; an error if it had another number of messages.
 async fn empty(url: &str, count: usize) -> Option<String> {
     let amqp = Amqp::connect(url).await;
     let channel = amqp.channel().await;
     let held =
         channel.queue_purge(REQUESTS.into(), QueuePurgeOptions::default()).await.expect("purged") as usize;
-    // One that is only dropped may be closing still when its connection does, which lapin calls an error.
+    // A channel that is only dropped may still be closing when its connection closes, which lapin reports as an error.
     channel.close(200, "done".into()).await.expect("closed");
     amqp.close().await;
     (held != count).then(|| format!("the queue held {held} of {count}"))

@@ -1,23 +1,25 @@
-//! The page of the dead letters and its JSON API, on a thread and a runtime of their own: whatever
-//! is asked here, requests do not wait for it.
+//! The dead-letter page and its JSON API. They run on their own thread and runtime, so that they do
+//! not slow down the processing of requests.
 //!
-//! Off by default. One may look on loopback without a token; whatever changes a letter, or shows what
-//! is masked, takes the operator's token. Everything is rendered here; the page runs no script.
+//! Off by default. Without a viewer token, anyone on the same machine may read the page (loopback
+//! only). To change dead letters or to see what is masked, the operator's token is needed. The
+//! server renders all pages; they contain no script.
 
 mod access;
 mod api;
-mod attempts;
+mod cached_reader;
+mod fields;
 mod filters;
-mod frame;
 mod guard;
 mod jobs;
 mod login;
-mod looks;
+mod login_throttle;
+mod page_layout;
+mod page_user;
 mod pages;
 mod problem;
 mod server;
 mod sessions;
-mod visitor;
 mod worker_state;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -28,22 +30,22 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::api::openapi;
 use self::{
-    access::Tokens, attempts::Attempts, guard::Hosts, jobs::Jobs, looks::Looks, pages::Plans,
-    sessions::Sessions,
+    access::Tokens, cached_reader::CachedReader, guard::Hosts, jobs::Jobs, login_throttle::LoginThrottle,
+    pages::RecentPlans, sessions::Sessions,
 };
 use crate::{
     dead_letters::{Audit, DeadLetters},
-    ops::Sources,
+    ops::WorkerHandles,
     settings::{BrokerSettings, Settings},
 };
 
-/// The largest form or document that is read, in bytes.
-const BODY_LIMIT: usize = 64 * 1024;
+/// The largest request body, in bytes.
+const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// How long the letter at hand may take, once the program is told to stop.
-const LAST_LETTER: Duration = Duration::from_secs(5);
+/// How long to wait for the current dead letter when the program stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The page could not be served.
+/// The page cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     #[error("admin.listen: {address} cannot be listened on: {source}")]
@@ -52,7 +54,7 @@ pub enum AdminError {
     Thread(#[source] std::io::Error),
 }
 
-/// The page, being served.
+/// The page while it is served.
 #[derive(Debug)]
 pub struct Served {
     pub address: SocketAddr,
@@ -60,37 +62,39 @@ pub struct Served {
 }
 
 impl Served {
-    /// Waits for the end, which comes soon after the token was cancelled: a letter being replayed or
-    /// discarded is seen to its end. Where that takes too long, the letter stays where it is.
+    /// Waits until the page has stopped, which is soon after the token was cancelled. A job
+    /// finishes the current dead letter first. If that takes too long, the dead letter stays in the
+    /// queue.
     pub async fn ended(self) {
-        match tokio::time::timeout(LAST_LETTER, self.ended).await {
+        match tokio::time::timeout(STOP_TIMEOUT, self.ended).await {
             Ok(Ok(())) => {}
             Ok(Err(_gone)) => tracing::error!("the thread of the dead-letter page panicked"),
-            Err(_elapsed) => tracing::warn!("a look at the dead letters, or a change, is given up"),
+            Err(_elapsed) => tracing::warn!("a browse or a change of dead letters was aborted"),
         }
     }
 }
 
-/// What all requests share.
+/// State that all HTTP requests share.
 #[derive(Clone, Debug)]
 struct App {
     tokens: Tokens,
     sessions: Sessions,
-    attempts: Attempts,
-    looks: Looks,
+    throttle: LoginThrottle,
+    reader: CachedReader,
     jobs: Jobs,
-    plans: Plans,
-    sources: Sources,
+    plans: RecentPlans,
+    handles: WorkerHandles,
     trace_url: Option<Arc<str>>,
 }
 
-/// Serves until `stop` is cancelled. Returns once the address is bound; `None` where it is off.
+/// Serves the page until `stop` is cancelled. Returns once the address is bound; `None` if the page
+/// is off.
 ///
 /// # Errors
 /// If the address is taken, or no thread can be started.
 pub fn serve(
     settings: &Settings,
-    sources: Sources,
+    handles: WorkerHandles,
     stop: CancellationToken,
 ) -> Result<Option<Served>, AdminError> {
     let admin = &settings.admin;
@@ -104,35 +108,36 @@ pub fn serve(
         Ok((listener, bound))
     };
     let (listener, bound) = bind().map_err(|source| AdminError::Bind { address, source })?;
-    let letters = DeadLetters::new(BrokerSettings::from(settings), Audit::new(admin.audit_log.as_deref()));
-    let looks = Looks::new(letters.clone());
+    let dead_letters =
+        DeadLetters::new(BrokerSettings::from(settings), Audit::new(admin.audit_log.as_deref()));
+    let reader = CachedReader::new(dead_letters.clone());
     let app = App {
         tokens: Tokens::new(admin),
         sessions: Sessions::default(),
-        attempts: Attempts::default(),
-        jobs: Jobs::new(letters, looks.clone(), stop.clone()),
-        looks,
-        plans: Plans::default(),
-        sources,
+        throttle: LoginThrottle::default(),
+        jobs: Jobs::new(dead_letters, reader.clone(), stop.clone()),
+        reader,
+        plans: RecentPlans::default(),
+        handles,
         trace_url: admin.trace_url.as_deref().map(Arc::from),
     };
     let hosts = Hosts::new(bound, &admin.allowed_hosts);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AdminError::Thread)?;
-    let (tell, ended) = oneshot::channel();
+    let (send_end, ended) = oneshot::channel();
     let serve = move || {
         runtime.block_on(async move {
             match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => {
                     let jobs = app.jobs.clone();
                     server::serve(listener, router(app, hosts), stop).await;
-                    jobs.ended().await;
+                    jobs.wait_until_ended().await;
                 }
                 Err(error) => tracing::error!(%error, "the dead-letter page is not served"),
             }
         });
-        // Nobody may wait for it any more.
-        tell.send(()).ok();
+        // The receiver may be gone.
+        send_end.send(()).ok();
     };
     std::thread::Builder::new().name("admin".to_owned()).spawn(serve).map_err(AdminError::Thread)?;
     Ok(Some(Served { address: bound, ended }))
@@ -145,7 +150,7 @@ fn router(app: App, hosts: Hosts) -> Router {
         .nest("/api/v1", api::router())
         .fallback(pages::not_found)
         .method_not_allowed_fallback(pages::not_allowed)
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn_with_state(hosts, guard::guard))
         .with_state(app)
 }

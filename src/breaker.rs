@@ -1,5 +1,5 @@
-//! When calls to Trackfinity stop, and how they start again: a circuit breaker. Pure: the time is an
-//! argument, and nothing is shared.
+//! When calls to Trackfinity stop, and how they start again: a circuit breaker. Pure: the time is
+//! an argument, and nothing is shared.
 //!
 //! ```text
 //!            endpoint faults, a 429, or failures of different requests in a row
@@ -9,9 +9,10 @@
 //!     └───────────────────────────────────────────────────────────────────── Probing
 //! ```
 //!
-//! What is wrong may be Trackfinity, or may be the requests. So one request never opens the breaker
-//! alone while others are served, and a probe after failures tries up to [`PROBE_REQUESTS`] different
-//! requests and then asks Trackfinity's ping, to decide whether Trackfinity or the requests are at fault.
+//! The fault may be Trackfinity's or the requests'. So one request alone never opens the breaker
+//! while others are served, and a probe after failures tries up to [`PROBE_REQUESTS`] different
+//! requests and then calls Trackfinity's ping, to decide whether Trackfinity or the requests are at
+//! fault.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,34 +23,35 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::policy::{Judgement, Meaning, Reason};
+use crate::policy::{Classification, Judgement, Reason};
 
 /// Different requests that one probe tries after transient failures, at most.
 pub const PROBE_REQUESTS: usize = 5;
 /// Calls in flight at most when the breaker closes; doubled with each call that is served.
 const RAMP_START: u32 = 8;
-/// A ramp this high limits nothing any more: `worker.concurrency` ends at 2000.
+/// A ramp this high limits nothing: `worker.concurrency` is at most 2000.
 const RAMP_END: u32 = 2048;
-/// While something was served so recently, one request's endpoint fault does not open the breaker.
+/// While a call was served in this time, the endpoint fault of one request does not open the
+/// breaker.
 const SERVED_RECENTLY: Duration = Duration::from_secs(10);
 /// How often the log repeats why the breaker is open.
 const REPEAT_NOTICE_AFTER: Duration = Duration::from_secs(60);
-/// Requests whose endpoint fault is remembered, at most; the oldest is forgotten first.
+/// Requests whose endpoint fault is remembered, at most; the oldest is dropped first.
 const MAX_REMEMBERED_FAULTS: usize = 10_000;
 
 /// Why calls are paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// Key, allow-list or address is wrong.
+    /// The key, the allow-list or the address is wrong.
     EndpointFault(Reason),
     /// Transient failures of different requests in a row.
     Failures(Reason),
-    /// Trackfinity asked for it with a 429.
+    /// Trackfinity asked for a pause with a 429.
     RateLimited,
 }
 
 impl Cause {
-    /// All kinds of causes, as they stand in metrics.
+    /// All kinds of causes, as metrics name them.
     pub const KINDS: [&'static str; 3] = ["endpoint_fault", "failures", "rate_limited"];
 
     /// The kind of this cause.
@@ -93,7 +95,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// What the breaker needs to know of an answer.
+/// What the breaker needs to know about an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallResult {
     /// Trackfinity answered, and the answer is final: yes or no.
@@ -108,12 +110,12 @@ pub enum CallResult {
 impl CallResult {
     /// The result of a call; `rate_limit` is the wait that a 429 asks for.
     #[must_use]
-    pub fn new(meaning: Meaning, rate_limit: Duration) -> Self {
+    pub fn new(meaning: Classification, rate_limit: Duration) -> Self {
         match meaning {
-            Meaning::Unlocked | Meaning::Refused(_) | Meaning::NotFound => Self::Served,
-            Meaning::Transient(reason, _) => Self::Failure(reason),
-            Meaning::EndpointFault(reason) => Self::EndpointFault(reason),
-            Meaning::RateLimited(_) => Self::RateLimited(rate_limit),
+            Classification::Unlocked | Classification::Refused(_) | Classification::NotFound => Self::Served,
+            Classification::Transient(reason, _) => Self::Failure(reason),
+            Classification::EndpointFault(reason) => Self::EndpointFault(reason),
+            Classification::RateLimited(_) => Self::RateLimited(rate_limit),
         }
     }
 }
@@ -149,7 +151,7 @@ pub struct BreakerLimits {
     pub probe_max_delay: Duration,
 }
 
-/// An open breaker, as people want to know it.
+/// An open breaker, for logs and health endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pause {
     pub cause: Cause,
@@ -216,7 +218,7 @@ pub struct Breaker {
     failed_in_last_probe: Vec<RequestKey>,
     /// Calls in flight at most, for a while after a pause.
     ramp: Option<u32>,
-    /// No call before, whatever a probe says: a 429 asked for it.
+    /// No call before this time, whatever a probe finds: a 429 asked for it.
     not_before: Option<Instant>,
     noticed_at: Option<Instant>,
 }
@@ -283,7 +285,7 @@ impl Breaker {
             CallResult::EndpointFault(reason) => self.endpoint_fault(request_id, reason, now),
             CallResult::RateLimited(wait) => {
                 self.not_before = Some(now + wait);
-                // One that asks for no wait at all still wants fewer calls.
+                // A 429 that asks for no wait still asks for fewer calls.
                 let wait = wait.max(self.limits.probe_delay);
                 (Judgement::Spared, Some(self.open(Cause::RateLimited, wait, now)))
             }
@@ -323,11 +325,12 @@ impl Breaker {
         self.faults.remember(request, first_fault_at.unwrap_or(now));
         let recently = |at: Instant| now.saturating_duration_since(at) < SERVED_RECENTLY;
         let is_well = self.served_at.is_some_and(recently);
-        // A call that began after this request's first fault was served: the endpoint was well then.
+        // A call that began after this request's first fault was served: the endpoint was well
+        // then.
         let is_own = first_fault_at.is_some_and(|fault| self.served_call_started_at >= Some(fault));
         if is_well && is_own {
-            // If the key has just become wrong, many requests look like this. So only one is refused until
-            // another request is served, and none of them opens the breaker.
+            // If the key has just become wrong, many requests look like this. So only one is
+            // refused until another request is served, and none of them opens the breaker.
             if self.suspect.is_some() || self.has_own_fault {
                 return (Judgement::Spared, None);
             }
@@ -343,7 +346,7 @@ impl Breaker {
         (Judgement::Spared, None)
     }
 
-    /// A probe begins; the next answer is told to [`probe_answered`](Self::probe_answered).
+    /// Starts a probe; each answer goes to [`probe_answered`](Self::probe_answered).
     pub fn begin_probe(&mut self) {
         if let Phase::Open { cause, since, next_delay, .. } = self.phase {
             self.phase = Phase::Probing { cause, since, next_delay, tried: Vec::new() };
@@ -362,7 +365,7 @@ impl Breaker {
         tried || self.failed_in_last_probe.contains(&request)
     }
 
-    /// Takes the answer to a call of a probe.
+    /// Records the answer to a call of a probe.
     pub fn probe_answered(
         &mut self,
         request_id: &str,
@@ -394,7 +397,7 @@ impl Breaker {
         self.all_failed(enough > 1, now)
     }
 
-    /// No other request waits that the probe could try.
+    /// Ends a probe because no other request waits that it could try.
     pub fn probe_exhausted(&mut self, now: Instant) -> (ProbeStep, Option<Notice>) {
         match &self.phase {
             Phase::Probing { tried, .. } if !tried.is_empty() => self.all_failed(true, now),
@@ -405,7 +408,7 @@ impl Breaker {
         }
     }
 
-    /// All requests of a probe failed. After failures the ping tells whose fault it is.
+    /// All requests of a probe failed. After failures the ping decides whose fault it is.
     fn all_failed(&mut self, ask_ping: bool, now: Instant) -> (ProbeStep, Option<Notice>) {
         let Phase::Probing { tried, .. } = &self.phase else {
             return (ProbeStep::Over(Judgement::Spared), None);
@@ -420,8 +423,8 @@ impl Breaker {
         (ProbeStep::Over(Judgement::Spared), self.fail_probe(cause, None, now))
     }
 
-    /// Takes the answer to the ping: with a 2xx Trackfinity is well, and the failures are the
-    /// requests' own, so that each counts as an attempt.
+    /// Records the answer to the ping. With a 2xx Trackfinity is well: the failures are the
+    /// requests' own, and each counts as an attempt.
     pub fn ping_answered(&mut self, success: bool, now: Instant) -> (Judgement, Option<Notice>) {
         let Phase::Probing { tried, .. } = &self.phase else {
             return (Judgement::Spared, None);
@@ -434,15 +437,15 @@ impl Breaker {
         (if success { Judgement::Counts } else { Judgement::Spared }, notice)
     }
 
-    /// The probe ends without having learned anything, as when the broker was lost: the next one may
-    /// begin at once.
+    /// Ends a probe that learned nothing, for example because the connection to RabbitMQ was lost.
+    /// The next probe is due at once.
     pub fn abandon_probe(&mut self, now: Instant) {
         if let Phase::Probing { cause, since, next_delay, .. } = self.phase {
             self.phase = Phase::Open { cause, since, probe_at: now, next_delay };
         }
     }
 
-    /// What was wrong may have been put right, as when a key was changed: the next probe is due now.
+    /// Makes the next probe due now, for example because a changed key may have ended the fault.
     pub fn probe_now(&mut self, now: Instant) {
         if let Phase::Open { probe_at, .. } = &mut self.phase {
             *probe_at = (*probe_at).min(now);
@@ -497,7 +500,8 @@ impl Breaker {
         self.notice(cause.as_str() != before.as_str(), now)
     }
 
-    /// Says why the breaker is open: another cause at once, the same one again after a while.
+    /// A notice why the breaker is open: at once for a new cause, and again after
+    /// [`REPEAT_NOTICE_AFTER`] for the same one.
     fn notice(&mut self, is_new: bool, now: Instant) -> Option<Notice> {
         let Pause { cause, probe_at, .. } = self.pause()?;
         let is_due =
@@ -511,8 +515,8 @@ impl Breaker {
     }
 }
 
-/// When requests met their first endpoint fault, as far as this process knows. Kept in memory, not in
-/// headers: a sender could forge headers.
+/// When requests had their first endpoint fault, as far as this process knows. In memory and not in
+/// headers, because a producer could forge headers.
 #[derive(Clone, Debug, Default)]
 struct RememberedFaults {
     at: HashMap<RequestKey, Instant>,

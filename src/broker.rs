@@ -1,17 +1,18 @@
-//! RabbitMQ: supervised connections, the topology, taking requests and publishing.
+//! RabbitMQ: connections that reconnect, the topology, consuming and publishing.
 
 pub mod backoff;
 pub mod browse;
 pub mod connection;
 pub mod connector;
 pub mod consumer;
+pub mod errors;
 pub mod lock;
 pub mod publisher;
 pub mod replies;
 pub mod rights;
 pub mod session;
 pub mod topology;
-mod wakes;
+mod wake_coalescer;
 pub mod wire;
 
 pub use backoff::Backoff;
@@ -19,6 +20,6 @@ pub use connection::ConnectError;
 pub use connector::Connector;
 pub use consumer::{ConsumeError, Consumer};
 pub use publisher::{Lane, Mandatory, PublishError, Publisher};
-pub use replies::Replies;
+pub use replies::ReplyPublisher;
 pub use session::Session;
 pub use topology::{Topology, TopologyError};

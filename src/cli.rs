@@ -1,4 +1,4 @@
-//! The command line: thin, it only puts together what the other modules do.
+//! The command line. It only connects the other modules.
 
 mod check;
 mod dead_letters;
@@ -23,10 +23,10 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(name = "unlocker", version, max_term_width = 100)]
 pub struct Cli {
-    /// A settings file (TOML); may be given several times, the later one wins.
+    /// A settings file (TOML); may be repeated, the later one wins.
     #[arg(long = "config", value_name = "FILE", global = true)]
     config: Vec<PathBuf>,
-    /// How log lines are written to stderr [default: pretty on a terminal, JSON elsewhere]
+    /// The format of log lines on stderr [default: pretty on a terminal, JSON elsewhere]
     #[arg(long, value_enum, global = true)]
     log_format: Option<LogFormat>,
     #[command(subcommand)]
@@ -35,16 +35,16 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The worker, until SIGTERM or SIGINT.
+    /// Runs the worker until SIGTERM or SIGINT.
     Run,
-    /// Validates the settings, looks at RabbitMQ and Trackfinity; writes nothing.
+    /// Validates the settings, checks RabbitMQ and Trackfinity; writes nothing.
     Check,
     /// Publishes a request, or many from a file.
-    Publish(publish::Request),
-    /// Dead letters: look at them, replay them, discard them. Works straight on RabbitMQ.
+    Publish(publish::PublishArgs),
+    /// Browses, replays and discards dead letters, directly on RabbitMQ.
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
-    /// A stand-in for Trackfinity, for development and staging.
+    /// Runs a stand-in for Trackfinity, for development and staging.
     Sandbox(SandboxArgs),
     /// Prints the JSON Schema of a message.
     Schema {
@@ -61,23 +61,22 @@ enum SchemaOf {
 
 #[derive(Debug, Args)]
 struct SandboxArgs {
-    /// Where to listen.
+    /// The address to listen on.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// How long each answer takes, such as 50ms.
+    /// How long each response takes, such as 50ms.
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
     latency: Duration,
-    /// A share of the calls fails with a status, such as 503:0.1; may be given several times.
+    /// The share of calls that fail with a status, such as 503:0.1; may be repeated.
     #[arg(long, value_name = "STATUS:SHARE")]
     fail: Vec<crate::sandbox::Failure>,
-    /// The identifiers there are, comma-separated; all others are answered 404 [default: all].
+    /// The identifiers that exist, comma-separated; all others get 404 [default: all].
     #[arg(long, value_name = "ID,ID…", value_delimiter = ',')]
     locked_customers: Option<Vec<String>>,
-    /// What the first calls with an identifier are answered, such as 191=503,503; may be given
-    /// several times.
+    /// The responses to the first calls with an identifier, such as 191=503,503; may be repeated.
     #[arg(long, value_name = "ID=STATUS,STATUS…")]
     first: Vec<FirstAnswers>,
-    /// The key to ask for; any other is answered 401 [default: any key].
+    /// The required key; any other gets 401 [default: any key].
     #[arg(long, value_name = "KEY")]
     api_key: Option<String>,
     /// Do not print the calls.
@@ -85,14 +84,14 @@ struct SandboxArgs {
     quiet: bool,
 }
 
-/// Why a command ends with another exit code than 0.
+/// Why a command ends with an exit code other than 0.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("{0}")]
     Settings(#[from] Faults),
     #[error("RabbitMQ cannot be reached: {0}")]
     Unreachable(#[from] ConnectError),
-    /// Said already, line by line.
+    /// The command has printed the cause itself.
     #[error("")]
     Reported,
     #[error("{0:#}")]
@@ -110,18 +109,18 @@ impl Failure {
 }
 
 impl Cli {
-    /// How logs are to be written.
+    /// The format of logs.
     #[must_use]
     pub fn log_format(&self) -> LogFormat {
         self.log_format.unwrap_or_else(LogFormat::for_stderr)
     }
 
-    /// Carries the command out. What is wrong goes to stderr.
+    /// Executes the command. Prints errors to stderr.
     pub async fn execute(self) -> ExitCode {
         let result = match self.command {
             Command::Run => run::run(&self.config).await,
             Command::Check => check::check(&self.config).await,
-            Command::Publish(request) => publish::publish(&self.config, request).await,
+            Command::Publish(args) => publish::publish(&self.config, args).await,
             Command::DeadLetters(command) => dead_letters::execute(&self.config, command).await,
             Command::Sandbox(args) => sandbox(args).await,
             Command::Schema { message } => schema(message),
@@ -138,7 +137,7 @@ impl Cli {
     }
 }
 
-/// Writes a line to stdout. A reader that is gone is an error, not a panic.
+/// Writes a line to stdout. A closed stdout is an error, not a panic.
 fn print(line: std::fmt::Arguments<'_>) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("stdout cannot be written")?;
@@ -156,7 +155,7 @@ async fn sandbox(args: SandboxArgs) -> Result<(), Failure> {
     };
     let listener = Sandbox::bind(args.listen)
         .await
-        .map_err(|error| anyhow::anyhow!("{} cannot be listened on: {error}", args.listen))?;
+        .map_err(|error| anyhow::anyhow!("cannot listen on {}: {error}", args.listen))?;
     let address = listener.local_addr().map_err(anyhow::Error::from)?;
     print(format_args!("sandbox: listening on http://{address}"))?;
     let mut signals = run::Signals::new().map_err(anyhow::Error::from)?;

@@ -1,26 +1,30 @@
-//! Dead letters, for people: look at them, replay them, discard them. One implementation for the
-//! command line and the page, straight on the broker, also while no worker runs.
+//! Dead letters, for people: browse, replay and discard them. The command line and the page share
+//! this implementation. It talks to RabbitMQ directly, so it works while no worker runs.
 //!
-//! A look takes all letters without acknowledging them and gives them back by closing its channels.
-//! Letters come oldest first, whatever order the queue has. One at a time takes letters, as two who
-//! take at once see some of them each; and one at a time changes them. Whoever changes letters holds
-//! those that are next, and others see the rest.
+//! Browsing consumes all dead letters without acknowledging them, then closes the channels so that
+//! RabbitMQ requeues them. Results are sorted oldest first, whatever order the queue has. Two locks
+//! protect this: one person at a time consumes, because two consumers would each see only a part;
+//! and one person at a time changes dead letters. A change consumes only the next dead letters of
+//! its plan, and others can browse the rest.
 //!
-//! A change goes by a [`Plan`]: the ids of the letters, frozen, and their digest. Each letter leaves
-//! the queue only after its new copy is confirmed.
+//! A change executes a [`Plan`]: a fixed list of ids and its digest. A dead letter is acknowledged
+//! only after its new copy is confirmed.
 
 pub mod audit;
-mod carry_out;
-mod desk;
+pub mod dead_letter;
+mod error;
+mod execute;
 pub mod filter;
-pub mod letter;
 mod lock;
 mod oldest;
+mod options;
 pub mod plan;
+mod plan_store;
 mod replay;
+mod result;
 mod round;
 mod scan;
-mod shelf;
+mod session;
 mod spool;
 pub mod summary;
 
@@ -29,77 +33,62 @@ use std::{io::Write, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    audit::Deed,
-    desk::Desk,
-    oldest::{Age, Keep, Sorted},
-    scan::Ids,
+    audit::AuditEvent,
+    oldest::{AgeKey, Limit, Sorted},
+    scan::IdMode,
+    session::LockedSession,
     spool::Spool,
-    summary::Summing,
+    summary::SummaryBuilder,
 };
 pub use self::{
     audit::{Actor, Audit, AuditError},
-    carry_out::{Ended, Finish, Pace, Step, StepResult},
-    desk::DeskError,
+    dead_letter::{DeadLetter, DeadLetterId, DeadLetterSummary},
+    error::{AccessError, Error},
     filter::Filter,
-    letter::{Brief, Letter, LetterId},
-    lock::{Holder, TakenBy},
+    lock::{Holder, LockedBy},
+    options::{DiscardReason, InvalidOption, ReplayOptions, ReplayRate},
     plan::{Action, Plan},
-    scan::{Extent, Held, Stopped},
+    result::{Ended, Finish, Step, StepResult},
+    scan::{Coverage, Held, StopReason},
     summary::{Group, Summary},
 };
-use crate::{broker::Topology, message::LetterStatus, settings::BrokerSettings};
+use crate::{broker::Topology, message::DeadLetterStatus, settings::BrokerSettings};
 
-/// The most letters that are shown at once: of a request's that has more, the newest.
+/// At most this many dead letters are shown at once; the newest ones of the id.
 const MAX_SHOWN: usize = 100;
-/// Bytes of memory that letters which are shown may take, about; one may be larger.
+/// Approximate memory for the dead letters that are shown, in bytes. A single one may be larger.
 const MAX_SHOWN_BYTES: usize = 32 * 1024 * 1024;
 
-/// What could not be done with the dead letters, and why.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error(transparent)]
-    Desk(#[from] DeskError),
-    #[error("nothing is done, as the audit log cannot be written: {0}")]
-    Audit(#[from] AuditError),
-    #[error(
-        "there is no plan {0}: it may be older than a day, or of another RabbitMQ or prefix; plan \
-         again, without --confirm"
-    )]
-    NoPlan(String),
-    #[error("the letters cannot be kept in a temporary file: {0}")]
-    Spool(#[from] std::io::Error),
-}
-
-/// Letters as a look found them, oldest first.
+/// Dead letters that match a filter, oldest first.
 #[derive(Clone, Debug)]
 pub struct Listing<T> {
-    pub letters: Vec<T>,
-    /// Letters that match, whether they are among these or not.
+    pub dead_letters: Vec<T>,
+    /// All dead letters that match, also those that are not in this list.
     pub count: usize,
-    pub extent: Extent,
+    pub coverage: Coverage,
 }
 
-/// A plan, and what its letters look like.
+/// A plan, and a summary of each of its dead letters.
 #[derive(Clone, Debug)]
-pub struct Planned {
+pub struct PlanPreview {
     pub plan: Plan,
-    pub listing: Listing<Brief>,
-    /// Letters that match and cannot be replayed, as they cannot be read.
+    pub listing: Listing<DeadLetterSummary>,
+    /// Dead letters that match but are unreadable and so cannot be replayed.
     pub unreadable: usize,
 }
 
-/// Letters as lines of JSON, oldest first. The broker has nothing to do with them any more.
+/// Dead letters as JSON lines, oldest first. No connection to RabbitMQ is needed any more.
 #[derive(Debug)]
 pub struct Exported {
     spool: Spool,
-    pub extent: Extent,
+    pub coverage: Coverage,
 }
 
 impl Exported {
-    /// Hands each line to `sink`; returns how many there were.
+    /// Writes all lines to `sink`. Returns the number of lines.
     ///
     /// # Errors
-    /// If the sink fails, or the temporary file.
+    /// If the sink or the temporary file fails.
     pub fn write_to(self, sink: impl Write) -> std::io::Result<usize> {
         self.spool.write_to(sink)
     }
@@ -123,88 +112,88 @@ impl DeadLetters {
         Self(Arc::new(Inner { settings, topology, audit }))
     }
 
-    /// Shows each letter to `see`, in the queue's order, with its place there.
-    async fn look(
+    /// Calls `visit` with each dead letter and its position, in the queue's order.
+    async fn browse(
         &self,
         actor: &Actor,
         doing: &'static str,
-        ids: Ids,
-        see: impl FnMut(Letter, usize),
-    ) -> Result<Extent, Error> {
-        let desk = self.0.desk(actor, doing).await?;
-        let looked = desk.look(ids, see).await;
-        desk.close().await;
-        Ok(looked?)
+        ids: IdMode,
+        visit: impl FnMut(DeadLetter, usize),
+    ) -> Result<Coverage, Error> {
+        let session = self.0.open_session(actor, doing).await?;
+        let browsed = session.browse(ids, visit).await;
+        session.close().await;
+        Ok(browsed?)
     }
 
-    /// How many there are, by status and reason.
+    /// Counts dead letters by status and reason.
     ///
     /// # Errors
-    /// If the queue cannot be looked at.
+    /// If the queue cannot be browsed.
     pub async fn summary(&self, actor: &Actor, filter: &Filter) -> Result<Summary, Error> {
         if filter.limit.is_some() {
             let listing = self.list(actor, filter).await?;
-            let mut summing = Summing::default();
-            listing.letters.iter().for_each(|letter| summing.add(letter));
-            return Ok(summing.finish(listing.extent));
+            let mut builder = SummaryBuilder::default();
+            listing.dead_letters.iter().for_each(|dead_letter| builder.add(dead_letter));
+            return Ok(builder.finish(listing.coverage));
         }
-        let mut summing = Summing::default();
-        let ids = if filter.ids.is_empty() { Ids::None } else { Ids::Given };
-        let see = |letter: Letter, _place| {
-            if filter.matches(&letter.brief) {
-                summing.add(&letter.brief);
+        let mut builder = SummaryBuilder::default();
+        let ids = if filter.ids.is_empty() { IdMode::Skip } else { IdMode::Compute };
+        let visit = |dead_letter: DeadLetter, _position| {
+            if filter.matches(&dead_letter.summary) {
+                builder.add(&dead_letter.summary);
             }
         };
-        let extent = self.look(actor, "look", ids, see).await?;
-        Ok(summing.finish(extent))
+        let coverage = self.browse(actor, "browse", ids, visit).await?;
+        Ok(builder.finish(coverage))
     }
 
-    /// What there is to be known of each without its body and headers.
+    /// Lists the dead letters that match, without bodies and headers.
     ///
     /// # Errors
-    /// If the queue cannot be looked at.
-    pub async fn list(&self, actor: &Actor, filter: &Filter) -> Result<Listing<Brief>, Error> {
+    /// If the queue cannot be browsed.
+    pub async fn list(&self, actor: &Actor, filter: &Filter) -> Result<Listing<DeadLetterSummary>, Error> {
         self.page(actor, filter, 0, usize::MAX).await
     }
 
-    /// The same of some of them: from the `first` on, counted from zero, at most so many.
+    /// Lists at most `max` of the dead letters that match, after skipping the `offset` oldest.
     ///
     /// # Errors
-    /// If the queue cannot be looked at.
+    /// If the queue cannot be browsed.
     pub async fn page(
         &self,
         actor: &Actor,
         filter: &Filter,
-        first: usize,
-        most: usize,
-    ) -> Result<Listing<Brief>, Error> {
-        let limit = first.saturating_add(most).min(filter.room());
-        let mut found = Sorted::new(Keep::Oldest(limit));
-        let see = |letter: Letter, place| {
-            if filter.matches(&letter.brief) {
-                found.add(Age::new(&letter.brief, place), letter.brief);
+        offset: usize,
+        max: usize,
+    ) -> Result<Listing<DeadLetterSummary>, Error> {
+        let limit = offset.saturating_add(max).min(filter.max_count());
+        let mut found = Sorted::new(Limit::Oldest(limit));
+        let visit = |dead_letter: DeadLetter, position| {
+            if filter.matches(&dead_letter.summary) {
+                found.add(AgeKey::new(&dead_letter.summary, position), dead_letter.summary);
             }
         };
-        let extent = self.look(actor, "look", Ids::Given, see).await?;
-        let count = found.count().min(filter.room());
-        let letters = found.into_vec().into_iter().skip(first).collect();
-        Ok(Listing { letters, count, extent })
+        let coverage = self.browse(actor, "browse", IdMode::Compute, visit).await?;
+        let count = found.count().min(filter.max_count());
+        let dead_letters = found.into_vec().into_iter().skip(offset).collect();
+        Ok(Listing { dead_letters, count, coverage })
     }
 
-    /// The letters with this id, or of the request with this id, with everything they hold: the
-    /// newest of them, as far as they fit into memory.
+    /// Returns the dead letter with this id, or those of the request with this id, with body and
+    /// headers: the newest ones, as many as fit into memory. Writes to the audit log first.
     ///
     /// # Errors
     /// If the audit log or the queue fails.
-    pub async fn show(&self, actor: &Actor, id: &str) -> Result<Listing<Letter>, Error> {
-        self.0.audit.write(actor, &Deed::Show { id }).await?;
+    pub async fn show(&self, actor: &Actor, id: &str) -> Result<Listing<DeadLetter>, Error> {
+        self.0.audit.write(actor, &AuditEvent::Show { id }).await?;
         let filter = Filter { ids: vec![id.to_owned()], ..Filter::default() };
-        let mut found = Sorted::new(Keep::Newest(MAX_SHOWN));
+        let mut found = Sorted::new(Limit::Newest(MAX_SHOWN));
         let mut bytes = 0;
-        let see = |letter: Letter, place| {
-            if filter.matches(&letter.brief) {
-                bytes += letter.size();
-                found.add(Age::new(&letter.brief, place), letter);
+        let visit = |dead_letter: DeadLetter, position| {
+            if filter.matches(&dead_letter.summary) {
+                bytes += dead_letter.size();
+                found.add(AgeKey::new(&dead_letter.summary, position), dead_letter);
                 while bytes > MAX_SHOWN_BYTES {
                     match found.drop_oldest() {
                         Some(dropped) => bytes -= dropped.size().min(bytes),
@@ -213,94 +202,97 @@ impl DeadLetters {
                 }
             }
         };
-        let extent = self.look(actor, "look", Ids::Given, see).await?;
-        Ok(Listing { count: found.count(), letters: found.into_vec(), extent })
+        let coverage = self.browse(actor, "browse", IdMode::Compute, visit).await?;
+        Ok(Listing { count: found.count(), dead_letters: found.into_vec(), coverage })
     }
 
-    /// Everything about each letter that matches. Reads all of them before it returns, so that
-    /// nobody waits for whoever reads the lines.
+    /// Exports everything about each dead letter that matches. Reads all of them before it returns,
+    /// so that a slow reader of the lines does not keep the queue locked. Writes to the audit log
+    /// first.
     ///
     /// # Errors
     /// If the audit log, the queue or the temporary file fails.
     pub async fn export(&self, actor: &Actor, filter: &Filter) -> Result<Exported, Error> {
-        self.0.audit.write(actor, &Deed::Export { filter }).await?;
-        let mut spool = Spool::new(filter.room());
+        self.0.audit.write(actor, &AuditEvent::Export { filter }).await?;
+        let mut spool = Spool::new(filter.max_count());
         let mut failed = None;
-        let see = |letter: Letter, place| {
-            if failed.is_none() && filter.matches(&letter.brief) {
-                failed = spool.add(Age::new(&letter.brief, place), &letter.to_json()).err();
+        let visit = |dead_letter: DeadLetter, position| {
+            if failed.is_none() && filter.matches(&dead_letter.summary) {
+                let key = AgeKey::new(&dead_letter.summary, position);
+                failed = spool.add(key, &dead_letter.to_json()).err();
             }
         };
-        let extent = self.look(actor, "export", Ids::Given, see).await?;
+        let coverage = self.browse(actor, "export", IdMode::Compute, visit).await?;
         match failed {
             Some(error) => Err(error.into()),
-            None => Ok(Exported { spool, extent }),
+            None => Ok(Exported { spool, coverage }),
         }
     }
 
-    /// Plans a change of the letters that match now, and keeps the plan in RabbitMQ for a day, so
-    /// that it can be confirmed from anywhere. Nothing else is done.
+    /// Plans a change of the dead letters that match now. Stores the plan in RabbitMQ for a day, so
+    /// that it can be confirmed from any machine. Changes nothing else.
     ///
     /// # Errors
-    /// If the queue cannot be looked at, or the plan not be kept.
-    pub async fn plan(&self, actor: &Actor, action: Action, filter: &Filter) -> Result<Planned, Error> {
-        let desk = self.0.desk(actor, "plan").await?;
-        let planned = plan(&desk, action, filter).await;
-        desk.close().await;
-        Ok(planned?)
+    /// If the queue cannot be browsed or the plan cannot be stored.
+    pub async fn plan(&self, actor: &Actor, action: Action, filter: &Filter) -> Result<PlanPreview, Error> {
+        let session = self.0.open_session(actor, "plan").await?;
+        let preview = plan(&session, action, filter).await;
+        session.close().await;
+        Ok(preview?)
     }
 
-    /// The plan with this digest.
+    /// Returns the plan with this digest.
     ///
     /// # Errors
     /// If there is none, or it cannot be read.
-    pub async fn planned(&self, digest: &str) -> Result<Plan, Error> {
-        let found = shelf::find(&self.0.settings.broker, &self.0.topology, digest).await?;
+    pub async fn find_plan(&self, digest: &str) -> Result<Plan, Error> {
+        let found = plan_store::find(&self.0.settings.broker, &self.0.topology, digest).await?;
         found.ok_or_else(|| Error::NoPlan(digest.to_owned()))
     }
 
-    /// Carries a plan out, letter by letter, until it is done, something stands in the way, or
-    /// `stop` is cancelled. Tells `progress` of each letter.
+    /// Executes a plan, one dead letter after the other, until it is complete, a failure stops it,
+    /// or `stop` is cancelled. Calls `report` with each result.
     ///
     /// # Errors
-    /// If the audit log or the broker fails. What was done until then stays done.
-    pub async fn carry_out(
+    /// If the audit log or the broker fails. What was done before stays done.
+    pub async fn execute(
         &self,
         actor: &Actor,
         plan: &Plan,
-        pace: &Pace,
+        options: &ReplayOptions,
         stop: &CancellationToken,
-        progress: impl FnMut(&Step) + Send,
+        report: impl FnMut(&Step) + Send,
     ) -> Result<Finish, Error> {
-        carry_out::carry_out(&self.0, actor, plan, pace, stop, progress).await
+        execute::execute(&self.0, actor, plan, options, stop, report).await
     }
 }
 
-async fn plan(desk: &Desk, action: Action, filter: &Filter) -> Result<Planned, DeskError> {
-    let mut found = Sorted::new(Keep::Oldest(filter.room()));
+async fn plan(session: &LockedSession, action: Action, filter: &Filter) -> Result<PlanPreview, AccessError> {
+    let mut found = Sorted::new(Limit::Oldest(filter.max_count()));
     let mut unreadable = 0;
-    let see = |letter: Letter, place| {
-        if !filter.matches(&letter.brief) {
+    let visit = |dead_letter: DeadLetter, position| {
+        if !filter.matches(&dead_letter.summary) {
             return;
         }
-        match (&action, letter.brief.status) {
-            (Action::Replay, LetterStatus::Unreadable) => unreadable += 1,
-            _ => found.add(Age::new(&letter.brief, place), letter.brief),
+        match (&action, dead_letter.summary.status) {
+            (Action::Replay, DeadLetterStatus::Unreadable) => unreadable += 1,
+            _ => found.add(AgeKey::new(&dead_letter.summary, position), dead_letter.summary),
         }
     };
-    let extent = desk.look(Ids::Given, see).await?;
-    let letters = found.into_vec();
-    let plan = Plan::new(action, letters.iter().map(|letter: &Brief| letter.id.clone()).collect());
+    let coverage = session.browse(IdMode::Compute, visit).await?;
+    let dead_letters = found.into_vec();
+    let ids = dead_letters.iter().map(|dead_letter: &DeadLetterSummary| dead_letter.id.clone()).collect();
+    let plan = Plan::new(action, ids);
     if !plan.ids.is_empty() {
-        desk.keep(&plan).await?;
+        session.store_plan(&plan).await?;
     }
-    let listing = Listing { count: letters.len(), letters, extent };
-    Ok(Planned { plan, listing, unreadable })
+    let listing = Listing { count: dead_letters.len(), dead_letters, coverage };
+    Ok(PlanPreview { plan, listing, unreadable })
 }
 
 impl Inner {
-    /// `doing` is what others are told meanwhile.
-    async fn desk(&self, actor: &Actor, doing: &'static str) -> Result<Desk, DeskError> {
-        Desk::open(&self.settings.broker, &self.topology, actor, doing).await
+    /// Others see `doing` while the session holds a lock.
+    async fn open_session(&self, actor: &Actor, doing: &'static str) -> Result<LockedSession, AccessError> {
+        LockedSession::open(&self.settings.broker, &self.topology, actor, doing).await
     }
 }

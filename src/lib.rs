@@ -1,20 +1,22 @@
 //! The worker that unlocks Trackfinity customers.
 //!
-//! The way of one message:
+//! How one message is processed:
 //!
 //! ```text
 //! RabbitMQ ─delivery→ worker ─bytes→ message::request::decode ─UnlockRequest→ trackfinity::Client::unlock ─Reply→
-//!   policy::classify, policy::decide ─Verdict→ broker::Publisher ─confirmed→ acknowledgement
-//!                                              (outcome | parked copy | dead letter)
+//!   policy::classify, policy::decide ─Verdict→ settle::publications ─[Publication], in order→ publish until confirmed ─→
+//!   acknowledge
 //! ```
 //!
-//! One task owns one delivery until it may be acknowledged, which the intake does for all. What
-//! decides is a pure function; what does IO decides nothing. The tasks share one piece of state, the [`breaker`].
+//! One task owns one delivery until it may be acknowledged; the consume loop then acknowledges for
+//! all tasks. Delivery is at least once; unlocking is idempotent, and outcomes carry a `message_id`
+//! to deduplicate by. Pure functions decide; code that does IO decides nothing. The tasks share one
+//! piece of state, the circuit [`breaker`].
 //!
 //! Dependencies run one way, from left to right; a later module may use an earlier one:
 //!
 //! ```text
-//! message → policy → breaker → settings, secret → telemetry, trackfinity, broker → worker, dead_letters → ops → admin → sandbox → cli → main
+//! message → policy → breaker, settle → settings, secret → telemetry, trackfinity, broker → worker, dead_letters → ops → admin → sandbox → cli → main
 //! ```
 
 pub mod admin;
@@ -28,6 +30,7 @@ pub mod policy;
 pub mod sandbox;
 pub mod secret;
 pub mod settings;
+pub mod settle;
 pub mod telemetry;
 pub mod trackfinity;
 pub mod worker;

@@ -1,5 +1,5 @@
-//! `unlocker`: parses the command line, starts logging and the runtime, and leaves with an exit
-//! code.
+//! `unlocker`: parses the command line, starts logging and the runtime, runs the command and
+//! returns its exit code.
 
 use std::{
     env,
@@ -12,48 +12,50 @@ use anyhow::Context;
 use clap::Parser;
 use trackfinity_unlocker::{cli::Cli, telemetry::logs};
 
-/// Of what a request costs, glibc's allocator takes a tenth more.
+/// With glibc's allocator a request costs a tenth more CPU time.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const STACK_VARIABLE: &str = "RUST_MIN_STACK";
-/// Bytes of address space for a thread's stack; memory is taken for what is used of it alone.
+/// Address space for a thread's stack, in bytes. It uses only as much memory as it needs.
 const STACK_BYTES: &str = "1073741824";
 
 fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     logs::start(cli.log_format());
     if env::var_os(STACK_VARIABLE).is_none() {
-        start_again_with_deep_stacks();
+        restart_with_large_stacks();
     }
-    // On a thread of its own, as this one keeps its stack.
-    let way = thread::Builder::new().name("unlocker".to_owned()).spawn(move || run(cli));
-    let code = way.context("no thread can be started")?.join();
+    // On a new thread, because the stack of this one cannot grow.
+    let command = thread::Builder::new().name("unlocker".to_owned()).spawn(move || run(cli));
+    let code = command.context("no thread can be started")?.join();
     code.unwrap_or_else(|_panic| Err(anyhow::anyhow!("the command panicked")))
 }
 
-/// All tasks on one thread: what each does is short, and to wake another thread for it costs more than it does.
+/// Runs all tasks on one thread: each step is short, and waking another thread costs more than the
+/// step itself.
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the runtime cannot be started")?;
     let code = runtime.block_on(cli.execute());
-    // A thread may be stuck on a broker that does not answer; nothing is left to wait for.
+    // Does not wait for threads: one may be stuck on a broker that does not answer.
     runtime.shutdown_background();
     Ok(code)
 }
 
-/// RabbitMQ passes on header tables nested thousands deep. lapin reads them by recursion, on a
-/// thread whose stack can be set by this variable alone: with the usual 2 MiB, one such message
-/// ends the process. So the program starts itself once more, in place. Returns only on failure.
-fn start_again_with_deep_stacks() {
+/// RabbitMQ accepts header tables nested thousands of levels deep. lapin parses them recursively,
+/// on a thread whose stack size only this variable can set. With the default of 2 MiB, one such
+/// message crashes the process. So the program replaces itself by a new start. Returns only on
+/// failure.
+fn restart_with_large_stacks() {
     let error = match env::current_exe() {
         Ok(program) => {
             Command::new(program).args(env::args_os().skip(1)).env(STACK_VARIABLE, STACK_BYTES).exec()
         }
         Err(error) => error,
     };
-    tracing::warn!(%error, "stacks stay as they are: set {STACK_VARIABLE}={STACK_BYTES}");
+    tracing::warn!(%error, "the stack size cannot be set: set {STACK_VARIABLE}={STACK_BYTES}");
 }

@@ -1,5 +1,5 @@
-//! Health and metrics over HTTP, on a thread and a runtime of their own: they answer however busy or
-//! stuck the worker is.
+//! Health and metrics over HTTP, on their own thread and runtime, so that they answer even if the
+//! worker is busy or stuck.
 
 use std::{
     net::SocketAddr,
@@ -24,55 +24,52 @@ use crate::{
     breaker::{Cause, Pause},
     message::{Status, Timestamp},
     telemetry::Metrics,
-    worker::{
-        publish_health::PublishHealth, queues::QueueFigures, shared_breaker::SharedBreaker,
-        status::StatusBoard,
-    },
+    worker::{PublishHealth, QueueMonitor, SharedBreaker, StatusHandle},
 };
 
-/// How often the event loop shows that it turns.
-const BEAT: Duration = Duration::from_secs(1);
-/// How often figures are looked at that nobody asks for.
+/// How often the event loop reports that it is alive.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often observed values are refreshed for metrics that are sent by OTLP.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(2);
-/// An event loop that has not turned for so long is stuck.
+/// After this long without a heartbeat the event loop counts as stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(15);
 
 /// The endpoints could not be served.
 #[derive(Debug, thiserror::Error)]
 pub enum OpsError {
-    #[error("ops.listen: {address} cannot be listened on: {source}")]
+    #[error("ops.listen: cannot listen on {address}: {source}")]
     Bind { address: SocketAddr, source: std::io::Error },
     #[error("the thread of the ops endpoints cannot be started: {0}")]
     Thread(#[source] std::io::Error),
 }
 
-/// What the endpoints tell of.
+/// The parts of the worker that the endpoints report on.
 #[derive(Clone, Debug)]
-pub struct Sources {
-    pub status: StatusBoard,
+pub struct WorkerHandles {
+    pub status: StatusHandle,
     pub publish_health: Arc<PublishHealth>,
     pub breaker: Arc<SharedBreaker>,
     pub metrics: Metrics,
-    pub queues: QueueFigures,
-    pub pulse: Pulse,
+    pub queues: QueueMonitor,
+    pub event_loop: EventLoopMonitor,
 }
 
-/// Shows that the worker's event loop turns.
+/// Shows whether the worker's event loop is running.
 #[derive(Clone, Debug)]
-pub struct Pulse {
+pub struct EventLoopMonitor {
     started: Instant,
     last_beat_ms: Arc<AtomicU64>,
 }
 
-impl Pulse {
+impl EventLoopMonitor {
     #[must_use]
     pub fn new() -> Self {
         Self { started: Instant::now(), last_beat_ms: Arc::default() }
     }
 
-    /// Beats for as long as the event loop turns, until `stop` is cancelled.
-    pub async fn beat(self, stop: CancellationToken) {
-        let mut beats = tokio::time::interval(BEAT);
+    /// Records heartbeats while the event loop runs, until `stop` is cancelled.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut beats = tokio::time::interval(HEARTBEAT_INTERVAL);
         while stop.run_until_cancelled(beats.tick()).await.is_some() {
             self.last_beat_ms.store(self.now_ms(), Ordering::Relaxed);
         }
@@ -87,17 +84,17 @@ impl Pulse {
     }
 }
 
-impl Default for Pulse {
+impl Default for EventLoopMonitor {
     fn default() -> Self {
         Self::new()
     }
 }
 
-/// Serves until the process ends. Returns once the address is bound, with the address.
+/// Serves until the process ends. Returns the bound address.
 ///
 /// # Errors
 /// If the address is taken, or no thread can be started.
-pub fn serve(address: SocketAddr, sources: Sources) -> Result<SocketAddr, OpsError> {
+pub fn serve(address: SocketAddr, handles: WorkerHandles) -> Result<SocketAddr, OpsError> {
     let bind = || {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
@@ -110,7 +107,7 @@ pub fn serve(address: SocketAddr, sources: Sources) -> Result<SocketAddr, OpsErr
     let serve = move || {
         runtime.block_on(async move {
             let served = match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => axum::serve(listener, router(sources)).await,
+                Ok(listener) => axum::serve(listener, router(handles)).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = served {
@@ -122,29 +119,29 @@ pub fn serve(address: SocketAddr, sources: Sources) -> Result<SocketAddr, OpsErr
     Ok(bound)
 }
 
-fn router(sources: Sources) -> Router {
+fn router(handles: WorkerHandles) -> Router {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state(sources)
+        .with_state(handles)
 }
 
-async fn livez(State(sources): State<Sources>) -> Response {
-    let still = sources.pulse.since_last_beat();
-    if still < STUCK_AFTER {
+async fn livez(State(handles): State<WorkerHandles>) -> Response {
+    let silence = handles.event_loop.since_last_beat();
+    if silence < STUCK_AFTER {
         return Json(json!({"status": "live"})).into_response();
     }
-    let reason = format!("the event loop has not turned for {} s", still.as_secs());
+    let reason = format!("the event loop has not run for {} s", silence.as_secs());
     (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "stuck", "reason": reason}))).into_response()
 }
 
-async fn readyz(State(sources): State<Sources>) -> Response {
-    match not_ready(&sources) {
+async fn readyz(State(handles): State<WorkerHandles>) -> Response {
+    match not_ready(&handles) {
         None => Json(json!({
             "status": "ready",
-            "paused": sources.breaker.pause().map(describe),
-            "refused_outcomes": refused_outcomes(&sources),
+            "paused": handles.breaker.pause().map(describe),
+            "refused_outcomes": refused_outcomes(&handles),
         }))
         .into_response(),
         Some((code, reason)) => {
@@ -154,17 +151,17 @@ async fn readyz(State(sources): State<Sources>) -> Response {
     }
 }
 
-/// Why the worker does no work, if it does none: a code for programs, a reason for people.
-fn not_ready(sources: &Sources) -> Option<(&'static str, String)> {
-    let status = sources.status.current();
-    // A worker that the topology keeps from a session stays `topology`: it did reach RabbitMQ.
+/// Why the worker is not ready, if it is not: a code for programs and a reason for people.
+fn not_ready(handles: &WorkerHandles) -> Option<(&'static str, String)> {
+    let status = handles.status.current();
+    // A worker that has no session because of the topology did reach RabbitMQ.
     if let Some(problem) = status.topology {
         return Some(("topology", problem));
     }
     if !status.connected || !status.publishing {
         return Some(("not_connected", "not connected to RabbitMQ".to_owned()));
     }
-    if let Some(pause @ Pause { cause: Cause::EndpointFault(_), .. }) = sources.breaker.pause() {
+    if let Some(pause @ Pause { cause: Cause::EndpointFault(_), .. }) = handles.breaker.pause() {
         return Some(("endpoint_fault", explain(pause)));
     }
     if !status.consuming {
@@ -173,12 +170,12 @@ fn not_ready(sources: &Sources) -> Option<(&'static str, String)> {
     if let Some(reason) = status.blocked {
         return Some(("publish", format!("RabbitMQ takes no messages for now: {reason}")));
     }
-    sources.publish_health.problem().map(|problem| ("publish", problem))
+    handles.publish_health.problem().map(|problem| ("publish", problem))
 }
 
-/// What a listener's queue refuses; the worker goes on all the same. RabbitMQ does not say which queue.
-fn refused_outcomes(sources: &Sources) -> Vec<&'static str> {
-    sources.publish_health.refused_outcomes().into_iter().map(Status::routing_key).collect()
+/// Outcomes that a listener's queue refuses. The worker continues. RabbitMQ does not say which queue.
+fn refused_outcomes(handles: &WorkerHandles) -> Vec<&'static str> {
+    handles.publish_health.refused_outcomes().into_iter().map(Status::routing_key).collect()
 }
 
 /// Why calls are paused, since when, and when the next probe comes.
@@ -195,13 +192,13 @@ fn describe(pause: Pause) -> serde_json::Value {
 fn explain(pause: Pause) -> String {
     let Pause { cause, .. } = pause;
     let next = match next_probe(pause) {
-        Some(wait) => format!("the next probe comes in {} s", wait.as_secs()),
-        None => "a probe is being made".to_owned(),
+        Some(wait) => format!("the next probe is in {} s", wait.as_secs()),
+        None => "a probe is running".to_owned(),
     };
     format!("calls are paused since {}: {cause}; {}; {next}", since(pause), cause.advice())
 }
 
-/// By the wall clock.
+/// When the pause began, by the wall clock.
 fn since(pause: Pause) -> Timestamp {
     let paused_for = i64::try_from(pause.since.elapsed().as_millis()).unwrap_or(i64::MAX);
     Timestamp::from_millis(Timestamp::now().as_millis().saturating_sub(paused_for))
@@ -211,8 +208,8 @@ fn next_probe(pause: Pause) -> Option<Duration> {
     pause.probe_at.map(|at| at.saturating_duration_since(tokio::time::Instant::now()))
 }
 
-impl Sources {
-    /// Looks at what is observed, rather than counted.
+impl WorkerHandles {
+    /// Refreshes the metrics that are observed, not counted.
     pub async fn observe(&self) {
         let status = self.status.current();
         self.metrics.connected(status.connected && status.publishing);
@@ -221,17 +218,18 @@ impl Sources {
     }
 }
 
-/// Observes now and again, for metrics that are sent and not asked for, until `stop` is cancelled.
-pub async fn observe(sources: Sources, stop: CancellationToken) {
-    let mut looks = tokio::time::interval(OBSERVE_INTERVAL);
-    while stop.run_until_cancelled(looks.tick()).await.is_some() {
-        sources.observe().await;
+/// Refreshes the observed metrics regularly, because OTLP sends them without a request to
+/// `/metrics`. Ends when `stop` is cancelled.
+pub async fn observe(handles: WorkerHandles, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(OBSERVE_INTERVAL);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        handles.observe().await;
     }
 }
 
-async fn metrics(State(sources): State<Sources>) -> Response {
-    sources.observe().await;
-    match sources.metrics.render() {
+async fn metrics(State(handles): State<WorkerHandles>) -> Response {
+    handles.observe().await;
+    match handles.metrics.render() {
         Ok((content_type, text)) => ([(CONTENT_TYPE, content_type)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

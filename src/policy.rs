@@ -1,34 +1,67 @@
-//! What each answer of Trackfinity means, and what is done about it. Pure: the time, the history
-//! and the jitter are arguments.
+//! Classifies Trackfinity's replies, and decides what happens to the request. Pure: the time, the
+//! history and the jitter are arguments.
 
 use std::{borrow::Cow, fmt, time::Duration};
 
 use crate::message::Timestamp;
 
-/// The most of an answer that is read, in bytes.
-pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
-/// The longest pause that a 429 can ask for.
+/// How much of a response body is read, in bytes.
+pub const MAX_RESPONSE_BYTES: usize = 64 * 1024;
+/// The longest pause that a 429 can cause.
 const MAX_RATE_LIMIT_PAUSE: Duration = Duration::from_secs(300);
-/// The pause of a 429 that names none.
+/// The pause after a 429 without `Retry-After`.
 const DEFAULT_RATE_LIMIT_PAUSE: Duration = Duration::from_secs(1);
 
-/// What came of one call.
+/// The result of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    Answer(Answer),
-    /// No whole answer within `trackfinity.timeout`.
+    Response(HttpResponse),
+    /// No complete response within `trackfinity.timeout`.
     Timeout,
     /// Connecting, TLS, writing or reading failed.
     Connection(String),
 }
 
-/// An HTTP answer.
+impl Reply {
+    /// The HTTP status, if there is one.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Response(response) => Some(response.status),
+            Self::Timeout | Self::Connection(_) => None,
+        }
+    }
+
+    /// The body as text, unless it is empty.
+    #[must_use]
+    pub fn body_text(&self) -> Option<String> {
+        match self {
+            Self::Response(response) if !response.body.is_empty() => {
+                Some(String::from_utf8_lossy(&response.body).into_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// The `error.type` of OpenTelemetry's conventions for HTTP: the status if it is 400 or more, else a
+    /// code.
+    #[must_use]
+    pub fn error_type(&self) -> Option<String> {
+        match self {
+            Self::Response(response) => (response.status >= 400).then(|| response.status.to_string()),
+            Self::Timeout => Some("timeout".to_owned()),
+            Self::Connection(_) => Some("connection".to_owned()),
+        }
+    }
+}
+
+/// An HTTP response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct HttpResponse {
     pub status: u16,
-    /// The body, at most [`MAX_ANSWER_BYTES`] of it.
+    /// The body, cut to [`MAX_RESPONSE_BYTES`].
     pub body: Vec<u8>,
-    /// Whether the body went on.
+    /// Whether the body was longer.
     pub cut: bool,
     pub retry_after: Option<RetryAfter>,
 }
@@ -41,7 +74,7 @@ pub enum RetryAfter {
 }
 
 impl RetryAfter {
-    /// Reads either form; anything else counts as absent.
+    /// Reads both forms, seconds and a date. Anything else counts as absent.
     #[must_use]
     pub fn parse(value: &str) -> Option<Self> {
         let value = value.trim();
@@ -55,7 +88,7 @@ impl RetryAfter {
         Some(Self::At(Timestamp::from_millis(milliseconds)))
     }
 
-    /// How long to wait from `now` on.
+    /// How long to wait, counted from `now`.
     #[must_use]
     pub fn delay(self, now: Timestamp) -> Duration {
         match self {
@@ -90,7 +123,7 @@ impl fmt::Display for Reason {
 }
 
 impl Reason {
-    /// The same in words, for people.
+    /// The reason in words, for people.
     #[must_use]
     pub fn describe(self) -> String {
         match self {
@@ -104,53 +137,53 @@ impl Reason {
     }
 }
 
-/// What a reply means.
+/// What a reply means for the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
+pub enum Classification {
     Unlocked,
-    /// Trackfinity's final no to this request.
+    /// Trackfinity refuses this request finally.
     Refused(Reason),
-    /// A 404, which is a no to the request or a wrong address: a ping tells which.
+    /// A 404: no such customer, or a wrong address. A ping shows which of both.
     NotFound,
-    /// May succeed if tried again; `Retry-After` is a lower bound.
+    /// A later attempt may succeed. `Retry-After` is the shortest wait.
     Transient(Reason, Option<RetryAfter>),
     RateLimited(Option<RetryAfter>),
-    /// Key, allow-list or address is wrong; the request is innocent.
+    /// The key, the allow-list or the address is wrong. It is not the request's fault.
     EndpointFault(Reason),
 }
 
-/// Reads a reply by the contract's table.
+/// Classifies a reply by the contract's table.
 #[must_use]
-pub fn classify(reply: &Reply) -> Meaning {
-    let answer = match reply {
-        Reply::Timeout => return Meaning::Transient(Reason::Timeout, None),
-        Reply::Connection(_) => return Meaning::Transient(Reason::Connection, None),
-        Reply::Answer(answer) => answer,
+pub fn classify(reply: &Reply) -> Classification {
+    let response = match reply {
+        Reply::Timeout => return Classification::Transient(Reason::Timeout, None),
+        Reply::Connection(_) => return Classification::Transient(Reason::Connection, None),
+        Reply::Response(response) => response,
     };
-    let http = Reason::Http(answer.status);
-    match answer.status {
-        200..=299 => classify_success(answer),
-        404 => Meaning::NotFound,
-        429 => Meaning::RateLimited(answer.retry_after),
-        408 | 425 => Meaning::Transient(http, answer.retry_after),
-        300..=399 | 401 | 403 | 405 | 407 | 501 => Meaning::EndpointFault(http),
-        400..=499 => Meaning::Refused(http),
-        _ => Meaning::Transient(http, answer.retry_after),
+    let http = Reason::Http(response.status);
+    match response.status {
+        200..=299 => classify_success(response),
+        404 => Classification::NotFound,
+        429 => Classification::RateLimited(response.retry_after),
+        408 | 425 => Classification::Transient(http, response.retry_after),
+        300..=399 | 401 | 403 | 405 | 407 | 501 => Classification::EndpointFault(http),
+        400..=499 => Classification::Refused(http),
+        _ => Classification::Transient(http, response.retry_after),
     }
 }
 
-fn classify_success(answer: &Answer) -> Meaning {
-    // What goes on past the limit can't be read as JSON, whatever it begins with.
-    let json = if answer.cut { None } else { serde_json::from_slice(&answer.body).ok() };
+fn classify_success(response: &HttpResponse) -> Classification {
+    // A body that was cut is not JSON, even if its beginning is.
+    let json = if response.cut { None } else { serde_json::from_slice(&response.body).ok() };
     match json {
-        Some(serde_json::Value::Bool(true)) => Meaning::Unlocked,
-        Some(_) => Meaning::Refused(Reason::NotTrue),
-        None => Meaning::Transient(Reason::UnexpectedReply, answer.retry_after),
+        Some(serde_json::Value::Bool(true)) => Classification::Unlocked,
+        Some(_) => Classification::Refused(Reason::NotTrue),
+        None => Classification::Transient(Reason::UnexpectedReply, response.retry_after),
     }
 }
 
-impl Meaning {
-    /// What came of a call, as a label.
+impl Classification {
+    /// The result of a call, as a metric's label.
     #[must_use]
     pub fn result(self) -> Cow<'static, str> {
         let reason = match self {
@@ -162,118 +195,126 @@ impl Meaning {
         reason.to_string().into()
     }
 
-    /// Whether a wrong address could not have answered so: from then on a 404 is about a request.
+    /// Whether only Trackfinity itself can have answered so. It proves that the address is right, so
+    /// that a later 404 means "no such customer".
     #[must_use]
     pub fn proves_address(self) -> bool {
         matches!(self, Self::Unlocked | Self::Refused(Reason::Http(400 | 409 | 422)))
     }
 }
 
-/// How long and how often a request is tried.
+/// How often and for how long a request is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryLimits {
     pub max_attempts: u32,
     pub max_delay: Duration,
-    /// Since the request was first received.
+    /// Counted from when the request was first received.
     pub give_up_after: Duration,
 }
 
-/// What a failed call says of its request, as far as the calls of others tell.
+/// Whether a failed call is the request's own fault. The circuit breaker decides it by comparing with
+/// the calls of other requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judgement {
-    /// The failure is this request's: it counts as an attempt.
+    /// The failure counts as an attempt of this request.
     Counts,
-    /// It is part of an outage: the request is innocent, and no attempt is burned.
+    /// The failure is part of an outage and does not count as an attempt.
     Spared,
-    /// The endpoint serves others, and this request met an endpoint fault again.
+    /// The endpoint serves other requests, but this request got an endpoint fault again.
     OwnFault,
 }
 
-/// A request's past, as far as a decision needs it.
+/// What a decision needs to know about earlier attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Past {
-    /// Calls that counted as attempts, without the one that is judged.
+pub struct AttemptHistory {
+    /// Calls that counted as attempts, without the current one.
     pub attempts: u32,
     pub first_received_at: Timestamp,
-    /// What the call that is judged says of the request.
+    /// Whether the current call counts as an attempt.
     pub judgement: Judgement,
 }
 
-/// What is done with a request.
+/// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Unlocked { attempts: u32 },
     Refused { attempts: u32, reason: Reason },
     Abandoned { attempts: u32, reason: Reason },
-    Parked { attempts: u32, reason: Reason, tier: Tier },
+    Retry { attempts: u32, reason: Reason, tier: Tier },
 }
 
-/// Decides what is done with a request. `jitter` is uniform in (0, 1].
+/// Decides what happens to a request. `jitter` is uniform in (0, 1].
 #[must_use]
-pub fn decide(meaning: Meaning, past: Past, now: Timestamp, jitter: f64, limits: &RetryLimits) -> Verdict {
-    let attempts = past.attempts.saturating_add(1);
-    let backoff = limits.max_delay.min(Duration::from_secs(1 << past.attempts.min(10))).mul_f64(jitter);
-    match meaning {
-        Meaning::Unlocked => Verdict::Unlocked { attempts },
-        Meaning::Refused(reason) => Verdict::Refused { attempts, reason },
-        Meaning::NotFound => Verdict::Refused { attempts, reason: Reason::Http(404) },
-        Meaning::EndpointFault(reason) if past.judgement == Judgement::OwnFault => {
+pub fn decide(
+    classification: Classification,
+    history: AttemptHistory,
+    now: Timestamp,
+    jitter: f64,
+    limits: &RetryLimits,
+) -> Verdict {
+    let attempts = history.attempts.saturating_add(1);
+    let backoff = limits.max_delay.min(Duration::from_secs(1 << history.attempts.min(10))).mul_f64(jitter);
+    match classification {
+        Classification::Unlocked => Verdict::Unlocked { attempts },
+        Classification::Refused(reason) => Verdict::Refused { attempts, reason },
+        Classification::NotFound => Verdict::Refused { attempts, reason: Reason::Http(404) },
+        Classification::EndpointFault(reason) if history.judgement == Judgement::OwnFault => {
             Verdict::Refused { attempts, reason }
         }
-        Meaning::EndpointFault(reason) => {
-            Verdict::Parked { attempts: past.attempts, reason, tier: Tier::at_least(backoff) }
+        Classification::EndpointFault(reason) => {
+            Verdict::Retry { attempts: history.attempts, reason, tier: Tier::at_least(backoff) }
         }
-        Meaning::RateLimited(retry_after) => {
+        Classification::RateLimited(retry_after) => {
             let reason = Reason::RateLimited;
-            if out_of_time(past, now, limits) {
-                return Verdict::Abandoned { attempts: past.attempts, reason };
+            if is_expired(history, now, limits) {
+                return Verdict::Abandoned { attempts: history.attempts, reason };
             }
             let asked = retry_after.map_or(DEFAULT_RATE_LIMIT_PAUSE, |after| after.delay(now));
             let delay = backoff.max(asked.min(limits.max_delay));
-            Verdict::Parked { attempts: past.attempts, reason, tier: Tier::at_least(delay) }
+            Verdict::Retry { attempts: history.attempts, reason, tier: Tier::at_least(delay) }
         }
-        Meaning::Transient(reason, retry_after) => {
+        Classification::Transient(reason, retry_after) => {
             let at_least = retry_after.map_or(Duration::ZERO, |after| after.delay(now));
             let tier = Tier::at_least(backoff.max(at_least.min(limits.max_delay)));
-            // An outage burns no attempt, but time goes on: otherwise a request that is the only one there
-            // is would be probed for ever.
-            let counts = past.judgement != Judgement::Spared;
-            let attempts = if counts { attempts } else { past.attempts };
+            // A call in an outage is not an attempt, but the time limit still applies. Otherwise a request
+            // that is alone in the queue would be used as a probe for ever.
+            let counts = history.judgement != Judgement::Spared;
+            let attempts = if counts { attempts } else { history.attempts };
             let used_up = counts && attempts >= limits.max_attempts;
-            if used_up || out_of_time(past, now, limits) {
+            if used_up || is_expired(history, now, limits) {
                 return Verdict::Abandoned { attempts, reason };
             }
-            Verdict::Parked { attempts, reason, tier }
+            Verdict::Retry { attempts, reason, tier }
         }
     }
 }
 
-/// How long a 429 pauses all calls.
+/// For how long a 429 pauses all calls.
 #[must_use]
 pub fn rate_limit_pause(retry_after: Option<RetryAfter>, now: Timestamp) -> Duration {
     retry_after.map_or(DEFAULT_RATE_LIMIT_PAUSE, |after| after.delay(now)).min(MAX_RATE_LIMIT_PAUSE)
 }
 
-fn out_of_time(past: Past, now: Timestamp, limits: &RetryLimits) -> bool {
-    now.since(past.first_received_at) >= limits.give_up_after
+fn is_expired(history: AttemptHistory, now: Timestamp, limits: &RetryLimits) -> bool {
+    now.since(history.first_received_at) >= limits.give_up_after
 }
 
-/// A retry queue, by the seconds that a request waits in it: a power of two, up to 1024.
+/// A retry queue, named by how many seconds a request waits in it: a power of two, up to 1024.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tier(u8);
 
 impl Tier {
-    /// Every tier, the shortest first.
+    /// All tiers, the shortest first.
     pub const ALL: [Self; 11] =
         [Self(0), Self(1), Self(2), Self(3), Self(4), Self(5), Self(6), Self(7), Self(8), Self(9), Self(10)];
     /// The shortest wait, one second.
     pub const SHORTEST: Self = Self(0);
 
-    /// The shortest tier that lasts at least `delay`; the longest, if none does.
+    /// The shortest tier of at least `delay`, or else the longest tier.
     #[must_use]
     pub fn at_least(delay: Duration) -> Self {
-        let lasting = Self::ALL.into_iter().find(|tier| tier.duration() >= delay);
-        lasting.unwrap_or(Self(10))
+        let long_enough = Self::ALL.into_iter().find(|tier| tier.duration() >= delay);
+        long_enough.unwrap_or(Self(10))
     }
 
     /// How long a request waits in it.

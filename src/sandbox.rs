@@ -1,5 +1,5 @@
-//! A stand-in for Trackfinity, for development and staging: its two endpoints, with latency and
-//! failures on demand.
+//! A fake Trackfinity for development and staging: its two endpoints, with configurable latency and
+//! failures.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,18 +21,18 @@ use tokio::net::TcpListener;
 
 use crate::message::{Identifiers, Timestamp};
 
-/// How the stand-in behaves.
+/// How the fake Trackfinity behaves.
 #[derive(Clone, Debug, Default)]
 pub struct Sandbox {
-    /// How long each answer takes.
+    /// How long each response takes.
     pub latency: Duration,
-    /// Which share of the calls fails, and how.
+    /// Which shares of the calls fail, and with which status.
     pub fail: Vec<Failure>,
-    /// The identifiers there are; all others are answered 404. None: there is every one.
+    /// The identifiers that exist; all others get a 404. `None`: all exist.
     pub locked_customers: Option<BTreeSet<String>>,
-    /// What the first calls with an identifier are answered, before the usual.
+    /// The statuses of the first calls with an identifier.
     pub first: Vec<FirstAnswers>,
-    /// The key to ask for; any other is answered 401. None: any key will do.
+    /// The expected key; any other gets a 401. `None`: any key is accepted.
     pub api_key: Option<String>,
     /// Print nothing.
     pub quiet: bool,
@@ -83,7 +83,7 @@ fn parse_status(text: &str) -> Result<StatusCode, String> {
 
 struct Running {
     sandbox: Sandbox,
-    /// Calls so far by identifier, for the first answers.
+    /// The number of calls per identifier, for the first answers.
     calls: Mutex<BTreeMap<String, usize>>,
 }
 
@@ -105,7 +105,7 @@ impl Sandbox {
     /// Binds `address`, port 0 for a free one.
     ///
     /// # Errors
-    /// If the address is taken, or not this machine's.
+    /// If the address is in use, or does not belong to this machine.
     pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
         TcpListener::bind(address).await
     }
@@ -200,7 +200,7 @@ fn print_call(method: &Method, path: &str, form: &[(String, String)], status: St
     let fields: Vec<_> = form.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let line =
         format!("{}  {method} {path}  {}  {}  {text}\n", Timestamp::now(), fields.join(" "), status.as_u16());
-    // Nobody reads any more; the sandbox goes on without.
+    // If nobody reads stdout any more, the sandbox continues without it.
     drop(std::io::stdout().lock().write_all(line.as_bytes()));
 }
 

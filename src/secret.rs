@@ -1,34 +1,37 @@
 //! A secret: a fixed value, or the content of a file that is read again while the program runs.
 //!
-//! [`Secret::current`] does no IO and is meant for hot paths. [`Secret::refresh`] and [`watch()`] read the files again;
-//! they compare contents, not times, because Kubernetes swaps a symlink when it rotates a mounted Secret.
+//! [`Secret::current`] does no IO and is meant for hot paths. [`Secret::refresh`] and [`watch()`] read
+//! the files again. They compare contents, not times, because Kubernetes swaps a symlink when it
+//! rotates a mounted Secret.
 
 #[cfg(test)]
 mod tests;
 
-use std::error::Error;
-use std::fmt;
-use std::fs;
-use std::future;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    error::Error,
+    fmt, fs, future,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{Mutex, watch};
-use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinHandle,
+    time::MissedTickBehavior,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// The largest secret file that is read, in bytes.
 pub const MAX_FILE_BYTES: u64 = 64 * 1024;
 
-/// Tells whether a value can be used as this secret. Its error must never repeat the value.
+/// Checks whether a value can be used as this secret. Its error must never repeat the value.
 pub type Check = fn(&str) -> Result<(), Box<dyn Error + Send + Sync>>;
 
-/// Why a secret's file gives no usable value. Never shows what the file holds.
+/// Why a secret's file gives no usable value. Never shows the file's content.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file is missing or may not be read.
@@ -43,7 +46,7 @@ pub enum SecretError {
     /// Not UTF-8.
     #[error("is not valid UTF-8")]
     NotUtf8,
-    /// Nothing in it but at most a newline.
+    /// Nothing in it except at most a newline.
     #[error("is empty")]
     Empty,
     /// Read, but its [`Check`] refused the value.
@@ -54,15 +57,15 @@ pub enum SecretError {
 /// What a [`Secret::refresh`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refreshed {
-    /// The file holds another value, which is current now.
+    /// The file contains another value, which is current now.
     Changed,
-    /// The file holds the current value, or the secret has no file.
+    /// The file contains the current value, or the secret has no file.
     Unchanged,
     /// The file could not be used; the last good value stays current.
     Failed,
 }
 
-/// A secret value. Clones share one value, so that a refresh of one is seen by all. `Debug` never shows the value.
+/// A secret value. Clones share it, so that all see a refresh. `Debug` never shows the value.
 #[derive(Clone)]
 pub struct Secret(Arc<Inner>);
 
@@ -85,10 +88,11 @@ struct WatchedFile {
 
 #[derive(Default)]
 struct Reads {
-    /// The failure last logged.
+    /// The failure that was logged last.
     last_failure: Option<String>,
-    /// The read that somebody gave up waiting for: on a disk that hangs, one thread hangs, not one a try.
-    under_way: Option<JoinHandle<Result<SecretString, SecretError>>>,
+    /// A read whose caller gave up waiting. The next caller waits for the same read, so that a disk that
+    /// hangs blocks one thread, not one for each try.
+    running: Option<JoinHandle<Result<SecretString, SecretError>>>,
 }
 
 impl Secret {
@@ -120,23 +124,23 @@ impl Secret {
         Arc::clone(&self.0.current.borrow().value)
     }
 
-    /// Counts the changes since the start: a value derived from the secret is stale once this differs. No IO.
+    /// How often the value has changed: a value derived from the secret is stale once this differs. No IO.
     pub fn version(&self) -> u64 {
         self.0.current.borrow().version
     }
 
-    /// Waits until the version is another than `version`, and returns it. A fixed secret waits for ever.
+    /// Waits until the version is not `version`, and returns it. A fixed secret waits for ever.
     pub async fn changed_since(&self, version: u64) -> u64 {
         let mut changes = self.0.current.subscribe();
         let changed = changes.wait_for(|now| now.version != version).await.map(|now| now.version);
         match changed {
             Ok(version) => version,
-            // The sender lives in `self`, so this cannot come.
+            // Impossible: the sender lives in `self`.
             Err(_closed) => future::pending().await,
         }
     }
 
-    /// The file the secret is read from, if it is.
+    /// The file of the secret, if it has one.
     pub fn path(&self) -> Option<&Path> {
         self.0.file.as_ref().map(|file| file.path.as_path())
     }
@@ -148,9 +152,9 @@ impl Secret {
             return Refreshed::Unchanged;
         };
         let mut reads = file.reads.lock().await;
-        let Reads { last_failure, under_way } = &mut *reads;
-        let read = under_way.get_or_insert_with(|| read_off_the_runtime(file)).await;
-        *under_way = None;
+        let Reads { last_failure, running } = &mut *reads;
+        let read = running.get_or_insert_with(|| spawn_read(file)).await;
+        *running = None;
         match read.unwrap_or_else(|error| Err(SecretError::Read(io::Error::other(error)))) {
             Ok(value) => {
                 let failed_before = last_failure.take().is_some();
@@ -214,13 +218,13 @@ pub async fn watch(secrets: Vec<Secret>, every: Duration, cancel: CancellationTo
     }
 }
 
-fn read_off_the_runtime(file: &WatchedFile) -> JoinHandle<Result<SecretString, SecretError>> {
+fn spawn_read(file: &WatchedFile) -> JoinHandle<Result<SecretString, SecretError>> {
     let (path, check) = (file.path.clone(), file.check);
     tokio::task::spawn_blocking(move || read(&path, check))
 }
 
 fn read(path: &Path, check: Check) -> Result<SecretString, SecretError> {
-    // Before opening: to open a pipe would block until somebody writes to it.
+    // Checked before opening: opening a pipe blocks until somebody writes to it.
     if !fs::metadata(path)?.is_file() {
         return Err(SecretError::NotAFile);
     }

@@ -1,10 +1,10 @@
-//! What people see: logs, traces, metrics. Traces and OTLP metrics follow OpenTelemetry's own variables
-//! (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_SERVICE_NAME`, …); without an endpoint none are sent.
+//! Logs, traces and metrics. Traces and OTLP metrics are configured by OpenTelemetry's own variables
+//! (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_SERVICE_NAME`, …). Without an endpoint none are sent.
 
 pub mod context;
 pub mod logs;
 pub mod metrics;
-pub mod names;
+pub mod semconv;
 pub mod traces;
 
 use std::{env, time::Duration};
@@ -17,7 +17,7 @@ pub use self::{
     traces::{Parent, Span, Traces},
 };
 
-/// The name of the instrumentation scope, and the service's name unless the environment gives one.
+/// The name of the instrumentation scope, and the service's name if the environment sets none.
 const SCOPE: &str = "trackfinity-unlocker";
 
 /// Telemetry could not be set up as the environment asks.
@@ -48,7 +48,7 @@ impl Telemetry {
         })
     }
 
-    /// Sends what is left; both signals together take at most `timeout`, also when nobody answers.
+    /// Sends what is not sent yet. Both signals together take at most `timeout`.
     pub async fn shutdown(self, timeout: Duration) {
         let Self { traces, metrics } = self;
         // The exporters block, each on a thread of its own.
@@ -56,7 +56,7 @@ impl Telemetry {
         let metrics = tokio::task::spawn_blocking(move || metrics.shutdown(timeout));
         let both = async { tokio::join!(traces, metrics) };
         if tokio::time::timeout(timeout, both).await.is_err() {
-            tracing::warn!("the last spans and metrics were not taken in time");
+            tracing::warn!("the last spans and metrics could not be sent in time");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The client of Trackfinity's API: one call, one reply. It decides nothing and never retries.
+//! The client of Trackfinity's API: one call gives one reply. It decides nothing and never retries.
 
 #[cfg(test)]
 mod tests;
@@ -15,10 +15,10 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     message::UnlockRequest,
-    policy::{Answer, MAX_ANSWER_BYTES, Reply, RetryAfter},
+    policy::{HttpResponse, MAX_RESPONSE_BYTES, Reply, RetryAfter},
     secret::Secret,
     settings,
-    telemetry::{TraceContext, names},
+    telemetry::{TraceContext, semconv},
 };
 
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
@@ -26,10 +26,10 @@ const API_USERNAME: HeaderName = HeaderName::from_static("api-username");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// How long it may take to read a secret's file.
+/// How long reading a secret's file may take.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is called.
+/// The endpoints that are called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     Unlock,
@@ -45,7 +45,7 @@ impl Endpoint {
         }
     }
 
-    /// The name of a span of a call.
+    /// The name of a call's span.
     #[must_use]
     pub fn span_name(self) -> &'static str {
         match self {
@@ -55,19 +55,19 @@ impl Endpoint {
     }
 }
 
-/// Trackfinity could not be set up as a peer.
+/// The HTTP client could not be built.
 #[derive(Debug, thiserror::Error)]
 #[error("the HTTP client could not be built: {0}")]
 pub struct BuildError(#[from] reqwest::Error);
 
-/// Which credentials are used: it changes with them.
+/// Identifies the credentials in use; changes when they change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CredentialsVersion {
     api_key: u64,
     api_username: u64,
 }
 
-/// Trackfinity, as one install of it is reached. Connections are kept and reused.
+/// A client for one Trackfinity install. Keeps connections open and reuses them.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
@@ -79,14 +79,14 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client for the install the settings name. Nothing is connected yet.
+    /// Builds the client; does not connect yet.
     ///
     /// # Errors
-    /// If TLS cannot be set up, for want of any root certificate.
+    /// If TLS cannot be set up because there is no root certificate.
     pub fn new(settings: &settings::Trackfinity) -> Result<Self, BuildError> {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("trackfinity-unlocker/", env!("CARGO_PKG_VERSION")))
-            // To follow one would carry the key to wherever it points.
+            // Following a redirect would send the key to any host that it names.
             .redirect(redirect::Policy::none())
             .connect_timeout(settings.connect_timeout)
             .pool_max_idle_per_host(usize::MAX)
@@ -116,7 +116,7 @@ impl Client {
         self.send(call, trace).await
     }
 
-    /// `GET /api/service/ping`, once: whether there is a Trackfinity at this address at all.
+    /// `GET /api/service/ping`, once: shows whether Trackfinity is at this address.
     pub async fn ping(&self, trace: Option<&TraceContext>) -> Reply {
         self.send(self.http.get(self.ping_url.clone()), trace).await
     }
@@ -130,21 +130,22 @@ impl Client {
         };
         let port = i64::from(url.port_or_known_default().unwrap_or_default());
         vec![
-            KeyValue::new(names::HTTP_REQUEST_METHOD, endpoint.method()),
-            KeyValue::new(names::SERVER_ADDRESS, url.host_str().unwrap_or_default().to_owned()),
-            KeyValue::new(names::SERVER_PORT, port),
-            KeyValue::new(names::URL_FULL, url.as_str().to_owned()),
+            KeyValue::new(semconv::HTTP_REQUEST_METHOD, endpoint.method()),
+            KeyValue::new(semconv::SERVER_ADDRESS, url.host_str().unwrap_or_default().to_owned()),
+            KeyValue::new(semconv::SERVER_PORT, port),
+            KeyValue::new(semconv::URL_FULL, url.as_str().to_owned()),
         ]
     }
 
-    /// Reads key and user name again, if they come from files. Does not wait long for a disk that hangs.
+    /// Reads the key and the user name again if they come from files. Waits at most
+    /// `REFRESH_TIMEOUT`, in case the disk hangs.
     pub async fn refresh_secrets(&self) {
         let refresh = async {
             self.api_key.refresh().await;
             self.api_username.refresh().await;
         };
         if tokio::time::timeout(REFRESH_TIMEOUT, refresh).await.is_err() {
-            tracing::warn!("the secrets' files cannot be read in time: keeping the last values");
+            tracing::warn!("reading the files of the secrets takes too long: keeping the last values");
         }
     }
 
@@ -153,13 +154,13 @@ impl Client {
         self.api_key.current()
     }
 
-    /// Counts the changes of key and user name.
+    /// Changes whenever the key or the user name changes.
     #[must_use]
     pub fn credentials_version(&self) -> CredentialsVersion {
         CredentialsVersion { api_key: self.api_key.version(), api_username: self.api_username.version() }
     }
 
-    /// Waits until key or user name are others than they were.
+    /// Waits until the key or the user name differs from those of `since`.
     pub async fn credentials_changed(&self, since: CredentialsVersion) -> CredentialsVersion {
         tokio::select! {
             _version = self.api_key.changed_since(since.api_key) => {}
@@ -175,9 +176,9 @@ impl Client {
         };
         let exchange = async { read(call.headers(headers).send().await?).await };
         match tokio::time::timeout(self.timeout, exchange).await {
-            Ok(Ok(answer)) => Reply::Answer(answer),
+            Ok(Ok(response)) => Reply::Response(response),
             Ok(Err(error)) if error.is_timeout() => Reply::Timeout,
-            Ok(Err(error)) if is_proxy_authorization_required(&error) => Reply::Answer(Answer {
+            Ok(Err(error)) if is_proxy_authorization_required(&error) => Reply::Response(HttpResponse {
                 status: StatusCode::PROXY_AUTHENTICATION_REQUIRED.as_u16(),
                 body: Vec::new(),
                 cut: false,
@@ -205,26 +206,26 @@ impl Client {
     }
 }
 
-/// Reads an answer to its end, or to the most that is read of one.
-async fn read(mut response: Response) -> Result<Answer, reqwest::Error> {
+/// Reads a response, at most [`MAX_RESPONSE_BYTES`] of its body.
+async fn read(mut response: Response) -> Result<HttpResponse, reqwest::Error> {
     let retry_after = response.headers().get(RETRY_AFTER);
     let retry_after = retry_after.and_then(|value| value.to_str().ok()).and_then(RetryAfter::parse);
     let status = response.status().as_u16();
     let mut body = Vec::new();
     let mut cut = false;
     while let Some(chunk) = response.chunk().await? {
-        let room = MAX_ANSWER_BYTES - body.len();
-        cut = chunk.len() > room;
-        body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+        let remaining = MAX_RESPONSE_BYTES - body.len();
+        cut = chunk.len() > remaining;
+        body.extend_from_slice(chunk.get(..remaining).unwrap_or(&chunk));
         if cut {
             break;
         }
     }
-    Ok(Answer { status, body, cut, retry_after })
+    Ok(HttpResponse { status, body, cut, retry_after })
 }
 
-/// Whether a proxy answered CONNECT with 407. hyper-util makes an error of that answer, of a type
-/// that nobody else can name: its text alone tells.
+/// Whether a proxy answered CONNECT with 407. hyper-util turns this into an error of a private type,
+/// so only its text shows it.
 fn is_proxy_authorization_required(error: &reqwest::Error) -> bool {
     let mut source = error.source();
     while let Some(cause) = source {
@@ -236,7 +237,7 @@ fn is_proxy_authorization_required(error: &reqwest::Error) -> bool {
     false
 }
 
-/// An error and what caused it, in a line, without the URL.
+/// An error and its causes in one line, without the URL.
 fn causes(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();

@@ -107,7 +107,7 @@ fn the_asyncapi_document_names_every_status_field_and_header() {
 }
 
 #[test]
-fn the_outcome_of_a_discarded_letter_is_pinned() {
+fn the_outcome_of_a_discarded_dead_letter_is_pinned() {
     let discarded = Outcome {
         status: Status::Discarded,
         request_id: "m-1".to_owned(),

@@ -1,5 +1,5 @@
-//! A stand-in for Trackfinity that costs as little as it can: it looks for the end of each request and writes a fixed
-//! answer. One thread.
+//! A fake Trackfinity that costs as little as possible: it finds the end of each request and writes a fixed response.
+//! One thread.
 
 use std::cell::Cell;
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ const REQUEST: &[u8] =
     b"PATCH /api/customer/unlock HTTP/1.1\r\nhost: localhost\r\napi-key: key\r\napi-username: user\r\n\
     content-type: application/x-www-form-urlencoded\r\ncontent-length: 15\r\n\r\ncustomer_id=191";
 
-/// Serves until it is killed; says where on its first line.
+/// Serves until it is killed; prints its address on its first line.
 pub fn serve(behaviour: &Behaviour) -> ExitCode {
     let behaviour = *behaviour;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -54,7 +54,7 @@ async fn answer_all(mut stream: TcpStream, behaviour: Behaviour, calls: Rc<Cell<
     }
 }
 
-/// Bytes of the request at the beginning, if all of it is there.
+/// The length of the first request, if it is complete.
 fn request_length(held: &[u8]) -> Option<usize> {
     let head = held.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(&held[..head]).ok()?;
@@ -66,20 +66,20 @@ fn request_length(held: &[u8]) -> Option<usize> {
     (held.len() >= whole).then_some(whole)
 }
 
-/// The stand-in in a process of its own.
+/// The fake Trackfinity in its own process.
 pub struct Api {
     process: Process,
     pub url: String,
 }
 
 impl Api {
-    /// One whose mean latency is what was asked for, as four callers see it.
+    /// Starts one with this mean latency, as four callers measure it.
     pub async fn start(behaviour: Behaviour) -> Self {
         let api = Self::launch(behaviour).await;
         if behaviour.latency.is_zero() {
             return api;
         }
-        // To wake up takes time as well, which differs between machines.
+        // Waking up also takes time, which differs between machines.
         let late = api.latency().await.saturating_sub(behaviour.latency);
         Self::launch(Behaviour { latency: behaviour.latency.saturating_sub(late), ..behaviour }).await
     }
@@ -96,7 +96,7 @@ impl Api {
         self.process.cpu_time()
     }
 
-    /// Calls a second that it answers when nothing else is to be done: 64 connections, each a call at a time.
+    /// Calls per second that it answers on an idle machine: 64 connections, one call at a time on each.
     pub async fn capacity(&self) -> f64 {
         const LASTING: Duration = Duration::from_secs(1);
         let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! What the program is asked to be.
+//! The command line: what this process is.
 
 use std::time::Duration;
 
@@ -31,13 +31,13 @@ impl Options {
     }
 }
 
-/// How the stand-in for Trackfinity answers.
+/// How the fake Trackfinity answers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Behaviour {
-    /// From the request to the answer on average; each call takes up to a tenth more or less. Were they all alike, calls
-    /// that began together would go on in step, and wait for each other.
+    /// The mean latency. Each call takes up to a tenth more or less: with equal latencies, calls that began together
+    /// would stay in step and wait for each other.
     pub latency: Duration,
-    /// Of so many calls one is answered 503; zero: none.
+    /// One of this many calls is answered 503; zero: none.
     pub fail_one_in: u64,
 }
 

@@ -9,7 +9,7 @@ use axum::extract::Request;
 use futures_util::StreamExt;
 use kit::{Otlp, Process, Program};
 
-/// Serves until it is killed; says where on its first line.
+/// Serves until it is killed; prints its address on its first line.
 pub fn serve() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {

@@ -1,4 +1,4 @@
-//! Numbers of many turns: their median and how far they lie apart.
+//! The median and the spread of many turns.
 
 use serde::Serialize;
 
@@ -24,13 +24,13 @@ impl Spread {
         Self { median, least: numbers[0], most: numbers[numbers.len() - 1] }
     }
 
-    /// Of what is known; `None` if any of it is not.
+    /// From optional values; `None` if any is missing.
     pub fn of_some(numbers: impl IntoIterator<Item = Option<f64>>) -> Option<Self> {
         numbers.into_iter().collect::<Option<Vec<f64>>>().map(Self::of)
     }
 }
 
-/// The part of sorted numbers below which `share` of them lie.
+/// The quantile `share` of sorted numbers.
 pub fn percentile(sorted: &[f64], share: f64) -> f64 {
     let index = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len());
     sorted[index - 1]

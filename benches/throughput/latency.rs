@@ -24,7 +24,7 @@ pub struct Latency {
     pub p99: f64,
 }
 
-/// 200 requests a second for ten seconds, after two that do not count.
+/// 200 requests per second for ten seconds, after a warm-up of two seconds.
 pub async fn measure(contender: &Contender, queues: &Queues, api: &Api) -> Latency {
     queues.purge().await;
     let process = contender.start(queues, api);
@@ -61,7 +61,7 @@ pub async fn measure(contender: &Contender, queues: &Queues, api: &Api) -> Laten
     Latency { p50: percentile(&took, 0.5), p99: percentile(&took, 0.99) }
 }
 
-/// How long a process takes from its start to its first outcome, with a request waiting.
+/// How long a process takes from its start to its first outcome, if a request is waiting.
 pub async fn first_outcome(contender: &Contender, queues: &Queues, api: &Api) -> Duration {
     queues.purge().await;
     let mut outcomes = listen(queues).await;

@@ -1,8 +1,8 @@
-//! `make bench`: the worker against a bare loop that does the same work without any of its safety, by turns, on one
-//! private broker, in one run. See docs/performance.md for how to read it.
+//! `make bench`: compares the worker with a bare loop that does the same work without its safety. Both take turns on
+//! one private broker in one run. docs/performance.md explains the result.
 //!
-//! The bare loop, the stand-in for Trackfinity and the collector are this program, too, each in a process of its own,
-//! so that the processor time of each can be told.
+//! The bare loop, the fake Trackfinity and the collector are also this program, each in its own process, so that the
+//! processor time of each can be measured.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 

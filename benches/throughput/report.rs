@@ -1,23 +1,23 @@
-//! What was measured, as a table for people and as JSON for programs; and which bounds were met.
+//! The results, as a table for people and as JSON for programs, and which bounds were met.
 
 use serde::Serialize;
 
 use crate::figures::Spread;
 use crate::run::Turn;
 
-/// Everything that one run of the bench showed.
+/// All results of one run of the bench.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
     pub machine: String,
     pub broker: String,
-    /// Calls a second that the stand-in for Trackfinity answers by itself.
+    /// Calls per second that the fake Trackfinity answers alone.
     pub api_capacity: f64,
     pub contests: Vec<Contest>,
     pub figures: Vec<Figure>,
     pub bounds: Vec<Bound>,
 }
 
-/// Contenders that took turns. The first one is what the others are compared with.
+/// Contenders that took turns. The others are compared with the first one.
 #[derive(Debug, Serialize)]
 pub struct Contest {
     pub scenario: String,
@@ -33,12 +33,12 @@ pub struct Entry {
     pub api_cpu: Spread,
     pub broker_cpu: Option<Spread>,
     pub busy: Spread,
-    /// Each turn's figure over that of the first contender in the same round.
+    /// Each turn's value divided by that of the first contender in the same round.
     pub rate_ratio: Spread,
     pub cpu_ratio: Spread,
 }
 
-/// A figure that is no contest.
+/// A value that is not a comparison.
 #[derive(Debug, Serialize)]
 pub struct Figure {
     pub scenario: String,
@@ -47,7 +47,7 @@ pub struct Figure {
     pub value: Spread,
 }
 
-/// What a figure has to be.
+/// The bound of a value.
 #[derive(Debug, Serialize)]
 pub struct Bound {
     pub name: String,
@@ -159,7 +159,7 @@ impl Report {
         self.bounds.iter().all(|bound| bound.met)
     }
 
-    /// Writes all of it to `target/bench/throughput.json`; says where.
+    /// Writes everything to `target/bench/throughput.json`; prints the path.
     pub fn write(&self) -> std::io::Result<std::path::PathBuf> {
         let directory = std::env::var_os("CARGO_TARGET_DIR")
             .map_or_else(|| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), Into::into)

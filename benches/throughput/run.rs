@@ -1,4 +1,4 @@
-//! One turn of one contender: a queue full of requests, and how long it takes to empty it.
+//! One turn of one contender: how long it takes to empty a queue full of requests.
 
 use std::time::{Duration, Instant};
 
@@ -76,25 +76,25 @@ impl Contender {
     }
 }
 
-/// What one turn showed.
+/// The results of one turn.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Turn {
-    /// Outcomes a second.
+    /// Outcomes per second.
     pub rate: f64,
-    /// Processor time of the contender's processes, user's and system's, in µs an outcome.
+    /// Processor time of the contender's processes, user and system, in µs per outcome.
     pub cpu: f64,
     /// The most resident memory that any of them had, in MiB.
     pub rss: f64,
-    /// Processor time of the stand-in for Trackfinity, in µs an outcome.
+    /// Processor time of the fake Trackfinity, in µs per outcome.
     pub api_cpu: f64,
-    /// The same of the broker, where it can be seen.
+    /// Processor time of the broker, if it can be measured.
     pub broker_cpu: Option<f64>,
-    /// How much of all processors was in use, by whatever: near one, they are the limit.
+    /// The share of all processors in use, by all processes: near one, they are the limit.
     pub busy: f64,
 }
 
-/// Empties a queue of `count` requests; measured is what comes after the first sixth, in which connections are opened
-/// and caches filled, until `until` outcomes are there.
+/// Empties a queue of `count` requests. Measures from the end of the first sixth, in which connections are opened and
+/// caches filled, until there are `until` outcomes.
 pub async fn turn(contender: &Contender, queues: &Queues, api: &Api, count: usize, until: usize) -> Turn {
     queues.purge().await;
     queues.fill(0, count).await;
@@ -130,7 +130,7 @@ pub async fn turn(contender: &Contender, queues: &Queues, api: &Api, count: usiz
     }
 }
 
-/// The state of things at a moment.
+/// The measured values at one moment.
 struct Sample {
     at: Instant,
     outcomes: usize,
@@ -166,7 +166,7 @@ impl Machine {
     }
 }
 
-/// Waits for so many outcomes; when it was seen, and how many there were.
+/// Waits for this many outcomes. Returns when they were seen, and how many there were.
 async fn reach(
     contender: &Contender,
     queues: &Queues,

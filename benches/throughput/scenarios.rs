@@ -1,4 +1,4 @@
-//! What is measured, and what it has to be.
+//! The scenarios and their bounds.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::site::{Kind, Queues, Site};
 
 const OTLP: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
-/// Runs what is wanted; the exit code tells whether every bound was met.
+/// Runs the chosen scenarios; the exit code says whether every bound was met.
 pub async fn all(options: &Options) -> ExitCode {
     let site = Site::start().await;
     let instant = Api::start(Behaviour::default()).await;
@@ -130,7 +130,7 @@ impl Bench<'_> {
         }
     }
 
-    /// What fails waits for at least a second, so only the healthy are counted.
+    /// A failed request waits for at least a second, so only the others are counted.
     async fn failing(&self, report: &mut Report) {
         let api = Api::start(Behaviour { fail_one_in: 10, ..Behaviour::default() }).await;
         let count = self.options.requests;
@@ -146,7 +146,7 @@ impl Bench<'_> {
         let contest =
             Contest::new("failing: a tenth answered 503", &["none fails", "a tenth fails"], &rounds);
         let ratio = contest.entry("a tenth fails").rate_ratio.median;
-        // The bound is on all that is worked off: a tenth of it is parked and not among the outcomes.
+        // The bound is on all handled requests: a tenth of them is retried and has no outcome yet.
         report.at_least("failing: what is worked off, over what is without failures", ratio / 0.9, 0.9);
         report.contests.push(contest);
     }
@@ -222,7 +222,7 @@ impl Bench<'_> {
         report.at_most("idle CPU, %", share, 0.2);
     }
 
-    /// What is looked at is memory: that it does not grow with what waits.
+    /// Checks that memory does not grow with the backlog.
     async fn backlog(&self, report: &mut Report) {
         let count = self.options.backlog;
         let turn = turn(&Contender::unlocker(), &self.quorum, &self.instant, count, count).await;

@@ -1,4 +1,4 @@
-//! The broker and its queues: the contract's topology, once as it is and once on classic queues.
+//! The broker and its queues: the contract's topology, once with quorum and once with classic queues.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use lapin::options::{
 use lapin::types::AMQPValue;
 use lapin::{Channel, Confirmation};
 use trackfinity_unlocker::broker::Topology;
-use trackfinity_unlocker::broker::topology::Part;
+use trackfinity_unlocker::broker::topology::Entity;
 use trackfinity_unlocker::settings::TopologyPrefix;
 
 pub const EXCHANGE: &str = "trackfinity.unlock";
 pub const REQUESTS: &str = "trackfinity.unlock.requests";
 pub const RESULTS: &str = "trackfinity.unlock.results";
-/// Where outcomes gather to be counted.
+/// The queue in which outcomes are counted.
 const OUTCOMES: &str = "bench.outcomes";
 /// Publishes in flight while a queue is filled.
 const WINDOW: usize = 1000;
@@ -53,9 +53,9 @@ impl Site {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// As the worker declares them.
+    /// Quorum queues, declared by the worker.
     Quorum,
-    /// Of the same names and bindings; the worker is told not to declare.
+    /// Classic queues with the same names and bindings; the worker does not declare.
     Classic,
 }
 
@@ -68,7 +68,7 @@ impl Kind {
     }
 }
 
-/// The topology in a virtual host of its own.
+/// The topology in its own virtual host.
 pub struct Queues {
     pub kind: Kind,
     broker: Arc<RabbitNode>,
@@ -86,7 +86,7 @@ impl Queues {
         &self.amqp
     }
 
-    /// The broker's CPU time so far, where it can be seen.
+    /// The broker's CPU time so far, if it can be measured.
     pub fn broker_cpu(&self) -> Option<Duration> {
         self.broker.cpu_time()
     }
@@ -96,8 +96,8 @@ impl Queues {
         match self.kind {
             Kind::Quorum => topology.declare(self.amqp.connection()).await.expect("declared"),
             Kind::Classic => {
-                for part in topology.parts() {
-                    self.declare_classic(part).await;
+                for entity in topology.entities() {
+                    self.declare_classic(entity).await;
                 }
             }
         }
@@ -109,9 +109,9 @@ impl Queues {
         self.bind(OUTCOMES, RESULTS, "unlock.#").await;
     }
 
-    async fn declare_classic(&self, part: Part) {
-        match part {
-            Part::Exchange { name, kind } => {
+    async fn declare_classic(&self, entity: Entity) {
+        match entity {
+            Entity::Exchange { name, kind } => {
                 let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
                 let none = FieldTable::default();
                 self.channel
@@ -119,7 +119,7 @@ impl Queues {
                     .await
                     .expect("declared");
             }
-            Part::Queue { name, arguments } => {
+            Entity::Queue { name, arguments } => {
                 let of_all_kinds = |name: &str| {
                     matches!(name, "x-dead-letter-exchange" | "x-dead-letter-routing-key" | "x-message-ttl")
                 };
@@ -127,7 +127,7 @@ impl Queues {
                 arguments.retain(|name, _| of_all_kinds(name.as_str()));
                 self.amqp.declare_queue(&name, arguments.into()).await;
             }
-            Part::Binding { queue, exchange, routing_key } => {
+            Entity::Binding { queue, exchange, routing_key } => {
                 self.bind(&queue, &exchange, &routing_key).await;
             }
         }
@@ -141,7 +141,7 @@ impl Queues {
             .expect("bound");
     }
 
-    /// Puts so many requests into the queue, each confirmed; ids run from `first`.
+    /// Publishes this many requests with confirms. Their ids start at `first`.
     pub async fn fill(&self, first: usize, count: usize) {
         let channel = self.amqp.channel().await;
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
@@ -159,7 +159,7 @@ impl Queues {
         self.ready(OUTCOMES).await
     }
 
-    /// Requests that wait and are not taken.
+    /// Requests that are ready in the queue.
     pub async fn waiting(&self) -> usize {
         self.ready(REQUESTS).await
     }
@@ -170,11 +170,11 @@ impl Queues {
         queue.expect("the queue is there").message_count() as usize
     }
 
-    /// Empties everything; what is parked comes first, as it would come back.
+    /// Empties all queues. Retry queues first, because their messages come back.
     pub async fn purge(&self) {
-        let queues = topology().parts().into_iter().filter_map(|part| match part {
-            Part::Queue { name, .. } => Some(name),
-            Part::Exchange { .. } | Part::Binding { .. } => None,
+        let queues = topology().entities().into_iter().filter_map(|entity| match entity {
+            Entity::Queue { name, .. } => Some(name),
+            Entity::Exchange { .. } | Entity::Binding { .. } => None,
         });
         let (requests, mut queues): (Vec<_>, Vec<_>) = queues.partition(|queue| queue == REQUESTS);
         queues.extend(requests);
@@ -183,7 +183,7 @@ impl Queues {
             let queue = queue.as_str().into();
             self.channel.queue_purge(queue, QueuePurgeOptions::default()).await.expect("purged");
         }
-        // Of a million messages the broker's figures say that they are gone before they are.
+        // With a million messages, the broker reports zero before they are deleted.
         kit::eventually("the queues are empty", Duration::from_secs(60), async || {
             self.outcomes().await + self.waiting().await == 0
         })

@@ -1,10 +1,10 @@
 <?php
 
-// Asks for a customer to be unlocked, and prints the outcome: php publish.php CUSTOMER_ID
+// Requests the unlocking of a customer, and prints the outcome: php publish.php CUSTOMER_ID
 
 declare(strict_types=1);
 
-// Composer's packages, or Debian's php-amqplib.
+// Packages from Composer, or Debian's php-amqplib.
 require is_file(__DIR__ . '/vendor/autoload.php') ? __DIR__ . '/vendor/autoload.php' : 'PhpAmqpLib/autoload.php';
 
 use PhpAmqpLib\Connection\AMQPConnectionConfig;
@@ -12,7 +12,7 @@ use PhpAmqpLib\Connection\AMQPConnectionFactory;
 use PhpAmqpLib\Message\AMQPMessage;
 use PhpAmqpLib\Wire\AMQPTable;
 
-const REPLIES = 'amq.rabbitmq.reply-to'; // RabbitMQ's own: the outcome comes back on this channel
+const REPLIES = 'amq.rabbitmq.reply-to'; // direct reply-to: RabbitMQ sends the outcome back on this channel
 const TIMEOUT = 30; // seconds
 
 $customerId = $argv[1];
@@ -29,7 +29,7 @@ $config->setIsSecure($secure);
 $connection = AMQPConnectionFactory::create($config);
 $channel = $connection->channel();
 
-// A request that no queue receives is returned, and then confirmed like any other.
+// RabbitMQ returns a request that no queue receives, and then confirms it like any other.
 $fault = null;
 $channel->set_return_listener(function () use (&$fault): void {
     $fault = 'no queue receives requests';
@@ -39,20 +39,20 @@ $channel->set_nack_handler(function () use (&$fault): void {
 });
 $channel->confirm_select();
 
-// RabbitMQ wants the consumer first, then the request that names it.
+// Direct reply-to: consume first, then publish the request that names this queue.
 $outcome = null;
 $channel->basic_consume(REPLIES, '', false, true, false, false, function (AMQPMessage $reply) use (&$outcome): void {
     $outcome = json_decode($reply->getBody(), true, flags: JSON_THROW_ON_ERROR);
 });
 
-// Keep the id with what it is for, and send the same one again after a doubt: repeats can be told by it.
+// Store the id before you publish. If you do not know whether RabbitMQ has the request, send it again with this id.
 $messageId = bin2hex(random_bytes(16));
 $request = new AMQPMessage(json_encode(['customer_id' => $customerId], JSON_THROW_ON_ERROR), [
     'message_id' => $messageId,
     'content_type' => 'application/json',
     'delivery_mode' => AMQPMessage::DELIVERY_MODE_PERSISTENT,
     'reply_to' => REPLIES,
-    // With OpenTelemetry: its TraceContextPropagator injects it.
+    // With OpenTelemetry: TraceContextPropagator writes this header.
     'application_headers' => new AMQPTable([
         'traceparent' => sprintf('00-%s-%s-01', bin2hex(random_bytes(16)), bin2hex(random_bytes(8))),
     ]),

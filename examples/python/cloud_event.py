@@ -15,7 +15,7 @@ def main(customer_id: str) -> int:
         attributes={"type": "com.example.customer.unlock", "source": "/shop", "datacontenttype": "application/json"},
         data={"customer_id": customer_id},
     )
-    # Structured: the whole event is the body. The SDK gave it an id.
+    # Structured mode: the body is the whole event. The SDK has given it an id.
     message = to_structured(event, JSONFormat())
     outcome = ask(message.body, message.content_type, message_id=event.get_id())
     print(json.dumps(outcome))

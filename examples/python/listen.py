@@ -1,7 +1,8 @@
-"""Handles every refused request exactly once, until stopped: listen.py [DATABASE]
+"""Handles every refused request exactly once, until it is stopped: listen.py [DATABASE]
 
-The queue is this service's own, and durable: what happens while nobody listens waits in it. An outcome may come more
-than once (a crash of the worker, of RabbitMQ, or of this program), always with the same message_id.
+The queue belongs to this service, and is durable: outcomes wait in it while the service does not run. Delivery is
+at-least-once: the same outcome may come again (after a crash of the worker, of RabbitMQ, or of this program), always
+with the same message_id. The database makes handling it idempotent.
 """
 
 import json
@@ -23,7 +24,7 @@ def open_database(path: str) -> sqlite3.Connection:
 
 
 def main(path: str = "outcomes.sqlite") -> None:
-    trace.set_tracer_provider(TracerProvider())  # a service adds its exporter here
+    trace.set_tracer_provider(TracerProvider())  # your service adds its exporter here
     tracer = trace.get_tracer("unlock-example")
     database = open_database(path)
     connection = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"]))
@@ -34,10 +35,10 @@ def main(path: str = "outcomes.sqlite") -> None:
     print(f"listening on {QUEUE}", file=sys.stderr, flush=True)
 
     for method, properties, body in channel.consume(QUEUE):
-        # The trace began where the request was published; this span goes on in it.
+        # The trace began where the request was published. This span continues it.
         context = propagate.extract(properties.headers or {})
         with tracer.start_as_current_span(f"process {QUEUE}", context, kind=trace.SpanKind.CONSUMER) as span:
-            with database:  # the effect and the note that it is done are one transaction
+            with database:  # one transaction: handle the outcome, and record its message_id
                 new = database.execute(
                     "INSERT OR IGNORE INTO seen VALUES (?, datetime())", (properties.message_id,)
                 ).rowcount
@@ -45,11 +46,11 @@ def main(path: str = "outcomes.sqlite") -> None:
                     handle(json.loads(body), trace.format_trace_id(span.get_span_context().trace_id))
                 else:
                     print(f"{properties.message_id} came again", flush=True)
-        channel.basic_ack(method.delivery_tag)  # only now: before, a crash would lose it
+        channel.basic_ack(method.delivery_tag)  # last: a crash would lose an outcome acknowledged earlier
 
 
 def handle(outcome: dict, trace_id: str) -> None:
-    """What is to be done about it. Fields that are not known are left alone: there may be more one day."""
+    """Put your own code here. Ignore fields that you do not know: later versions may add some."""
     request_id, reason, request = outcome["request_id"], outcome["reason"], outcome["request"]
     print(f"{request_id} was refused: {reason}, request {json.dumps(request)}, trace {trace_id}", flush=True)
 

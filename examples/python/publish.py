@@ -1,4 +1,4 @@
-"""Asks for a customer to be unlocked, and prints the outcome: publish.py CUSTOMER_ID"""
+"""Requests the unlocking of a customer, and prints the outcome: publish.py CUSTOMER_ID"""
 
 import json
 import os
@@ -9,22 +9,22 @@ import pika
 from opentelemetry import propagate, trace
 from opentelemetry.sdk.trace import TracerProvider
 
-REPLIES = "amq.rabbitmq.reply-to"  # RabbitMQ's own: the outcome comes back on this channel
+REPLIES = "amq.rabbitmq.reply-to"  # direct reply-to: RabbitMQ sends the outcome back on this channel
 TIMEOUT = 30  # seconds
 
 
 def ask(body, content_type: str, message_id: str) -> dict:
-    """Publishes a request, and waits for its outcome."""
+    """Publishes a request and waits for its outcome."""
     connection = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"]))
     channel = connection.channel()
-    channel.confirm_delivery()  # from now on basic_publish raises if the request was not taken
+    channel.confirm_delivery()  # basic_publish now raises an error if the request was not stored
 
     outcomes = []
-    # RabbitMQ wants the consumer first, then the request that names it.
+    # Direct reply-to: consume first, then publish the request that names this queue.
     channel.basic_consume(REPLIES, lambda _channel, _method, _properties, reply: outcomes.append(reply), auto_ack=True)
 
     headers = {}
-    propagate.inject(headers)  # traceparent, from the span under way
+    propagate.inject(headers)  # traceparent, from the current span
     channel.basic_publish(
         exchange="trackfinity.unlock",
         routing_key="request",
@@ -43,7 +43,7 @@ def ask(body, content_type: str, message_id: str) -> dict:
     connection.process_data_events(time_limit=TIMEOUT)
     connection.close()
     if not outcomes:
-        # It may still come: who must know binds a queue of its own, see listen.py.
+        # It may still come. If you must not miss it, bind a durable queue, as listen.py does.
         raise TimeoutError(f"no outcome within {TIMEOUT} s")
     return json.loads(outcomes[0])
 
@@ -53,7 +53,7 @@ def main(customer_id: str) -> int:
     tracer = trace.get_tracer("unlock-example")
     with tracer.start_as_current_span("publish trackfinity.unlock", kind=trace.SpanKind.PRODUCER):
         body = json.dumps({"customer_id": customer_id})
-        # Keep the id with what it is for, and send the same one again after a doubt: repeats can be told by it.
+        # Store the id before you publish. If you do not know whether RabbitMQ has the request, repeat it with this id.
         outcome = ask(body, "application/json", message_id=str(uuid.uuid4()))
     print(json.dumps(outcome))
     return 0 if outcome["status"] == "unlocked" else 1

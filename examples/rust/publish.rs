@@ -1,7 +1,7 @@
-//! Asks for a customer to be unlocked, and prints the outcome: publish CUSTOMER_ID
+//! Requests the unlocking of a customer, and prints the outcome: publish CUSTOMER_ID
 //!
-//! In a project of your own: `cargo add anyhow futures-util lapin serde_json tokio uuid`; this one's
-//! Cargo.lock has the versions it was tried with.
+//! In your own project: `cargo add anyhow futures-util lapin serde_json tokio uuid`. The Cargo.lock of
+//! this repository has the versions that it was tested with.
 
 use std::{env, process::ExitCode, time::Duration};
 
@@ -15,7 +15,7 @@ use lapin::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// RabbitMQ's own: the outcome comes back on this channel.
+/// Direct reply-to: RabbitMQ sends the outcome back on this channel.
 const REPLIES: &str = "amq.rabbitmq.reply-to";
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -27,16 +27,16 @@ async fn main() -> anyhow::Result<ExitCode> {
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
 
-    // RabbitMQ wants the consumer first, then the request that names it.
+    // Direct reply-to: consume first, then publish the request that names this queue.
     let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
     let mut outcomes =
         channel.basic_consume(REPLIES.into(), "".into(), options, FieldTable::default()).await?;
 
-    // Keep the id with what it is for, and send the same one again after a doubt: repeats can be
-    // told by it.
+    // Store the id before you publish. If you do not know whether RabbitMQ has the request, send it
+    // again with this id.
     let message_id = Uuid::now_v7().to_string();
     let mut headers = FieldTable::default();
-    // With OpenTelemetry: the context of the span under way.
+    // With OpenTelemetry: the context of the current span.
     let (trace, span) = (Uuid::now_v7().simple(), Uuid::now_v7().as_u64_pair().1);
     headers.insert("traceparent".into(), AMQPValue::LongString(format!("00-{trace}-{span:016x}-01").into()));
     let properties = BasicProperties::default()

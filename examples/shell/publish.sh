@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Asks for a customer to be unlocked, and prints the outcome, by RabbitMQ's HTTP API: publish.sh CUSTOMER_ID
-# Needs curl and jq, and a user with the tag "management". MANAGEMENT_URL is where the management page is, without user
-# and password [default: port 15672 of AMQP_URL's host].
-# For scripts: a service does better with a connection of its own.
+# Requests the unlocking of a customer with RabbitMQ's HTTP API, and prints the outcome: publish.sh CUSTOMER_ID
+# Needs curl, jq, and a RabbitMQ user with the tag "management". MANAGEMENT_URL is the address of the management page,
+# without user and password [default: port 15672 of AMQP_URL's host].
+# This is for scripts. A service should use an AMQP connection.
 set -euo pipefail
 customer_id=$1
 timeout=30 # seconds
@@ -18,23 +18,23 @@ api=${api%/}/api
 
 decoded() { printf '%b' "${1//%/\\x}"; }
 hex() { od -An -N"$1" -tx1 /dev/urandom | tr -d ' \n'; }
-# call METHOD PATH [JSON]; the password comes on stdin, where no list of processes shows it.
+# call METHOD PATH [JSON]; curl reads the password from stdin, so that no process list shows it.
 call() {
   local config
   config="user = $(printf '%s' "$(decoded "$user")" | jq -Rs .)"
   curl -sS --fail-with-body -K - -X "$1" -H 'content-type: application/json' ${3:+--data-binary "$3"} "$api/$2" <<<"$config"
 }
 
-# Keep the id with what it is for, and send the same one again after a doubt: repeats can be told by it.
+# Store the id before you publish. If you do not know whether RabbitMQ has the request, send it again with this id.
 id=$(hex 16)
 
-# A queue for the outcome, bound before the request goes out; it expires should this be killed.
+# A queue for the outcome, bound before the request is published. It expires if this script is killed.
 queue=unlock.shell.$id
 call PUT "queues/$vhost/$queue" '{"durable":true,"arguments":{"x-expires":120000}}'
 trap 'call DELETE "queues/$vhost/$queue"' EXIT
 call POST "bindings/$vhost/e/trackfinity.unlock.results/q/$queue" '{"routing_key":"unlock.#"}'
 
-# RabbitMQ publishes it mandatory and waits for the confirm: "routed" is both.
+# RabbitMQ publishes the request as mandatory and waits for the confirm. "routed": true means that both succeeded.
 published=$(call POST "exchanges/$vhost/trackfinity.unlock/publish" "$(
   jq -cn --arg customer_id "$customer_id" --arg id "$id" --arg traceparent "00-$(hex 16)-$(hex 8)-01" '{
     routing_key: "request",

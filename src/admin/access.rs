@@ -1,4 +1,4 @@
-//! Who may do what: a viewer looks, an operator changes and sees what is masked.
+//! Who may do what: a viewer reads; an operator also sees what is masked, and changes dead letters.
 
 use std::fmt;
 
@@ -8,15 +8,15 @@ use subtle::ConstantTimeEq;
 
 use crate::{dead_letters::Actor, secret::Secret, settings::Admin};
 
-/// The longest name somebody may give, in characters.
-const NAME_CHARS: usize = 64;
+/// The longest name of a user, in characters.
+const MAX_NAME_CHARS: usize = 64;
 
-/// What somebody may do.
+/// What a user may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// Looks; identifiers and bodies are masked.
+    /// Reads; identifiers and bodies are masked.
     Viewer,
-    /// Sees, replays and discards, too.
+    /// Also sees identifiers and bodies, replays and discards.
     Operator,
 }
 
@@ -29,37 +29,38 @@ impl fmt::Display for Role {
     }
 }
 
-/// Somebody who may be here.
+/// A user with access.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Person {
+pub(super) struct User {
     pub(super) name: String,
     pub(super) role: Role,
 }
 
-impl Person {
-    /// Somebody without a token, where none is needed to look.
-    pub(super) fn unknown() -> Self {
-        Self { name: "somebody".to_owned(), role: Role::Viewer }
+impl User {
+    /// A user without a token, where none is needed to read.
+    pub(super) fn anonymous() -> Self {
+        Self { name: "anonymous".to_owned(), role: Role::Viewer }
     }
 
     pub(super) fn is_operator(&self) -> bool {
         self.role == Role::Operator
     }
 
-    /// As whom they are written down.
+    /// The user in the audit log and in locks.
     pub(super) fn actor(&self, via: &'static str) -> Actor {
         Actor { name: format!("{} ({})", self.name, self.role), via }
     }
 }
 
-/// A name for the audit log, and for others who find the letters locked.
+/// Checks a name. It stands in the audit log and in messages about locks.
 pub(super) fn name(text: &str) -> Option<String> {
     let name = text.trim();
-    let fits = !name.is_empty() && name.chars().count() <= NAME_CHARS && !name.chars().any(char::is_control);
+    let fits =
+        !name.is_empty() && name.chars().count() <= MAX_NAME_CHARS && !name.chars().any(char::is_control);
     fits.then(|| name.to_owned())
 }
 
-/// The tokens, as they are now.
+/// The current tokens.
 #[derive(Clone, Debug)]
 pub(super) struct Tokens {
     viewer: Option<Secret>,
@@ -71,12 +72,12 @@ impl Tokens {
         Self { viewer: settings.viewer_token.clone(), operator: settings.operator_token.clone() }
     }
 
-    /// Whether one may look without a token. Settings see to it that this is so on loopback alone.
-    pub(super) fn looking_is_free(&self) -> bool {
+    /// Whether reading needs no token. The settings allow this on loopback only.
+    pub(super) fn anyone_may_read(&self) -> bool {
         self.viewer.is_none()
     }
 
-    /// Whether anybody can log in at all.
+    /// Whether anyone can log in.
     pub(super) fn are_set(&self) -> bool {
         self.viewer.is_some() || self.operator.is_some()
     }
@@ -85,10 +86,10 @@ impl Tokens {
         self.operator.is_some()
     }
 
-    /// Whose token this is. A token is compared as a whole, however soon it differs.
+    /// The role of this token. The comparison takes constant time.
     pub(super) fn role_of(&self, token: &str) -> Option<Role> {
         let is = |secret: &Option<Secret>| secret.as_ref().is_some_and(|secret| same(secret, token));
-        // Both, always: the time tells nothing.
+        // Always compares both, so that the time reveals nothing.
         let (operator, viewer) = (is(&self.operator), is(&self.viewer));
         match (operator, viewer) {
             (true, _) => Some(Role::Operator),
@@ -107,21 +108,21 @@ impl Tokens {
     }
 }
 
-/// Digests have one length, so that not even the token's is told.
+/// Compares digests, so that the time does not reveal the length of the token either.
 fn same(secret: &Secret, token: &str) -> bool {
     let digest = |text: &str| Sha256::digest(text.as_bytes());
     digest(secret.current().expose_secret()).as_slice().ct_eq(digest(token).as_slice()).into()
 }
 
-/// Whether two texts are the same, in a time that does not tell where they differ.
+/// Compares two strings in a time that does not reveal where they differ.
 pub(super) fn same_text(one: &str, other: &str) -> bool {
     one.as_bytes().ct_eq(other.as_bytes()).into()
 }
 
-/// 256 random bits, as text.
+/// 256 random bits, in hex.
 ///
 /// # Errors
-/// If the system gives no random numbers.
+/// If the system returns no random numbers.
 pub(super) fn random() -> Result<String, getrandom::Error> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)?;
@@ -137,22 +138,22 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_one_roles_or_nobodys() {
+    fn a_token_belongs_to_one_role_or_to_none() {
         let tokens = tokens(Some("see"), Some("do"));
         assert_eq!(tokens.role_of("see"), Some(Role::Viewer));
         assert_eq!(tokens.role_of("do"), Some(Role::Operator));
         for wrong in ["", "se", "see ", "DO", "seedo"] {
             assert_eq!(tokens.role_of(wrong), None, "{wrong:?}");
         }
-        assert!(!tokens.looking_is_free());
+        assert!(!tokens.anyone_may_read());
     }
 
     #[test]
-    fn without_tokens_nobody_is_anything_more_than_one_who_looks() {
+    fn without_tokens_everyone_may_read_and_no_one_may_do_more() {
         let tokens = tokens(None, None);
         assert_eq!(tokens.role_of(""), None);
-        assert!(tokens.looking_is_free() && !tokens.are_set());
-        assert!(!Person::unknown().is_operator());
+        assert!(tokens.anyone_may_read() && !tokens.are_set());
+        assert!(!User::anonymous().is_operator());
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! The JSON API: the same rules as for the page, with a token in a header.
+//! The JSON API: the same rules as the page, with a token in a header.
 
+mod api_user;
 mod bodies;
-mod caller;
 mod changes;
-mod letters;
+mod dead_letters;
 
 use axum::{
     Json, Router,
@@ -17,7 +17,7 @@ use utoipa::{
 
 use super::{App, problem::Problem};
 
-/// A problem as the API tells it.
+/// A problem as a JSON response.
 #[derive(Debug)]
 struct ApiProblem(Problem);
 
@@ -36,55 +36,55 @@ impl From<Problem> for ApiProblem {
 pub(super) fn router() -> Router<App> {
     Router::new()
         .route("/openapi.json", get(async || Json(Document::openapi())))
-        .route("/worker", get(letters::worker))
-        .route("/summary", get(letters::summary))
-        .route("/letters", get(letters::list))
-        .route("/letters/{id}", get(letters::show))
+        .route("/worker", get(dead_letters::worker))
+        .route("/summary", get(dead_letters::summary))
+        .route("/dead-letters", get(dead_letters::list))
+        .route("/dead-letters/{id}", get(dead_letters::show))
         .route("/plans", post(changes::plan))
-        .route("/plans/{digest}", get(changes::planned))
-        .route("/plans/{digest}/jobs", post(changes::begin))
+        .route("/plans/{digest}", get(changes::find_plan))
+        .route("/plans/{digest}/jobs", post(changes::start))
         .route("/jobs", get(changes::jobs))
         .route("/jobs/{id}", get(changes::job))
         .route("/jobs/{id}/stop", post(changes::stop))
 }
 
-/// The API, described.
+/// The OpenAPI document.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "The dead letters of trackfinity-unlocker",
-        description = "Looks at dead letters, replays and discards them. Whatever changes a letter, or shows its \
-                       body and identifiers, takes the operator's token and is written to the audit log first. \
-                       One plan is carried out at a time.",
+        description = "Browses, replays and discards dead letters. Changing a dead letter, or showing its body and \
+                       identifiers, needs the operator's token and is written to the audit log first. Plans run \
+                       one at a time.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
     ),
     servers((url = "/api/v1")),
     paths(
-        letters::worker, letters::summary, letters::list, letters::show,
-        changes::plan, changes::planned, changes::begin, changes::jobs, changes::job, changes::stop
+        dead_letters::worker, dead_letters::summary, dead_letters::list, dead_letters::show,
+        changes::plan, changes::find_plan, changes::start, changes::jobs, changes::job, changes::stop
     ),
     security(("token" = [])),
     modifiers(&Bearer)
 )]
 struct Document;
 
-/// How a caller says who they are.
+/// Authentication by bearer token.
 struct Bearer;
 
 impl Modify for Bearer {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let description =
-            "admin.viewer_token or admin.operator_token. The header X-Actor may name who calls.";
+            "admin.viewer_token or admin.operator_token. The header X-Actor may name the caller.";
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build();
         let components = document.components.get_or_insert_with(Default::default);
         components.add_security_scheme("token", SecurityScheme::Http(scheme));
     }
 }
 
-/// The OpenAPI document, as `docs/openapi.json` holds it.
+/// The OpenAPI document, as it is in `docs/openapi.json`.
 ///
 /// # Errors
-/// None to be expected: it is made of texts.
+/// If the document cannot be encoded, which is not expected.
 pub fn openapi() -> serde_json::Result<String> {
     serde_json::to_string_pretty(&Document::openapi()).map(|text| text + "\n")
 }

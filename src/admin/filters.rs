@@ -1,16 +1,15 @@
-//! Which letters are meant, as it stands in an address or a form.
+//! Reads a filter from a query or a form.
 
+use super::{fields::Fields, problem::Problem};
 use crate::{
     dead_letters::{Filter, filter::Moment},
-    message::{LetterStatus, Timestamp},
+    message::{DeadLetterStatus, Timestamp},
 };
 
-use super::{problem::Problem, visitor::Fields};
-
 /// The names of a filter's fields.
-pub(super) const NAMES: [&str; 5] = ["status", "reason", "since", "until", "id"];
+pub(super) const FIELDS: [&str; 5] = ["status", "reason", "since", "until", "id"];
 
-/// The letters that are meant. A field may come several times, or hold several values with commas.
+/// Reads the filter. A field may be repeated, or contain several values separated by commas.
 pub(super) fn read(fields: &Fields) -> Result<Filter, Problem> {
     let list = |name| {
         let values = fields.all(name).flat_map(|value| value.split(','));
@@ -26,16 +25,16 @@ pub(super) fn read(fields: &Fields) -> Result<Filter, Problem> {
     })
 }
 
-/// The same fields, for an address.
+/// Encodes the filter's fields as a query.
 pub(super) fn query(fields: &Fields) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
-    for name in NAMES {
+    for name in FIELDS {
         query.extend_pairs(fields.all(name).map(|value| (name, value)));
     }
     query.finish()
 }
 
-/// The number in a field.
+/// Reads a number from a field.
 pub(super) fn number<T: std::str::FromStr + PartialOrd>(
     fields: &Fields,
     name: &str,
@@ -46,13 +45,15 @@ pub(super) fn number<T: std::str::FromStr + PartialOrd>(
         return Ok(default);
     };
     let number = text.parse().ok().filter(|number| allowed.contains(number));
-    number.ok_or_else(|| Problem::bad_request(format!("{name}: {text:?} is not a number that it can be.")))
+    number.ok_or_else(|| {
+        Problem::bad_request(format!("{name}: {text:?} is not a number, or not an allowed one."))
+    })
 }
 
-pub(super) fn status(name: &str) -> Result<LetterStatus, Problem> {
-    LetterStatus::named(name).ok_or_else(|| {
-        let names = LetterStatus::ALL.map(LetterStatus::as_str).join(", ");
-        Problem::bad_request(format!("status: {name:?} is none of {names}."))
+pub(super) fn status(name: &str) -> Result<DeadLetterStatus, Problem> {
+    DeadLetterStatus::named(name).ok_or_else(|| {
+        let names = DeadLetterStatus::ALL.map(DeadLetterStatus::as_str).join(", ");
+        Problem::bad_request(format!("status: {name:?} is not one of {names}."))
     })
 }
 
@@ -66,18 +67,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_is_read_from_an_address_and_goes_back_into_one() {
+    fn a_filter_is_read_from_a_query_and_written_as_one() {
         let fields =
             Fields::parse(b"status=refused,invalid&reason=&since=2026-11-23T09:00:00Z&id=a&id=b&page=3");
         let filter = read(&fields).expect("a filter");
-        assert_eq!(filter.status, [LetterStatus::Refused, LetterStatus::Invalid]);
+        assert_eq!(filter.status, [DeadLetterStatus::Refused, DeadLetterStatus::Invalid]);
         assert_eq!((filter.reason, filter.ids), (vec![], vec!["a".to_owned(), "b".to_owned()]));
         assert!(filter.since.is_some() && filter.until.is_none());
         assert_eq!(query(&fields), "status=refused%2Cinvalid&since=2026-11-23T09%3A00%3A00Z&id=a&id=b");
     }
 
     #[test]
-    fn what_cannot_be_read_is_named() {
+    fn a_problem_names_the_field_that_cannot_be_read() {
         for (wrong, says) in [("status=dead", "status"), ("since=soon", "since"), ("until=x", "until")] {
             let problem = read(&Fields::parse(wrong.as_bytes())).expect_err("a problem");
             assert!(problem.what.starts_with(says), "{problem:?}");

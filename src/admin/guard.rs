@@ -1,4 +1,4 @@
-//! What every request has to pass, and what every answer carries.
+//! Checks every request, and sets the security headers of every response.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -15,10 +15,10 @@ use axum::{
 
 use super::problem::Problem;
 
-/// The longest a request may take, its body included. A look takes no longer than 30 s.
+/// The longest a request may take, including its body. A browse takes at most 30 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const CSP: &str =
-    "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+    "default-src 'none'; style-src 'self'; form-action 'self'; layout-ancestors 'none'; base-uri 'none'";
 const HEADERS: [(HeaderName, &str); 6] = [
     (header::CONTENT_SECURITY_POLICY, CSP),
     (header::CACHE_CONTROL, "no-store"),
@@ -30,8 +30,8 @@ const HEADERS: [(HeaderName, &str); 6] = [
 ];
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The names under which the page may be asked for. Another name may belong to a site that has
-/// pointed it at this address, to read the page through its visitor's browser.
+/// The host names of this page. Another name may belong to an attacker's site that resolves it to
+/// this address, to read the page through a user's browser (DNS rebinding).
 #[derive(Clone, Debug)]
 pub(super) struct Hosts {
     names: Arc<[String]>,
@@ -49,8 +49,8 @@ impl Hosts {
         self.names.contains(&host) || self.is_own_address(&host)
     }
 
-    /// Where every address is listened on, any of them is the page's own: names can be pointed
-    /// elsewhere, addresses cannot.
+    /// If the server listens on all addresses, any address is its own. That is safe: an attacker
+    /// can change what a name resolves to, but not an address.
     fn is_own_address(&self, host: &str) -> bool {
         let address = host.parse::<SocketAddr>().or_else(|_| {
             let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -60,13 +60,13 @@ impl Hosts {
     }
 }
 
-/// Lets a request through, or says why not.
+/// Passes a request on, or rejects it.
 pub(super) async fn guard(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
     let is_api = is_api(request.uri());
     let checked = check(&hosts, request.method(), request.uri(), request.headers());
     let answer = match checked {
         Ok(()) => tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await.map_err(|_elapsed| {
-            let advice = "What was begun may still be done; look before you try again.";
+            let advice = "It may still be running. Check the result before you try again.";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "This takes too long.", advice)
         }),
         Err(problem) => Err(problem),
@@ -88,18 +88,18 @@ fn check(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> Resu
         (Some(host), None) => host,
         _ => "",
     };
-    // A request line with an address in it would have another host.
+    // A request line with an absolute URL would name a second host.
     if !hosts.allow(host) || uri.authority().is_some() {
-        let what = "This host name is not one of this page's.";
-        let advice = "Ask for the page by its own address, or add the name to admin.allowed_hosts.";
+        let what = "This host name is not allowed.";
+        let advice = "Use the page's own address, or add the name to admin.allowed_hosts.";
         return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", what, advice));
     }
-    // Scripts, which have to send a token in a header, name no origin; browsers do.
+    // Scripts must send a token in a header and send no origin. Browsers do send one.
     let is_script = is_api(uri) && !headers.contains_key(FETCH_SITE) && !headers.contains_key(header::ORIGIN);
     if matches!(*method, Method::GET | Method::HEAD) || is_script || is_same_origin(host, headers) {
         return Ok(());
     }
-    let what = "This was sent from another site, or by a browser that does not say from where.";
+    let what = "This was sent from another site, or the browser did not say from which one.";
     Err(Problem::new(
         StatusCode::FORBIDDEN,
         "cross_site",
@@ -108,8 +108,8 @@ fn check(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> Resu
     ))
 }
 
-/// Whether a browser says that its request comes from this very page. Without TLS, but on this
-/// machine, browsers send no `Sec-Fetch-Site`.
+/// Whether the browser says that the request comes from this page. Browsers send `Sec-Fetch-Site`
+/// only over TLS or to the same machine; else `Origin` decides.
 fn is_same_origin(host: &str, headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     if let Some(site) = text(FETCH_SITE) {
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_answers_to_its_own_address_localhost_and_allowed_names_alone() {
+    fn only_the_own_address_localhost_and_allowed_names_are_answered() {
         let allowed = ["unlocker.example.com".to_owned()];
         let hosts = Hosts::new("127.0.0.1:9465".parse().expect("an address"), &allowed);
         for own in ["127.0.0.1:9465", "localhost:9465", "LOCALHOST:9465", "Unlocker.example.com"] {
@@ -138,14 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn where_all_addresses_are_listened_on_each_of_them_is_its_own() {
+    fn a_server_on_all_addresses_answers_to_each_of_them() {
         let hosts = Hosts::new("0.0.0.0:9465".parse().expect("an address"), &[]);
         assert!(hosts.allow("10.1.2.3:9465") && hosts.allow("[::1]:9465"));
         assert!(!hosts.allow("10.1.2.3:80") && !hosts.allow("10.1.2.3") && !hosts.allow("evil.example:9465"));
     }
 
     #[test]
-    fn only_this_page_itself_may_send_its_forms() {
+    fn only_the_page_itself_may_send_its_forms() {
         let same = |pairs: &[(&'static str, &'static str)]| {
             let headers = pairs
                 .iter()

@@ -1,4 +1,4 @@
-//! Logging in, with a name and a token, and out.
+//! Log in with a name and a token, and log out.
 
 use std::{net::SocketAddr, time::Instant};
 
@@ -13,24 +13,25 @@ use axum::{
 
 use super::{
     App,
-    access::{self, Person, random, same_text},
-    frame::Frame,
+    access::{self, User, random, same_text},
+    fields::Fields,
+    page_layout::PageLayout,
+    page_user::{COOKIE_NAME, SignedForm, cookie},
     problem::{Problem, render},
-    visitor::{COOKIE_NAME, Fields, Signed, cookie},
 };
 
-/// Ties the form of a login to the browser that it was written for.
+/// Ties the login form to the browser that received it.
 const LOGIN_COOKIE: &str = "unlocker_login";
 
 #[derive(Template)]
 #[template(path = "login.html")]
 struct LoginPage {
-    frame: Frame,
-    /// What was wrong with the last attempt.
+    layout: PageLayout,
+    /// Why the last attempt failed.
     wrong: Option<String>,
     name: String,
     to: String,
-    looking_is_free: bool,
+    anyone_may_read: bool,
     operator_is_set: bool,
 }
 
@@ -52,35 +53,34 @@ async fn log_in(
     let get = |name| fields.get(name).unwrap_or_default();
     let (name, to) = (get("name"), get("to"));
     let wrong = |status, wrong: &str| page(&app, &headers, status, Some(wrong.to_owned()), name, to);
-    let written_for_this =
-        cookie(&headers, LOGIN_COOKIE).is_some_and(|cookie| same_text(cookie, get("csrf")));
-    if !written_for_this {
+    let is_own_form = cookie(&headers, LOGIN_COOKIE).is_some_and(|cookie| same_text(cookie, get("csrf")));
+    if !is_own_form {
         return wrong(
             StatusCode::FORBIDDEN,
-            "This form was not written for this browser, or cookies are off. Try again.",
+            "This form belongs to another browser, or cookies are off. Try again.",
         );
     }
     let Some(name) = access::name(name) else {
-        return wrong(StatusCode::BAD_REQUEST, "Give your name, of at most 64 characters.");
+        return wrong(StatusCode::BAD_REQUEST, "Enter your name, at most 64 characters.");
     };
-    let role = match app.attempts.attempt(peer.ip(), Instant::now(), || app.tokens.role_of(get("token"))) {
+    let role = match app.throttle.attempt(peer.ip(), Instant::now(), || app.tokens.role_of(get("token"))) {
         Ok(Some(role)) => role,
         Ok(None) => {
-            tracing::warn!(address = %peer.ip(), "somebody gave a wrong token at the dead-letter page");
+            tracing::warn!(address = %peer.ip(), "wrong token at the dead-letter page");
             return wrong(StatusCode::UNAUTHORIZED, "This token is neither the viewer's nor the operator's.");
         }
         Err(wait) => {
-            let said = format!("There were {wait}.");
-            let mut response = wrong(StatusCode::TOO_MANY_REQUESTS, &said);
+            let sentence = format!("There were {wait}.");
+            let mut response = wrong(StatusCode::TOO_MANY_REQUESTS, &sentence);
             response.headers_mut().insert("retry-after", wait.0.as_secs().max(1).into());
             return response;
         }
     };
-    // Whoever was logged in here before no longer is.
+    // End the previous session of this browser.
     if let Some(key) = cookie(&headers, COOKIE_NAME) {
         app.sessions.end(key);
     }
-    match app.sessions.begin(Person { name, role }, &app.tokens, Instant::now()) {
+    match app.sessions.start(User { name, role }, &app.tokens, Instant::now()) {
         Ok(key) => {
             let mut response = Redirect::to(local(to)).into_response();
             set_cookie(&mut response, &headers, COOKIE_NAME, &key, "/");
@@ -90,7 +90,7 @@ async fn log_in(
     }
 }
 
-async fn log_out(State(app): State<App>, headers: HeaderMap, _signed: Signed) -> Response {
+async fn log_out(State(app): State<App>, headers: HeaderMap, _signed: SignedForm) -> Response {
     if let Some(key) = cookie(&headers, COOKIE_NAME) {
         app.sessions.end(key);
     }
@@ -112,11 +112,11 @@ fn page(
         Err(error) => return Problem::internal(&error).page(),
     };
     let page = LoginPage {
-        frame: Frame { title: "Log in".to_owned(), csrf: csrf.clone(), ..Frame::default() },
+        layout: PageLayout { title: "Log in".to_owned(), csrf: csrf.clone(), ..PageLayout::default() },
         wrong,
         name: name.to_owned(),
         to: local(to).to_owned(),
-        looking_is_free: app.tokens.looking_is_free(),
+        anyone_may_read: app.tokens.anyone_may_read(),
         operator_is_set: app.tokens.operator_is_set(),
     };
     let mut response = (status, render(&page)).into_response();
@@ -124,13 +124,13 @@ fn page(
     response
 }
 
-/// A path of this page, and nothing that leads elsewhere.
+/// Returns the path if it stays on this page, else `/`.
 fn local(to: &str) -> &str {
     let plain = to.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     if plain && to.starts_with('/') && !to.starts_with("//") { to } else { "/" }
 }
 
-/// Over TLS, as a proxy in front says, the cookie is for TLS alone.
+/// The cookie is `Secure` if a proxy in front says that the browser uses TLS.
 fn set_cookie(response: &mut Response, headers: &HeaderMap, name: &str, value: &str, path: &str) {
     let is_tls = headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes() == b"https");
     let secure = if is_tls { "; Secure" } else { "" };
@@ -145,12 +145,12 @@ mod tests {
     use super::local;
 
     #[test]
-    fn after_a_login_nobody_is_led_elsewhere() {
-        for own in ["/", "/letters?status=refused&page=2"] {
+    fn a_login_never_redirects_to_another_site() {
+        for own in ["/", "/dead-letters?status=refused&page=2"] {
             assert_eq!(local(own), own);
         }
         for other in
-            ["", "letters", "//evil.example", "https://evil.example/", "/\\evil.example", "/\r\nx: y"]
+            ["", "dead_letters", "//evil.example", "https://evil.example/", "/\\evil.example", "/\r\nx: y"]
         {
             assert_eq!(local(other), "/", "{other:?}");
         }

@@ -1,7 +1,7 @@
-//! The pages: an overview, the list, a letter, a plan, a job.
+//! The pages: overview, list, dead letter, plan, job.
 
 mod changes;
-mod letters;
+mod dead_letters;
 mod view;
 
 use askama::Template;
@@ -13,13 +13,13 @@ use axum::{
     routing::{get, post},
 };
 
-pub(super) use self::changes::{Plans, pace, reason};
-use self::view::{Age, LetterLinks};
+pub(super) use self::changes::RecentPlans;
+use self::view::TimeView;
 use super::{
     App,
-    frame::Frame,
+    page_layout::PageLayout,
+    page_user::PageUser,
     problem::{Problem, render},
-    visitor::Visitor,
     worker_state::WorkerState,
 };
 use crate::dead_letters::Filter;
@@ -29,7 +29,7 @@ const STYLE: &str = include_str!("style.css");
 #[derive(Template)]
 #[template(path = "overview.html")]
 struct Overview {
-    frame: Frame,
+    layout: PageLayout,
     worker: WorkerState,
     summary: Result<Groups, Problem>,
     job: Option<RunningJob>,
@@ -38,19 +38,19 @@ struct Overview {
 /// The summary, ready to be shown.
 struct Groups {
     count: u64,
-    oldest: Age,
-    newest: Age,
+    oldest: TimeView,
+    newest: TimeView,
     groups: Vec<GroupRow>,
-    /// Where not all letters were looked at.
-    short: Option<String>,
+    /// A note if not all dead letters were seen.
+    note: Option<String>,
 }
 
 struct GroupRow {
     status: &'static str,
     reason: Option<String>,
     count: u64,
-    oldest: Age,
-    newest: Age,
+    oldest: TimeView,
+    newest: TimeView,
     href: String,
 }
 
@@ -64,28 +64,28 @@ pub(super) fn router() -> Router<App> {
     Router::new()
         .route("/", get(overview))
         .route("/style.css", get(style))
-        .route("/letters", get(letters::list))
-        .route("/letters/{id}", get(letters::letter))
-        .route("/letters/{id}/show", post(letters::show))
+        .route("/dead-letters", get(dead_letters::list))
+        .route("/dead-letters/{id}", get(dead_letters::dead_letter))
+        .route("/dead-letters/{id}/show", post(dead_letters::show))
         .route("/plans", post(changes::plan))
-        .route("/plans/{digest}", get(changes::confirm).post(changes::begin))
+        .route("/plans/{digest}", get(changes::confirm).post(changes::start))
         .route("/jobs", get(changes::jobs))
         .route("/jobs/{id}", get(changes::job))
         .route("/jobs/{id}/stop", post(changes::stop))
 }
 
-async fn overview(State(app): State<App>, visitor: Visitor) -> Response {
-    let worker = WorkerState::look(&app.sources).await;
+async fn overview(State(app): State<App>, page_user: PageUser) -> Response {
+    let worker = WorkerState::read(&app.handles).await;
     let job = app.jobs.all().into_iter().find(|job| job.is_running()).map(|job| RunningJob {
         id: job.id.clone(),
         actor: job.actor.name.clone(),
         action: job.plan.action.name(),
     });
-    let looked = app.looks.summary(&visitor.actor(), &Filter::default()).await;
-    let summary = looked.map(|summary| Groups {
+    let summary = app.reader.summary(&page_user.actor(), &Filter::default()).await;
+    let summary = summary.map(|summary| Groups {
         count: summary.count,
-        oldest: Age::of(summary.oldest),
-        newest: Age::of(summary.newest),
+        oldest: summary.oldest.into(),
+        newest: summary.newest.into(),
         groups: summary
             .groups
             .iter()
@@ -93,14 +93,14 @@ async fn overview(State(app): State<App>, visitor: Visitor) -> Response {
                 status: group.status.as_str(),
                 reason: group.reason.clone(),
                 count: group.count,
-                oldest: Age::of(group.oldest),
-                newest: Age::of(group.newest),
-                href: LetterLinks::group(group.status.as_str(), group.reason.as_deref()),
+                oldest: group.oldest.into(),
+                newest: group.newest.into(),
+                href: view::group_link(group.status.as_str(), group.reason.as_deref()),
             })
             .collect(),
-        short: view::short(&summary.extent),
+        note: view::incomplete_note(&summary.coverage),
     });
-    render(&Overview { frame: Frame::new("Overview", &visitor), worker, summary, job })
+    render(&Overview { layout: page_user.layout("Overview"), worker, summary, job })
 }
 
 async fn style() -> Response {
@@ -109,18 +109,18 @@ async fn style() -> Response {
 
 pub(super) async fn not_found(uri: axum::http::Uri) -> Response {
     let what = "There is nothing here.";
-    let advice = "Begin at the overview, /, or for the API at /api/v1/openapi.json.";
+    let advice = "Start at the overview, /, or for the API at /api/v1/openapi.json.";
     let problem = Problem::new(StatusCode::NOT_FOUND, "not_found", what, advice);
     if uri.path().starts_with("/api/") { problem.json() } else { problem.page() }
 }
 
 pub(super) async fn not_allowed(uri: axum::http::Uri) -> Response {
-    let what = "This address does not take this method.";
+    let what = "This address does not allow this method.";
     let problem = Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "method_not_allowed",
         what,
-        "What changes something is a POST.",
+        "Changes are made with POST.",
     );
     if uri.path().starts_with("/api/") { problem.json() } else { problem.page() }
 }

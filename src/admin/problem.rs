@@ -1,4 +1,4 @@
-//! What was wrong, and what to do about it: a page for people, JSON for scripts.
+//! Errors with advice: a page for people, JSON for scripts.
 
 use askama::Template;
 use axum::{
@@ -8,10 +8,10 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{attempts::Wait, frame::Frame};
-use crate::dead_letters::{DeskError, Error};
+use super::{login_throttle::Wait, page_layout::PageLayout};
+use crate::dead_letters::{AccessError, Error, InvalidOption};
 
-/// A request that is not carried out.
+/// Why a request was rejected or failed.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub(super) status: StatusCode,
@@ -40,7 +40,7 @@ pub(super) struct ProblemBody {
 #[derive(Template)]
 #[template(path = "problem.html")]
 struct ProblemPage {
-    frame: Frame,
+    layout: PageLayout,
     problem: Problem,
 }
 
@@ -59,31 +59,33 @@ impl Problem {
     }
 
     pub(super) fn not_found(what: impl Into<String>) -> Self {
-        let advice = "It may have been replayed or discarded meanwhile; look at the list again.";
+        let advice = "It may have been replayed or discarded meanwhile. Reload the list.";
         Self::new(StatusCode::NOT_FOUND, "not_found", what, advice)
     }
 
     pub(super) fn no_operator() -> Self {
         let advice = "Log in, or call, with the operator's token (admin.operator_token).";
-        Self::new(StatusCode::FORBIDDEN, "operators_only", "This is for operators alone.", advice)
+        Self::new(StatusCode::FORBIDDEN, "operators_only", "Only operators may do this.", advice)
     }
 
     pub(super) fn internal(error: &dyn std::fmt::Display) -> Self {
-        let advice = "Try again; the worker's log may tell more.";
+        let advice = "Try again. The worker's log may say more.";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string(), advice)
     }
 
-    /// As a page.
+    /// The problem as a page.
     pub(super) fn page(self) -> Response {
         let (status, wait) = (self.status, self.wait_s);
-        let frame =
-            Frame { title: status.canonical_reason().unwrap_or("Problem").to_owned(), ..Frame::default() };
-        let mut response = (status, render(&ProblemPage { frame, problem: self })).into_response();
+        let layout = PageLayout {
+            title: status.canonical_reason().unwrap_or("Problem").to_owned(),
+            ..PageLayout::default()
+        };
+        let mut response = (status, render(&ProblemPage { layout, problem: self })).into_response();
         retry_after(&mut response, wait);
         response
     }
 
-    /// As JSON.
+    /// The problem as JSON.
     pub(super) fn json(self) -> Response {
         let body = ProblemBody { code: self.code, problem: self.what, advice: self.advice };
         let mut response = (self.status, Json(body)).into_response();
@@ -95,7 +97,7 @@ impl Problem {
     }
 }
 
-/// For pages; the API says [`Problem::json`].
+/// For pages. The API uses [`Problem::json`].
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         self.page()
@@ -112,16 +114,22 @@ impl From<Wait> for Problem {
     }
 }
 
+impl From<InvalidOption> for Problem {
+    fn from(error: InvalidOption) -> Self {
+        Self::bad_request(sentence(&error))
+    }
+}
+
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let (status, code, advice) = match &error {
-            Error::Desk(DeskError::Locked(_)) => {
-                (StatusCode::CONFLICT, "locked", "One at a time: try again when they are done.")
+            Error::Access(AccessError::Locked(_)) => {
+                (StatusCode::CONFLICT, "locked", "Try again when they have finished.")
             }
-            Error::Desk(DeskError::Connect(_)) => {
+            Error::Access(AccessError::Connect(_)) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "broker_unreachable", "Try again when RabbitMQ is back.")
             }
-            Error::Desk(_) => (StatusCode::BAD_GATEWAY, "broker", "`unlocker check` tells more."),
+            Error::Access(_) => (StatusCode::BAD_GATEWAY, "broker", "Run `unlocker check` for details."),
             Error::Audit(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "audit_log",
@@ -137,7 +145,7 @@ impl From<Error> for Problem {
     }
 }
 
-/// A page, or why there is none.
+/// Renders a page.
 pub(super) fn render(page: &impl Template) -> Response {
     match page.render() {
         Ok(text) => Html(text).into_response(),
@@ -151,7 +159,7 @@ fn retry_after(response: &mut Response, wait_s: Option<u64>) {
     }
 }
 
-/// With a capital and a full stop.
+/// The error as a sentence, with a capital and a full stop.
 fn sentence(error: &dyn std::fmt::Display) -> String {
     let text = error.to_string();
     let mut characters = text.chars();

@@ -1,4 +1,4 @@
-//! Serves HTTP with bounds that strangers cannot pass: so many connections, and so long for each.
+//! Serves HTTP with limits for strangers: on the number of connections and on their duration.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -10,22 +10,22 @@ use hyper_util::{
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Connections at once; others wait to be accepted.
-const CONNECTIONS: usize = 64;
-/// How long a request's head may take to come, and a connection be idle.
+/// The most open connections; others wait to be accepted.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a request's head may take to arrive, and how long a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may last.
-const CONNECTION_LIFETIME: Duration = Duration::from_secs(300);
-/// The wait after the system gave no connection: it may be out of file descriptors.
+const MAX_CONNECTION_LIFETIME: Duration = Duration::from_secs(300);
+/// The pause after a failed accept: the process may be out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `stop` is cancelled.
 pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
     let accept = async {
         loop {
-            let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
                 return;
             };
             let (stream, peer) = match listener.accept().await {
@@ -57,7 +57,7 @@ async fn connection(stream: tokio::net::TcpStream, peer: SocketAddr, router: Rou
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
-    if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_LIFETIME, connection).await {
+    if let Ok(Err(error)) = tokio::time::timeout(MAX_CONNECTION_LIFETIME, connection).await {
         tracing::debug!(%error, "a connection to the dead-letter page failed");
     }
 }

@@ -1,4 +1,5 @@
-//! Who is logged in: kept in memory, so that a restart logs everybody out. The time is an argument.
+//! The sessions of logged-in users. They are in memory, so a restart logs everyone out. The time is
+//! an argument.
 
 use std::{
     collections::HashMap,
@@ -8,78 +9,78 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::access::{Person, Tokens, random, same_text};
+use super::access::{Tokens, User, random, same_text};
 
-/// A session ends after so long without a request, …
-const IDLE: Duration = Duration::from_secs(3600);
-/// … and after so long in any case.
-const LIFETIME: Duration = Duration::from_secs(12 * 3600);
-/// The most sessions; the one that was idle for longest goes first.
-const MOST: usize = 100;
+/// A session ends after this time without a request.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// A session ends after this time in any case.
+const MAX_LIFETIME: Duration = Duration::from_secs(12 * 3600);
+/// Beyond this number, the session that was idle for longest ends.
+const MAX_SESSIONS: usize = 100;
 
-/// Somebody is logged in.
+/// A logged-in user.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
-    pub(super) person: Person,
-    /// Stands in every form, and no other site can know it.
+    pub(super) user: User,
+    /// A secret in every form, unknown to other sites.
     pub(super) csrf: String,
     token_version: u64,
-    begun: Instant,
-    seen: Instant,
+    started_at: Instant,
+    last_used_at: Instant,
 }
 
 impl Session {
-    /// Whether a form came from this session's own pages.
-    pub(super) fn wrote(&self, csrf: &str) -> bool {
+    /// Whether a form with this secret came from this session's pages.
+    pub(super) fn has_csrf(&self, csrf: &str) -> bool {
         same_text(&self.csrf, csrf)
     }
 
-    fn lasts(&self, tokens: &Tokens, now: Instant) -> bool {
-        now.saturating_duration_since(self.seen) < IDLE
-            && now.saturating_duration_since(self.begun) < LIFETIME
-            && self.token_version == tokens.version(self.person.role)
+    fn is_valid(&self, tokens: &Tokens, now: Instant) -> bool {
+        now.saturating_duration_since(self.last_used_at) < IDLE_TIMEOUT
+            && now.saturating_duration_since(self.started_at) < MAX_LIFETIME
+            && self.token_version == tokens.version(self.user.role)
     }
 }
 
-/// All sessions; clones share them. They are found by a digest, so that the time a search takes tells
-/// nothing about the keys.
+/// All sessions. Clones share them. They are looked up by digest, so that the time of a lookup
+/// reveals nothing about the keys.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sessions(Arc<Mutex<HashMap<[u8; 32], Session>>>);
 
 impl Sessions {
-    /// Begins a session and returns its key.
+    /// Starts a session and returns its key.
     ///
     /// # Errors
-    /// If the system gives no random numbers.
-    pub(super) fn begin(
+    /// If the system returns no random numbers.
+    pub(super) fn start(
         &self,
-        person: Person,
+        user: User,
         tokens: &Tokens,
         now: Instant,
     ) -> Result<String, getrandom::Error> {
         let (key, csrf) = (random()?, random()?);
-        let token_version = tokens.version(person.role);
-        let session = Session { person, csrf, token_version, begun: now, seen: now };
+        let token_version = tokens.version(user.role);
+        let session = Session { user, csrf, token_version, started_at: now, last_used_at: now };
         let mut sessions = self.lock();
-        sessions.retain(|_, session| session.lasts(tokens, now));
-        if sessions.len() >= MOST {
-            let idlest = sessions.iter().min_by_key(|(_, session)| session.seen).map(|(key, _)| *key);
-            idlest.and_then(|key| sessions.remove(&key));
+        sessions.retain(|_, session| session.is_valid(tokens, now));
+        if sessions.len() >= MAX_SESSIONS {
+            let idle = sessions.iter().min_by_key(|(_, session)| session.last_used_at).map(|(key, _)| *key);
+            idle.and_then(|key| sessions.remove(&key));
         }
         sessions.insert(digest(&key), session);
         Ok(key)
     }
 
-    /// The session with this key, if it has not ended.
+    /// Finds the session with this key, if it has not ended.
     pub(super) fn find(&self, key: &str, tokens: &Tokens, now: Instant) -> Option<Session> {
         let key = digest(key);
         let mut sessions = self.lock();
         let session = sessions.get_mut(&key)?;
-        if !session.lasts(tokens, now) {
+        if !session.is_valid(tokens, now) {
             sessions.remove(&key);
             return None;
         }
-        session.seen = now;
+        session.last_used_at = now;
         Some(session.clone())
     }
 
@@ -88,7 +89,7 @@ impl Sessions {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Session>> {
-        // Nothing panics while it holds the lock.
+        // No code panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -113,37 +114,37 @@ mod tests {
         })
     }
 
-    fn anna() -> Person {
-        Person { name: "Anna".to_owned(), role: Role::Operator }
+    fn anna() -> User {
+        User { name: "Anna".to_owned(), role: Role::Operator }
     }
 
     #[test]
-    fn a_session_ends_when_it_is_idle_or_old_or_told_to() {
+    fn a_session_ends_when_it_is_idle_or_old_or_logged_out() {
         let (sessions, tokens, start) = (Sessions::default(), tokens(), Instant::now());
-        let almost = IDLE - Duration::from_secs(1);
-        let begin = || sessions.begin(anna(), &tokens, start).expect("a key");
-        let key = begin();
+        let almost = IDLE_TIMEOUT - Duration::from_secs(1);
+        let log_in = || sessions.start(anna(), &tokens, start).expect("a key");
+        let key = log_in();
         let found = sessions.find(&key, &tokens, start + almost);
-        assert_eq!(found.map(|session| session.person), Some(anna()));
-        assert!(sessions.find(&key, &tokens, start + almost + IDLE).is_none(), "it was idle");
+        assert_eq!(found.map(|session| session.user), Some(anna()));
+        assert!(sessions.find(&key, &tokens, start + almost + IDLE_TIMEOUT).is_none(), "it was idle");
 
-        let key = begin();
+        let key = log_in();
         for hour in 1..=12 {
             assert!(sessions.find(&key, &tokens, start + almost * hour).is_some());
         }
-        assert!(sessions.find(&key, &tokens, start + LIFETIME).is_none(), "it is old");
+        assert!(sessions.find(&key, &tokens, start + MAX_LIFETIME).is_none(), "it is old");
 
-        let key = begin();
+        let key = log_in();
         sessions.end(&key);
         assert!(sessions.find(&key, &tokens, start).is_none());
     }
 
     #[test]
-    fn the_idlest_session_makes_room() {
+    fn beyond_the_limit_the_session_that_was_idle_for_longest_ends() {
         let (sessions, tokens, start) = (Sessions::default(), tokens(), Instant::now());
-        let begin =
-            |n: usize| sessions.begin(anna(), &tokens, start + Duration::from_secs(n as u64)).expect("a key");
-        let keys: Vec<String> = (0..=MOST).map(begin).collect();
+        let log_in =
+            |n: usize| sessions.start(anna(), &tokens, start + Duration::from_secs(n as u64)).expect("a key");
+        let keys: Vec<String> = (0..=MAX_SESSIONS).map(log_in).collect();
         assert!(sessions.find(&keys[0], &tokens, start).is_none());
         assert!(sessions.find(&keys[1], &tokens, start).is_some());
     }

@@ -17,7 +17,7 @@ fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-/// A breaker and a clock: a test reads as a script of answers.
+/// A breaker and a clock, so that a test reads as a script of answers.
 struct Script {
     breaker: Breaker,
     now: Instant,
@@ -28,7 +28,7 @@ impl Script {
         Self { breaker: Breaker::new(LIMITS), now: Instant::now() }
     }
 
-    /// One whose breaker was opened by three requests that failed so.
+    /// A breaker that was opened by three requests with this result.
     fn open(result: CallResult) -> Self {
         let mut script = Self::new();
         for request in ["a", "b", "c"] {
@@ -50,7 +50,7 @@ impl Script {
         self.breaker.record(request, started, result, self.now)
     }
 
-    /// The first call of the next probe, at its time.
+    /// The first call of the next probe, when it is due.
     fn probe(&mut self, request: &str, result: CallResult) -> (ProbeStep, Option<Notice>) {
         self.now = self.now.max(self.probe_at().expect("a probe is due"));
         self.breaker.begin_probe();
@@ -119,7 +119,7 @@ fn the_next_different_request_decides_about_an_endpoint_fault() {
 }
 
 #[test]
-fn an_endpoint_fault_that_comes_again_after_others_were_served_is_the_requests_own() {
+fn an_endpoint_fault_that_repeats_after_others_were_served_is_the_requests_own() {
     let mut script = Script::new();
     script.call("a", SERVED);
     assert_eq!(script.call("always", FORBIDDEN).0, Judgement::Spared);
@@ -176,7 +176,7 @@ fn requests_with_faults_of_their_own_one_after_the_other_do_not_open_the_breaker
 }
 
 #[test]
-fn a_429_pauses_for_as_long_as_it_asks_and_a_later_one_prolongs_it() {
+fn a_429_pauses_for_the_time_it_asks_for_and_a_later_one_prolongs_it() {
     let mut script = Script::new();
     assert_eq!(script.call("a", CallResult::RateLimited(seconds(7))).0, Judgement::Spared);
     let opened = script.now;
@@ -188,7 +188,7 @@ fn a_429_pauses_for_as_long_as_it_asks_and_a_later_one_prolongs_it() {
 }
 
 #[test]
-fn a_429_that_asks_for_no_wait_is_probed_at_growing_distances() {
+fn a_429_that_asks_for_no_wait_is_probed_at_growing_intervals() {
     let mut script = Script::new();
     script.call("a", CallResult::RateLimited(Duration::ZERO));
     let mut waits = Vec::new();
@@ -200,7 +200,7 @@ fn a_429_that_asks_for_no_wait_is_probed_at_growing_distances() {
 }
 
 #[test]
-fn a_429_that_comes_late_outlasts_a_probe_that_is_served() {
+fn a_late_429_keeps_the_breaker_open_although_a_probe_is_served() {
     let mut script = Script::open(DOWN);
     script.call("late", CallResult::RateLimited(seconds(300)));
     let until = script.probe_at().expect("a probe is due");
@@ -214,7 +214,7 @@ fn a_429_that_comes_late_outlasts_a_probe_that_is_served() {
 }
 
 #[test]
-fn what_was_in_flight_when_the_breaker_opened_burns_no_attempt_and_changes_nothing() {
+fn calls_in_flight_when_the_breaker_opens_burn_no_attempt_and_change_nothing() {
     let mut script = Script::open(DOWN);
     assert_eq!(script.call("d", DOWN), (Judgement::Spared, None));
     assert_eq!(script.call("e", FORBIDDEN), (Judgement::Spared, None));
@@ -223,7 +223,7 @@ fn what_was_in_flight_when_the_breaker_opened_burns_no_attempt_and_changes_nothi
 }
 
 #[test]
-fn a_probe_after_failures_tries_five_different_requests_and_then_asks_the_ping() {
+fn a_probe_after_failures_tries_five_different_requests_and_then_pings() {
     for (ping, judgement) in [(true, Judgement::Counts), (false, Judgement::Spared)] {
         let mut script = Script::open(DOWN);
         assert_eq!(script.probe("d", DOWN).0, ProbeStep::TryAnother);
@@ -240,7 +240,7 @@ fn a_probe_after_failures_tries_five_different_requests_and_then_asks_the_ping()
 }
 
 #[test]
-fn the_first_request_of_a_probe_that_is_served_ends_the_pause_and_the_others_failures_count() {
+fn the_first_served_request_of_a_probe_ends_the_pause_and_the_failures_of_the_others_count() {
     let mut script = Script::open(DOWN);
     script.probe("d", DOWN);
     script.probe_on("always", FORBIDDEN);
@@ -253,7 +253,7 @@ fn the_first_request_of_a_probe_that_is_served_ends_the_pause_and_the_others_fai
 }
 
 #[test]
-fn a_probe_with_fewer_requests_than_five_asks_the_ping_as_well() {
+fn a_probe_with_fewer_than_five_requests_pings_too() {
     let mut script = Script::open(DOWN);
     script.probe("d", DOWN);
     assert_eq!(script.breaker.probe_exhausted(script.now).0, ProbeStep::Ping);
@@ -271,7 +271,7 @@ fn a_probe_after_an_endpoint_fault_is_one_request_and_burns_nothing() {
 }
 
 #[test]
-fn a_probe_in_which_all_meet_endpoint_faults_asks_no_ping() {
+fn a_probe_with_only_endpoint_faults_does_not_ping() {
     let mut script = Script::open(DOWN);
     script.probe("d", FORBIDDEN);
     for request in ["e", "f", "g"] {
@@ -283,7 +283,7 @@ fn a_probe_in_which_all_meet_endpoint_faults_asks_no_ping() {
 }
 
 #[test]
-fn probes_come_at_doubling_distances_up_to_the_longest() {
+fn the_interval_between_probes_doubles_up_to_the_maximum() {
     let mut script = Script::open(FORBIDDEN);
     let mut waits = Vec::new();
     for _ in 0..7 {
@@ -311,7 +311,7 @@ fn calls_come_back_step_by_step_after_a_pause() {
 }
 
 #[test]
-fn a_probe_that_was_abandoned_is_due_again_at_once() {
+fn an_abandoned_probe_is_due_again_at_once() {
     let mut script = Script::open(DOWN);
     script.wait(5);
     script.breaker.begin_probe();
@@ -328,7 +328,7 @@ fn a_changed_key_is_probed_at_once() {
 }
 
 #[test]
-fn each_opening_and_closing_is_noticed_and_repeats_once_a_minute() {
+fn each_opening_and_closing_gives_a_notice_and_repeats_once_a_minute() {
     let mut script = Script::new();
     for _ in 0..3 {
         let opened = script.call("a", FORBIDDEN).1;

@@ -1,27 +1,27 @@
-//! The wait between two tries to reach the broker.
+//! The wait between two tries to reach RabbitMQ.
 
 use std::time::Duration;
 
-/// Jittered exponential backoff from 0.2 s to 10 s, so that many workers do not come back at once.
+/// Exponential backoff with jitter from 0.2 s to 10 s, so that many workers do not reconnect at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     ceiling: Duration,
 }
 
 impl Backoff {
-    const FIRST: Duration = Duration::from_millis(200);
-    const LAST: Duration = Duration::from_secs(10);
+    const MIN: Duration = Duration::from_millis(200);
+    const MAX: Duration = Duration::from_secs(10);
 
     #[must_use]
     pub fn new() -> Self {
-        Self { ceiling: Self::FIRST * 2 }
+        Self { ceiling: Self::MIN * 2 }
     }
 
     /// The next wait; `jitter` is uniform in (0, 1].
     pub fn next(&mut self, jitter: f64) -> Duration {
-        let spread = self.ceiling.saturating_sub(Self::FIRST);
-        let wait = Self::FIRST + spread.mul_f64(jitter);
-        self.ceiling = (self.ceiling * 2).min(Self::LAST);
+        let spread = self.ceiling.saturating_sub(Self::MIN);
+        let wait = Self::MIN + spread.mul_f64(jitter);
+        self.ceiling = (self.ceiling * 2).min(Self::MAX);
         wait
     }
 

@@ -1,8 +1,8 @@
 //! Browses a queue: consumes without acknowledging, then closes the channels so that RabbitMQ
-//! requeues. One reader for messages that lapin can and cannot read.
+//! requeues. Reads also messages that lapin cannot read.
 //!
-//! Whoever takes some of a queue's messages and gives them back has moved them to its end, seen on
-//! RabbitMQ 3.10, 4.0 and 4.3; taking all keeps their order. Nothing here depends on that order.
+//! Browsing only some messages of a queue moves them to its end (seen on RabbitMQ 3.10, 4.0 and 4.3);
+//! browsing all keeps their order. Nothing in this program depends on that order.
 
 use std::time::Duration;
 
@@ -10,23 +10,22 @@ use tokio::time::Instant;
 
 use super::wire::{WireChannel, WireConnection, WireDelivery, WireError};
 
-/// The most unacknowledged deliveries of one consumer of a quorum queue (RabbitMQ docs, "Quorum
-/// queues").
-const PREFETCH: usize = 2000;
-/// RabbitMQ gives a channel's messages back consumer by consumer, in the order of their tags as long
-/// as there are no more than 32: larger maps have no order in Erlang.
-const CONSUMERS_A_CHANNEL: usize = 30;
-/// Messages that the first consumer takes, from whose size the next one's number follows.
-const SAMPLE: usize = 100;
-/// Bytes of bodies that may be on their way here at once.
+/// The largest prefetch of a consumer of a quorum queue (RabbitMQ docs, "Quorum queues").
+const MAX_PREFETCH: usize = 2000;
+/// RabbitMQ requeues a channel's messages consumer by consumer. It keeps the order of the consumer
+/// tags only up to 32 consumers, because larger maps have no order in Erlang.
+const MAX_CONSUMERS_PER_CHANNEL: usize = 30;
+/// The prefetch of the first consumer. The size of its messages decides the next prefetch.
+const SAMPLE_MESSAGES: usize = 100;
+/// The largest sum of bodies that RabbitMQ may send ahead, in bytes.
 const WINDOW_BYTES: usize = 32 * 1024 * 1024;
-/// After so long without a message RabbitMQ is asked whether there are more.
-const IDLE: Duration = Duration::from_millis(500);
-/// A busy broker counts messages as taken by this consumer, and no more as ready, seconds before it
-/// sends them: it has to say that none is left this often until that is believed.
-const SILENCES: usize = 10;
+/// After this long without a message, RabbitMQ is asked whether there are more.
+const IDLE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often in a row RabbitMQ must say that no message is ready. A busy RabbitMQ stops counting
+/// messages as ready seconds before it delivers them.
+const MAX_EMPTY_CHECKS: usize = 10;
 
-/// How far to go.
+/// How many messages a browse reads at most, and how long it may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     pub messages: usize,
@@ -42,29 +41,29 @@ impl Default for Bounds {
 /// Why a browse ended before the last message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Incomplete {
-    /// There are more than may be taken.
+    /// The limit of messages was reached.
     Count,
-    /// It took too long.
+    /// The time limit was reached.
     Time,
-    /// Somebody else has taken some of them meanwhile.
+    /// Somebody else consumed some of the messages.
     Elsewhere,
 }
 
-/// A message that is held.
+/// A delivered message that is not acknowledged.
 #[derive(Debug)]
 pub struct BrowsedMessage {
     pub delivery: WireDelivery,
     pub tag: Tag,
 }
 
-/// Names a message that is held, among all that a browser holds.
+/// Identifies a message within one browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tag {
     channel: usize,
     delivery_tag: u64,
 }
 
-/// Holds the messages that it has taken. They go back when it is released or dropped.
+/// Browses a queue. RabbitMQ requeues the messages when the browser is released or dropped.
 #[derive(Debug)]
 pub struct QueueBrowser<'a> {
     connection: &'a WireConnection,
@@ -72,23 +71,23 @@ pub struct QueueBrowser<'a> {
     bounds: Bounds,
     deadline: Instant,
     channels: Vec<WireChannel>,
-    /// Consumers that RabbitMQ may send to, by channel.
+    /// The running consumers: the index of the channel, and the consumer tag.
     consumers: Vec<(usize, String)>,
-    /// Messages that the last consumer may still bring.
-    room: usize,
-    started: usize,
-    /// Whether all consumers are cancelled: no further message is taken.
-    closed: bool,
+    /// How many messages the last consumer may still deliver.
+    remaining_prefetch: usize,
+    started_consumers: usize,
+    /// Whether all consumers are cancelled, so that no more messages are delivered.
+    is_stopped: bool,
     total: usize,
     taken: usize,
     bytes: usize,
-    /// How often in a row none came and none was ready.
-    silences: usize,
+    /// How often in a row no message came and none was ready.
+    empty_checks: usize,
     incomplete: Option<Incomplete>,
 }
 
 impl<'a> QueueBrowser<'a> {
-    /// Counts the messages; takes none yet.
+    /// Counts the messages; consumes none yet.
     ///
     /// # Errors
     /// If the queue does not exist, or the connection is lost.
@@ -106,73 +105,72 @@ impl<'a> QueueBrowser<'a> {
             bounds,
             channels: vec![channel],
             consumers: Vec::new(),
-            room: 0,
-            started: 0,
-            closed: false,
+            remaining_prefetch: 0,
+            started_consumers: 0,
+            is_stopped: false,
             total,
             taken: 0,
             bytes: 0,
-            silences: 0,
+            empty_checks: 0,
             incomplete: None,
         })
     }
 
-    /// Messages that were ready when it began.
+    /// How many messages were ready when the browse began.
     #[must_use]
     pub fn total(&self) -> usize {
         self.total
     }
 
-    /// Messages taken so far.
+    /// How many messages were read so far.
     #[must_use]
     pub fn taken(&self) -> usize {
         self.taken
     }
 
-    /// Why there are no more, if there are.
+    /// Why the browse ended before the last message, if it did.
     #[must_use]
     pub fn incomplete(&self) -> Option<Incomplete> {
         self.incomplete
     }
 
-    /// The next message. `None` when there are no more, or no more may be taken. May be dropped at
-    /// any point.
+    /// The next message. `None` after the last one, or when a limit is reached. Cancel safe.
     ///
     /// # Errors
     /// If the queue may not be read, or the connection is lost.
     pub async fn next(&mut self) -> Result<Option<BrowsedMessage>, WireError> {
-        while self.incomplete.is_none() && !self.closed && self.taken < self.total {
+        while self.incomplete.is_none() && !self.is_stopped && self.taken < self.total {
             if self.taken >= self.bounds.messages {
                 self.incomplete = Some(Incomplete::Count);
                 break;
             }
-            if self.room == 0 {
+            if self.remaining_prefetch == 0 {
                 self.start_consumer().await?;
             }
             let at = self.channels.len() - 1;
             let Some(channel) = self.channels.last_mut() else {
                 break;
             };
-            let wait = IDLE.min(self.deadline.saturating_duration_since(Instant::now()));
+            let wait = IDLE_TIMEOUT.min(self.deadline.saturating_duration_since(Instant::now()));
             match tokio::time::timeout(wait, channel.next()).await {
                 Ok(Ok(Some(delivery))) => {
-                    self.room = self.room.saturating_sub(1);
-                    self.silences = 0;
+                    self.remaining_prefetch = self.remaining_prefetch.saturating_sub(1);
+                    self.empty_checks = 0;
                     self.taken += 1;
                     self.bytes += delivery.body.len();
                     let tag = Tag { channel: at, delivery_tag: delivery.delivery_tag };
                     return Ok(Some(BrowsedMessage { delivery, tag }));
                 }
                 Ok(Err(error)) => return Err(error),
-                // RabbitMQ cancelled the consumer: the queue is gone.
+                // RabbitMQ cancelled the consumer because the queue was deleted.
                 Ok(Ok(None)) => self.incomplete = Some(Incomplete::Elsewhere),
                 Err(_elapsed) if Instant::now() >= self.deadline => {
                     self.incomplete = Some(Incomplete::Time);
                 }
-                Err(_elapsed) if channel.message_count(&self.queue).await? > 0 => self.silences = 0,
+                Err(_elapsed) if channel.message_count(&self.queue).await? > 0 => self.empty_checks = 0,
                 Err(_elapsed) => {
-                    self.silences += 1;
-                    if self.silences >= SILENCES {
+                    self.empty_checks += 1;
+                    if self.empty_checks >= MAX_EMPTY_CHECKS {
                         self.incomplete = Some(Incomplete::Elsewhere);
                     }
                 }
@@ -181,7 +179,7 @@ impl<'a> QueueBrowser<'a> {
         Ok(None)
     }
 
-    /// Takes no more. What RabbitMQ has sent already and was not seen here goes back with the rest.
+    /// Cancels all consumers. Messages that RabbitMQ has already sent are requeued with the rest.
     ///
     /// # Errors
     /// If the connection is lost.
@@ -191,27 +189,26 @@ impl<'a> QueueBrowser<'a> {
                 channel.cancel(&tag).await?;
             }
         }
-        self.closed = true;
+        self.is_stopped = true;
         Ok(())
     }
 
-    /// Takes a message out of the queue, and waits until RabbitMQ has read that. Takes no more from
-    /// then on: RabbitMQ would fill up a consumer whose prefetch is used up, with messages that
-    /// nobody asked for.
+    /// Acknowledges a message, and waits until RabbitMQ has processed that. Cancels the consumers
+    /// before: after an acknowledgement RabbitMQ would send one more message to the consumer.
     ///
     /// # Errors
-    /// If the connection is lost: then the message may or may not have left the queue.
+    /// If the connection is lost. Then the message may or may not have left the queue.
     pub async fn acknowledge(&mut self, tag: Tag) -> Result<(), WireError> {
-        if !self.closed {
+        if !self.is_stopped {
             self.stop_taking().await?;
         }
         match self.channels.get_mut(tag.channel) {
             Some(channel) => channel.acknowledge(tag.delivery_tag).await,
-            None => Err(WireError::Lost("the message is not held any more".to_owned())),
+            None => Err(WireError::Lost("the message does not belong to this browser".to_owned())),
         }
     }
 
-    /// Gives back messages that are held, in the order in which they were taken, and takes no more.
+    /// Cancels the consumers and requeues these messages, in the order of their delivery.
     ///
     /// # Errors
     /// If the connection is lost.
@@ -225,7 +222,7 @@ impl<'a> QueueBrowser<'a> {
         Ok(())
     }
 
-    /// Gives back all that was not acknowledged.
+    /// Requeues everything that was not acknowledged.
     ///
     /// # Errors
     /// If the connection is lost.
@@ -238,22 +235,23 @@ impl<'a> QueueBrowser<'a> {
 
     async fn start_consumer(&mut self) -> Result<(), WireError> {
         let by_size = match self.taken {
-            0 => SAMPLE,
-            taken => (WINDOW_BYTES / (self.bytes / taken).max(1)).clamp(1, PREFETCH),
+            0 => SAMPLE_MESSAGES,
+            taken => (WINDOW_BYTES / (self.bytes / taken).max(1)).clamp(1, MAX_PREFETCH),
         };
-        self.room = by_size.min(self.bounds.messages - self.taken);
-        if self.started > 0 && self.started.is_multiple_of(CONSUMERS_A_CHANNEL) {
+        self.remaining_prefetch = by_size.min(self.bounds.messages - self.taken);
+        let started = self.started_consumers;
+        if started > 0 && started.is_multiple_of(MAX_CONSUMERS_PER_CHANNEL) {
             self.channels.push(self.connection.open_channel().await?);
         }
         let at = self.channels.len() - 1;
         let Some(channel) = self.channels.last_mut() else {
             return Ok(());
         };
-        channel.qos(u16::try_from(self.room).unwrap_or(u16::MAX)).await?;
-        let tag = format!("browse-{:06}", self.started);
+        channel.qos(u16::try_from(self.remaining_prefetch).unwrap_or(u16::MAX)).await?;
+        let tag = format!("browse-{started:06}");
         channel.consume(&self.queue, &tag).await?;
         self.consumers.push((at, tag));
-        self.started += 1;
+        self.started_consumers += 1;
         Ok(())
     }
 }

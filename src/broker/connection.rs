@@ -1,8 +1,8 @@
 //! A connection to RabbitMQ.
 //!
-//! lapin's own recovery is off: with the broker away for longer than its attempts it stays
-//! "connecting" for ever, without a word. Here any error ends the connection, and whoever supervises
-//! it opens a new one.
+//! lapin's own recovery is off: if RabbitMQ is away for longer than its attempts, it stays
+//! "connecting" for ever and reports nothing. Here any error ends the connection, and its supervisor
+//! opens a new one.
 
 use std::{
     net::{Shutdown, TcpStream},
@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::io::{AsyncRead, AsyncWrite};
 use lapin::{
-    AsyncTcpStream, Connection, ConnectionProperties,
+    AsyncTcpStream, ConnectionProperties,
     tcp::TLSConfig,
     uri::{AMQPScheme, AMQPUri},
 };
@@ -21,17 +21,17 @@ use lapin::{
 use super::wire::WireError;
 use crate::settings::BrokerUrlsError;
 
-/// How long one address may take, handshake included, unless its URL has a `connection_timeout`;
+/// How long one address may take, with the handshake, unless its URL has a `connection_timeout`.
 /// lapin itself has no limit for the handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long all addresses together may take; each has an equal share of what is left at least.
-const TRY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Frames of the connection that publishes, in bytes: an outcome's header frame takes 6 KiB at most.
+/// How long all addresses together may take. Each gets at least an equal share of the remaining time.
+const ALL_ADDRESSES_TIMEOUT: Duration = Duration::from_secs(60);
+/// Frame size of the connection that publishes, in bytes. An outcome's header frame has 6 KiB at most.
 const SMALL_FRAME_MAX: u32 = 16 * 1024;
-/// How long a broker may take to say goodbye.
+/// How long RabbitMQ may take to answer a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// RabbitMQ could not be reached under any of its addresses. Never shows a password.
+/// RabbitMQ could not be reached at any of its addresses. Never shows a password.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("{address}: {source}")]
@@ -46,29 +46,29 @@ pub enum ConnectError {
     Urls(#[from] BrokerUrlsError),
 }
 
-/// A connection, and the means to end it whatever its peer does: lapin waits for a peer that is
-/// silent in mid-handshake for ever, on a thread of its own.
+/// A connection that can always be ended. lapin waits for ever, on its own thread, for a peer that is
+/// silent during the handshake. Shutting down the socket ends that.
 #[derive(Debug)]
-pub struct Link {
-    connection: Connection,
+pub struct Connection {
+    connection: lapin::Connection,
     socket: Socket,
 }
 
-impl std::ops::Deref for Link {
-    type Target = Connection;
+impl std::ops::Deref for Connection {
+    type Target = lapin::Connection;
 
-    fn deref(&self) -> &Connection {
+    fn deref(&self) -> &lapin::Connection {
         &self.connection
     }
 }
 
-impl Link {
-    /// Says goodbye; does not wait long for an answer.
+impl Connection {
+    /// Closes the connection; waits at most `CLOSE_TIMEOUT` for the answer.
     pub async fn close(&self) {
         match tokio::time::timeout(CLOSE_TIMEOUT, self.connection.close(200, "done".into())).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "the connection was closed already"),
-            Err(_elapsed) => tracing::debug!("RabbitMQ did not answer the goodbye"),
+            Err(_elapsed) => tracing::debug!("RabbitMQ did not answer the close"),
         }
         self.socket.shut_down();
     }
@@ -81,7 +81,7 @@ struct Socket(Arc<OnceLock<TcpStream>>);
 impl Socket {
     fn keep(&self, socket: impl AsFd) -> std::io::Result<()> {
         let handle = TcpStream::from(socket.as_fd().try_clone_to_owned()?);
-        // There is one socket a connection, as lapin never reconnects.
+        // A connection has one socket, because lapin never reconnects.
         self.0.get_or_init(|| handle);
         Ok(())
     }
@@ -97,39 +97,42 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // The other clone lives in lapin's thread, which this is to end.
+        // lapin's thread has the other handle. The shutdown ends that thread.
         self.shut_down();
     }
 }
 
-/// Connects to the first of the addresses that answers; `purpose` is what the management page
-/// shows behind the program's name.
+/// Connects to the first address that answers. RabbitMQ's management page shows `purpose` behind the
+/// program's name.
 ///
 /// # Errors
 /// The last address's error, if none answers.
-pub async fn connect(urls: &[AMQPUri], purpose: &str) -> Result<Link, ConnectError> {
-    connect_in_turn(urls, purpose).await.map(|(link, _address)| link)
+pub async fn connect(urls: &[AMQPUri], purpose: &str) -> Result<Connection, ConnectError> {
+    connect_in_turn(urls, purpose).await.map(|(connection, _address)| connection)
 }
 
-/// The same; also tells which address answered.
-pub(super) async fn connect_in_turn(urls: &[AMQPUri], purpose: &str) -> Result<(Link, String), ConnectError> {
+/// As [`connect`]; also returns the address that answered.
+pub(super) async fn connect_in_turn(
+    urls: &[AMQPUri],
+    purpose: &str,
+) -> Result<(Connection, String), ConnectError> {
     let failed = |address, source| ConnectError::Failed { address, source };
     first_that_answers(urls, |url| connect_to(url, purpose), failed).await
 }
 
-/// Tries each address in turn, each for a limited time; also tells which address answered.
+/// Tries the addresses in their order, each for a limited time. Also returns the one that answered.
 pub(super) async fn first_that_answers<T, E, F: Future<Output = Result<T, E>>>(
     urls: &[AMQPUri],
     connect_to: impl Fn(AMQPUri) -> F,
     failed: impl Fn(String, E) -> ConnectError,
 ) -> Result<(T, String), ConnectError> {
     let mut last = ConnectError::NoAddress;
-    let mut remaining = TRY_TIMEOUT;
+    let mut remaining = ALL_ADDRESSES_TIMEOUT;
     for (index, url) in urls.iter().enumerate() {
         let address = address(url);
-        let to_come = u32::try_from(urls.len() - index).unwrap_or(u32::MAX);
+        let untried = u32::try_from(urls.len() - index).unwrap_or(u32::MAX);
         let limit = url.query.connection_timeout.map_or(CONNECT_TIMEOUT, Duration::from_millis);
-        let limit = limit.min(remaining / to_come);
+        let limit = limit.min(remaining / untried);
         let started = Instant::now();
         match tokio::time::timeout(limit, connect_to(url.clone())).await {
             Ok(Ok(connected)) => return Ok((connected, address)),
@@ -141,12 +144,12 @@ pub(super) async fn first_that_answers<T, E, F: Future<Output = Result<T, E>>>(
     Err(last)
 }
 
-/// What the management page shows of a connection.
+/// The connection's name on RabbitMQ's management page.
 pub(super) fn connection_name(purpose: &str) -> String {
     format!("trackfinity-unlocker {} {purpose}", env!("CARGO_PKG_VERSION"))
 }
 
-/// Speaks TLS where the address says so, and never without.
+/// Uses TLS if the URL's scheme is `amqps`.
 pub(super) async fn secured<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: AsyncTcpStream<S>,
     url: &AMQPUri,
@@ -157,12 +160,12 @@ pub(super) async fn secured<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     }
 }
 
-async fn connect_to(url: AMQPUri, purpose: &str) -> lapin::Result<Link> {
+async fn connect_to(url: AMQPUri, purpose: &str) -> lapin::Result<Connection> {
     let name = connection_name(purpose);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let socket = Socket::default();
     let kept = socket.clone();
-    let connecting = Connection::connector(
+    let connecting = lapin::Connection::connector(
         url,
         lapin::runtime::default_runtime()?,
         async move |url, runtime| {
@@ -177,14 +180,7 @@ async fn connect_to(url: AMQPUri, purpose: &str) -> lapin::Result<Link> {
         properties,
     );
     let connection = connecting.await?;
-    Ok(Link { connection, socket })
-}
-
-/// Whether the connection ended because of what a message holds: as when a text in its properties is
-/// not UTF-8, which RabbitMQ passes on and lapin cannot read.
-#[must_use]
-pub fn is_unreadable(error: &lapin::Error) -> bool {
-    matches!(error.kind(), lapin::ErrorKind::ParsingError(_))
+    Ok(Connection { connection, socket })
 }
 
 /// Host, port and virtual host, without user and password.
@@ -193,7 +189,7 @@ pub(super) fn address(url: &AMQPUri) -> String {
     format!("{}://{}:{} (virtual host {})", url.scheme, authority.host, authority.port, url.vhost)
 }
 
-/// The same addresses, for a connection whose frames are no larger than outcomes need.
+/// The same URLs with small frames, which are large enough for outcomes.
 pub(super) fn with_small_frames(urls: &[AMQPUri]) -> Vec<AMQPUri> {
     let mut urls = urls.to_vec();
     for url in &mut urls {

@@ -1,5 +1,5 @@
-//! How the worker connects to RabbitMQ: with the URLs and credentials as their file is now, and to
-//! the address that answered last first.
+//! Connects to RabbitMQ with the URLs and credentials that are in their file now. The address that
+//! answered last is tried first.
 
 use std::{
     sync::{
@@ -12,15 +12,15 @@ use std::{
 use lapin::uri::AMQPUri;
 
 use super::{
-    connection::{ConnectError, Link, address, connect_in_turn, with_small_frames},
+    connection::{ConnectError, Connection, address, connect_in_turn, with_small_frames},
     wire::WireConnection,
 };
 use crate::settings::Broker;
 
-/// How long it may take to read the URLs' file again; then the last good value is used.
+/// How long reading the URLs' file may take. After that the last good value is used.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Connects to RabbitMQ; clones share what was learned of its addresses.
+/// Connects to RabbitMQ. Clones share which address answered last.
 #[derive(Clone, Debug)]
 pub struct Connector(Arc<Inner>);
 
@@ -29,7 +29,7 @@ struct Inner {
     broker: Broker,
     /// The address that answered last, without credentials.
     last_good: Mutex<Option<String>>,
-    /// Whether a message has needed larger frames than usual: where one has there may be more.
+    /// Whether a message has needed large frames; from then on all connections have them.
     full_frames: AtomicBool,
 }
 
@@ -43,22 +43,25 @@ impl Connector {
         }))
     }
 
-    /// Connects; `purpose` is what the management page shows behind the program's name.
+    /// Connects. RabbitMQ's management page shows `purpose` behind the program's name.
     ///
     /// # Errors
-    /// If no address answers. Each has a time limit of its own, and so has the whole.
-    pub async fn connect(&self, purpose: &str) -> Result<Link, ConnectError> {
+    /// If no address answers within its time limit, or all together not within theirs.
+    pub async fn connect(&self, purpose: &str) -> Result<Connection, ConnectError> {
         self.connect_to(&self.addresses().await?, purpose).await
     }
 
-    /// A connection for short messages, which takes less memory.
-    pub(super) async fn connect_with_small_frames(&self, purpose: &str) -> Result<Link, ConnectError> {
+    /// A connection for short messages, which needs less memory.
+    pub(super) async fn connect_with_small_frames(&self, purpose: &str) -> Result<Connection, ConnectError> {
         self.connect_to(&with_small_frames(&self.addresses().await?), purpose).await
     }
 
-    /// A connection to publish on, and whether its frames are smaller than RabbitMQ's. They are
-    /// until `full_frames` was asked for once.
-    pub(super) async fn connect_to_publish(&self, full_frames: bool) -> Result<(Link, bool), ConnectError> {
+    /// A connection to publish on, and whether its frames are small. They are small until
+    /// `full_frames` was `true` once.
+    pub(super) async fn connect_to_publish(
+        &self,
+        full_frames: bool,
+    ) -> Result<(Connection, bool), ConnectError> {
         if full_frames {
             self.0.full_frames.store(true, Ordering::Relaxed);
         }
@@ -68,25 +71,25 @@ impl Connector {
         }
     }
 
-    /// Connects by the reader of our own, which reads what lapin cannot.
+    /// Connects with this program's own AMQP reader, which reads what lapin cannot.
     pub(crate) async fn connect_wire(&self, purpose: &str) -> Result<WireConnection, ConnectError> {
         WireConnection::connect(&self.addresses().await?, purpose).await
     }
 
-    async fn connect_to(&self, urls: &[AMQPUri], purpose: &str) -> Result<Link, ConnectError> {
-        let (link, address) = connect_in_turn(urls, purpose).await?;
+    async fn connect_to(&self, urls: &[AMQPUri], purpose: &str) -> Result<Connection, ConnectError> {
+        let (connection, address) = connect_in_turn(urls, purpose).await?;
         *self.last_good() = Some(address);
-        Ok(link)
+        Ok(connection)
     }
 
-    /// The URLs as their file is now, the one that answered last first.
+    /// The URLs that are in their file now. The one that answered last is first.
     async fn addresses(&self) -> Result<Vec<AMQPUri>, ConnectError> {
         if tokio::time::timeout(REFRESH_TIMEOUT, self.0.broker.urls.refresh()).await.is_err() {
-            tracing::warn!("the file of broker.url cannot be read in time: keeping the last value");
+            tracing::warn!("reading the file of broker.url takes too long: keeping the last value");
         }
         let mut urls = self.0.broker.uris()?;
         if let Some(last_good) = self.last_good().as_deref() {
-            // Stable: all others keep their order.
+            // The sort is stable, so all others keep their order.
             urls.sort_by_key(|url| address(url) != last_good);
         }
         Ok(urls)
@@ -106,7 +109,7 @@ mod tests {
 
     static DISK_HANGS: AtomicBool = AtomicBool::new(false);
 
-    /// Takes as long as the disk hangs.
+    /// Blocks while the disk hangs.
     fn slow(_: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
         while DISK_HANGS.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(5));
@@ -129,7 +132,7 @@ mod tests {
         let took = begun.elapsed();
         DISK_HANGS.store(false, Ordering::Relaxed);
         std::fs::remove_file(&file).expect("removed");
-        let urls = urls.unwrap_or_else(|_| panic!("held up for {took:?}")).expect("URLs");
+        let urls = urls.unwrap_or_else(|_| panic!("blocked for {took:?}")).expect("URLs");
         assert_eq!(urls.first().map(|url| url.authority.host.as_str()), Some("well"));
         assert!(took < Duration::from_secs(20), "{took:?}");
     }

@@ -1,4 +1,4 @@
-//! Takes requests from the queue.
+//! Consumes a queue.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use lapin::{
     types::FieldTable,
 };
 
-/// How long the broker may take to answer.
+/// How long RabbitMQ may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a stop waits for the broker to hear that no more is wanted.
+/// How long a stop waits for RabbitMQ's answer to the cancel.
 const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The queue could not be consumed.
@@ -25,7 +25,7 @@ pub enum ConsumeError {
     Timeout,
 }
 
-/// Waits for the broker's answer, but not for ever.
+/// Waits for RabbitMQ's answer, for at most `ANSWER_TIMEOUT`.
 async fn answered<T>(queue: &str, answer: impl Future<Output = lapin::Result<T>>) -> Result<T, ConsumeError> {
     match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
         Ok(answer) => answer.map_err(|source| ConsumeError::Failed { queue: queue.to_owned(), source }),
@@ -41,7 +41,7 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Opens a channel on the connection, for one consumer after another.
+    /// Opens a channel for consumers, one at a time.
     ///
     /// # Errors
     /// If the channel cannot be opened.
@@ -49,19 +49,18 @@ impl Consumer {
         answered(queue, connection.create_channel()).await
     }
 
-    /// Starts to consume. Quorum queues take a prefetch of at most 2000 (RabbitMQ docs, "Quorum
-    /// queues"); without one, deliveries would queue here without bound.
+    /// Starts to consume. Quorum queues allow a prefetch of at most 2000 (RabbitMQ docs, "Quorum
+    /// queues"). Without a prefetch, deliveries would queue here without limit.
     ///
     /// # Errors
-    /// If the broker refuses.
+    /// If RabbitMQ refuses.
     pub async fn start(channel: &Channel, queue: &str, prefetch: u16) -> Result<Self, ConsumeError> {
         let consume = async {
             channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
             channel
                 .basic_consume(
                     queue.into(),
-                    // The broker gives a tag of its own, so that a later consumer on the channel
-                    // never shares one.
+                    // RabbitMQ makes a tag, so that a later consumer on the channel has another one.
                     "".into(),
                     BasicConsumeOptions::default(),
                     FieldTable::default(),
@@ -72,21 +71,21 @@ impl Consumer {
         Ok(Self { channel: channel.clone(), stream })
     }
 
-    /// Messages ready in the queue, asked for on the channel that consumes it.
+    /// How many messages are ready in the queue, asked on the channel that consumes it.
     ///
     /// # Errors
-    /// If the channel or the connection is gone, or the broker does not answer.
+    /// If the channel or the connection is lost, or RabbitMQ does not answer.
     pub async fn message_count(channel: &Channel, queue: &str) -> Result<usize, ConsumeError> {
         answered(queue, message_count(channel, queue)).await
     }
 
-    /// The next delivery. `None`, once and for all, when the consumer was cancelled: from here, or
-    /// by the broker, as when its queue was deleted. Not to be polled again after that.
+    /// The next delivery. `None` when the consumer was cancelled, by this program or by RabbitMQ (for
+    /// example because the queue was deleted). Do not call it again after that.
     pub async fn next(&mut self) -> Option<Result<Delivery, lapin::Error>> {
         self.stream.next().await
     }
 
-    /// Asks for no more, and does not wait long for an answer.
+    /// Cancels the consumer; waits at most `CANCEL_TIMEOUT` for the answer.
     pub async fn cancel_in_time(&self) {
         match tokio::time::timeout(CANCEL_TIMEOUT, self.cancel()).await {
             Ok(Ok(())) => {}
@@ -95,18 +94,18 @@ impl Consumer {
         }
     }
 
-    /// Asks for no more. What was delivered before still comes from [`next`](Self::next), and then
+    /// Cancels the consumer. [`next`](Self::next) still returns what was delivered before, and then
     /// `None`.
     ///
     /// # Errors
-    /// If the channel or the connection is gone, or the broker does not answer.
+    /// If the channel or the connection is lost, or RabbitMQ does not answer.
     pub async fn cancel(&self) -> Result<(), ConsumeError> {
         let cancel = self.channel.basic_cancel(self.stream.tag(), BasicCancelOptions::default());
         answered(self.stream.queue().as_str(), cancel).await
     }
 }
 
-/// Messages ready in a queue, true at once.
+/// How many messages are ready in a queue at this moment.
 ///
 /// # Errors
 /// If the queue does not exist, or the connection is lost.

@@ -1,12 +1,12 @@
-//! An exclusive queue as a lock: RabbitMQ gives it to one connection, and frees it when that is gone,
-//! however it went.
+//! A distributed lock: an exclusive queue. RabbitMQ releases it when the owning connection closes, even
+//! after a crash.
 
 use lapin::{Channel, Connection, options::QueueDeclareOptions, protocol::AMQPSoftError, types::FieldTable};
 
-use super::topology::soft_error;
+use super::errors::soft_error;
 
-/// The channel on which the lock was taken; none if somebody else has it. The lock ends with the
-/// connection, not with the channel.
+/// Tries to take the lock. Returns the channel on which it was taken; `None` if another connection has
+/// it. The lock ends with the connection, not with the channel.
 ///
 /// # Errors
 /// If the user may not declare it, or the connection is lost.

@@ -1,6 +1,6 @@
-//! Copies of outcomes for those who asked. Their addresses come from requests, and some crash the
-//! broker's end of the connection that uses them (RabbitMQ 3.10 and 4.0, for an address of direct
-//! reply-to that is none): so they have a connection of their own, whose loss costs a reply alone.
+//! Copies of outcomes for requests with a `reply_to`. Senders choose these addresses. RabbitMQ 3.10
+//! and 4.0 close a connection that publishes to an invalid direct reply-to address. So replies have
+//! their own connection, and only replies are lost with it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,31 +11,29 @@ use tokio::{
 };
 
 use super::{
-    Backoff, ConnectError, Connector, Lane, Mandatory, PublishError, Publisher, connection::Link,
+    Backoff, ConnectError, Connector, Lane, Mandatory, PublishError, Publisher, connection::Connection,
     publisher::Outgoing,
 };
 
-/// How long a request may be held up by its reply.
+/// How long a request may wait for its reply to be sent.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// RabbitMQ's own reply queues, which only the one who asked can read.
+/// Prefixes of RabbitMQ's own reply queues, which only the sender of the request can read.
 const OWN_REPLY_QUEUES: [&str; 2] = [DIRECT_REPLY_TO, "amq.gen-"];
 const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
 
-/// How a copy gets to `queue`; none where none may be sent: it is neither RabbitMQ's own reply queue
-/// nor begins with one of the prefixes.
+/// How a copy is published to `queue`. `None` if no copy may be sent there: the name begins neither as
+/// RabbitMQ's own reply queues nor with one of the prefixes.
 #[must_use]
 pub fn routing(queue: &str, prefixes: &[String]) -> Option<Mandatory> {
-    let may = OWN_REPLY_QUEUES.into_iter().chain(prefixes.iter().map(String::as_str));
-    may.into_iter().any(|prefix| queue.starts_with(prefix)).then(|| {
-        match queue.starts_with(DIRECT_REPLY_TO) {
-            true => Mandatory::Off,
-            false => Mandatory::Required(Lane::Outcomes),
-        }
+    let mut allowed = OWN_REPLY_QUEUES.into_iter().chain(prefixes.iter().map(String::as_str));
+    allowed.any(|prefix| queue.starts_with(prefix)).then(|| match queue.starts_with(DIRECT_REPLY_TO) {
+        true => Mandatory::Off,
+        false => Mandatory::Required(Lane::Outcomes),
     })
 }
 
-/// A reply was not delivered, as far as is known.
+/// A reply was probably not delivered.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplyError {
     #[error("{0}")]
@@ -46,29 +44,33 @@ pub enum ReplyError {
     Timeout,
 }
 
-/// Sends replies, on a connection that is opened for the first of them. When it is lost, those that
-/// were in flight on it are tried once more, each alone on a second one: so the one that took it
-/// down takes no other along.
+/// Publishes replies on a connection that is opened for the first reply. When it is lost, all replies
+/// in flight are tried once more, one at a time on a second connection, so that the reply that caused
+/// the loss fails alone.
 #[derive(Debug)]
-pub struct Replies {
-    shared: Line,
-    alone: Line,
-    /// Held by the one reply in flight on `alone`.
+pub struct ReplyPublisher {
+    shared: ReplyConnection,
+    one_at_a_time: ReplyConnection,
+    /// Locked by the one reply in flight on `one_at_a_time`.
     turn: Mutex<()>,
 }
 
-impl Replies {
-    /// Connects when the first reply is sent, with the URLs and credentials as they are then.
+impl ReplyPublisher {
+    /// Does not connect yet: the first reply does, with the URLs and credentials of that time.
     #[must_use]
     pub fn new(connector: Connector) -> Self {
-        Self { shared: Line::new(connector.clone()), alone: Line::new(connector), turn: Mutex::default() }
+        Self {
+            shared: ReplyConnection::new(connector.clone()),
+            one_at_a_time: ReplyConnection::new(connector),
+            turn: Mutex::default(),
+        }
     }
 
-    /// Sends a reply, within `REPLY_TIMEOUT`; at once in vain where RabbitMQ could not be reached
-    /// a moment ago.
+    /// Sends a reply within `REPLY_TIMEOUT`. Fails at once if RabbitMQ could not be reached a moment
+    /// ago.
     ///
     /// # Errors
-    /// If it was not delivered. Nothing is to be done about it: whoever asked may be gone.
+    /// If it was not delivered. The caller need not act on it: the sender may be gone.
     pub async fn send(&self, reply: &Outgoing<'_>, mandatory: Mandatory) -> Result<(), ReplyError> {
         let send = async {
             match self.shared.open().await?.publish(reply, mandatory).await {
@@ -76,7 +78,7 @@ impl Replies {
                 result => return Ok(result.map(|_routed| ())?),
             }
             let _turn = self.turn.lock().await;
-            Ok(self.alone.open().await?.publish(reply, mandatory).await.map(|_routed| ())?)
+            Ok(self.one_at_a_time.open().await?.publish(reply, mandatory).await.map(|_routed| ())?)
         };
         match tokio::time::timeout(REPLY_TIMEOUT, send).await {
             Ok(result) => result,
@@ -86,14 +88,14 @@ impl Replies {
 
     /// Closes what is open.
     pub async fn close(&self) {
-        tokio::join!(self.shared.close(), self.alone.close());
+        tokio::join!(self.shared.close(), self.one_at_a_time.close());
     }
 }
 
-/// One connection for replies. It is opened beside those who wait for it, so that none has to wait
-/// longer than it may, and the next ones find it open.
+/// One connection for replies. A task of its own opens it, so that a reply that gives up waiting does
+/// not stop the connecting.
 #[derive(Debug)]
-struct Line {
+struct ReplyConnection {
     connector: Connector,
     state: watch::Sender<State>,
     connecting: std::sync::Mutex<Option<JoinHandle<()>>>,
@@ -104,7 +106,7 @@ enum State {
     NotYet,
     Connecting,
     Open {
-        link: Arc<Link>,
+        connection: Arc<Connection>,
         publisher: Publisher,
     },
     /// Not tried again before `next`.
@@ -116,12 +118,12 @@ enum State {
     Closed,
 }
 
-impl Line {
+impl ReplyConnection {
     fn new(connector: Connector) -> Self {
         Self { connector, state: watch::Sender::new(State::NotYet), connecting: Default::default() }
     }
 
-    /// Waits until the connection is open. The caller's time limit stands behind the wait.
+    /// Waits until the connection is open. The caller limits the time.
     async fn open(&self) -> Result<Publisher, ReplyError> {
         let mut changes = self.state.subscribe();
         self.connect_if_due();
@@ -137,13 +139,13 @@ impl Line {
         }
     }
 
-    /// Starts to connect, unless the connection is open, being opened, or was tried a moment ago.
+    /// Starts to connect, unless the connection is open, is being opened, or failed a moment ago.
     fn connect_if_due(&self) {
         let mut backoff = Backoff::new();
         let due = self.state.send_if_modified(|state| {
             let due = match state {
                 State::NotYet => true,
-                State::Open { link, .. } => !link.status().connected(),
+                State::Open { connection, .. } => !connection.status().connected(),
                 State::Failed { next, backoff: used, .. } => {
                     backoff = *used;
                     Instant::now() >= *next
@@ -161,9 +163,9 @@ impl Line {
         let (connector, state) = (self.connector.clone(), self.state.clone());
         let task = tokio::spawn(async move {
             let opened = match connector.connect_with_small_frames("replies").await {
-                Ok(link) => {
-                    let link = Arc::new(link);
-                    State::Open { publisher: Publisher::new(Arc::clone(&link)), link }
+                Ok(connection) => {
+                    let connection = Arc::new(connection);
+                    State::Open { publisher: Publisher::new(Arc::clone(&connection)), connection }
                 }
                 Err(error) => {
                     let next = Instant::now() + backoff.next(fastrand::f64());
@@ -187,8 +189,8 @@ impl Line {
         if let Some(task) = task {
             task.abort();
         }
-        if let State::Open { link, .. } = state {
-            link.close().await;
+        if let State::Open { connection, .. } = state {
+            connection.close().await;
         }
     }
 }

@@ -1,8 +1,8 @@
-//! What the worker, and the page with it, must be allowed to do in RabbitMQ, and whether they are, without
-//! doing it.
+//! The permissions that the worker and the page need in RabbitMQ, and a check that changes nothing.
 //!
-//! RabbitMQ looks at the rights before it looks at the rest of a method, so each is asked for with a
-//! method that has a fault in it and can do nothing: refused for want of a right, or for its fault.
+//! RabbitMQ checks the permission before the rest of a method. So each check sends a method with an
+//! error in it, which has no effect: RabbitMQ refuses it either for the missing permission or for the
+//! error.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -16,15 +16,18 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 
-use super::topology::{Kind, Part, Topology, soft_error};
+use super::{
+    errors::soft_error,
+    topology::{Entity, Kind, Topology},
+};
 use crate::policy::Tier;
 
-/// The key of a binding that nobody has.
+/// A routing key that no binding has.
 const NO_KEY: &str = "unlocker-check";
-/// RabbitMQ's name for the default exchange where rights are concerned.
+/// RabbitMQ's name for the default exchange in permissions.
 const DEFAULT_EXCHANGE: &str = "amq.default";
 
-/// What RabbitMQ grants, each by a regular expression over names.
+/// RabbitMQ's permissions. Each is granted by a regular expression for names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permission {
     Configure,
@@ -38,7 +41,7 @@ pub struct Right {
     pub permission: Permission,
     pub kind: Kind,
     pub name: String,
-    /// What it is needed for.
+    /// Why it is needed.
     pub purpose: &'static str,
 }
 
@@ -58,8 +61,8 @@ fn right(permission: Permission, kind: Kind, name: &str, purpose: &'static str) 
 }
 
 impl Topology {
-    /// What the worker needs; with `declare`, also to declare the topology; with `page`, also to look
-    /// at dead letters, replay and discard them, as the page does that with the worker's user.
+    /// The permissions of the worker. With `declare`, also those to declare the topology. With `page`,
+    /// also those to browse, replay and discard dead letters, because the page uses the worker's user.
     #[must_use]
     pub fn rights(&self, declare: bool, page: bool) -> Vec<Right> {
         let mut rights = self.worker_rights(declare);
@@ -80,14 +83,14 @@ impl Topology {
         use Kind::{Exchange, Queue};
         use Permission::{Configure, Read, Write};
         let mut rights = vec![
-            right(Read, Queue, &self.requests(), "to take requests"),
+            right(Read, Queue, &self.requests(), "to consume requests"),
             right(Read, Queue, &self.undeliverable(), "to end what RabbitMQ gave up"),
-            right(Write, Exchange, &self.retry(), "to park requests"),
+            right(Write, Exchange, &self.retry(), "to publish retries"),
             right(Write, Exchange, &self.results(), "to publish outcomes"),
             right(Write, Exchange, &self.dead(), "to publish dead letters"),
             right(Write, Exchange, DEFAULT_EXCHANGE, "to answer a reply_to"),
         ];
-        // RabbitMQ 4.2.7 and 4.3.1 want some right for a look, older ones none.
+        // RabbitMQ 4.2.7 and 4.3.1 require a permission for a passive declare, older ones do not.
         rights.push(right(Read, Exchange, self.exchange(), "to see that it is there"));
         for tier in Tier::ALL {
             rights.push(right(Read, Queue, &self.retry_queue(tier), "to count what waits in it"));
@@ -96,10 +99,10 @@ impl Topology {
             return rights;
         }
         let to_declare = "to declare it";
-        for part in self.parts() {
-            match part {
-                Part::Exchange { name, .. } => rights.push(right(Configure, Exchange, &name, to_declare)),
-                Part::Queue { name, arguments } => {
+        for entity in self.entities() {
+            match entity {
+                Entity::Exchange { name, .. } => rights.push(right(Configure, Exchange, &name, to_declare)),
+                Entity::Queue { name, arguments } => {
                     rights.push(right(Configure, Queue, &name, to_declare));
                     if let Some(AMQPValue::LongString(exchange)) =
                         arguments.inner().get("x-dead-letter-exchange")
@@ -109,7 +112,7 @@ impl Topology {
                         rights.push(right(Write, Exchange, &exchange, "to let queues dead-letter to it"));
                     }
                 }
-                Part::Binding { queue, exchange, .. } => {
+                Entity::Binding { queue, exchange, .. } => {
                     rights.push(right(Write, Queue, &queue, "to bind it"));
                     rights.push(right(Read, Exchange, &exchange, "to bind queues to it"));
                 }
@@ -118,33 +121,33 @@ impl Topology {
         rights
     }
 
-    /// What working on dead letters takes.
+    /// The permissions to work on dead letters.
     fn operator_rights(&self) -> Vec<Right> {
         use Kind::{Exchange, Queue};
         use Permission::{Configure, Read, Write};
-        let (lock, plans) = (self.dead_lock(), self.dead_plans());
-        // Each look and each replay has a queue of its own; any name like theirs will do.
+        let (lock, plans) = (self.dead_letter_lock(), self.dead_letter_plans());
+        // Each question and each replay has a queue of its own. Any name with this beginning will do.
         let asking = format!("{lock}.{NO_KEY}");
         let replays = format!("{}.replays.{NO_KEY}", self.dead());
         vec![
-            right(Configure, Queue, &lock, "to look at dead letters alone"),
-            right(Read, Queue, &lock, "to be asked who looks at dead letters"),
-            right(Configure, Queue, &asking, "to ask who looks at dead letters"),
-            right(Read, Queue, &asking, "to hear who looks at dead letters"),
-            right(Read, Queue, &self.dead(), "to look at dead letters"),
-            right(Configure, Queue, &plans, "to keep plans"),
-            right(Write, Exchange, DEFAULT_EXCHANGE, "to keep plans and to say who looks"),
-            right(Read, Queue, &plans, "to find plans again"),
+            right(Configure, Queue, &lock, "to lock the dead letters"),
+            right(Read, Queue, &lock, "to be asked who has the lock"),
+            right(Configure, Queue, &asking, "to ask who has the lock"),
+            right(Read, Queue, &asking, "to receive who has the lock"),
+            right(Read, Queue, &self.dead(), "to browse dead letters"),
+            right(Configure, Queue, &plans, "to store plans"),
+            right(Write, Exchange, DEFAULT_EXCHANGE, "to store plans and to answer who has the lock"),
+            right(Read, Queue, &plans, "to read plans"),
             right(Configure, Queue, &replays, "to wait for the outcomes of replays"),
             right(Write, Queue, &replays, "to bind it to the outcomes"),
             right(Read, Exchange, &self.results(), "to bind a queue to the outcomes"),
-            right(Read, Queue, &replays, "to hear the outcomes of replays"),
+            right(Read, Queue, &replays, "to receive the outcomes of replays"),
             right(Write, Exchange, self.exchange(), "to replay"),
             right(Write, Exchange, &self.results(), "to discard"),
         ]
     }
 
-    /// Those of the rights that the connection's user lacks.
+    /// The permissions that the connection's user lacks.
     ///
     /// # Errors
     /// If RabbitMQ can't be asked.
@@ -155,12 +158,12 @@ impl Topology {
     ) -> lapin::Result<Vec<Right>> {
         let mut missing = Vec::new();
         for right in rights {
-            // Each question ends its channel.
+            // Each check closes its channel.
             let channel = connection.create_channel().await?;
             if !right.is_granted(&channel, self).await? {
                 missing.push(right);
             }
-            if let Err(error) = channel.close(200, "asked".into()).await {
+            if let Err(error) = channel.close(200, "done".into()).await {
                 tracing::debug!(%error, "channel was closed already");
             }
         }
@@ -202,7 +205,8 @@ impl Right {
                 }
             }
             (Permission::Write, _) => {
-                // To unbind takes write on the queue and read on the exchange; the broker names the one.
+                // Unbinding needs write on the queue and read on the exchange. RabbitMQ names which one
+                // is missing.
                 channel
                     .queue_unbind(name(), topology.exchange().into(), NO_KEY.into(), FieldTable::default())
                     .await
@@ -221,12 +225,12 @@ impl Right {
         match answer {
             Ok(()) => Ok(true),
             Err(error) => match soft_error(&error) {
-                Some((AMQPSoftError::ACCESSREFUSED, said)) => {
-                    let asked = match self.kind {
+                Some((AMQPSoftError::ACCESSREFUSED, text)) => {
+                    let missing = match self.kind {
                         Kind::Exchange => format!("exchange '{}'", self.name),
                         _ => format!("queue '{}'", self.name),
                     };
-                    Ok(!said.contains(&asked))
+                    Ok(!text.contains(&missing))
                 }
                 Some(_) => Ok(true),
                 None => Err(error),

@@ -1,14 +1,14 @@
-//! The two connections to RabbitMQ: one consumes, one publishes. The broker blocks a connection
-//! that publishes while it is short of memory or disk; acknowledgements must not wait for that.
+//! The two connections to RabbitMQ: one consumes, one publishes. RabbitMQ blocks connections that
+//! publish while it is short of memory or disk; acknowledgements must not wait for that.
 //!
-//! The session lives as long as the connection that consumes. The publisher heals its own.
+//! The session ends with the connection that consumes. The publisher replaces its connection itself.
 
 use futures_util::{StreamExt, stream::BoxStream};
-use lapin::{Connection, Event};
+use lapin::Event;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
-    connection::{ConnectError, Link},
+    connection::{ConnectError, Connection},
     connector::Connector,
     publisher::{ConnectedWatch, Publisher, PublishingEvent},
 };
@@ -16,12 +16,12 @@ use super::{
 /// Both connections.
 #[derive(Debug)]
 pub struct Session {
-    consuming: Link,
+    consuming: Connection,
     publisher: Publisher,
 }
 
 impl Session {
-    /// Opens both connections; also returns what happens to them from now on.
+    /// Opens both connections. Also returns the events on them.
     ///
     /// # Errors
     /// If either cannot be opened.
@@ -40,9 +40,9 @@ impl Session {
         Ok((session, events))
     }
 
-    /// The connection that consumes; also the one to declare on, as it is never blocked.
+    /// The connection that consumes. It is never blocked, so it is also used to declare.
     #[must_use]
-    pub fn consuming(&self) -> &Connection {
+    pub fn consuming(&self) -> &lapin::Connection {
         &self.consuming
     }
 
@@ -59,7 +59,7 @@ impl Session {
     fn events(&self, publishing: UnboundedReceiver<PublishingEvent>) -> SessionEvents {
         let consuming = self.consuming.events_listener().filter_map(|event| {
             std::future::ready(match event {
-                // One that closes a channel alone comes here, too; whoever uses the channel is told.
+                // It closes only a channel, and the user of the channel gets the error.
                 Event::Error(error) if error.is_amqp_soft_error() => None,
                 Event::Error(error) => Some(SessionEvent::Lost(error)),
                 _ => None,
@@ -75,21 +75,21 @@ impl Session {
         futures_util::stream::select(consuming, publishing).boxed()
     }
 
-    /// Says goodbye; does not wait long for an answer.
+    /// Closes both connections; does not wait long for the answers.
     pub async fn close(&self) {
         tokio::join!(self.consuming.close(), self.publisher.close());
     }
 }
 
-/// What happens to a session's connections, as it happens.
+/// The events on a session's connections.
 pub type SessionEvents = BoxStream<'static, SessionEvent>;
 
-/// Something happened to a connection.
+/// An event on one of the connections.
 #[derive(Debug)]
 pub enum SessionEvent {
     /// The connection that consumes is lost, and the session with it.
     Lost(lapin::Error),
-    /// The broker is short of memory or disk, and takes no messages for now.
+    /// RabbitMQ is short of memory or disk, and accepts no messages for now.
     Blocked(String),
     Unblocked,
 }

@@ -1,25 +1,25 @@
-//! The exchanges, queues and bindings in RabbitMQ, and how they are declared or checked.
+//! The exchanges, queues and bindings in RabbitMQ, and how they are declared and checked.
 
 use std::collections::BTreeMap;
 
 use lapin::{
     Channel, Connection, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
-    protocol::{AMQPErrorKind, AMQPSoftError},
+    protocol::AMQPSoftError,
     types::{AMQPValue, FieldTable, ShortString},
 };
 
+use super::errors::soft_error;
 use crate::{policy::Tier, settings::TopologyPrefix};
 
-/// The routing key of a request on the exchange of requests.
+/// The routing key of requests on the exchange for requests.
 pub const REQUEST_KEY: &str = "request";
-/// The routing key, on the exchange of requests, of what RabbitMQ itself gave up.
+/// The routing key, on the same exchange, of requests that RabbitMQ gave up.
 pub const UNDELIVERABLE_KEY: &str = "undeliverable";
-/// A request that takes its worker down with it is given up by RabbitMQ after this many returns to the
-/// queue.
+/// RabbitMQ gives up a poison message, which crashes its worker, after this many redeliveries.
 const DELIVERY_LIMIT: i64 = 20;
-/// No number of browses may make RabbitMQ throw a dead letter out. RabbitMQ 4.x sets a limit of 20 where
-/// none is given, and -1, which 4.x reads as none, makes 3.10 delete at the first return.
+/// RabbitMQ must never drop a dead letter because it was browsed often. RabbitMQ 4.x has a limit of 20
+/// if none is given. -1 means no limit on 4.x, but makes 3.10 delete at the first redelivery.
 const NO_DELIVERY_LIMIT: i64 = 1_000_000_000;
 
 /// The names of all exchanges and queues, by their common prefix.
@@ -32,8 +32,8 @@ pub struct Topology {
 #[derive(Debug, thiserror::Error)]
 pub enum TopologyError {
     #[error(
-        "{kind} {name} exists with other arguments: {broker}. It is never changed or deleted from \
-         here: move what it holds, delete it, and it is declared anew; or choose another \
+        "{kind} {name} exists with other arguments: {broker}. This program never changes or deletes \
+         it: move its messages and delete it, and it is declared again; or choose another \
          topology.prefix"
     )]
     Differs { kind: Kind, name: String, broker: String },
@@ -48,7 +48,7 @@ pub enum TopologyError {
 }
 
 impl TopologyError {
-    /// Whether the connection failed, rather than the topology.
+    /// Whether the connection failed, not the topology.
     #[must_use]
     pub fn is_connection_lost(&self) -> bool {
         matches!(self, Self::Failed { .. } | Self::NoChannel(_))
@@ -74,13 +74,13 @@ impl std::fmt::Display for Kind {
 
 /// One exchange, queue or binding, as it should be.
 #[derive(Clone, Debug)]
-pub enum Part {
+pub enum Entity {
     Exchange { name: String, kind: ExchangeKind },
     Queue { name: String, arguments: FieldTable },
     Binding { queue: String, exchange: String, routing_key: String },
 }
 
-impl Part {
+impl Entity {
     fn kind(&self) -> Kind {
         match self {
             Self::Exchange { .. } => Kind::Exchange,
@@ -118,8 +118,8 @@ impl Part {
         }
     }
 
-    /// Asks whether it exists, without writing. A binding can't be asked for in AMQP.
-    async fn look_up(&self, channel: &Channel) -> lapin::Result<()> {
+    /// Checks that it exists, without writing. AMQP cannot check a binding.
+    async fn check(&self, channel: &Channel) -> lapin::Result<()> {
         match self {
             Self::Exchange { name, kind } => {
                 let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
@@ -151,7 +151,7 @@ impl Part {
                         "Grant the user write on the queue and read on the exchange, or declare \
                          the topology otherwise and set broker.declare = false"
                     }
-                    // RabbitMQ 4.2.7 and 4.3.1 take any right for a look.
+                    // RabbitMQ 4.2.7 and 4.3.1 accept any permission for a passive declare.
                     _ if !declared => "Grant the user read on it",
                     _ => {
                         "Grant the user configure on it, or declare the topology otherwise and set \
@@ -164,21 +164,9 @@ impl Part {
     }
 }
 
-impl std::fmt::Display for Part {
+impl std::fmt::Display for Entity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.kind(), self.name())
-    }
-}
-
-/// The error that closed a channel, if the broker closed it, with the broker's words.
-#[must_use]
-pub fn soft_error(error: &lapin::Error) -> Option<(AMQPSoftError, String)> {
-    match error.kind() {
-        lapin::ErrorKind::ProtocolError(error) => match error.kind() {
-            AMQPErrorKind::Soft(soft) => Some((soft.clone(), error.get_message().to_string())),
-            AMQPErrorKind::Hard(_) => None,
-        },
-        _ => None,
     }
 }
 
@@ -194,32 +182,32 @@ impl Topology {
         &self.prefix
     }
 
-    /// The queue the worker takes requests from.
+    /// The queue from which the worker consumes requests.
     #[must_use]
     pub fn requests(&self) -> String {
         format!("{}.requests", self.prefix)
     }
 
-    /// The queue of what RabbitMQ gave up: requests that were delivered too often or expired, and dead
-    /// letters that a policy's delivery limit threw out.
+    /// The queue of messages that RabbitMQ gave up: requests that were delivered too often or expired,
+    /// and dead letters that were dropped by a policy's delivery limit.
     #[must_use]
     pub fn undeliverable(&self) -> String {
         format!("{}.undeliverable", self.prefix)
     }
 
-    /// The exchange the worker parks requests through, with a tier's name as routing key.
+    /// The exchange to which the worker publishes retries. The routing key is the tier's name.
     #[must_use]
     pub fn retry(&self) -> String {
         format!("{}.retry", self.prefix)
     }
 
-    /// The queue in which requests wait for a tier's time.
+    /// The queue in which requests wait for the duration of a tier.
     #[must_use]
     pub fn retry_queue(&self, tier: Tier) -> String {
         format!("{}.retry.{tier}", self.prefix)
     }
 
-    /// The exchange outcomes are published to.
+    /// The exchange to which outcomes are published.
     #[must_use]
     pub fn results(&self) -> String {
         format!("{}.results", self.prefix)
@@ -231,50 +219,50 @@ impl Topology {
         format!("{}.dead", self.prefix)
     }
 
-    /// The exclusive queue by which one connection at a time takes dead letters.
+    /// The exclusive queue that locks the dead letters: one connection at a time browses them.
     #[must_use]
-    pub fn dead_lock(&self) -> String {
+    pub fn dead_letter_lock(&self) -> String {
         format!("{}.dead.lock", self.prefix)
     }
 
-    /// The exclusive queue that one connection at a time holds while it replays or discards.
+    /// The exclusive queue that a connection locks while it replays or discards.
     #[must_use]
-    pub fn dead_change_lock(&self) -> String {
-        format!("{}.change", self.dead_lock())
+    pub fn dead_letter_change_lock(&self) -> String {
+        format!("{}.change", self.dead_letter_lock())
     }
 
-    /// The queue in which plans for dead letters wait to be confirmed.
+    /// The queue in which plans for dead letters are stored until they are confirmed.
     #[must_use]
-    pub fn dead_plans(&self) -> String {
+    pub fn dead_letter_plans(&self) -> String {
         format!("{}.dead.plans", self.prefix)
     }
 
-    /// Everything, in the order in which it can be declared: what a message is dead-lettered to
-    /// stands before what it comes from.
+    /// All exchanges, queues and bindings, in the order in which they can be declared: a target of
+    /// dead-lettering before its source.
     #[must_use]
-    pub fn parts(&self) -> Vec<Part> {
-        let exchange = |name: &str, kind| Part::Exchange { name: name.to_owned(), kind };
-        let binding = |queue: String, exchange: &str, key: &str| Part::Binding {
+    pub fn entities(&self) -> Vec<Entity> {
+        let exchange = |name: &str, kind| Entity::Exchange { name: name.to_owned(), kind };
+        let binding = |queue: String, exchange: &str, key: &str| Entity::Binding {
             queue,
             exchange: exchange.to_owned(),
             routing_key: key.to_owned(),
         };
-        let mut parts = vec![
+        let mut entities = vec![
             exchange(self.exchange(), ExchangeKind::Direct),
             exchange(&self.retry(), ExchangeKind::Direct),
             exchange(&self.results(), ExchangeKind::Topic),
             exchange(&self.dead(), ExchangeKind::Fanout),
-            Part::Queue {
+            Entity::Queue {
                 name: self.undeliverable(),
                 arguments: dead_lettering(&self.dead(), [("x-delivery-limit", integer(DELIVERY_LIMIT))]),
             },
             binding(self.undeliverable(), self.exchange(), UNDELIVERABLE_KEY),
-            Part::Queue {
+            Entity::Queue {
                 name: self.dead(),
                 arguments: self.giving_up([("x-delivery-limit", integer(NO_DELIVERY_LIMIT))]),
             },
             binding(self.dead(), &self.dead(), ""),
-            Part::Queue {
+            Entity::Queue {
                 name: self.requests(),
                 arguments: self.giving_up([("x-delivery-limit", integer(DELIVERY_LIMIT))]),
             },
@@ -282,16 +270,16 @@ impl Topology {
         ];
         for tier in Tier::ALL {
             let wait = i64::try_from(tier.duration().as_millis()).unwrap_or(i64::MAX);
-            parts.push(Part::Queue {
+            entities.push(Entity::Queue {
                 name: self.retry_queue(tier),
                 arguments: dead_lettering(
                     self.exchange(),
                     [("x-dead-letter-routing-key", text(REQUEST_KEY)), ("x-message-ttl", integer(wait))],
                 ),
             });
-            parts.push(binding(self.retry_queue(tier), &self.retry(), &tier.to_string()));
+            entities.push(binding(self.retry_queue(tier), &self.retry(), &tier.to_string()));
         }
-        parts
+        entities
     }
 
     /// Arguments of a queue that dead-letters to [`undeliverable`](Self::undeliverable).
@@ -301,14 +289,14 @@ impl Topology {
         arguments
     }
 
-    /// Declares everything; what exists alike stays as it is.
+    /// Declares everything. What already exists with the same arguments is not changed.
     ///
     /// # Errors
-    /// At the first part that differs, is refused or fails.
+    /// At the first entity that differs, is refused or fails.
     pub async fn declare(&self, connection: &Connection) -> Result<(), TopologyError> {
         let channel = connection.create_channel().await.map_err(TopologyError::NoChannel)?;
-        for part in self.parts() {
-            part.declare(&channel).await.map_err(|error| part.fault(error, true))?;
+        for entity in self.entities() {
+            entity.declare(&channel).await.map_err(|error| entity.fault(error, true))?;
         }
         close(&channel).await;
         Ok(())
@@ -317,19 +305,19 @@ impl Topology {
     /// Checks that everything exists, without writing.
     ///
     /// # Errors
-    /// At the first part that is missing, is refused or fails.
+    /// At the first entity that is missing, is refused or fails.
     pub async fn check(&self, connection: &Connection) -> Result<(), TopologyError> {
         let channel = connection.create_channel().await.map_err(TopologyError::NoChannel)?;
-        for part in self.parts() {
-            part.look_up(&channel).await.map_err(|error| part.fault(error, false))?;
+        for entity in self.entities() {
+            entity.check(&channel).await.map_err(|error| entity.fault(error, false))?;
         }
         close(&channel).await;
         Ok(())
     }
 
-    /// Compares every part with what exists, without writing: with `declare`, a part that exists is
-    /// declared once more, which the broker refuses if its arguments differ. Returns one result a
-    /// part.
+    /// Compares every entity with what exists, without changing anything. With `declare`, it declares
+    /// each existing entity again, which RabbitMQ refuses if the arguments differ. Returns one result per
+    /// entity.
     ///
     /// # Errors
     /// If no channel can be opened.
@@ -337,24 +325,24 @@ impl Topology {
         &self,
         connection: &Connection,
         declare: bool,
-    ) -> Result<Vec<(Part, Result<(), TopologyError>)>, TopologyError> {
+    ) -> Result<Vec<(Entity, Result<(), TopologyError>)>, TopologyError> {
         let mut results = Vec::new();
-        for part in self.parts() {
-            // A refusal closes its channel, so each part has one of its own.
+        for entity in self.entities() {
+            // A refusal closes its channel, so each entity has one of its own.
             let channel = connection.create_channel().await.map_err(TopologyError::NoChannel)?;
-            let mut result = part.look_up(&channel).await;
-            if declare && result.is_ok() && !matches!(part, Part::Binding { .. }) {
-                result = part.declare(&channel).await;
+            let mut result = entity.check(&channel).await;
+            if declare && result.is_ok() && !matches!(entity, Entity::Binding { .. }) {
+                result = entity.declare(&channel).await;
             }
             close(&channel).await;
-            let result = result.map_err(|error| part.fault(error, declare));
-            results.push((part, result));
+            let result = result.map_err(|error| entity.fault(error, declare));
+            results.push((entity, result));
         }
         Ok(results)
     }
 }
 
-/// Gives a channel back. One that is broken already needs no closing.
+/// Closes a channel; it may be closed already.
 async fn close(channel: &Channel) {
     if let Err(error) = channel.close(200, "done".into()).await {
         tracing::debug!(%error, "channel was closed already");
@@ -367,8 +355,8 @@ fn quorum<const N: usize>(more: [(&str, AMQPValue); N]) -> FieldTable {
     FieldTable::from(arguments.collect::<BTreeMap<_, _>>())
 }
 
-/// Arguments of a queue that dead-letters at least once, which takes both the strategy and the
-/// overflow; else it silently is at most once (RabbitMQ docs, "Quorum queues").
+/// Arguments of a queue that dead-letters at least once. That needs both the strategy and the overflow
+/// argument; otherwise RabbitMQ silently dead-letters at most once (RabbitMQ docs, "Quorum queues").
 fn dead_lettering<const N: usize>(exchange: &str, more: [(&str, AMQPValue); N]) -> FieldTable {
     let mut arguments = quorum(more);
     for (name, value) in [

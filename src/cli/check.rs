@@ -1,28 +1,28 @@
-//! `unlocker check`: one line a check, nothing written.
+//! `unlocker check`: one line per check. Writes nothing.
 
 use std::path::PathBuf;
 
 use super::{Failure, print};
 use crate::{
     breaker::Cause,
-    broker::{ConnectError, Topology, TopologyError, connection, topology::Part},
+    broker::{ConnectError, Topology, TopologyError, connection, topology::Entity},
     policy::{Reason, Reply},
     settings::{Settings, environment},
     trackfinity::Client,
 };
 
-/// What the checks found so far.
+/// The results of the checks so far.
 #[derive(Default)]
 struct Findings {
     failed: bool,
 }
 
 impl Findings {
-    fn good(&mut self, what: &str) -> Result<(), Failure> {
+    fn pass(&mut self, what: &str) -> Result<(), Failure> {
         print(format_args!("ok    {what}"))
     }
 
-    fn bad(&mut self, what: &str) -> Result<(), Failure> {
+    fn fail(&mut self, what: &str) -> Result<(), Failure> {
         self.failed = true;
         print(format_args!("FAIL  {what}"))
     }
@@ -37,7 +37,7 @@ pub(super) async fn check(files: &[PathBuf]) -> Result<(), Failure> {
         ))?;
     }
     let mut findings = Findings::default();
-    findings.good("settings are valid")?;
+    findings.pass("settings are valid")?;
     let unreachable = check_broker(&settings, &mut findings).await?;
     check_trackfinity(&settings, &mut findings).await?;
     match unreachable {
@@ -52,36 +52,36 @@ async fn check_broker(settings: &Settings, findings: &mut Findings) -> Result<Op
     let connection = match connection::connect(&urls, "check").await {
         Ok(connection) => connection,
         Err(error) => {
-            findings.bad(&format!("RabbitMQ: {error}"))?;
+            findings.fail(&format!("RabbitMQ: {error}"))?;
             return Ok(Some(error));
         }
     };
-    findings.good(&format!("RabbitMQ: connected to {}", settings.broker))?;
+    findings.pass(&format!("RabbitMQ: connected to {}", settings.broker))?;
     let topology = Topology::new(&settings.topology_prefix);
     let compared =
         topology.compare(&connection, settings.broker.declare).await.map_err(anyhow::Error::from)?;
-    for (part, result) in compared {
-        // AMQP has no way to ask for a binding.
-        if matches!(part, Part::Binding { .. }) {
+    for (entity, result) in compared {
+        // AMQP has no command to check a binding.
+        if matches!(entity, Entity::Binding { .. }) {
             continue;
         }
         match result {
-            Ok(()) => findings.good(&part.to_string())?,
+            Ok(()) => findings.pass(&entity.to_string())?,
             Err(TopologyError::Missing { .. }) if settings.broker.declare => {
-                findings.good(&format!("{part}: does not exist yet; `unlocker run` declares it"))?;
+                findings.pass(&format!("{entity}: does not exist yet; `unlocker run` declares it"))?;
             }
-            // It stands among the missing rights.
+            // The missing rights below report it.
             Err(TopologyError::Refused { .. }) => {}
-            Err(error) => findings.bad(&error.to_string())?,
+            Err(error) => findings.fail(&error.to_string())?,
         }
     }
     let rights = topology.rights(settings.broker.declare, settings.admin.listen.is_some());
     let missing = topology.missing_rights(&connection, rights).await.map_err(anyhow::Error::from)?;
     for right in &missing {
-        findings.bad(&format!("RabbitMQ grants the user no {right}"))?;
+        findings.fail(&format!("RabbitMQ: the user has no {right}"))?;
     }
     if missing.is_empty() {
-        findings.good("RabbitMQ: the user has all rights the worker needs")?;
+        findings.pass("RabbitMQ: the user has all rights the worker needs")?;
     }
     connection.close().await;
     Ok(None)
@@ -91,18 +91,18 @@ async fn check_trackfinity(settings: &Settings, findings: &mut Findings) -> Resu
     let client = Client::new(&settings.trackfinity).map_err(anyhow::Error::from)?;
     let url = settings.trackfinity.base_url.ping_url();
     match client.ping(None).await {
-        Reply::Answer(answer) if (200..=299).contains(&answer.status) => {
-            findings.good(&format!("Trackfinity: {url} answered {}", answer.status))?;
+        Reply::Response(answer) if (200..=299).contains(&answer.status) => {
+            findings.pass(&format!("Trackfinity: {url} answered {}", answer.status))?;
         }
-        Reply::Answer(answer) => {
+        Reply::Response(answer) => {
             let advice = match answer.status {
                 500..=599 => "try again later",
                 _ => Cause::EndpointFault(Reason::Http(answer.status)).advice(),
             };
-            findings.bad(&format!("Trackfinity: {url} answered {}: {advice}", answer.status))?;
+            findings.fail(&format!("Trackfinity: {url} answered {}: {advice}", answer.status))?;
         }
-        Reply::Timeout => findings.bad(&format!("Trackfinity: {url}: no answer in time"))?,
-        Reply::Connection(error) => findings.bad(&format!("Trackfinity: {url}: {error}"))?,
+        Reply::Timeout => findings.fail(&format!("Trackfinity: {url}: no answer in time"))?,
+        Reply::Connection(error) => findings.fail(&format!("Trackfinity: {url}: {error}"))?,
     }
     Ok(())
 }

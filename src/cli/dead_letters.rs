@@ -11,94 +11,94 @@ use clap::{Args, Subcommand};
 use super::{Failure, print};
 use crate::{
     dead_letters::{
-        Actor, Audit, Brief, DeadLetters, DeskError, Error, Extent, Filter, Letter, Listing, Summary,
-        filter::Moment,
+        AccessError, Actor, Audit, Coverage, DeadLetter, DeadLetterSummary, DeadLetters, Error, Filter,
+        Listing, Summary, filter::Moment,
     },
-    message::LetterStatus,
+    message::DeadLetterStatus,
     settings::{BrokerSettings, environment},
 };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// How many there are, by status and reason.
-    Summary(Look),
-    /// A line each, oldest first.
-    List(Look),
-    /// Everything about one of them, its body too.
+    /// Counts dead letters by status and reason.
+    Summary(BrowseArgs),
+    /// Lists dead letters, one per line, oldest first.
+    List(BrowseArgs),
+    /// Shows everything about one dead letter, including its body.
     Show {
-        /// The letter's id, or the request's.
+        /// The id of the dead letter or of its request.
         id: String,
         #[command(flatten)]
-        output: Output,
+        output: OutputArgs,
     },
-    /// Everything about many of them, as JSON lines.
+    /// Exports everything about dead letters, as JSON lines.
     Export {
         #[command(flatten)]
-        selection: Selection,
+        selection: SelectionArgs,
         #[command(flatten)]
-        who: Who,
+        actor: ActorArgs,
     },
-    /// Makes requests of them again, one at a time, and tells what becomes of each.
-    Replay(change::Replay),
+    /// Publishes them as requests again, one at a time, and reports each result.
+    Replay(change::ReplayArgs),
     /// Gives them up: their outcome is `discarded`.
-    Discard(change::Discard),
+    Discard(change::DiscardArgs),
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Look {
+pub(super) struct BrowseArgs {
     #[command(flatten)]
-    selection: Selection,
+    selection: SelectionArgs,
     #[command(flatten)]
-    output: Output,
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Output {
+pub(in crate::cli) struct OutputArgs {
     /// Print JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    who: Who,
+    actor: ActorArgs,
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Who {
-    /// Who this is, for the audit log and for whoever finds the letters locked [default: USER@HOST]
-    #[arg(long, value_name = "NAME")]
-    actor: Option<String>,
+pub(in crate::cli) struct ActorArgs {
+    /// Your name in the audit log and in messages about locks [default: USER@HOST]
+    #[arg(long = "actor", value_name = "NAME")]
+    name: Option<String>,
 }
 
-/// Which letters are meant: all that meet everything given.
+/// Selects the dead letters that meet every condition.
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Selection {
-    /// invalid, refused, abandoned, unreadable or unknown; comma-separated or given several times.
+pub(in crate::cli) struct SelectionArgs {
+    /// invalid, refused, abandoned, unreadable or unknown; comma-separated or repeated.
     #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = status)]
-    status: Vec<LetterStatus>,
-    /// Died at or after this time (2026-11-23T09:00:00Z) or since that long ago (2h).
+    status: Vec<DeadLetterStatus>,
+    /// Dead-lettered at this time or later: 2026-11-23T09:00:00Z, or 2h for two hours ago.
     #[arg(long, value_name = "TIME")]
     since: Option<Moment>,
-    /// Died at or before this time, or that long ago.
+    /// Dead-lettered at this time or earlier.
     #[arg(long, value_name = "TIME")]
     until: Option<Moment>,
-    /// A letter's id or a request's; comma-separated or given several times.
+    /// An id of a dead letter or of a request; comma-separated or repeated.
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     id: Vec<String>,
-    /// The oldest so many.
+    /// At most N, the oldest ones.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// A reason such as `http_404`; comma-separated or given several times.
+    /// A reason such as `http_404`; comma-separated or repeated.
     #[arg(long, value_name = "REASON", value_delimiter = ',')]
     reason: Vec<String>,
 }
 
-fn status(text: &str) -> Result<LetterStatus, String> {
-    LetterStatus::named(text).ok_or_else(|| {
-        let names: Vec<&str> = LetterStatus::ALL.into_iter().map(LetterStatus::as_str).collect();
+fn status(text: &str) -> Result<DeadLetterStatus, String> {
+    DeadLetterStatus::named(text).ok_or_else(|| {
+        let names: Vec<&str> = DeadLetterStatus::ALL.into_iter().map(DeadLetterStatus::as_str).collect();
         format!("one of {}", names.join(", "))
     })
 }
 
-impl Selection {
+impl SelectionArgs {
     fn filter(&self) -> Filter {
         Filter {
             status: self.status.clone(),
@@ -111,12 +111,12 @@ impl Selection {
     }
 }
 
-impl Who {
+impl ActorArgs {
     fn actor(&self) -> Actor {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let name = self.actor.clone().unwrap_or_else(|| {
+        let name = self.name.clone().unwrap_or_else(|| {
             let user =
-                variable("SUDO_USER").or_else(|| variable("USER")).unwrap_or_else(|| "someone".to_owned());
+                variable("SUDO_USER").or_else(|| variable("USER")).unwrap_or_else(|| "unknown".to_owned());
             let host = variable("HOSTNAME").or_else(|| {
                 let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
                 Some(name.trim().to_owned())
@@ -130,7 +130,7 @@ impl Who {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
-            Error::Desk(DeskError::Connect(error)) => Self::Unreachable(error),
+            Error::Access(AccessError::Connect(error)) => Self::Unreachable(error),
             error => Self::Failed(error.into()),
         }
     }
@@ -139,55 +139,59 @@ impl From<Error> for Failure {
 pub(super) async fn execute(files: &[PathBuf], command: Command) -> Result<(), Failure> {
     let settings = BrokerSettings::load(files, environment())?;
     let audit = Audit::new(settings.audit_log.as_deref());
-    let letters = DeadLetters::new(settings, audit);
+    let dead_letters = DeadLetters::new(settings, audit);
     match command {
-        Command::Summary(look) => {
-            let summary = letters.summary(&look.output.who.actor(), &look.selection.filter()).await?;
-            if look.output.json {
+        Command::Summary(BrowseArgs { selection, output }) => {
+            let summary = dead_letters.summary(&output.actor.actor(), &selection.filter()).await?;
+            if output.json {
                 print_json(&summary)?
             } else {
                 print_summary(&summary)?
             }
-            whole(&summary.extent)
+            fail_if_incomplete(&summary.coverage)
         }
-        Command::List(look) => {
-            let listing = letters.list(&look.output.who.actor(), &look.selection.filter()).await?;
-            if look.output.json {
+        Command::List(BrowseArgs { selection, output }) => {
+            let listing = dead_letters.list(&output.actor.actor(), &selection.filter()).await?;
+            if output.json {
                 print_listing_json(&listing)?
             } else {
                 print_listing(&listing)?
             }
-            whole(&listing.extent)
+            fail_if_incomplete(&listing.coverage)
         }
         Command::Show { id, output } => {
-            let listing = letters.show(&output.who.actor(), &id).await?;
-            for letter in &listing.letters {
-                if output.json { print_json(&letter.to_json())? } else { print_letter(letter)? }
+            let listing = dead_letters.show(&output.actor.actor(), &id).await?;
+            for dead_letter in &listing.dead_letters {
+                if output.json {
+                    print_json(&dead_letter.to_json())?
+                } else {
+                    print_dead_letter(dead_letter)?
+                }
             }
-            let more = listing.count - listing.letters.len();
+            let more = listing.count - listing.dead_letters.len();
             if more > 0 {
                 eprintln!(
-                    "unlocker: {more} older ones of this id are not shown; `dead-letters export --id` gives all"
+                    "unlocker: {more} older ones with this id are not shown; `dead-letters export --id` prints all"
                 );
             }
-            warn_if_short(&listing.extent);
-            match listing.letters.is_empty() {
+            warn_if_incomplete(&listing.coverage);
+            match listing.dead_letters.is_empty() {
                 true => {
-                    Err(anyhow::anyhow!("there is no dead letter {id}, nor one of a request {id}").into())
+                    Err(anyhow::anyhow!("there is no dead letter {id} and none of a request {id}").into())
                 }
                 false => Ok(()),
             }
         }
-        Command::Export { selection, who } => {
-            let exported = letters.export(&who.actor(), &selection.filter()).await?;
-            let extent = exported.extent.clone();
+        Command::Export { selection, actor } => {
+            let exported = dead_letters.export(&actor.actor(), &selection.filter()).await?;
+            let coverage = exported.coverage.clone();
             let out = std::io::BufWriter::new(std::io::stdout());
             let count = exported.write_to(out).map_err(anyhow::Error::from)?;
-            eprintln!("exported {count} ({extent})");
-            if extent.is_short() { Err(Failure::Reported) } else { Ok(()) }
+            eprintln!("exported {count} ({coverage})");
+            if coverage.is_incomplete() { Err(Failure::Reported) } else { Ok(()) }
         }
-        Command::Replay(replay) => change::replay(&letters, replay).await,
-        Command::Discard(discard) => change::discard(&letters, discard).await,
+        Command::Replay(args) => change::replay(&dead_letters, args).await,
+        Command::Discard(args) => change::discard(&dead_letters, args).await,
     }
 }
 
@@ -196,13 +200,13 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
 }
 
 fn json(value: &impl serde::Serialize) -> String {
-    // Texts and numbers alone: nothing that could fail.
+    // Only strings and numbers, so encoding cannot fail.
     serde_json::to_string(value).unwrap_or_default()
 }
 
 fn print_summary(summary: &Summary) -> Result<(), Failure> {
     if summary.count == 0 {
-        print(format_args!("no dead letters ({})", summary.extent))?;
+        print(format_args!("no dead letters ({})", summary.coverage))?;
         return Ok(());
     }
     let mut rows = Vec::new();
@@ -225,37 +229,37 @@ fn print_summary(summary: &Summary) -> Result<(), Failure> {
     tables::print(["COUNT", "STATUS", "REASON", "OLDEST", "NEWEST"], &rows)
 }
 
-fn print_listing_json(listing: &Listing<Brief>) -> Result<(), Failure> {
+fn print_listing_json(listing: &Listing<DeadLetterSummary>) -> Result<(), Failure> {
     let mut out = std::io::BufWriter::new(std::io::stdout());
-    for letter in &listing.letters {
-        serde_json::to_writer(&mut out, letter).map_err(anyhow::Error::from)?;
+    for dead_letter in &listing.dead_letters {
+        serde_json::to_writer(&mut out, dead_letter).map_err(anyhow::Error::from)?;
         out.write_all(b"\n").map_err(anyhow::Error::from)?;
     }
     out.flush().map_err(anyhow::Error::from)?;
     Ok(())
 }
 
-fn print_listing(listing: &Listing<Brief>) -> Result<(), Failure> {
-    if listing.letters.is_empty() {
-        return print(format_args!("no such dead letters ({})", listing.extent));
+fn print_listing(listing: &Listing<DeadLetterSummary>) -> Result<(), Failure> {
+    if listing.dead_letters.is_empty() {
+        return print(format_args!("no dead letter matches ({})", listing.coverage));
     }
-    tables::print_letters(&listing.letters)
+    tables::print_dead_letters(&listing.dead_letters)
 }
 
-fn print_letter(letter: &Letter) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(&letter.to_json()).map_err(anyhow::Error::from)?;
+fn print_dead_letter(dead_letter: &DeadLetter) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(&dead_letter.to_json()).map_err(anyhow::Error::from)?;
     print(format_args!("{text}"))
 }
 
-/// Says so where not all letters were looked at.
-fn warn_if_short(extent: &Extent) {
-    if extent.is_short() {
-        eprintln!("unlocker: not all were looked at: {extent}");
+/// Warns if not all dead letters were seen.
+fn warn_if_incomplete(coverage: &Coverage) {
+    if coverage.is_incomplete() {
+        eprintln!("unlocker: not all dead letters were seen: {coverage}");
     }
 }
 
-/// A failure, and says so, where not all letters were looked at.
-fn whole(extent: &Extent) -> Result<(), Failure> {
-    warn_if_short(extent);
-    if extent.is_short() { Err(Failure::Reported) } else { Ok(()) }
+/// Warns and fails if not all dead letters were seen.
+fn fail_if_incomplete(coverage: &Coverage) -> Result<(), Failure> {
+    warn_if_incomplete(coverage);
+    if coverage.is_incomplete() { Err(Failure::Reported) } else { Ok(()) }
 }

@@ -18,10 +18,7 @@ use lapin::{
 
 use super::Failure;
 use crate::{
-    broker::{
-        Topology, connection,
-        topology::{REQUEST_KEY, soft_error},
-    },
+    broker::{Topology, connection, errors::soft_error, topology::REQUEST_KEY},
     settings::{BrokerSettings, environment},
 };
 
@@ -30,14 +27,14 @@ const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 #[derive(Debug, Args)]
 #[group(id = "identifiers", required = true, multiple = true, args = ["customer_id", "subscription_id", "orderid", "from"])]
-pub(super) struct Request {
+pub(super) struct PublishArgs {
     /// The customer to unlock.
     #[arg(long, value_name = "ID")]
     customer_id: Option<String>,
     /// A subscription of that customer.
     #[arg(long, value_name = "ID")]
     subscription_id: Option<String>,
-    /// The event id of one of the customer's transactions.
+    /// The event id of a transaction of the customer.
     #[arg(long, value_name = "ID")]
     orderid: Option<String>,
     /// The request's id [default: a new UUID]
@@ -46,11 +43,12 @@ pub(super) struct Request {
     /// Wait for the outcome and print it.
     #[arg(long)]
     wait: bool,
-    /// The longest to wait for the outcome, such as 60s [default: for ever]
+    /// How long to wait for the outcome, such as 60s [default: forever]
     #[arg(long, value_name = "DURATION", requires = "wait", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
-    /// Publish many: a JSON object a line, from a file, or from stdin with "-". The line is the
-    /// request's body; its fields message_id and correlation_id, if there, are its properties too.
+    /// Publish many requests: one JSON object per line, from a file, or from stdin with "-". The
+    /// line is the request's body. Its fields message_id and correlation_id, if present, also
+    /// become its properties.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["customer_id", "subscription_id", "orderid", "message_id", "wait"])]
     from: Option<PathBuf>,
 }
@@ -62,38 +60,38 @@ fn message_id(text: &str) -> Result<String, String> {
     }
 }
 
-pub(super) async fn publish(files: &[PathBuf], request: Request) -> Result<(), Failure> {
+pub(super) async fn publish(files: &[PathBuf], args: PublishArgs) -> Result<(), Failure> {
     let settings = BrokerSettings::load(files, environment())?;
     let urls = settings.broker.uris().map_err(anyhow::Error::from)?;
-    let source = request.from.as_deref().map(lines::Source::open).transpose()?;
+    let source = args.from.as_deref().map(lines::Source::open).transpose()?;
     let connection = connection::connect(&urls, "publish").await?;
     let topology = Topology::new(&settings.topology_prefix);
     let result = match source {
         Some(source) => bulk::publish(&connection, &topology, source).await,
-        None => send(&connection, &topology, request).await.map_err(Failure::from),
+        None => send(&connection, &topology, args).await.map_err(Failure::from),
     };
     connection.close().await;
     result
 }
 
-async fn send(connection: &lapin::Connection, topology: &Topology, request: Request) -> anyhow::Result<()> {
-    let message_id = request.message_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-    let body = serde_json::to_vec(&fields(&request)).context("the request cannot be encoded")?;
+async fn send(connection: &lapin::Connection, topology: &Topology, args: PublishArgs) -> anyhow::Result<()> {
+    let message_id = args.message_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    let body = serde_json::to_vec(&fields(&args)).context("the request cannot be encoded")?;
     let mut properties = properties(&message_id);
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let mut replies = None;
-    if request.wait {
+    if args.wait {
         replies = Some(consume_replies(&channel).await?);
         properties = properties.with_reply_to(DIRECT_REPLY_TO.into());
     }
-    confirmed(&channel, topology, &body, properties).await?;
+    publish_confirmed(&channel, topology, &body, properties).await?;
     let Some(mut replies) = replies else {
         super::print(format_args!("published {message_id}"))?;
         return Ok(());
     };
     eprintln!("published {message_id}; waiting for its outcome");
-    let timeout = request.timeout.unwrap_or(Duration::MAX);
+    let timeout = args.timeout.unwrap_or(Duration::MAX);
     let reply = tokio::time::timeout(timeout, replies.next())
         .await
         .map_err(|_elapsed| anyhow!("no outcome within {}", humantime::format_duration(timeout)))?
@@ -102,17 +100,17 @@ async fn send(connection: &lapin::Connection, topology: &Topology, request: Requ
     Ok(())
 }
 
-fn fields(request: &Request) -> BTreeMap<&'static str, &str> {
+fn fields(args: &PublishArgs) -> BTreeMap<&'static str, &str> {
     let given = [
-        ("customer_id", &request.customer_id),
-        ("subscription_id", &request.subscription_id),
-        ("orderid", &request.orderid),
+        ("customer_id", &args.customer_id),
+        ("subscription_id", &args.subscription_id),
+        ("orderid", &args.orderid),
     ];
     given.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
 }
 
-/// A persistent JSON message. Its trace begins with the worker that takes it, whose settings say whether it is
-/// sampled: a context from here, where no span is made, would forbid it.
+/// A persistent JSON message without a trace context, so that the worker's settings decide about
+/// sampling. This command creates no span, so its context would mean "not sampled".
 fn properties(message_id: &str) -> BasicProperties {
     BasicProperties::default()
         .with_message_id(message_id.into())
@@ -127,7 +125,7 @@ async fn consume_replies(channel: &Channel) -> anyhow::Result<lapin::Consumer> {
     Ok(replies)
 }
 
-async fn confirmed(
+async fn publish_confirmed(
     channel: &Channel,
     topology: &Topology,
     body: &[u8],

@@ -1,4 +1,4 @@
-//! `unlocker run`
+//! `unlocker run`: starts the worker, the page, and health and metrics.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -12,16 +12,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::Failure;
 use crate::{
     admin,
-    ops::{self, Pulse, Sources},
+    ops::{self, EventLoopMonitor, WorkerHandles},
     secret,
     settings::{Settings, environment},
     telemetry::Telemetry,
     worker::Worker,
 };
 
-/// How long the last spans and metrics may take to be sent.
-const TELEMETRY_FLUSH: Duration = Duration::from_secs(2);
-/// How often the secrets' files are looked at.
+/// How long to wait at the end until the last spans and metrics are sent.
+const TELEMETRY_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often the secrets' files are read again.
 const SECRETS_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(files: &[PathBuf]) -> Result<(), Failure> {
@@ -31,43 +31,43 @@ pub(super) async fn run(files: &[PathBuf]) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let secrets = settings.secrets();
     let ops = settings.ops.listen;
-    let page = settings.clone();
+    let page_settings = settings.clone();
     let worker = Worker::new(settings, telemetry.clone(), stop.clone()).map_err(anyhow::Error::from)?;
-    let over = CancellationToken::new();
+    let end_background = CancellationToken::new();
     let background = TaskTracker::new();
-    background.spawn(secret::watch(secrets, SECRETS_INTERVAL, over.clone()));
-    let sources = Sources {
+    background.spawn(secret::watch(secrets, SECRETS_INTERVAL, end_background.clone()));
+    let handles = WorkerHandles {
         status: worker.status(),
         publish_health: worker.publish_health(),
         breaker: worker.breaker(),
         queues: worker.queues(),
         metrics: telemetry.metrics.clone(),
-        pulse: Pulse::new(),
+        event_loop: EventLoopMonitor::new(),
     };
     if telemetry.metrics.are_sent() {
-        background.spawn(ops::observe(sources.clone(), over.clone()));
+        background.spawn(ops::observe(handles.clone(), end_background.clone()));
     }
     if let Some(address) = ops {
-        background.spawn(sources.pulse.clone().beat(over.clone()));
-        let bound = ops::serve(address, sources.clone()).map_err(anyhow::Error::from)?;
+        background.spawn(handles.event_loop.clone().run(end_background.clone()));
+        let bound = ops::serve(address, handles.clone()).map_err(anyhow::Error::from)?;
         tracing::info!(address = %bound, "health and metrics are served");
     }
-    let page = admin::serve(&page, sources, stop.clone()).map_err(anyhow::Error::from)?;
+    let page = admin::serve(&page_settings, handles, stop.clone()).map_err(anyhow::Error::from)?;
     if let Some(page) = &page {
         tracing::info!(address = %page.address, "the dead-letter page is served");
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
     let worker = tokio::spawn(worker.run());
     signals.stop_or_end(&stop, worker).await?;
-    // Where the worker ended by itself, nobody was told yet.
+    // The worker may have ended by itself: then the page does not know yet.
     stop.cancel();
     if let Some(page) = page {
         page.ended().await;
     }
-    over.cancel();
+    end_background.cancel();
     background.close();
     background.wait().await;
-    telemetry.shutdown(TELEMETRY_FLUSH).await;
+    telemetry.shutdown(TELEMETRY_FLUSH_TIMEOUT).await;
     Ok(())
 }
 
@@ -82,25 +82,26 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for the worker's end; the first signal asks for it, the second does not wait for it.
+    /// Waits until the worker has ended. The first signal asks it to stop; the second stops
+    /// waiting.
     async fn stop_or_end(&mut self, stop: &CancellationToken, worker: JoinHandle<()>) -> Result<(), Failure> {
         tokio::pin!(worker);
-        for patience in [true, false] {
+        for is_first in [true, false] {
             tokio::select! {
                 ended = &mut worker => return Ok(ended.context("the worker panicked")?),
                 () = self.next() => {
-                    if !patience {
+                    if !is_first {
                         break;
                     }
                     stop.cancel();
                 }
             }
         }
-        tracing::warn!("told to stop twice: what is under way stays in the queue");
+        tracing::warn!("asked to stop twice: requests in flight stay in the queue");
         Err(Failure::Reported)
     }
 
-    /// Waits for the next of either.
+    /// Waits for the next signal.
     pub(super) async fn next(&mut self) {
         tokio::select! {
             _signal = self.terminate.recv() => {}

@@ -1,4 +1,5 @@
-//! Who did what to which letters: a line of JSON each, written before it is done.
+//! The audit log: who did what to which dead letters. One JSON line per event, written before the
+//! event takes place.
 
 use std::{
     fmt,
@@ -10,10 +11,10 @@ use std::{
 use serde::Serialize;
 use tokio::sync::Mutex;
 
-use super::{filter::Filter, letter::LetterId};
+use super::{dead_letter::DeadLetterId, filter::Filter, result::StepResult};
 use crate::message::Timestamp;
 
-/// Who looks or changes.
+/// Who reads or changes dead letters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Actor {
     pub name: String,
@@ -27,20 +28,26 @@ impl fmt::Display for Actor {
     }
 }
 
-/// What is about to be done, or was.
+/// What is about to happen, or its result.
 #[derive(Debug, Serialize)]
-#[serde(tag = "deed", rename_all = "snake_case")]
-pub enum Deed<'a> {
-    /// All of one letter is shown.
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum AuditEvent<'a> {
+    /// One dead letter is shown with body and headers.
     Show { id: &'a str },
-    /// All of many letters is handed out.
+    /// Dead letters are exported with bodies and headers.
     Export { filter: &'a Filter },
-    /// A plan begins to be carried out.
-    Begin { action: &'a str, reason: Option<&'a str>, plan: &'a str, letters: usize },
-    /// A letter is about to be replayed or discarded.
-    Letter { action: &'a str, reason: Option<&'a str>, plan: &'a str, id: &'a LetterId, request_id: &'a str },
-    /// What became of it.
-    Result { action: &'a str, plan: &'a str, id: &'a LetterId, result: &'a super::StepResult },
+    /// A plan starts to execute.
+    Begin { action: &'a str, reason: Option<&'a str>, plan: &'a str, dead_letters: usize },
+    /// A dead letter is about to be replayed or discarded.
+    DeadLetter {
+        action: &'a str,
+        reason: Option<&'a str>,
+        plan: &'a str,
+        id: &'a DeadLetterId,
+        request_id: &'a str,
+    },
+    /// What happened to it.
+    Result { action: &'a str, plan: &'a str, id: &'a DeadLetterId, result: &'a StepResult },
 }
 
 /// The audit log cannot be written.
@@ -63,12 +70,12 @@ struct Inner {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct Entry<'a> {
     audit_at: Timestamp,
     actor: &'a str,
     via: &'a str,
     #[serde(flatten)]
-    deed: &'a Deed<'a>,
+    event: &'a AuditEvent<'a>,
 }
 
 impl Audit {
@@ -78,20 +85,20 @@ impl Audit {
         Self(Arc::new(Inner { path: path.map(Path::to_owned), writing: Mutex::default() }))
     }
 
-    /// Writes a line, and does not return before it is on the disk.
+    /// Writes an event. Returns when it is on disk.
     ///
     /// # Errors
-    /// If it cannot be written: then nothing is to be done.
-    pub async fn write(&self, actor: &Actor, deed: &Deed<'_>) -> Result<(), AuditError> {
-        let line = Line { audit_at: Timestamp::now(), actor: &actor.name, via: actor.via, deed };
+    /// If it cannot be written. The caller must then not do what the event says.
+    pub async fn write(&self, actor: &Actor, event: &AuditEvent<'_>) -> Result<(), AuditError> {
+        let entry = Entry { audit_at: Timestamp::now(), actor: &actor.name, via: actor.via, event };
         let failed = |source| AuditError { path: self.0.path.clone(), source };
-        let mut line = serde_json::to_vec(&line).map_err(|error| failed(error.into()))?;
+        let mut line = serde_json::to_vec(&entry).map_err(|error| failed(error.into()))?;
         line.push(b'\n');
         let _writing = self.0.writing.lock().await;
         let path = self.0.path.clone();
         let written = tokio::task::spawn_blocking(move || match path {
             Some(path) => {
-                // Opened anew for each line, so that it can be rotated.
+                // Opened for each line, so that the file can be rotated.
                 let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path)?;
                 file.write_all(&line)?;
                 file.sync_data()

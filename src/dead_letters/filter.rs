@@ -1,51 +1,52 @@
-//! Which letters are meant.
+//! Selects dead letters.
 
 use std::{str::FromStr, time::Duration};
 
 use serde::Serialize;
 
-use super::letter::Brief;
-use crate::message::{LetterStatus, Timestamp};
+use super::dead_letter::DeadLetterSummary;
+use crate::message::{DeadLetterStatus, Timestamp};
 
-/// Letters that meet all that is given; without anything, all of them.
+/// Selects the dead letters that meet every condition. An empty filter selects all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Filter {
-    /// Any of these.
-    pub status: Vec<LetterStatus>,
-    /// Any of these.
+    /// One of these.
+    pub status: Vec<DeadLetterStatus>,
+    /// One of these.
     pub reason: Vec<String>,
-    /// Died then or later.
+    /// Dead-lettered at this time or later.
     pub since: Option<Timestamp>,
-    /// Died then or earlier.
+    /// Dead-lettered at this time or earlier.
     pub until: Option<Timestamp>,
-    /// Any of these, letters' ids or requests'.
+    /// One of these ids, of the dead letter or of its request.
     pub ids: Vec<String>,
-    /// The oldest so many of them.
+    /// At most this many, the oldest ones.
     pub limit: Option<usize>,
 }
 
 impl Filter {
-    /// Whether it is one of these, but for the limit.
+    /// Whether it meets every condition, except the limit.
     #[must_use]
-    pub fn matches(&self, letter: &Brief) -> bool {
-        let is_id =
-            |id: &String| letter.id.as_str() == id || letter.request_id.as_ref().is_some_and(|own| own == id);
+    pub fn matches(&self, dead_letter: &DeadLetterSummary) -> bool {
+        let is_id = |id: &String| {
+            dead_letter.id.as_str() == id || dead_letter.request_id.as_ref().is_some_and(|own| own == id)
+        };
         let any =
             |wanted: &[String], is: &dyn Fn(&String) -> bool| wanted.is_empty() || wanted.iter().any(is);
-        (self.status.is_empty() || self.status.contains(&letter.status))
-            && any(&self.reason, &|reason| letter.reason.as_ref() == Some(reason))
+        (self.status.is_empty() || self.status.contains(&dead_letter.status))
+            && any(&self.reason, &|reason| dead_letter.reason.as_ref() == Some(reason))
             && any(&self.ids, &is_id)
-            && self.since.is_none_or(|since| letter.dead_at.is_some_and(|at| at >= since))
-            && self.until.is_none_or(|until| letter.dead_at.is_some_and(|at| at <= until))
+            && self.since.is_none_or(|since| dead_letter.dead_at.is_some_and(|at| at >= since))
+            && self.until.is_none_or(|until| dead_letter.dead_at.is_some_and(|at| at <= until))
     }
 
-    /// How many are wanted at most.
-    pub(super) fn room(&self) -> usize {
+    /// The most dead letters to return, at least one.
+    pub(super) fn max_count(&self) -> usize {
         self.limit.unwrap_or(usize::MAX).max(1)
     }
 }
 
-/// A moment as people write it: `2026-11-23T09:00:00Z`, or `2h`, that long ago.
+/// A time as people write it: `2026-11-23T09:00:00Z`, or `2h` for two hours ago.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment(pub Timestamp);
 
@@ -67,11 +68,11 @@ impl FromStr for Moment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dead_letters::LetterId;
+    use crate::dead_letters::DeadLetterId;
 
-    fn brief(status: LetterStatus, reason: &str, dead_at: &str) -> Brief {
-        Brief {
-            id: LetterId::from("0123456789ab"),
+    fn summary(status: DeadLetterStatus, reason: &str, dead_at: &str) -> DeadLetterSummary {
+        DeadLetterSummary {
+            id: DeadLetterId::from("0123456789ab"),
             request_id: Some("r-1".to_owned()),
             status,
             reason: Some(reason.to_owned()),
@@ -87,42 +88,42 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_has_to_meet_all_that_is_given() {
-        let letter = brief(LetterStatus::Refused, "http_404", "2026-11-23T09:00:00Z");
+    fn a_dead_letter_must_meet_every_condition() {
+        let dead_letter = summary(DeadLetterStatus::Refused, "http_404", "2026-11-23T09:00:00Z");
         let moment = |text: &str| text.parse::<Moment>().ok().map(|moment| moment.0);
         let all = Filter::default();
-        assert!(all.matches(&letter));
+        assert!(all.matches(&dead_letter));
         let matching = Filter {
-            status: vec![LetterStatus::Invalid, LetterStatus::Refused],
+            status: vec![DeadLetterStatus::Invalid, DeadLetterStatus::Refused],
             reason: vec!["http_404".to_owned()],
             since: moment("2026-11-23T09:00:00Z"),
             until: moment("2026-11-23T09:00:00Z"),
             ids: vec!["r-1".to_owned()],
             limit: None,
         };
-        assert!(matching.matches(&letter));
-        let by_letter = Filter { ids: vec!["0123456789ab".to_owned()], ..Filter::default() };
-        assert!(by_letter.matches(&letter));
+        assert!(matching.matches(&dead_letter));
+        let by_id = Filter { ids: vec!["0123456789ab".to_owned()], ..Filter::default() };
+        assert!(by_id.matches(&dead_letter));
         for other in [
-            Filter { status: vec![LetterStatus::Unreadable], ..matching.clone() },
+            Filter { status: vec![DeadLetterStatus::Unreadable], ..matching.clone() },
             Filter { reason: vec!["http_400".to_owned()], ..matching.clone() },
             Filter { since: moment("2026-11-23T09:00:01Z"), ..matching.clone() },
             Filter { until: moment("2026-11-23T08:59:59Z"), ..matching.clone() },
             Filter { ids: vec!["r-2".to_owned()], ..matching.clone() },
         ] {
-            assert!(!other.matches(&letter), "{other:?}");
+            assert!(!other.matches(&dead_letter), "{other:?}");
         }
     }
 
     #[test]
-    fn a_letter_without_a_time_is_in_no_span_of_time() {
-        let letter = brief(LetterStatus::Unknown, "-", "never");
+    fn a_dead_letter_without_a_time_matches_no_time_range() {
+        let dead_letter = summary(DeadLetterStatus::Unknown, "-", "never");
         let filter = Filter { since: Some(Timestamp::EPOCH), ..Filter::default() };
-        assert!(!filter.matches(&letter));
+        assert!(!filter.matches(&dead_letter));
     }
 
     #[test]
-    fn an_age_is_a_moment_that_long_ago() {
+    fn an_age_is_a_time_before_now() {
         let Moment(at) = "2h".parse().expect("a moment");
         let age = Timestamp::now().since(at);
         assert!((7200..7260).contains(&age.as_secs()), "{age:?}");

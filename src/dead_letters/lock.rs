@@ -1,8 +1,8 @@
-//! Distributed locks: exclusive queues. RabbitMQ gives one to one connection and frees it when that
-//! is gone, also after a crash. Whoever takes letters, to look at them or to work on them, holds one
-//! for that moment; whoever changes letters holds another one until they are done.
+//! Distributed locks: exclusive queues. RabbitMQ releases one when the owning connection closes,
+//! even after a crash. One lock is for consuming dead letters, to browse or to change them, and is
+//! held for a moment. Another lock is for changes and is held until the change ends.
 //!
-//! Who finds one taken asks its holder who they are, by a message to that same queue.
+//! A session that finds a lock taken sends a message to the lock's queue to ask who the holder is.
 
 use std::{
     sync::{
@@ -22,22 +22,23 @@ use lapin::{
 use serde::{Deserialize, Serialize};
 use tokio::{task::JoinHandle, time::Instant};
 
-use crate::broker::{lock::try_once, topology::soft_error};
+use crate::broker::{errors::soft_error, lock::try_once};
 
-/// Letters are taken within a second, or a few where there are very many.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long to wait for a lock. Consuming all dead letters takes about a second, more for very
+/// many.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(20);
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
-/// How long a holder may take to say who they are.
+/// How long to wait for the holder's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Who holds the lock, as they say.
+/// Who holds the lock, as the holder answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     pub actor: String,
-    /// `look`, `plan`, `replay` or `discard`.
+    /// `browse`, `export`, `plan`, `replay` or `discard`.
     pub doing: String,
     pub since: String,
-    /// Letters that are held meanwhile, which others cannot see.
+    /// The number of dead letters that the holder has taken and others cannot see.
     #[serde(default)]
     pub holds: Option<usize>,
 }
@@ -48,37 +49,37 @@ impl std::fmt::Display for Holder {
     }
 }
 
-/// Who has the lock, as far as can be told.
+/// Who has the lock, as far as is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TakenBy {
-    Holder(Holder),
-    /// Somebody who is busy.
-    Silent,
-    /// The broker lets nobody ask; its words.
+pub enum LockedBy {
+    Known(Holder),
+    /// The holder did not answer in time.
+    Unknown,
+    /// RabbitMQ does not let this user ask. Contains RabbitMQ's message.
     Refused(String),
 }
 
-impl std::fmt::Display for TakenBy {
+impl std::fmt::Display for LockedBy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Holder(holder) => holder.fmt(f),
-            Self::Silent => f.write_str("somebody who does not say who they are"),
+            Self::Known(holder) => holder.fmt(f),
+            Self::Unknown => f.write_str("someone who does not answer"),
             Self::Refused(broker) => {
-                write!(f, "somebody whom this user may not ask who they are (RabbitMQ says: {broker})")
+                write!(f, "someone; this user may not ask who it is (RabbitMQ says: {broker})")
             }
         }
     }
 }
 
-/// Why there is no lock.
+/// Why the lock was not acquired.
 #[derive(Debug)]
-pub(super) enum NoLock {
-    /// Somebody else has it.
-    Taken(TakenBy),
+pub(super) enum LockError {
+    /// Someone else has it.
+    Taken(LockedBy),
     Failed(lapin::Error),
 }
 
-impl From<lapin::Error> for NoLock {
+impl From<lapin::Error> for LockError {
     fn from(error: lapin::Error) -> Self {
         Self::Failed(error)
     }
@@ -93,10 +94,10 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Lets others have it.
+    /// Releases the lock.
     ///
     /// # Errors
-    /// If the connection is lost, and the lock with it.
+    /// If the connection is lost; the lock is then released too.
     pub(super) async fn release(self) -> lapin::Result<()> {
         self.channel.queue_delete(self.queue.as_str().into(), QueueDeleteOptions::default()).await?;
         self.channel.close(200, "released".into()).await
@@ -109,43 +110,47 @@ impl Drop for Lock {
     }
 }
 
-/// Takes the lock on this connection, or waits until it is free.
-pub(super) async fn take(connection: &Connection, queue: &str, holder: &Holder) -> Result<Lock, NoLock> {
-    let deadline = Instant::now() + PATIENCE;
+/// Acquires the lock on this connection. Waits until it is free, for at most `ACQUIRE_TIMEOUT`.
+pub(super) async fn acquire(
+    connection: &Connection,
+    queue: &str,
+    holder: &Holder,
+) -> Result<Lock, LockError> {
+    let deadline = Instant::now() + ACQUIRE_TIMEOUT;
     let holds = Arc::default();
     loop {
-        match try_take(connection, queue, holder, &holds).await {
-            Err(NoLock::Taken(_by)) if Instant::now() < deadline => {}
-            taken => return taken,
+        match try_acquire(connection, queue, holder, &holds).await {
+            Err(LockError::Taken(_by)) if Instant::now() < deadline => {}
+            acquired => return acquired,
         }
         tokio::time::sleep(RETRY_INTERVAL).await;
     }
 }
 
-/// Takes the lock on this connection, if it is free. Whoever asks is told who `holder` is, and how
-/// many letters they hold.
-pub(super) async fn try_take(
+/// Acquires the lock on this connection if it is free. Answers others who ask with `holder` and the
+/// current value of `holds`.
+pub(super) async fn try_acquire(
     connection: &Connection,
     queue: &str,
     holder: &Holder,
     holds: &Arc<AtomicUsize>,
-) -> Result<Lock, NoLock> {
+) -> Result<Lock, LockError> {
     match try_once(connection, queue).await? {
         Some(channel) => {
             let answering = answer(channel.clone(), queue, holder, Arc::clone(holds)).await?;
             Ok(Lock { channel, queue: queue.to_owned(), answering })
         }
-        None => Err(NoLock::Taken(ask(connection, queue).await)),
+        None => Err(LockError::Taken(ask(connection, queue).await)),
     }
 }
 
-/// Who has the lock; `None` if nobody.
-pub(super) async fn holder(connection: &Connection, queue: &str) -> lapin::Result<Option<TakenBy>> {
+/// Who has the lock. `None` if no one else has it.
+pub(super) async fn holder(connection: &Connection, queue: &str) -> lapin::Result<Option<LockedBy>> {
     let channel = connection.create_channel().await?;
     let options = QueueDeclareOptions { passive: true, ..Default::default() };
     let declared = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
     match declared {
-        // It is of this very connection.
+        // This connection has it.
         Ok(_queue) => {
             channel.close(200, "asked".into()).await?;
             Ok(None)
@@ -158,7 +163,7 @@ pub(super) async fn holder(connection: &Connection, queue: &str) -> lapin::Resul
     }
 }
 
-/// Answers whoever asks.
+/// Answers the questions that others send to the lock's queue.
 async fn answer(
     channel: Channel,
     queue: &str,
@@ -174,7 +179,7 @@ async fn answer(
             let Some(asker) = question.properties.reply_to() else {
                 continue;
             };
-            // Some addresses end the connection that publishes to them; these do not.
+            // Publishing to some addresses closes the connection; to these it does not.
             if !asker.as_str().starts_with(&queue) {
                 continue;
             }
@@ -185,14 +190,14 @@ async fn answer(
             if let Err(error) =
                 channel.basic_publish("".into(), asker.clone(), options, &answer, properties).await
             {
-                tracing::debug!(%error, "somebody asked who holds the dead letters, and could not be told");
+                tracing::debug!(%error, "the question who locks the dead letters could not be answered");
             }
         }
     }))
 }
 
 /// Asks who holds the lock.
-async fn ask(connection: &Connection, lock: &str) -> TakenBy {
+async fn ask(connection: &Connection, lock: &str) -> LockedBy {
     let ask = async {
         let channel = connection.create_channel().await?;
         let own = format!("{lock}.{}", uuid::Uuid::now_v7());
@@ -212,14 +217,14 @@ async fn ask(connection: &Connection, lock: &str) -> TakenBy {
     let answer = match tokio::time::timeout(ANSWER_TIMEOUT, ask).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => match soft_error(&error) {
-            Some((AMQPSoftError::ACCESSREFUSED, broker)) => return TakenBy::Refused(broker),
+            Some((AMQPSoftError::ACCESSREFUSED, broker)) => return LockedBy::Refused(broker),
             _ => {
-                tracing::debug!(%error, "who holds the dead letters could not be asked");
+                tracing::debug!(%error, "the holder of the dead letters' lock could not be asked");
                 None
             }
         },
         Err(_elapsed) => None,
     };
     let holder = answer.and_then(|answer| serde_json::from_slice(&answer.data).ok());
-    holder.map_or(TakenBy::Silent, TakenBy::Holder)
+    holder.map_or(LockedBy::Unknown, LockedBy::Known)
 }

@@ -1,73 +1,73 @@
-//! The order of dead letters: oldest first, whatever order the queue has (RabbitMQ 4 delivers by
-//! priority, and what was given back may have moved).
+//! Sorts dead letters oldest first, whatever order the queue has: RabbitMQ 4 delivers by priority,
+//! and requeued messages may have moved.
 
 use std::collections::BTreeMap;
 
-use super::letter::Brief;
+use super::dead_letter::DeadLetterSummary;
 use crate::message::Timestamp;
 
-/// Where a letter stands among the others: by when it died, then by its place in the queue. Those
-/// whose time nobody knows come last.
+/// Sort key of a dead letter: its time of death, then its position in the queue. Those without a
+/// time come last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Age {
+pub(super) struct AgeKey {
     unknown: bool,
     dead_at: Option<Timestamp>,
-    place: usize,
+    position: usize,
 }
 
-impl Age {
-    pub(super) fn new(letter: &Brief, place: usize) -> Self {
-        Self { unknown: letter.dead_at.is_none(), dead_at: letter.dead_at, place }
+impl AgeKey {
+    pub(super) fn new(dead_letter: &DeadLetterSummary, position: usize) -> Self {
+        Self { unknown: dead_letter.dead_at.is_none(), dead_at: dead_letter.dead_at, position }
     }
 }
 
-/// Which ones are kept where there are more than may be.
+/// Which items to drop when there are too many: all but this many oldest or newest.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Keep {
+pub(super) enum Limit {
     Oldest(usize),
     Newest(usize),
 }
 
-/// Sorts what comes in the queue's order, and keeps so many.
+/// Sorts items by age and drops those beyond the limit.
 #[derive(Debug)]
 pub(super) struct Sorted<T> {
-    keep: Keep,
-    kept: BTreeMap<Age, T>,
-    /// Those that came, kept or not.
+    limit: Limit,
+    items: BTreeMap<AgeKey, T>,
+    /// All items that were added, also those that were dropped.
     count: usize,
 }
 
 impl<T> Sorted<T> {
-    pub(super) fn new(keep: Keep) -> Self {
-        Self { keep, kept: BTreeMap::new(), count: 0 }
+    pub(super) fn new(limit: Limit) -> Self {
+        Self { limit, items: BTreeMap::new(), count: 0 }
     }
 
-    pub(super) fn add(&mut self, age: Age, item: T) {
+    pub(super) fn add(&mut self, key: AgeKey, item: T) {
         self.count += 1;
-        self.kept.insert(age, item);
-        match self.keep {
-            Keep::Oldest(most) if self.kept.len() > most => {
-                self.kept.pop_last();
+        self.items.insert(key, item);
+        match self.limit {
+            Limit::Oldest(max) if self.items.len() > max => {
+                self.items.pop_last();
             }
-            Keep::Newest(most) if self.kept.len() > most => {
-                self.kept.pop_first();
+            Limit::Newest(max) if self.items.len() > max => {
+                self.items.pop_first();
             }
             _ => {}
         }
     }
 
-    /// Drops the newest, if more than one is kept.
+    /// Drops the oldest item, if there is more than one.
     pub(super) fn drop_oldest(&mut self) -> Option<T> {
-        (self.kept.len() > 1).then(|| self.kept.pop_first().map(|(_, item)| item)).flatten()
+        (self.items.len() > 1).then(|| self.items.pop_first().map(|(_, item)| item)).flatten()
     }
 
     pub(super) fn count(&self) -> usize {
         self.count
     }
 
-    /// What was kept, oldest first.
+    /// The items that were not dropped, oldest first.
     pub(super) fn into_vec(self) -> Vec<T> {
-        self.kept.into_values().collect()
+        self.items.into_values().collect()
     }
 }
 
@@ -75,25 +75,25 @@ impl<T> Sorted<T> {
 mod tests {
     use super::*;
 
-    fn age(seconds: Option<i64>, place: usize) -> Age {
+    fn key(seconds: Option<i64>, position: usize) -> AgeKey {
         let dead_at = seconds.map(|seconds| Timestamp::from_millis(seconds * 1000));
-        Age { unknown: dead_at.is_none(), dead_at, place }
+        AgeKey { unknown: dead_at.is_none(), dead_at, position }
     }
 
-    fn sorted(keep: Keep) -> Vec<usize> {
-        let mut sorted = Sorted::new(keep);
+    fn sorted(limit: Limit) -> Vec<usize> {
+        let mut sorted = Sorted::new(limit);
         let times = [Some(30), None, Some(10), Some(20), None, Some(10)];
-        for (place, seconds) in times.into_iter().enumerate() {
-            sorted.add(age(seconds, place), place);
+        for (position, seconds) in times.into_iter().enumerate() {
+            sorted.add(key(seconds, position), position);
         }
         assert_eq!(sorted.count(), 6);
         sorted.into_vec()
     }
 
     #[test]
-    fn the_oldest_comes_first_ties_stay_as_they_stood_and_what_has_no_time_comes_last() {
-        assert_eq!(sorted(Keep::Oldest(10)), [2, 5, 3, 0, 1, 4]);
-        assert_eq!(sorted(Keep::Oldest(3)), [2, 5, 3]);
-        assert_eq!(sorted(Keep::Newest(2)), [1, 4]);
+    fn the_oldest_comes_first_ties_keep_the_queues_order_and_items_without_a_time_come_last() {
+        assert_eq!(sorted(Limit::Oldest(10)), [2, 5, 3, 0, 1, 4]);
+        assert_eq!(sorted(Limit::Oldest(3)), [2, 5, 3]);
+        assert_eq!(sorted(Limit::Newest(2)), [1, 4]);
     }
 }

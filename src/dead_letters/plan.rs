@@ -1,23 +1,23 @@
-//! What is to be done with which letters, frozen.
+//! A plan: an action and a fixed list of dead letters.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::letter::LetterId;
+use super::{dead_letter::DeadLetterId, options::DiscardReason};
 
 /// Hex digits of a digest.
 const DIGEST_DIGITS: usize = 12;
 
-/// What is to be done with letters.
+/// What to do with dead letters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "action", rename_all = "snake_case")]
 pub enum Action {
-    /// Each becomes a request again.
+    /// Publish each as a request again.
     Replay,
-    /// Each is given up, and its outcome is `discarded`.
+    /// Give each up; its outcome is `discarded`.
     Discard {
-        /// Why; it stands in the outcome.
-        reason: String,
+        /// Why; it becomes the reason of the outcome.
+        reason: DiscardReason,
     },
 }
 
@@ -30,29 +30,29 @@ impl Action {
         }
     }
 
-    /// The reason given for a discard.
+    /// The reason of a discard.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Replay => None,
-            Self::Discard { reason } => Some(reason),
+            Self::Discard { reason } => Some(reason.as_str()),
         }
     }
 }
 
-/// Letters, oldest first, and what is to be done with them.
+/// An action and the dead letters it applies to, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Plan {
-    /// Stands for this very action with these very letters.
+    /// Identifies this action with these dead letters.
     pub digest: String,
     #[serde(flatten)]
     pub action: Action,
-    pub ids: Vec<LetterId>,
+    pub ids: Vec<DeadLetterId>,
 }
 
 impl Plan {
     #[must_use]
-    pub fn new(action: Action, ids: Vec<LetterId>) -> Self {
+    pub fn new(action: Action, ids: Vec<DeadLetterId>) -> Self {
         let mut hash = Sha256::new();
         hash.update(action.name());
         hash.update(b"\n");
@@ -67,23 +67,23 @@ impl Plan {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        // Texts alone: nothing that could fail.
+        // A plan contains only strings, so encoding cannot fail.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// The plan in these bytes, if they are one and are what their digest says.
+    /// Decodes a plan. `None` if these bytes are not a plan or do not match their digest.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
-        struct Kept {
+        struct Stored {
             digest: String,
             #[serde(flatten)]
             action: Action,
             ids: Vec<String>,
         }
-        let kept: Kept = serde_json::from_slice(bytes).ok()?;
-        let ids = kept.ids.iter().map(|id| LetterId::from(id.as_str())).collect();
-        let plan = Self::new(kept.action, ids);
-        (plan.digest == kept.digest).then_some(plan)
+        let stored: Stored = serde_json::from_slice(bytes).ok()?;
+        let ids = stored.ids.iter().map(|id| DeadLetterId::from(id.as_str())).collect();
+        let plan = Self::new(stored.action, ids);
+        (plan.digest == stored.digest).then_some(plan)
     }
 }
 
@@ -91,13 +91,13 @@ impl Plan {
 mod tests {
     use super::*;
 
-    fn ids(ids: &[&str]) -> Vec<LetterId> {
-        ids.iter().map(|id| LetterId::from(*id)).collect()
+    fn ids(ids: &[&str]) -> Vec<DeadLetterId> {
+        ids.iter().map(|id| DeadLetterId::from(*id)).collect()
     }
 
     #[test]
-    fn a_digest_stands_for_the_action_its_reason_and_the_letters_in_their_order() {
-        let discard = |reason: &str| Action::Discard { reason: reason.to_owned() };
+    fn a_digest_identifies_the_action_its_reason_and_the_dead_letters_in_their_order() {
+        let discard = |reason: &str| Action::Discard { reason: reason.parse().expect("a reason") };
         let plans = [
             Plan::new(Action::Replay, ids(&["a", "b"])),
             Plan::new(Action::Replay, ids(&["b", "a"])),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_that_was_tampered_with_is_none() {
+    fn a_plan_that_was_changed_is_rejected() {
         let plan = Plan::new(Action::Replay, ids(&["a", "b"]));
         let bytes = String::from_utf8(plan.encode()).expect("UTF-8").replace("\"b\"", "\"c\"");
         assert_eq!(Plan::decode(bytes.as_bytes()), None);

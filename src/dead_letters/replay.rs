@@ -1,4 +1,4 @@
-//! A letter becomes a request again, and its outcome is waited for.
+//! Publishes a dead letter as a request again, and waits for its outcome.
 
 use std::time::Duration;
 
@@ -12,45 +12,42 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    carry_out::StepResult,
-    desk::{Desk, DeskError},
-};
+use super::{error::AccessError, result::StepResult, session::LockedSession};
 use crate::{
     broker::{Lane, Mandatory, PublishError, Topology, publisher::Outgoing, topology::REQUEST_KEY},
     message::{Envelope, Status, dead_letter, outcome},
 };
 
-/// Publishes the request that the letter was.
+/// Publishes the original request again.
 pub(super) async fn publish(
-    desk: &Desk,
+    session: &LockedSession,
     topology: &Topology,
     envelope: &Envelope,
 ) -> Result<(), PublishError> {
     let request = Outgoing {
         exchange: topology.exchange(),
         routing_key: REQUEST_KEY,
-        properties: dead_letter::revive(envelope, desk.publisher().max_properties_len()),
+        properties: dead_letter::replay_properties(envelope, session.publisher().max_properties_len()),
         body: &envelope.body,
     };
-    desk.publisher().publish(&request, Mandatory::Required(Lane::Requests)).await.map(|_routed| ())
+    session.publisher().publish(&request, Mandatory::Required(Lane::Requests)).await.map(|_routed| ())
 }
 
-/// Hears the outcomes, from before the first replay.
+/// Receives all outcomes. Created before the first replay, so that none is missed.
 #[derive(Debug)]
-pub(super) struct Replays {
+pub(super) struct OutcomeListener {
     outcomes: Consumer,
 }
 
-/// What is read of an outcome.
+/// The fields of an outcome that a replay reads.
 #[derive(Deserialize)]
-struct Heard {
+struct OutcomeFields {
     status: String,
     reason: Option<String>,
 }
 
-impl Replays {
-    pub(super) async fn listen(connection: &Connection, topology: &Topology) -> Result<Self, DeskError> {
+impl OutcomeListener {
+    pub(super) async fn new(connection: &Connection, topology: &Topology) -> Result<Self, AccessError> {
         let channel = connection.create_channel().await?;
         let queue = format!("{}.replays.{}", topology.dead(), uuid::Uuid::now_v7());
         let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
@@ -71,53 +68,54 @@ impl Replays {
         Ok(Self { outcomes })
     }
 
-    /// What came of the request, unless it takes too long or there is no more time.
+    /// Waits for the request's outcome. [`StepResult::Pending`] after `wait`, or when `stop` is
+    /// cancelled.
     pub(super) async fn outcome_of(
         &mut self,
         envelope: &Envelope,
         wait: Duration,
         stop: &CancellationToken,
-    ) -> Result<StepResult, DeskError> {
+    ) -> Result<StepResult, AccessError> {
         let id = outcome::message_id(&envelope.request_id, envelope.replays.saturating_add(1));
-        let heard = async {
+        let received = async {
             loop {
                 let outcome = self.next().await?;
                 let its_id = outcome.properties.message_id().as_ref().map(|id| id.as_str());
                 if its_id == Some(&id) {
-                    return Ok::<_, DeskError>(outcome.data);
+                    return Ok::<_, AccessError>(outcome.data);
                 }
             }
         };
         let outcome = tokio::select! {
             biased;
-            outcome = heard => outcome?,
+            outcome = received => outcome?,
             () = tokio::time::sleep(wait) => return Ok(StepResult::Pending),
             () = stop.cancelled() => return Ok(StepResult::Pending),
         };
-        Ok(match serde_json::from_slice::<Heard>(&outcome) {
-            Ok(heard) if heard.status == Status::Unlocked.as_str() => StepResult::Unlocked,
-            Ok(heard) => StepResult::FailedAgain { status: heard.status, reason: heard.reason },
+        Ok(match serde_json::from_slice::<OutcomeFields>(&outcome) {
+            Ok(outcome) if outcome.status == Status::Unlocked.as_str() => StepResult::Unlocked,
+            Ok(outcome) => StepResult::FailedAgain { status: outcome.status, reason: outcome.reason },
             Err(_unreadable) => StepResult::Pending,
         })
     }
 
-    /// Lets the outcomes of others go by.
-    pub(super) async fn ignore_until(&mut self, at: Instant) -> Result<(), DeskError> {
-        let ignore = async {
+    /// Drops outcomes of other requests until this time.
+    pub(super) async fn discard_until(&mut self, at: Instant) -> Result<(), AccessError> {
+        let discard = async {
             loop {
                 self.next().await?;
             }
         };
-        match tokio::time::timeout_at(at, ignore).await {
+        match tokio::time::timeout_at(at, discard).await {
             Ok(ended) => ended,
             Err(_elapsed) => Ok(()),
         }
     }
 
-    async fn next(&mut self) -> Result<lapin::message::Delivery, DeskError> {
+    async fn next(&mut self) -> Result<lapin::message::Delivery, AccessError> {
         match self.outcomes.next().await {
             Some(outcome) => Ok(outcome?),
-            None => Err(DeskError::Refused("the queue that hears the outcomes is gone".to_owned())),
+            None => Err(AccessError::Refused("the queue that receives the outcomes was deleted".to_owned())),
         }
     }
 }

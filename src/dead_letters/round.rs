@@ -1,35 +1,35 @@
-//! A round of work: takes all letters, keeps those of the plan that come next, and gives the others
-//! back, so that everybody else can see them.
+//! One round of an execution: consumes all dead letters, keeps the next ones of the plan, and
+//! requeues the others so that everyone else can see them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::{
-    desk::{Desk, DeskError},
-    letter::{Letter, LetterId},
-    scan::{Ids, Scan},
+    dead_letter::{DeadLetter, DeadLetterId},
+    error::AccessError,
+    scan::{IdMode, Scan},
+    session::LockedSession,
 };
 use crate::broker::browse::{Bounds, Tag};
 
-/// Bytes of letters that are held at once, about; one may be larger.
-const HELD_BYTES: usize = 32 * 1024 * 1024;
+/// Approximate memory for the dead letters of one round, in bytes. A single one may be larger.
+const MAX_HELD_BYTES: usize = 32 * 1024 * 1024;
 
-/// The letters of a plan of which nothing was said yet, in the plan's order. Letters that are the
-/// same in every byte stand for each other: which of them is `ID` and which `ID.2` may change with
-/// each look.
+/// The dead letters of a plan without a result, in the plan's order. Dead letters with identical
+/// bytes are interchangeable: which of them is `ID` and which `ID.2` may change with each browse.
 #[derive(Debug)]
 pub(super) struct Remaining {
-    ids: BTreeMap<usize, LetterId>,
-    /// Where the plan's letters with the same bytes stand.
-    alike: HashMap<String, VecDeque<usize>>,
+    ids: BTreeMap<usize, DeadLetterId>,
+    /// The plan's positions of dead letters with identical bytes.
+    identical: HashMap<String, VecDeque<usize>>,
 }
 
 impl Remaining {
-    pub(super) fn new(ids: &[LetterId]) -> Self {
-        let mut alike: HashMap<String, VecDeque<usize>> = HashMap::new();
+    pub(super) fn new(ids: &[DeadLetterId]) -> Self {
+        let mut identical: HashMap<String, VecDeque<usize>> = HashMap::new();
         for (at, id) in ids.iter().enumerate() {
-            alike.entry(id.digits().to_owned()).or_default().push_back(at);
+            identical.entry(id.digits().to_owned()).or_default().push_back(at);
         }
-        Self { ids: ids.iter().cloned().enumerate().collect(), alike }
+        Self { ids: ids.iter().cloned().enumerate().collect(), identical }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -40,91 +40,91 @@ impl Remaining {
         self.ids.is_empty()
     }
 
-    /// Something is about to be said of it.
-    pub(super) fn remove(&mut self, at: usize) -> Option<LetterId> {
+    /// Removes one that is about to get a result.
+    pub(super) fn remove(&mut self, at: usize) -> Option<DeadLetterId> {
         let id = self.ids.remove(&at)?;
-        if let Some(places) = self.alike.get_mut(id.digits()) {
+        if let Some(places) = self.identical.get_mut(id.digits()) {
             places.retain(|place| *place != at);
         }
         Some(id)
     }
 
-    /// The first so many.
-    fn next(&self, most: usize) -> impl Iterator<Item = (usize, &LetterId)> {
-        self.ids.iter().take(most).map(|(at, id)| (*at, id))
+    /// The first `max`.
+    fn next(&self, max: usize) -> impl Iterator<Item = (usize, &DeadLetterId)> {
+        self.ids.iter().take(max).map(|(at, id)| (*at, id))
     }
 }
 
-/// What a round found, and holds.
+/// The dead letters that a round has taken.
 #[derive(Debug)]
 pub(super) struct Round<'a> {
     scan: Scan<'a>,
-    /// Letters that are held, by their place in the plan.
-    pub(super) held: BTreeMap<usize, (Letter, Tag)>,
-    /// Letters of the plan that are not in the queue; none where not all were looked at.
+    /// Dead letters that are neither acknowledged nor requeued, by their position in the plan.
+    pub(super) held: BTreeMap<usize, (DeadLetter, Tag)>,
+    /// Positions in the plan of dead letters that this round did not see.
     pub(super) missing: Vec<usize>,
-    /// Whether all letters were looked at.
-    pub(super) whole: bool,
+    /// Whether the round saw all dead letters of the queue.
+    pub(super) saw_all: bool,
 }
 
 impl<'a> Round<'a> {
-    /// Takes the letters that come next, at most so many.
+    /// Takes the next `max` dead letters of the plan.
     pub(super) async fn take(
-        desk: &'a Desk,
+        session: &'a LockedSession,
         remaining: &Remaining,
-        most: usize,
+        max: usize,
         bounds: Bounds,
-    ) -> Result<Self, DeskError> {
-        let taking = desk.lock_taking().await?;
-        let scan = desk.scan(bounds, Ids::Given, None).await?;
-        let mut round = Self { scan, held: BTreeMap::new(), missing: Vec::new(), whole: false };
+    ) -> Result<Self, AccessError> {
+        let lock = session.lock_consuming().await?;
+        let scan = session.scan(bounds, IdMode::Compute, None).await?;
+        let mut round = Self { scan, held: BTreeMap::new(), missing: Vec::new(), saw_all: false };
         let mut others = Vec::new();
-        // How many of the plan's letters with these bytes were found.
+        // How many dead letters with these bytes were found.
         let mut found: HashMap<&str, usize> = HashMap::new();
-        let wanted: usize = remaining.next(most).map(|(at, _)| at).last().unwrap_or_default();
+        let wanted: usize = remaining.next(max).map(|(at, _)| at).last().unwrap_or_default();
         let mut bytes = 0;
-        while let Some((letter, tag)) = round.scan.next().await? {
-            let alike = remaining.alike.get_key_value(letter.brief.id.digits());
-            let place = alike.and_then(|(digits, places)| {
+        while let Some((dead_letter, tag)) = round.scan.next().await? {
+            let identical = remaining.identical.get_key_value(dead_letter.summary.id.digits());
+            let position = identical.and_then(|(digits, places)| {
                 let nth = found.entry(digits).or_default();
                 *nth += 1;
                 places.get(*nth - 1).copied()
             });
-            match place {
+            match position {
                 Some(at) if at <= wanted => {
-                    bytes += letter.size();
-                    round.held.insert(at, (letter, tag));
+                    bytes += dead_letter.size();
+                    round.held.insert(at, (dead_letter, tag));
                 }
                 _ => others.push(tag),
             }
-            while bytes > HELD_BYTES && round.held.len() > 1 {
-                if let Some((_, (letter, tag))) = round.held.pop_last() {
-                    bytes -= letter.size().min(bytes);
+            while bytes > MAX_HELD_BYTES && round.held.len() > 1 {
+                if let Some((_, (dead_letter, tag))) = round.held.pop_last() {
+                    bytes -= dead_letter.size().min(bytes);
                     others.push(tag);
                 }
             }
         }
-        round.whole = round.scan.extent().stopped.is_none();
-        for (digits, places) in &remaining.alike {
+        round.saw_all = round.scan.coverage().stopped.is_none();
+        for (digits, places) in &remaining.identical {
             let found = found.get(digits.as_str()).copied().unwrap_or(0);
             round.missing.extend(places.iter().skip(found));
         }
         round.missing.sort_unstable();
         round.scan.browser().requeue(others).await?;
-        desk.set_held(round.held.len());
-        taking.release().await?;
+        session.set_held(round.held.len());
+        lock.release().await?;
         Ok(round)
     }
 
-    /// Takes a letter out of the queue.
-    pub(super) async fn acknowledge(&mut self, tag: Tag) -> Result<(), DeskError> {
+    /// Removes a dead letter from the queue.
+    pub(super) async fn acknowledge(&mut self, tag: Tag) -> Result<(), AccessError> {
         Ok(self.scan.browser().acknowledge(tag).await?)
     }
 
-    /// Gives back what was not acknowledged.
-    pub(super) async fn release(self, desk: &Desk) -> Result<(), DeskError> {
+    /// Requeues all that were not acknowledged.
+    pub(super) async fn release(self, session: &LockedSession) -> Result<(), AccessError> {
         self.scan.release().await?;
-        desk.set_held(0);
+        session.set_held(0);
         Ok(())
     }
 }
@@ -134,12 +134,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn letters_alike_stand_for_each_other() {
-        let ids = ["a", "b", "a.2", "a.3"].map(LetterId::from);
+    fn dead_letters_with_identical_bytes_are_interchangeable() {
+        let ids = ["a", "b", "a.2", "a.3"].map(DeadLetterId::from);
         let mut remaining = Remaining::new(&ids);
-        assert_eq!(remaining.alike.get("a"), Some(&VecDeque::from([0, 2, 3])));
+        assert_eq!(remaining.identical.get("a"), Some(&VecDeque::from([0, 2, 3])));
         assert_eq!(remaining.remove(0), Some("a".into()));
-        assert_eq!(remaining.alike.get("a"), Some(&VecDeque::from([2, 3])));
+        assert_eq!(remaining.identical.get("a"), Some(&VecDeque::from([2, 3])));
         assert_eq!(remaining.next(2).map(|(at, _)| at).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(remaining.remove(0), None);
         assert_eq!(remaining.len(), 3);

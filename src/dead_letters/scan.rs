@@ -1,11 +1,11 @@
-//! Letters as they are taken, in the queue's order.
+//! Consumes dead letters in the queue's order.
 
 use std::collections::HashMap;
 
 use serde::Serialize;
 
 use super::{
-    letter::{Letter, LetterId, fingerprint},
+    dead_letter::{DeadLetter, DeadLetterId, fingerprint},
     lock::Holder,
 };
 use crate::broker::{
@@ -13,37 +13,37 @@ use crate::broker::{
     wire::{WireConnection, WireDelivery, WireError},
 };
 
-/// How far a scan came.
+/// How many dead letters a browse saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct Extent {
-    /// Letters that were looked at.
+pub struct Coverage {
+    /// Dead letters that were seen.
     pub seen: usize,
-    /// Letters there were when it began, those included that somebody works on.
-    pub of: usize,
-    /// Why it ended before the last one.
-    pub stopped: Option<Stopped>,
-    /// Who works on some of them, which cannot be seen meanwhile.
+    /// Dead letters that existed at the start, including those that someone else is changing.
+    pub total: usize,
+    /// Why the browse stopped before the last one.
+    pub stopped: Option<StopReason>,
+    /// Who is changing some of them; these cannot be seen meanwhile.
     pub held: Option<Held>,
 }
 
-/// Why a scan ended early.
+/// Why a browse stopped early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Stopped {
-    /// There are more than are looked at in one go.
+pub enum StopReason {
+    /// There are more than one browse may take.
     Count,
     /// It took too long.
     Time,
-    /// Somebody else has taken some of them meanwhile.
+    /// Someone else has taken some of them meanwhile.
     Elsewhere,
 }
 
-/// Letters that somebody works on.
+/// Dead letters that someone else is changing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Held {
-    /// How many; null if their holder does not say.
+    /// How many; null if unknown.
     pub count: Option<usize>,
-    /// Who, doing what, since when.
+    /// Who, what they do, and since when.
     pub by: String,
 }
 
@@ -53,22 +53,22 @@ impl Held {
     }
 }
 
-impl Extent {
-    /// Whether there may be letters that were not looked at.
+impl Coverage {
+    /// Whether there may be dead letters that were not seen.
     #[must_use]
-    pub fn is_short(&self) -> bool {
+    pub fn is_incomplete(&self) -> bool {
         self.stopped.is_some() || self.held.as_ref().is_some_and(|held| held.count != Some(0))
     }
 }
 
-impl std::fmt::Display for Extent {
+impl std::fmt::Display for Coverage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "saw {} of {}", self.seen, self.of)?;
+        write!(f, "saw {} of {}", self.seen, self.total)?;
         match self.stopped {
             None => {}
-            Some(Stopped::Count) => write!(f, "; there are more than are looked at in one go")?,
-            Some(Stopped::Time) => write!(f, "; to look at the rest takes too long")?,
-            Some(Stopped::Elsewhere) => write!(f, "; somebody else has taken the rest meanwhile")?,
+            Some(StopReason::Count) => write!(f, "; there are more than one browse may take")?,
+            Some(StopReason::Time) => write!(f, "; the rest would take too long")?,
+            Some(StopReason::Elsewhere) => write!(f, "; someone else has taken the rest meanwhile")?,
         }
         match &self.held {
             Some(Held { count: Some(count), by }) => write!(f, "; {by} holds {count} of them"),
@@ -78,67 +78,67 @@ impl std::fmt::Display for Extent {
     }
 }
 
-/// Whether letters are given their ids, which is most of the work of a look.
+/// Whether to compute ids, which is most of the work of a browse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ids {
-    Given,
-    /// For who only counts.
-    None,
+pub(super) enum IdMode {
+    Compute,
+    /// No ids: enough for counting.
+    Skip,
 }
 
-/// Letters that are held.
+/// Consumes dead letters; they stay unacknowledged.
 #[derive(Debug)]
 pub(super) struct Scan<'a> {
     browser: QueueBrowser<'a>,
-    ids: Ids,
+    mode: IdMode,
     held: Option<Held>,
-    names: Names,
+    ids: IdAllocator,
 }
 
 impl<'a> Scan<'a> {
-    /// `held` are those that are not in the queue because somebody works on them.
-    pub(super) async fn begin(
+    /// `held`: dead letters that are not in the queue because someone else is changing them.
+    pub(super) async fn open(
         connection: &'a WireConnection,
         queue: &str,
         bounds: Bounds,
-        ids: Ids,
+        mode: IdMode,
         held: Option<Held>,
     ) -> Result<Self, WireError> {
         let browser = QueueBrowser::open(connection, queue, bounds).await?;
-        Ok(Self { browser, ids, held, names: Names::default() })
+        Ok(Self { browser, mode, held, ids: IdAllocator::default() })
     }
 
-    /// The next letter, and what to acknowledge it by. `None` when there are no more, or no more may
-    /// be taken.
-    pub(super) async fn next(&mut self) -> Result<Option<(Letter, Tag)>, WireError> {
+    /// The next dead letter and its tag for the acknowledgement. `None` when there are no more, or
+    /// the bounds allow no more.
+    pub(super) async fn next(&mut self) -> Result<Option<(DeadLetter, Tag)>, WireError> {
         let Some(BrowsedMessage { delivery, tag }) = self.browser.next().await? else {
             return Ok(None);
         };
         let WireDelivery { properties, body, .. } = delivery;
-        let letter = Letter::open(properties, body, |properties, body| match self.ids {
-            Ids::Given => self.names.name(&fingerprint(properties, body)),
-            Ids::None => LetterId::from(""),
+        let dead_letter = DeadLetter::new(properties, body, |properties, body| match self.mode {
+            IdMode::Compute => self.ids.allocate(&fingerprint(properties, body)),
+            IdMode::Skip => DeadLetterId::from(""),
         });
-        Ok(Some((letter, tag)))
+        Ok(Some((dead_letter, tag)))
     }
 
-    pub(super) fn extent(&self) -> Extent {
+    pub(super) fn coverage(&self) -> Coverage {
         let stopped = self.browser.incomplete().map(|incomplete| match incomplete {
-            Incomplete::Count => Stopped::Count,
-            Incomplete::Time => Stopped::Time,
-            Incomplete::Elsewhere => Stopped::Elsewhere,
+            Incomplete::Count => StopReason::Count,
+            Incomplete::Time => StopReason::Time,
+            Incomplete::Elsewhere => StopReason::Elsewhere,
         });
         let held = self.held.as_ref().and_then(|held| held.count).unwrap_or(0);
-        Extent {
+        Coverage {
             seen: self.browser.taken(),
-            of: self.browser.total() + held,
+            total: self.browser.total() + held,
             stopped,
             held: self.held.clone(),
         }
     }
 
-    /// The place of the letter that came last, counted from one.
-    pub(super) fn place(&self) -> usize {
+    /// The position of the last dead letter, counted from one.
+    pub(super) fn position(&self) -> usize {
         self.browser.taken()
     }
 
@@ -146,22 +146,22 @@ impl<'a> Scan<'a> {
         &mut self.browser
     }
 
-    /// Gives back all that was not acknowledged.
+    /// Requeues all that were not acknowledged.
     pub(super) async fn release(self) -> Result<(), WireError> {
         self.browser.release().await
     }
 }
 
-/// How many letters would have had each id.
+/// Counts how many dead letters would have had each id.
 #[derive(Debug, Default)]
-struct Names(HashMap<LetterId, u32>);
+struct IdAllocator(HashMap<DeadLetterId, u32>);
 
-impl Names {
-    /// The next letter's id: another than all before it.
-    fn name(&mut self, fingerprint: &str) -> LetterId {
-        let nth = self.0.entry(LetterId::new(fingerprint, 1)).or_insert(0);
+impl IdAllocator {
+    /// Returns an id that differs from all before it.
+    fn allocate(&mut self, fingerprint: &str) -> DeadLetterId {
+        let nth = self.0.entry(DeadLetterId::new(fingerprint, 1)).or_insert(0);
         *nth += 1;
-        LetterId::new(fingerprint, *nth)
+        DeadLetterId::new(fingerprint, *nth)
     }
 }
 
@@ -170,22 +170,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn letters_that_differ_have_different_ids_also_where_their_digests_begin_alike() {
-        let mut names = Names::default();
+    fn different_dead_letters_get_different_ids_even_if_their_digests_start_the_same() {
+        let mut allocator = IdAllocator::default();
         let ids = ["0123456789abcd", "0123456789abce", "0123456789abcd", "ffffffffffffff"];
-        let ids = ids.map(|fingerprint| names.name(fingerprint).to_string());
+        let ids = ids.map(|fingerprint| allocator.allocate(fingerprint).to_string());
         assert_eq!(ids, ["0123456789ab", "0123456789ab.2", "0123456789ab.3", "ffffffffffff"]);
     }
 
     #[test]
-    fn what_others_hold_makes_a_look_short_and_is_said() {
+    fn a_browse_is_incomplete_while_others_hold_dead_letters_and_says_so() {
         let held = Held { count: Some(3), by: "alice by command line (replay, since …)".to_owned() };
-        let extent = Extent { seen: 7, of: 10, stopped: None, held: Some(held) };
-        assert!(extent.is_short());
+        let coverage = Coverage { seen: 7, total: 10, stopped: None, held: Some(held) };
+        assert!(coverage.is_incomplete());
         assert_eq!(
-            extent.to_string(),
+            coverage.to_string(),
             "saw 7 of 10; alice by command line (replay, since …) holds 3 of them"
         );
-        assert!(!Extent { seen: 7, of: 7, stopped: None, held: None }.is_short());
+        assert!(!Coverage { seen: 7, total: 7, stopped: None, held: None }.is_incomplete());
     }
 }

@@ -1,35 +1,35 @@
-//! Letters counted by status and reason.
+//! Counts dead letters by status and reason.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{letter::Brief, scan::Extent};
-use crate::message::{LetterStatus, Timestamp};
+use super::{dead_letter::DeadLetterSummary, scan::Coverage};
+use crate::message::{DeadLetterStatus, Timestamp};
 
-/// All letters that were asked for, in groups, the largest first.
+/// Counts of dead letters in groups, the largest group first.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Summary {
     pub count: u64,
     pub oldest: Option<Timestamp>,
     pub newest: Option<Timestamp>,
     pub groups: Vec<Group>,
-    pub extent: Extent,
+    pub coverage: Coverage,
 }
 
-/// Letters with the same status and reason.
+/// Dead letters with the same status and reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Group {
-    pub status: LetterStatus,
+    pub status: DeadLetterStatus,
     pub reason: Option<String>,
     pub count: u64,
     pub oldest: Option<Timestamp>,
     pub newest: Option<Timestamp>,
 }
 
-/// Times are kept, not letters: a summary of a hundred thousand takes no more room than of ten.
+/// Stores counts and times only, so its size does not grow with the number of dead letters.
 #[derive(Debug, Default)]
-pub(super) struct Summing(BTreeMap<(LetterStatus, Option<String>), Span>);
+pub(super) struct SummaryBuilder(BTreeMap<(DeadLetterStatus, Option<String>), Span>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Span {
@@ -46,13 +46,13 @@ impl Span {
     }
 }
 
-impl Summing {
-    pub(super) fn add(&mut self, letter: &Brief) {
-        let one = Span { count: 1, oldest: letter.dead_at, newest: letter.dead_at };
-        self.0.entry((letter.status, letter.reason.clone())).or_default().add(one);
+impl SummaryBuilder {
+    pub(super) fn add(&mut self, dead_letter: &DeadLetterSummary) {
+        let one = Span { count: 1, oldest: dead_letter.dead_at, newest: dead_letter.dead_at };
+        self.0.entry((dead_letter.status, dead_letter.reason.clone())).or_default().add(one);
     }
 
-    pub(super) fn finish(self, extent: Extent) -> Summary {
+    pub(super) fn finish(self, coverage: Coverage) -> Summary {
         let mut all = Span::default();
         let mut groups: Vec<Group> = Vec::with_capacity(self.0.len());
         for ((status, reason), span) in self.0 {
@@ -66,6 +66,6 @@ impl Summing {
             });
         }
         groups.sort_by_key(|group| std::cmp::Reverse(group.count));
-        Summary { count: all.count, oldest: all.oldest, newest: all.newest, groups, extent }
+        Summary { count: all.count, oldest: all.oldest, newest: all.newest, groups, coverage }
     }
 }

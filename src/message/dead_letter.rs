@@ -1,90 +1,89 @@
-//! A dead letter: the original message, stamped with why it died; and the request it becomes again
-//! when it is replayed.
+//! A dead letter: the original message with headers that say why it was dead-lettered; and the
+//! request that it becomes again when it is replayed.
 
 use lapin::{BasicProperties, types::AMQPValue};
 use serde::Serialize;
 
 use super::{
     Envelope, History, Properties, Status, Timestamp, XDeath,
-    headers::{self, Stamp},
+    headers::{self, AddedHeaders},
     x_death,
 };
 
-/// The most of Trackfinity's answer that is kept with a dead letter, in bytes.
-pub const MAX_RESPONSE_BYTES: usize = 1024;
+/// The longest excerpt of Trackfinity's response in a dead letter, in bytes.
+pub const MAX_EXCERPT_BYTES: usize = 1024;
 
-/// Why and how a request died.
+/// Why a request is dead-lettered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Death {
+pub struct DeadLetterInfo {
     pub status: Status,
     /// A stable code, as in the outcome.
     pub reason: String,
     pub detail: Option<String>,
     pub http_status: Option<u16>,
-    /// The beginning of Trackfinity's answer.
+    /// The beginning of Trackfinity's response.
     pub response: Option<String>,
     /// Calls that counted as attempts, the last one included.
     pub attempts: u32,
     pub dead_at: Timestamp,
 }
 
-impl Death {
-    /// The properties of the dead letter; its body is the original's. `trace` is the context to
-    /// carry where the message came without one. Takes at most `room` bytes.
+impl DeadLetterInfo {
+    /// The properties of the dead letter, at most `max_len` bytes. Its body is the original's.
+    /// `trace` is the trace context to add if the message has none.
     #[must_use]
-    pub fn stamp(&self, envelope: &Envelope, trace: Option<&str>, room: usize) -> BasicProperties {
-        headers::succeed(&envelope.properties, self.all_headers(envelope, trace), room)
+    pub fn properties(&self, envelope: &Envelope, trace: Option<&str>, max_len: usize) -> BasicProperties {
+        headers::copy_for_next_queue(&envelope.properties, self.all_headers(envelope, trace), max_len)
     }
 
-    /// The headers that make a dead letter of a message, for one whose properties are copied byte by
-    /// byte.
+    /// The headers to add to a message whose properties are copied byte by byte.
     #[must_use]
     pub fn headers(&self, envelope: &Envelope, trace: Option<&str>) -> Vec<(&'static str, AMQPValue)> {
         self.all_headers(envelope, trace).into_headers()
     }
 
-    fn all_headers(&self, envelope: &Envelope, trace: Option<&str>) -> Stamp {
-        let mut stamp = envelope.stamp(self.attempts);
-        stamp.fact(headers::STATUS, self.status.as_str());
-        stamp.fact(headers::REASON, self.reason.as_str());
-        stamp.fact(headers::DEAD_AT, self.dead_at.to_string());
+    fn all_headers(&self, envelope: &Envelope, trace: Option<&str>) -> AddedHeaders {
+        let mut added = envelope.history_headers(self.attempts);
+        added.required(headers::STATUS, self.status.as_str());
+        added.required(headers::REASON, self.reason.as_str());
+        added.required(headers::DEAD_AT, self.dead_at.to_string());
         if let Some(http_status) = self.http_status {
-            stamp.count(headers::HTTP_STATUS, http_status.into());
+            added.count(headers::HTTP_STATUS, http_status.into());
         }
         if let Some(trace) = trace {
-            stamp.fact(headers::TRACEPARENT, trace);
+            added.required(headers::TRACEPARENT, trace);
         }
         if let Some(detail) = &self.detail {
-            stamp.text(headers::DETAIL, detail.as_str());
+            added.optional(headers::DETAIL, detail.as_str());
         }
         if let Some(response) = &self.response {
-            stamp.text(headers::RESPONSE, headers::truncate(response.clone(), MAX_RESPONSE_BYTES));
+            added.optional(headers::RESPONSE, headers::truncate(response.clone(), MAX_EXCERPT_BYTES));
         }
-        stamp
+        added
     }
 }
 
-/// Where a letter comes from: how its request ended.
+/// How the request of a dead letter ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum LetterStatus {
-    /// The message was no request.
+pub enum DeadLetterStatus {
+    /// The message was not a request.
     Invalid,
-    /// Trackfinity said no.
+    /// Trackfinity refused it.
     Refused,
-    /// Transient failures outlasted the retries.
+    /// Temporary failures went on until the retry limit was reached.
     Abandoned,
-    /// Its AMQP fields cannot be read, as where an id is not UTF-8.
+    /// Its AMQP fields cannot be read, for example because an id is not UTF-8.
     Unreadable,
-    /// No worker put it here: RabbitMQ did, or somebody published it.
+    /// No worker wrote it: RabbitMQ dead-lettered it, or somebody published it to the queue.
     Unknown,
 }
 
-impl LetterStatus {
+impl DeadLetterStatus {
     pub const ALL: [Self; 5] =
         [Self::Invalid, Self::Refused, Self::Abandoned, Self::Unreadable, Self::Unknown];
 
-    /// The status as it stands in headers and on the command line.
+    /// The status as written in headers and on the command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -96,7 +95,7 @@ impl LetterStatus {
         }
     }
 
-    /// The status of that name where a worker may have written it.
+    /// The status of that name, if a worker can have written it.
     fn written(name: &str) -> Option<Self> {
         match Self::named(name) {
             Some(Self::Unreadable | Self::Unknown) | None => None,
@@ -111,57 +110,57 @@ impl LetterStatus {
     }
 }
 
-impl std::fmt::Display for LetterStatus {
+impl std::fmt::Display for DeadLetterStatus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(self.as_str())
     }
 }
 
-/// What a dead letter's headers tell. Headers of the wrong type count as absent.
+/// What the headers of a dead letter say. Headers of the wrong type count as absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    pub status: LetterStatus,
+pub struct DeadLetterHeaders {
+    pub status: DeadLetterStatus,
     pub reason: Option<String>,
     pub detail: Option<String>,
     pub http_status: Option<u16>,
-    /// The beginning of Trackfinity's answer.
+    /// The beginning of Trackfinity's response.
     pub response: Option<String>,
     pub attempts: u32,
     pub replays: u32,
     pub first_received_at: Option<Timestamp>,
     pub dead_at: Option<Timestamp>,
-    /// The request's id, where the message has one.
+    /// The request's id, if the message has one.
     pub request_id: Option<String>,
 }
 
-impl Record {
-    /// Reads the record from a letter's properties, as far as they can be read.
+impl DeadLetterHeaders {
+    /// Reads the headers as far as they can be read.
     #[must_use]
-    pub fn of(properties: &Properties) -> Self {
+    pub fn from_properties(properties: &Properties) -> Self {
         let raw = match properties {
             Properties::Readable(properties) => return Self::read(properties),
             Properties::Unreadable(raw) => raw,
         };
         let lossy = raw.lossy();
-        let record = Self::read(lossy);
+        let headers = Self::read(lossy);
         let flaw = raw.flaw().to_string();
-        let detail = match record.detail {
+        let detail = match headers.detail {
             Some(detail) if detail != flaw => format!("{flaw}; {detail}"),
             _ => flaw,
         };
-        // Where the message's own id is what cannot be read, there is none.
+        // If the id itself cannot be read, there is none.
         let request_id = History::read(lossy.headers().as_ref()).request_id;
-        let request_id = request_id.or(record.request_id).filter(|id| !id.contains('\u{fffd}'));
+        let request_id = request_id.or(headers.request_id).filter(|id| !id.contains('\u{fffd}'));
         Self {
-            status: LetterStatus::Unreadable,
-            reason: record.reason.or_else(|| Some(LetterStatus::Unreadable.as_str().to_owned())),
+            status: DeadLetterStatus::Unreadable,
+            reason: headers.reason.or_else(|| Some(DeadLetterStatus::Unreadable.as_str().to_owned())),
             detail: Some(detail),
             request_id,
-            ..record
+            ..headers
         }
     }
 
-    /// Reads the record from a letter's properties.
+    /// Reads the headers of properties that can be read whole.
     #[must_use]
     pub fn read(properties: &BasicProperties) -> Self {
         let table = properties.headers().as_ref();
@@ -170,22 +169,22 @@ impl Record {
         let history = History::read(table);
         let message_id = properties.message_id().as_ref().map(|id| id.as_str().to_owned());
         let (status, reason, detail, dead_at) = match table.filter(|table| x_death::is_present(table)) {
-            // A worker removes x-death from all it writes. So RabbitMQ put the message here as it
-            // was, and headers of a worker's are forged or older.
+            // A worker never writes x-death. So RabbitMQ dead-lettered this message, and its
+            // `unlocker-*` headers are forged or older.
             Some(table) => {
                 let death = x_death::latest(table);
                 let detail = death.as_ref().map(explain);
                 let time = death.as_ref().and_then(|death| death.time);
-                (LetterStatus::Unknown, death.map(|death| death.reason), detail, time)
+                (DeadLetterStatus::Unknown, death.map(|death| death.reason), detail, time)
             }
-            None => match text(headers::STATUS).as_deref().and_then(LetterStatus::written) {
+            None => match text(headers::STATUS).as_deref().and_then(DeadLetterStatus::written) {
                 Some(status) => (
                     status,
                     text(headers::REASON),
                     text(headers::DETAIL),
                     text(headers::DEAD_AT).and_then(|at| at.parse().ok()),
                 ),
-                None => (LetterStatus::Unknown, None, None, None),
+                None => (DeadLetterStatus::Unknown, None, None, None),
             },
         };
         Self {
@@ -203,30 +202,30 @@ impl Record {
     }
 }
 
-/// What RabbitMQ's reason means.
+/// Explains RabbitMQ's reason.
 fn explain(death: &XDeath) -> String {
     let meaning = match death.reason.as_str() {
         "delivery_limit" => {
-            "it was delivered again and again and never settled, as when it brings its worker down"
+            "it was redelivered again and again and never settled, for example because it crashes its worker"
         }
-        "expired" => "it waited for longer than it or the queue allows",
+        "expired" => "it waited longer than its expiration or the queue's TTL",
         "maxlen" => "the queue was full",
         "rejected" => "a consumer rejected it",
-        _ => "RabbitMQ says no more about why",
+        _ => "RabbitMQ does not say why",
     };
     format!("dead-lettered by RabbitMQ from {}: {meaning}", death.queue)
 }
 
-/// The properties of the request that a letter becomes when it is replayed; its body is the
-/// letter's. Attempts and age start anew, the count of replays goes on, and everything that is not
-/// the worker's own is as it was. Takes at most `room` bytes.
+/// The properties of the request that a dead letter becomes when it is replayed, at most `max_len`
+/// bytes. Its body is the dead letter's. Attempts and age restart at zero, and the number of replays
+/// is increased. All headers that are not the worker's stay as they were.
 #[must_use]
-pub fn revive(envelope: &Envelope, room: usize) -> BasicProperties {
-    let mut stamp = Stamp::default();
-    stamp.count(headers::REPLAYS, envelope.replays.saturating_add(1));
-    // By which the outcome is known, also where the message came without an id.
-    stamp.fact(headers::REQUEST_ID, super::outcome::short_id(&envelope.request_id));
-    headers::succeed(&envelope.properties, stamp, room)
+pub fn replay_properties(envelope: &Envelope, max_len: usize) -> BasicProperties {
+    let mut added = AddedHeaders::default();
+    added.count(headers::REPLAYS, envelope.replays.saturating_add(1));
+    // Listeners recognise the outcome by it, also if the message came without an id.
+    added.required(headers::REQUEST_ID, super::outcome::short_id(&envelope.request_id));
+    headers::copy_for_next_queue(&envelope.properties, added, max_len)
 }
 
 #[cfg(test)]

@@ -1,20 +1,20 @@
-//! A message as it was taken from the queue, with its request decoded.
+//! A message as it was delivered, with its request decoded.
 
 use lapin::BasicProperties;
 
 use super::{
     Fault, History, Timestamp, UnlockRequest,
-    headers::Stamp,
+    headers::AddedHeaders,
     request::{self, Decoded},
 };
 
-/// A delivered message, opened: what it asks for and what is known of its past.
+/// A decoded message: its request, and the history of that request.
 #[derive(Clone, Debug)]
 pub struct Envelope {
     pub properties: BasicProperties,
     pub body: Vec<u8>,
     pub request: Result<UnlockRequest, Fault>,
-    /// By which the request is known everywhere; any length.
+    /// Identifies the request everywhere; any length.
     pub request_id: String,
     pub first_received_at: Timestamp,
     /// Calls that counted as attempts so far.
@@ -24,9 +24,9 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// Opens a message. `new_id` gives an id to a message that came without one.
+    /// Decodes a message. `new_id` makes an id if the message has none.
     #[must_use]
-    pub fn open(
+    pub fn decode(
         properties: BasicProperties,
         body: Vec<u8>,
         now: Timestamp,
@@ -37,7 +37,7 @@ impl Envelope {
         Self::with_request(properties, body, decoded, now, new_id)
     }
 
-    /// Opens a message whose body is not decoded, as it may be what takes workers down.
+    /// Wraps a message without decoding its body, because decoding may be what crashes workers.
     #[must_use]
     pub fn undecoded(
         properties: BasicProperties,
@@ -65,7 +65,7 @@ impl Envelope {
         Self {
             request: decoded.request,
             request_id,
-            // A moment to come is forged or from a clock ahead of this one.
+            // A time in the future is forged, or comes from a clock that is ahead of this one.
             first_received_at: history.first_received_at.map_or(now, |first| first.min(now)),
             attempts: history.attempts,
             replays: history.replays,
@@ -81,15 +81,15 @@ impl Envelope {
         given.filter(|id| !id.is_empty())
     }
 
-    /// The header facts every copy of this message carries on.
-    pub(super) fn stamp(&self, attempts: u32) -> Stamp {
-        let mut stamp = Stamp::default();
-        stamp.count(super::headers::ATTEMPTS, attempts);
-        stamp.count(super::headers::REPLAYS, self.replays);
-        stamp.fact(super::headers::FIRST_RECEIVED_AT, self.first_received_at.to_string());
-        // A longer one can only be a CloudEvent's, and is read from its body again.
-        stamp.fact(super::headers::REQUEST_ID, super::outcome::short_id(&self.request_id));
-        stamp
+    /// The history headers that every copy of this message has.
+    pub(super) fn history_headers(&self, attempts: u32) -> AddedHeaders {
+        let mut added = AddedHeaders::default();
+        added.count(super::headers::ATTEMPTS, attempts);
+        added.count(super::headers::REPLAYS, self.replays);
+        added.required(super::headers::FIRST_RECEIVED_AT, self.first_received_at.to_string());
+        // A longer id can only be a CloudEvent's. It is read from the body again.
+        added.required(super::headers::REQUEST_ID, super::outcome::short_id(&self.request_id));
+        added
     }
 }
 
@@ -99,8 +99,8 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::EPOCH;
 
-    fn open(properties: BasicProperties, body: &str) -> Envelope {
-        Envelope::open(properties, body.as_bytes().to_vec(), NOW, || "given".to_owned())
+    fn decode(properties: BasicProperties, body: &str) -> Envelope {
+        Envelope::decode(properties, body.as_bytes().to_vec(), NOW, || "given".to_owned())
     }
 
     #[test]
@@ -109,9 +109,9 @@ mod tests {
         let cloud_event = BasicProperties::default().with_content_type("application/cloudevents+json".into());
         let with_id = cloud_event.clone().with_message_id("m-1".into());
         let with_empty_id = cloud_event.clone().with_message_id("".into());
-        assert_eq!(open(with_id, event).request_id, "m-1");
-        assert_eq!(open(with_empty_id, event).request_id, "e-1");
-        assert_eq!(open(cloud_event, event).request_id, "e-1");
-        assert_eq!(open(BasicProperties::default(), "{}").request_id, "given");
+        assert_eq!(decode(with_id, event).request_id, "m-1");
+        assert_eq!(decode(with_empty_id, event).request_id, "e-1");
+        assert_eq!(decode(cloud_event, event).request_id, "e-1");
+        assert_eq!(decode(BasicProperties::default(), "{}").request_id, "given");
     }
 }

@@ -1,5 +1,5 @@
-//! The flat `unlocker-*` headers that carry a request's history, and the copying of a message's
-//! properties to the next message with them.
+//! The `unlocker-*` headers that carry a request's history, and how a message's properties are
+//! copied for its next queue.
 
 use std::collections::BTreeMap;
 
@@ -20,26 +20,26 @@ pub const REPLAYS: &str = "unlocker-replays";
 pub const FIRST_RECEIVED_AT: &str = "unlocker-first-received-at";
 pub const DEAD_AT: &str = "unlocker-dead-at";
 pub const REQUEST_ID: &str = "unlocker-request-id";
-/// When an outcome was decided that is still to be published.
+/// When a pending outcome was decided.
 pub const FINISHED_AT: &str = "unlocker-finished-at";
-/// How often a request has come back to have its outcome published.
+/// How often a request has come back so that its outcome is published.
 pub const OUTCOME_RETRIES: &str = "unlocker-outcome-retries";
-/// Proves that a worker wrote the outcome into the headers.
+/// Proves that a worker wrote the pending outcome in the headers.
 pub const OUTCOME_MAC: &str = "unlocker-outcome-mac";
-/// W3C trace context, as the producer gave it.
+/// The producer's W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
 pub const TRACESTATE: &str = "tracestate";
-/// The original's `expiration`, which would make the broker drop the copy.
+/// The original's `expiration`. As a property it would let the copy expire.
 pub const ORIGINAL_EXPIRATION: &str = "unlocker-original-expiration";
-/// The original's `user_id`, which the broker accepts from that user's own connection alone.
+/// The original's `user_id`. As a property RabbitMQ accepts it only from that user's connection.
 pub const ORIGINAL_USER_ID: &str = "unlocker-original-user-id";
 
 /// AMQP's limit for a short string, in bytes.
 pub const MAX_SHORT_STRING: usize = 255;
 const OWN_PREFIX: &str = "unlocker-";
 
-/// What a request's headers tell of its past. Headers of the wrong type or out of range are
-/// ignored, as if they were not there.
+/// The history of a request, from its headers. Headers of the wrong type or out of range count as
+/// absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     /// Calls that counted as attempts so far.
@@ -65,12 +65,12 @@ impl History {
     }
 }
 
-/// Whether a text can be an id that was stamped.
+/// Whether a worker can have written this text as an id.
 fn fits(text: &str) -> bool {
     (1..=MAX_SHORT_STRING).contains(&text.len())
 }
 
-/// The text of a string header, if it is one and is UTF-8.
+/// The text of a header, if it is a string in UTF-8.
 #[must_use]
 pub fn text(value: &AMQPValue) -> Option<&str> {
     match value {
@@ -81,7 +81,7 @@ pub fn text(value: &AMQPValue) -> Option<&str> {
     }
 }
 
-/// The value of a header that counts, whatever integer type it has.
+/// The value of a header that counts, of any integer type.
 #[must_use]
 pub fn count(value: &AMQPValue) -> Option<u32> {
     match *value {
@@ -96,66 +96,71 @@ pub fn count(value: &AMQPValue) -> Option<u32> {
     }
 }
 
-/// The headers a copy is stamped with.
+/// The headers that a copy gets.
 #[derive(Clone, Debug, Default)]
-pub struct Stamp {
-    /// What the next reader cannot do without; never cut.
-    facts: Vec<(&'static str, AMQPValue)>,
-    /// What is good to know; cut, the last one first, where the headers would not fit.
-    texts: Vec<(&'static str, String)>,
+pub struct AddedHeaders {
+    /// The next reader needs them. They are never cut.
+    required: Vec<(&'static str, AMQPValue)>,
+    /// Useful for people. If the headers are too long, these are cut, the last one first.
+    optional: Vec<(&'static str, String)>,
 }
 
-impl Stamp {
+impl AddedHeaders {
     pub fn count(&mut self, name: &'static str, value: u32) {
-        self.facts.push((name, AMQPValue::LongLongInt(value.into())));
+        self.required.push((name, AMQPValue::LongLongInt(value.into())));
     }
 
-    pub fn fact(&mut self, name: &'static str, value: impl Into<String>) {
-        self.facts.push((name, AMQPValue::LongString(value.into().into())));
+    pub fn required(&mut self, name: &'static str, value: impl Into<String>) {
+        self.required.push((name, AMQPValue::LongString(value.into().into())));
     }
 
-    pub fn text(&mut self, name: &'static str, value: impl Into<String>) {
-        self.texts.push((name, value.into()));
+    pub fn optional(&mut self, name: &'static str, value: impl Into<String>) {
+        self.optional.push((name, value.into()));
     }
 
-    /// All of them, as headers.
+    /// All headers, none cut.
     #[must_use]
     pub fn into_headers(self) -> Vec<(&'static str, AMQPValue)> {
-        let texts = self.texts.into_iter().map(|(name, text)| (name, AMQPValue::LongString(text.into())));
-        self.facts.into_iter().chain(texts).collect()
+        let texts = self.optional.into_iter().map(|(name, text)| (name, AMQPValue::LongString(text.into())));
+        self.required.into_iter().chain(texts).collect()
     }
 }
 
-/// Copies a message's properties for its next queue: persistent, the producer's own headers
-/// unchanged, `stamp` added, and without what the broker would act upon once more:
+/// Copies a message's properties for its next queue. The copy is persistent, keeps the producer's
+/// headers and gets the headers in `added`. These are left out, because RabbitMQ would act on them
+/// again:
 ///
-/// - headers of the broker (`x-death` and its kin), with which RabbitMQ before 4.0.1 drops a
-///   message that comes round again;
-/// - `CC` and `BCC`, which would route the copy to further queues;
-/// - `expiration`, which would let the copy expire, and `user_id`, which the broker refuses from
-///   another user's connection: both are kept as headers.
+/// - RabbitMQ's own headers (`x-death` and similar): with them, RabbitMQ before 4.0.1 drops a message
+///   that reaches a queue for the second time;
+/// - `CC` and `BCC`, which would route the copy to more queues;
+/// - `expiration`, which would let the copy expire, and `user_id`, which RabbitMQ refuses from
+///   another user's connection. Both are kept as headers.
 ///
-/// The result takes at most `room` bytes: first the stamp's texts are cut, then, where even its
-/// facts would not fit, the producer's largest headers.
+/// The result has at most `max_len` bytes: the optional headers are cut first. If the required ones
+/// still do not fit, the producer's largest headers are left out.
 #[must_use]
-pub fn succeed(properties: &BasicProperties, stamp: Stamp, room: usize) -> BasicProperties {
-    let mut facts = stamp.facts;
-    keep_original(&mut facts, ORIGINAL_EXPIRATION, properties, properties.expiration().as_ref());
-    keep_original(&mut facts, ORIGINAL_USER_ID, properties, properties.user_id().as_ref());
+pub fn copy_for_next_queue(
+    properties: &BasicProperties,
+    added: AddedHeaders,
+    max_len: usize,
+) -> BasicProperties {
+    let mut required = added.required;
+    keep_original(&mut required, ORIGINAL_EXPIRATION, properties, properties.expiration().as_ref());
+    keep_original(&mut required, ORIGINAL_USER_ID, properties, properties.user_id().as_ref());
     let mut headers: BTreeMap<ShortString, AMQPValue> = BTreeMap::new();
     for (name, value) in properties.headers().iter().flatten() {
-        // A new trace has no use for the old one's state.
-        let replaced = facts
+        // The old trace's state does not belong to the new trace.
+        let replaced = required
             .iter()
-            .any(|(fact, _)| *fact == name.as_str() || (*fact == TRACEPARENT && name.as_str() == TRACESTATE));
+            .any(|(own, _)| *own == name.as_str() || (*own == TRACEPARENT && name.as_str() == TRACESTATE));
         if !replaced && !is_left_out(name.as_str()) {
             headers.insert(name.clone(), value.clone());
         }
     }
 
     let bare = without_headers(properties);
-    let facts_len: usize = facts.iter().map(|(name, value)| 1 + name.len() + value_len(value)).sum();
-    let mut left = room.saturating_sub(short_strings_len(&bare) + 4 + facts_len);
+    let required_len: usize = required.iter().map(|(name, value)| 1 + name.len() + value_len(value)).sum();
+    let mut left = max_len.saturating_sub(short_strings_len(&bare) + 4 + required_len);
 
     let mut foreign_len: usize = headers.iter().map(|(name, value)| entry_len(name, value)).sum();
     while foreign_len > left {
@@ -169,10 +174,10 @@ pub fn succeed(properties: &BasicProperties, stamp: Stamp, room: usize) -> Basic
     }
     left -= foreign_len.min(left);
 
-    for (name, value) in facts {
+    for (name, value) in required {
         headers.insert(name.into(), value);
     }
-    for (name, value) in stamp.texts {
+    for (name, value) in added.optional {
         let overhead = 1 + name.len() + 5;
         let value = truncate(value, left.saturating_sub(overhead));
         if !value.is_empty() {
@@ -183,8 +188,8 @@ pub fn succeed(properties: &BasicProperties, stamp: Stamp, room: usize) -> Basic
     bare.with_headers(FieldTable::from(headers)).with_delivery_mode(2)
 }
 
-/// The properties as they were before RabbitMQ dead-lettered the message: without the headers that it
-/// added, and without what it would act upon once more.
+/// The properties without the headers that RabbitMQ added when it dead-lettered the message, and
+/// without what it would act on again.
 #[must_use]
 pub fn without_brokers(properties: &BasicProperties) -> BasicProperties {
     let headers = properties.headers().iter().flatten();
@@ -195,7 +200,7 @@ pub fn without_brokers(properties: &BasicProperties) -> BasicProperties {
     without_headers(properties).with_headers(FieldTable::from(headers)).with_delivery_mode(2)
 }
 
-/// Bytes of a message's properties, headers included, by AMQP 0-9-1's encoding; a little too many.
+/// Bytes of a message's properties with their headers, in AMQP 0-9-1's encoding; a few too many.
 #[must_use]
 pub fn encoded_len(properties: &BasicProperties) -> usize {
     let headers = properties.headers().iter().flatten();
@@ -208,15 +213,15 @@ pub fn is_own(name: &str) -> bool {
     name.starts_with(OWN_PREFIX)
 }
 
-/// Cuts a text to at most `limit` bytes, at a character's boundary.
+/// Cuts a text to at most `limit` bytes, between two characters.
 #[must_use]
 pub fn truncate(mut text: String, limit: usize) -> String {
     text.truncate(text.floor_char_boundary(limit));
     text
 }
 
-/// Whether a message's copy goes on without the header of that name: one of the broker, or one that
-/// only this program writes.
+/// Whether copies leave out the header of that name: RabbitMQ wrote it, or only this program may
+/// write it.
 #[must_use]
 pub fn is_left_out(name: &str) -> bool {
     is_brokers(name) || name.starts_with(OWN_PREFIX)
@@ -229,18 +234,18 @@ fn is_brokers(name: &str) -> bool {
 }
 
 fn keep_original(
-    facts: &mut Vec<(&'static str, AMQPValue)>,
+    required: &mut Vec<(&'static str, AMQPValue)>,
     name: &'static str,
     properties: &BasicProperties,
     given: Option<&ShortString>,
 ) {
     let carried = properties.headers().as_ref().and_then(|headers| headers.inner().get(name));
     let value = given.map(|given| AMQPValue::LongString(given.as_str().into())).or_else(|| {
-        // A longer one was never a short string, and so is forged.
+        // A longer one cannot have been a short string, so it is forged.
         let carried = carried.and_then(text).filter(|carried| carried.len() <= MAX_SHORT_STRING);
         carried.map(|carried| AMQPValue::LongString(carried.into()))
     });
-    facts.extend(value.map(|value| (name, value)));
+    required.extend(value.map(|value| (name, value)));
 }
 
 fn without_headers(properties: &BasicProperties) -> BasicProperties {
@@ -267,7 +272,7 @@ fn without_headers(properties: &BasicProperties) -> BasicProperties {
     bare
 }
 
-/// Bytes of the properties but for their headers, by AMQP 0-9-1's encoding; a little too many.
+/// Bytes of the properties without their headers, in AMQP 0-9-1's encoding; a few too many.
 fn short_strings_len(properties: &BasicProperties) -> usize {
     let texts = [
         properties.content_type(),
@@ -289,7 +294,7 @@ fn entry_len(name: &ShortString, value: &AMQPValue) -> usize {
     1 + name.as_str().len() + value_len(value)
 }
 
-/// Bytes of a value with its type's tag, by AMQP 0-9-1's encoding.
+/// Bytes of a value with its type tag, in AMQP 0-9-1's encoding.
 fn value_len(value: &AMQPValue) -> usize {
     1 + match value {
         AMQPValue::Void => 0,

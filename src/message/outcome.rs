@@ -1,4 +1,4 @@
-//! The final word on a request, as it is published to the results exchange.
+//! The outcome of a request, as it is published to the results exchange.
 
 use lapin::BasicProperties;
 use schemars::JsonSchema;
@@ -20,7 +20,7 @@ pub enum Status {
     Unlocked,
     /// The message is not a request; Trackfinity was not called.
     Invalid,
-    /// Trackfinity answered, and not with `true`.
+    /// Trackfinity answered, but not with `true`.
     Refused,
     /// Temporary failures went on until the retry limit was reached, or the request expired, or RabbitMQ
     /// gave it up.
@@ -40,7 +40,7 @@ impl Status {
         Self::ALL.into_iter().find(|status| status.as_str() == name)
     }
 
-    /// The status as it stands in outcomes, headers, routing keys and metrics.
+    /// The status as written in outcomes, headers, routing keys and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -65,27 +65,27 @@ impl Status {
     }
 }
 
-/// The outcome of a request. There is one per request and replay; after a crash the same one may
-/// come again, with the same `message_id`.
+/// The outcome of a request. There is one per request and replay. After a crash it may be published
+/// again, with the same `message_id`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Outcome {
     /// How the request ended.
     pub status: Status,
-    /// The request's `message_id`; else the CloudEvent's id; else a UUID given by the worker.
+    /// The request's `message_id`, or else the CloudEvent's id, or else a UUID made by the worker.
     pub request_id: String,
-    /// The identifiers as they were read; null where nothing could be read.
+    /// The identifiers as they were read; null if nothing could be read.
     pub request: Option<Identifiers>,
     /// Calls to Trackfinity that counted as attempts.
     pub attempts: u32,
-    /// The HTTP status of Trackfinity's last answer; null where there was none.
+    /// The HTTP status of Trackfinity's last response; null if there was none.
     pub http_status: Option<u16>,
     /// A stable code that says why; null for `unlocked`.
     pub reason: Option<String>,
-    /// The same in words, for people; may change at any time.
+    /// The reason in words, for people; may change at any time.
     pub detail: Option<String>,
     /// How often the request was replayed from the dead letters before.
     pub replays: u32,
-    /// When the worker first took the request.
+    /// When a worker first received the request.
     pub first_received_at: Timestamp,
     /// When the outcome was decided.
     pub finished_at: Timestamp,
@@ -106,8 +106,8 @@ impl Outcome {
         message_id(&self.request_id, self.replays)
     }
 
-    /// The message's properties but for its headers. `correlation_id` is the request's own, if it
-    /// had one; else the request id stands in.
+    /// The message's properties without headers. `correlation_id` is the request's. If the request
+    /// has none, its id is used.
     #[must_use]
     pub fn properties(&self, correlation_id: Option<&str>) -> BasicProperties {
         let correlation_id = correlation_id.map_or_else(|| short_id(&self.request_id), str::to_owned);
@@ -122,8 +122,8 @@ impl Outcome {
     }
 }
 
-/// `<request_id>/<replays>`, by which listeners tell a repeated outcome. Where that would pass AMQP's
-/// 255 bytes, the hex SHA-256 of the request id stands in its place.
+/// `<request_id>/<replays>`, by which listeners deduplicate. If that is longer than AMQP's limit of
+/// 255 bytes, the hex SHA-256 of the request id is used instead of the id.
 #[must_use]
 pub fn message_id(request_id: &str, replays: u32) -> String {
     let plain = format!("{request_id}/{replays}");

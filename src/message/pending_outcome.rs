@@ -1,9 +1,9 @@
-//! An outcome that could not be published yet: it waits in a retry queue, in the headers of the request
-//! that it ends, and only it is published when the request comes back.
+//! An outcome that could not be published yet. It waits in a retry queue, in the headers of its
+//! request. When the request comes back, the worker publishes the outcome and calls nothing.
 //!
-//! A sender could write such headers, too, and so have an outcome published that never was. So a
-//! worker proves by a keyed digest (RFC 2104, HMAC) of the outcome that it wrote them, with a key that
-//! all workers have and no sender has. Without that proof the request is a request like any other.
+//! A sender could forge such headers to have a false outcome published. So the worker adds a keyed
+//! digest of the outcome (HMAC, RFC 2104). All workers have the key, senders do not. Without a valid
+//! digest the message is treated as an ordinary request.
 
 use hmac::{Hmac, Mac};
 use lapin::BasicProperties;
@@ -12,21 +12,21 @@ use subtle::ConstantTimeEq;
 
 use super::{
     Envelope, Outcome, Status, Timestamp,
-    headers::{self, Stamp},
+    headers::{self, AddedHeaders},
 };
 
-/// An outcome that is still to be published.
+/// An outcome that is not published yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingOutcome {
     pub outcome: Outcome,
-    /// How often the request has come back for it, this time not counted.
+    /// How often the request has come back for it, not counting this time.
     pub retries: u32,
 }
 
 impl PendingOutcome {
-    /// The properties of the request while its outcome waits. `trace` is the context to carry where
-    /// the message came without one. Takes at most `max_len` bytes. `None` if the outcome cannot be
-    /// encoded, which its types do not let happen.
+    /// The properties of the request while its outcome waits, at most `max_len` bytes. `trace` is the
+    /// trace context to add if the message has none. `None` if the outcome cannot be encoded, which
+    /// its types rule out.
     #[must_use]
     pub fn properties(
         &self,
@@ -36,28 +36,28 @@ impl PendingOutcome {
         max_len: usize,
     ) -> Option<BasicProperties> {
         let outcome = &self.outcome;
-        let mut stamp: Stamp = envelope.stamp(outcome.attempts);
-        stamp.fact(headers::STATUS, outcome.status.as_str());
-        stamp.fact(headers::FINISHED_AT, outcome.finished_at.to_string());
-        stamp.fact(headers::OUTCOME_MAC, digest(outcome, key)?);
-        stamp.count(headers::OUTCOME_RETRIES, self.retries);
+        let mut added: AddedHeaders = envelope.history_headers(outcome.attempts);
+        added.required(headers::STATUS, outcome.status.as_str());
+        added.required(headers::FINISHED_AT, outcome.finished_at.to_string());
+        added.required(headers::OUTCOME_MAC, digest(outcome, key)?);
+        added.count(headers::OUTCOME_RETRIES, self.retries);
         if let Some(reason) = &outcome.reason {
-            stamp.fact(headers::REASON, reason.as_str());
+            added.required(headers::REASON, reason.as_str());
         }
         if let Some(detail) = &outcome.detail {
-            stamp.fact(headers::DETAIL, detail.as_str());
+            added.required(headers::DETAIL, detail.as_str());
         }
         if let Some(http_status) = outcome.http_status {
-            stamp.count(headers::HTTP_STATUS, http_status.into());
+            added.count(headers::HTTP_STATUS, http_status.into());
         }
         if let Some(trace) = trace {
-            stamp.fact(headers::TRACEPARENT, trace);
+            added.required(headers::TRACEPARENT, trace);
         }
-        Some(headers::succeed(&envelope.properties, stamp, max_len))
+        Some(headers::copy_for_next_queue(&envelope.properties, added, max_len))
     }
 
-    /// Reads the outcome that a request carries; `None` if it carries none, or one that no worker
-    /// wrote with this key.
+    /// Reads the outcome that a request carries. `None` if there is none, or if no worker wrote it
+    /// with this key.
     #[must_use]
     pub fn read(envelope: &Envelope, key: &[u8]) -> Option<Self> {
         let table = envelope.properties.headers().as_ref()?.inner();
@@ -78,7 +78,7 @@ impl PendingOutcome {
             reason: text(headers::REASON).map(str::to_owned),
             detail: text(headers::DETAIL).map(str::to_owned),
             replays: envelope.replays,
-            // As it was written: another machine's clock may be behind.
+            // Not corrected by this machine's clock, which may be behind.
             first_received_at: time(headers::FIRST_RECEIVED_AT)?,
             finished_at: time(headers::FINISHED_AT)?,
         };
@@ -86,7 +86,7 @@ impl PendingOutcome {
             digest(outcome, key).is_some_and(|digest| digest.as_bytes().ct_eq(mac.as_bytes()).into())
         };
         if !is_proven(&outcome) {
-            // An outcome may name none of the identifiers that the request has.
+            // The outcome may have been written without the request's identifiers.
             outcome.request = None;
             if !is_proven(&outcome) && !is_given_up(envelope, &outcome) {
                 return None;
@@ -96,16 +96,16 @@ impl PendingOutcome {
     }
 }
 
-/// Whether it ends a request that RabbitMQ gave up, whose body is in its dead letter alone. Such an
-/// outcome needs no proof, which is gone when the key was changed: a sender that forges one abandons its
-/// own request, as it can by an expiration.
+/// Whether this is the outcome of a request that RabbitMQ gave up, whose body is only in its dead
+/// letter. It needs no proof, so that it survives a change of the key. A sender who forges one only
+/// abandons its own request, which it can also do with an expiration.
 fn is_given_up(envelope: &Envelope, outcome: &Outcome) -> bool {
     let is_given_up =
         matches!(outcome.reason.as_deref(), Some("delivery_limit" | "expired" | "undeliverable"));
     envelope.body.is_empty() && outcome.status == Status::Abandoned && is_given_up
 }
 
-/// In hex.
+/// The HMAC of an outcome, in hex.
 fn digest(outcome: &Outcome, key: &[u8]) -> Option<String> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
     mac.update(b"trackfinity-unlocker outcome\0");
@@ -122,7 +122,7 @@ mod tests {
 
     fn envelope(properties: BasicProperties, body: &[u8]) -> Envelope {
         let now = Timestamp::from_millis(1_795_424_400_000);
-        Envelope::open(properties, body.to_vec(), now, || "given".to_owned())
+        Envelope::decode(properties, body.to_vec(), now, || "given".to_owned())
     }
 
     fn pending(envelope: &Envelope, status: Status) -> PendingOutcome {

@@ -1,6 +1,6 @@
-//! A message's properties as they stand on the wire. lapin ends the connection where a text in them
-//! is not UTF-8; AMQP 0-9-1 and RabbitMQ allow any bytes there (AMQP 1.0 ids of type uuid or binary
-//! come as such). Here these messages are read, shown and copied all the same.
+//! A message's properties as bytes. AMQP 0-9-1 and RabbitMQ allow any bytes in a short string (AMQP
+//! 1.0 ids of type uuid or binary arrive so), but lapin ends the connection if one is not UTF-8. This
+//! module reads, shows and copies these messages, too.
 
 mod parse;
 
@@ -19,9 +19,9 @@ use super::headers;
 pub enum Flaw {
     /// This text is not UTF-8.
     NotUtf8(&'static str),
-    /// Tables in tables, too many deep.
+    /// Tables are nested too deep.
     TooDeep,
-    /// Their lengths and types do not fit together. RabbitMQ would not take them.
+    /// Lengths and types do not match. RabbitMQ would not accept them.
     Malformed,
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for Flaw {
     }
 }
 
-/// A message's properties, read as far as they can be.
+/// A message's properties, read as far as possible.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Properties {
     Readable(BasicProperties),
@@ -43,7 +43,7 @@ pub enum Properties {
 }
 
 impl Properties {
-    /// Reads the properties of a content header, from their flags on. Takes any bytes.
+    /// Reads the properties of a content header, which begin with their flags. Accepts any bytes.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
         match parse::read(bytes) {
@@ -52,7 +52,7 @@ impl Properties {
         }
     }
 
-    /// What they say, with U+FFFD for what is not UTF-8 and without what cannot be read.
+    /// The properties with U+FFFD where they are not UTF-8, and without what cannot be read.
     #[must_use]
     pub fn lossy(&self) -> &BasicProperties {
         match self {
@@ -71,20 +71,20 @@ pub struct RawProperties {
 }
 
 impl RawProperties {
-    /// As they came, from their flags on.
+    /// The original bytes, which begin with the flags.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// What can be read of them, for people: with U+FFFD for what is not UTF-8. Headers that are
-    /// texts keep their bytes.
+    /// What can be read, for people: with U+FFFD where it is not UTF-8. The values of text headers
+    /// keep their bytes.
     #[must_use]
     pub fn lossy(&self) -> &BasicProperties {
         &self.lossy
     }
 
-    /// Those of them that can be read whole.
+    /// Only the properties and headers that can be read whole.
     #[must_use]
     pub fn readable(&self) -> BasicProperties {
         let is_whole = |text: &ShortString| !text.as_str().contains(char::REPLACEMENT_CHARACTER);
@@ -121,12 +121,12 @@ impl RawProperties {
         self.flaw
     }
 
-    /// The properties of the message's copy for its next queue, as bytes: all fields and headers as
-    /// they were, byte for byte, without what [`headers::succeed`] leaves out, with `added` headers,
-    /// persistent. A dead letter's order is its age, so the priority is left out, too.
+    /// The properties of the message's copy for its next queue, as bytes. The copy is persistent,
+    /// keeps all fields and headers byte for byte, and gets the `added` headers. It leaves out what
+    /// [`headers::copy_for_next_queue`] leaves out, and the priority: dead letters are ordered by age.
     ///
-    /// Takes at most `max_len` bytes if `added` fits into them: the sender's largest headers are
-    /// left out first.
+    /// Has at most `max_len` bytes if `added` fits into them: the sender's largest headers are left
+    /// out first.
     #[must_use]
     pub fn copy(&self, added: &[(&str, AMQPValue)], max_len: usize) -> Vec<u8> {
         let parts = self.parts();
@@ -134,7 +134,7 @@ impl RawProperties {
         for (field, name) in
             [(Field::Expiration, headers::ORIGINAL_EXPIRATION), (Field::UserId, headers::ORIGINAL_USER_ID)]
         {
-            let given = parts.fields.iter().find(|(of, _)| *of == field);
+            let given = parts.fields.iter().find(|(found, _)| *found == field);
             let given = given.and_then(|(_, bytes)| bytes.get(1..)).map(|text| text.to_vec().into());
             own.extend(given.and_then(|text| entry(name, &AMQPValue::LongString(text))));
         }
@@ -173,8 +173,8 @@ impl RawProperties {
         encode(&kept, &own, &theirs)
     }
 
-    /// What does not change while the message waits in a queue: all but the headers with these names,
-    /// in an order of its own.
+    /// What does not change while the message waits in a queue: everything except the volatile
+    /// headers. Headers are sorted, so that equal messages give equal bytes.
     #[must_use]
     pub fn lasting(&self, is_volatile: impl Fn(&str) -> bool) -> Vec<u8> {
         let parts = self.parts();
@@ -214,14 +214,14 @@ impl RawProperties {
     }
 }
 
-/// Properties taken apart, in their order.
+/// The fields and headers of properties, in their order.
 #[derive(Debug, Default)]
 struct Parts<'a> {
-    /// All fields but the headers.
+    /// All fields except the headers.
     fields: Vec<(Field, &'a [u8])>,
-    /// A header's name, and all of its bytes.
+    /// Each header: its name, and all its bytes.
     entries: Vec<(&'a [u8], &'a [u8])>,
-    /// What could not be taken apart.
+    /// What could not be split into fields.
     rest: &'a [u8],
 }
 
@@ -260,7 +260,8 @@ fn encode(fields: &[(Field, &[u8])], own: &[Vec<u8>], theirs: &[&[u8]]) -> Vec<u
             }
             Field::DeliveryMode => bytes.push(2),
             field => {
-                bytes.extend(fields.iter().filter(|(of, _)| *of == field).flat_map(|(_, bytes)| bytes.iter()))
+                let found = fields.iter().filter(|(found, _)| *found == field);
+                bytes.extend(found.flat_map(|(_, bytes)| bytes.iter()));
             }
         }
     }

@@ -114,14 +114,14 @@ pub enum FaultCode {
     BadIdentifier,
     /// The body is over 64 KiB.
     TooLarge,
-    /// The content type is none of those that are read.
+    /// The content type is not supported.
     UnsupportedContentType,
-    /// A text among the message's AMQP properties is not UTF-8.
+    /// A text in the message's AMQP properties is not UTF-8.
     Unreadable,
 }
 
 impl FaultCode {
-    /// The code as it stands in outcomes, headers and metrics.
+    /// The code as written in outcomes, headers and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -135,7 +135,7 @@ impl FaultCode {
     }
 }
 
-/// A fault, with what could be read in spite of it. The detail never repeats an identifier.
+/// A fault, with the identifiers that could be read. The detail never repeats an identifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub code: FaultCode,
@@ -148,7 +148,7 @@ impl Fault {
         Self { code, detail: detail.into(), readable: None }
     }
 
-    /// The fault of a message whose body nobody looked at.
+    /// The fault of a message whose body was not decoded.
     pub(super) fn not_decoded() -> Self {
         Self::new(FaultCode::Unreadable, "the body was not decoded")
     }
@@ -161,7 +161,7 @@ impl Fault {
 /// A decoded body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decoded {
-    /// The CloudEvent's id, read even where its data is at fault.
+    /// The CloudEvent's id, read even if its data is faulty.
     pub event_id: Option<String>,
     pub request: Result<UnlockRequest, Fault>,
 }
@@ -172,7 +172,7 @@ impl From<Result<UnlockRequest, Fault>> for Decoded {
     }
 }
 
-/// Reads a message's body as its content type says. Any bytes give a request or a fault.
+/// Decodes a message's body by its content type. Any bytes give a request or a fault.
 #[must_use]
 pub fn decode(content_type: Option<&str>, body: &[u8]) -> Decoded {
     if body.len() > MAX_BODY_BYTES {
@@ -193,8 +193,7 @@ pub fn decode(content_type: Option<&str>, body: &[u8]) -> Decoded {
     }
 }
 
-/// The fields as they stand in the JSON text: numbers keep every digit, and serde refuses a field
-/// that comes twice.
+/// The fields as raw JSON text, so that numbers keep every digit. serde refuses a duplicate field.
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(borrow)]
@@ -260,11 +259,11 @@ fn decode_cloud_event(body: &[u8]) -> Decoded {
 }
 
 fn parse_object<'a, T: Deserialize<'a>>(text: &'a [u8], what: &str) -> Result<T, Fault> {
-    // serde skips what it ignores without a look at its encoding.
+    // serde does not check the encoding of what it ignores.
     let Ok(text) = std::str::from_utf8(text) else {
         return Err(Fault::malformed(format!("{what} is not UTF-8")));
     };
-    // It also reads an array as a struct, field by field: an object is asked for.
+    // serde also reads an array as a struct, field by field. Only an object is a request.
     let first = text.bytes().find(|byte| !byte.is_ascii_whitespace());
     match (serde_json::from_str(text), first) {
         (Ok(object), Some(b'{')) => Ok(object),
@@ -274,7 +273,7 @@ fn parse_object<'a, T: Deserialize<'a>>(text: &'a [u8], what: &str) -> Result<T,
     }
 }
 
-/// Collects what is wrong with the identifiers, so that a fault names all of it.
+/// Collects all faulty identifiers, so that one fault names them all.
 #[derive(Default)]
 struct Reading {
     bad: Vec<String>,
@@ -300,8 +299,8 @@ impl Reading {
 
     fn form(&mut self, name: &str, value: Option<Cow<'_, str>>) -> Option<Identifier> {
         let value = value?;
-        // The form parser puts U+FFFD where the bytes are not UTF-8; to send that on would ask for
-        // another customer than the one that was meant.
+        // The form parser puts U+FFFD where the bytes are not UTF-8. Sent to Trackfinity, this
+        // could name another customer.
         if value.contains(char::REPLACEMENT_CHARACTER) {
             return self.note(name, Err("is not UTF-8"));
         }

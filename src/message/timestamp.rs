@@ -20,7 +20,7 @@ impl Timestamp {
         Self::truncated(jiff::Timestamp::now())
     }
 
-    /// The moment `milliseconds` after the Unix epoch, held to the years that can be written.
+    /// The moment `milliseconds` after the Unix epoch, limited to the years that can be written.
     #[must_use]
     pub fn from_millis(milliseconds: i64) -> Self {
         // Whole seconds at the bounds: jiff takes no fraction there.
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_held_to_the_first_and_the_last_year() {
+    fn what_cannot_be_written_is_limited_to_the_first_and_the_last_year() {
         assert!(Timestamp::from_millis(i64::MAX).to_string().starts_with("9999-12-30T"));
         assert!(Timestamp::from_millis(i64::MIN).to_string().starts_with("-009999-01-02T"));
     }

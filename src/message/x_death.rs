@@ -1,4 +1,4 @@
-//! What RabbitMQ writes into a message that it dead-letters itself.
+//! The `x-death` header, which RabbitMQ adds to a message that it dead-letters.
 
 use lapin::types::{AMQPValue, FieldTable};
 
@@ -49,8 +49,8 @@ fn read(death: &AMQPValue) -> Option<XDeath> {
     Some(XDeath { queue: text("queue")?, reason: text("reason")?, time })
 }
 
-/// Whether RabbitMQ has dead-lettered the message since one of this program's processes wrote it,
-/// which removes the header.
+/// Whether RabbitMQ has dead-lettered the message since this program wrote it: this program never
+/// copies the header.
 #[must_use]
 pub fn is_present(headers: &FieldTable) -> bool {
     matches!(headers.inner().get("x-death"), Some(AMQPValue::FieldArray(deaths)) if !deaths.as_slice().is_empty())

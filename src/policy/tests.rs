@@ -8,14 +8,15 @@ const LIMITS: RetryLimits = RetryLimits {
     give_up_after: Duration::from_secs(24 * 3600),
 };
 const NOW: Timestamp = Timestamp::EPOCH;
-const FRESH: Past = Past { attempts: 0, first_received_at: NOW, judgement: Judgement::Counts };
+const FRESH: AttemptHistory =
+    AttemptHistory { attempts: 0, first_received_at: NOW, judgement: Judgement::Counts };
 
 fn answer(status: u16, body: &str) -> Reply {
-    Reply::Answer(Answer { status, body: body.into(), cut: false, retry_after: None })
+    Reply::Response(HttpResponse { status, body: body.into(), cut: false, retry_after: None })
 }
 
-fn transient(status: u16) -> Meaning {
-    Meaning::Transient(Reason::Http(status), None)
+fn transient(status: u16) -> Classification {
+    Classification::Transient(Reason::Http(status), None)
 }
 
 fn later(seconds: i64) -> Timestamp {
@@ -25,49 +26,49 @@ fn later(seconds: i64) -> Timestamp {
 #[test]
 fn success_with_exactly_true_is_unlocked() {
     for body in ["true", " true\n"] {
-        assert_eq!(classify(&answer(200, body)), Meaning::Unlocked);
+        assert_eq!(classify(&answer(200, body)), Classification::Unlocked);
     }
-    assert_eq!(classify(&answer(201, "true")), Meaning::Unlocked);
+    assert_eq!(classify(&answer(201, "true")), Classification::Unlocked);
 }
 
 #[test]
 fn success_with_other_json_is_refused() {
     for body in ["false", "null", "1", r#""true""#, "{}", "[true]", r#"{"error":"no"}"#] {
-        assert_eq!(classify(&answer(200, body)), Meaning::Refused(Reason::NotTrue), "{body}");
+        assert_eq!(classify(&answer(200, body)), Classification::Refused(Reason::NotTrue), "{body}");
     }
 }
 
 #[test]
 fn success_without_json_is_transient() {
     for body in ["", "<html>", "True", "truetrue", "\u{feff}true"] {
-        let expected = Meaning::Transient(Reason::UnexpectedReply, None);
+        let expected = Classification::Transient(Reason::UnexpectedReply, None);
         assert_eq!(classify(&answer(200, body)), expected, "{body}");
     }
-    let endless = Answer { status: 200, body: b"true".to_vec(), cut: true, retry_after: None };
-    let expected = Meaning::Transient(Reason::UnexpectedReply, None);
-    assert_eq!(classify(&Reply::Answer(endless)), expected);
+    let endless = HttpResponse { status: 200, body: b"true".to_vec(), cut: true, retry_after: None };
+    let expected = Classification::Transient(Reason::UnexpectedReply, None);
+    assert_eq!(classify(&Reply::Response(endless)), expected);
 }
 
 #[test]
-fn client_errors_are_refused_but_for_those_that_blame_the_endpoint_or_pass() {
+fn client_errors_are_refused_except_endpoint_faults_and_temporary_ones() {
     for status in [400, 402, 406, 409, 410, 411, 415, 418, 422, 451] {
-        assert_eq!(classify(&answer(status, "")), Meaning::Refused(Reason::Http(status)));
+        assert_eq!(classify(&answer(status, "")), Classification::Refused(Reason::Http(status)));
     }
     for status in [301, 302, 304, 307, 308, 401, 403, 405, 407, 501] {
-        assert_eq!(classify(&answer(status, "")), Meaning::EndpointFault(Reason::Http(status)));
+        assert_eq!(classify(&answer(status, "")), Classification::EndpointFault(Reason::Http(status)));
     }
     for status in [408, 425, 500, 502, 503, 504, 511, 599] {
         assert_eq!(classify(&answer(status, "true")), transient(status));
     }
-    assert_eq!(classify(&answer(404, "")), Meaning::NotFound);
-    assert_eq!(classify(&answer(429, "")), Meaning::RateLimited(None));
+    assert_eq!(classify(&answer(404, "")), Classification::NotFound);
+    assert_eq!(classify(&answer(429, "")), Classification::RateLimited(None));
 }
 
 #[test]
 fn no_answer_is_transient() {
-    assert_eq!(classify(&Reply::Timeout), Meaning::Transient(Reason::Timeout, None));
+    assert_eq!(classify(&Reply::Timeout), Classification::Transient(Reason::Timeout, None));
     let reset = Reply::Connection("reset".to_owned());
-    assert_eq!(classify(&reset), Meaning::Transient(Reason::Connection, None));
+    assert_eq!(classify(&reset), Classification::Transient(Reason::Connection, None));
 }
 
 #[test]
@@ -101,11 +102,14 @@ fn retry_after_is_read_as_seconds_or_as_a_date() {
 
 #[test]
 fn a_final_answer_counts_as_an_attempt() {
-    let past = Past { attempts: 2, ..FRESH };
-    assert_eq!(decide(Meaning::Unlocked, past, NOW, 1.0, &LIMITS), Verdict::Unlocked { attempts: 3 });
+    let history = AttemptHistory { attempts: 2, ..FRESH };
+    assert_eq!(
+        decide(Classification::Unlocked, history, NOW, 1.0, &LIMITS),
+        Verdict::Unlocked { attempts: 3 }
+    );
     let reason = Reason::Http(400);
     assert_eq!(
-        decide(Meaning::Refused(reason), past, NOW, 1.0, &LIMITS),
+        decide(Classification::Refused(reason), history, NOW, 1.0, &LIMITS),
         Verdict::Refused { attempts: 3, reason }
     );
 }
@@ -114,12 +118,12 @@ fn a_final_answer_counts_as_an_attempt() {
 fn the_backoff_doubles_up_to_its_limit() {
     let seconds = |attempts, jitter, limits: &RetryLimits| match decide(
         transient(503),
-        Past { attempts, ..FRESH },
+        AttemptHistory { attempts, ..FRESH },
         NOW,
         jitter,
         limits,
     ) {
-        Verdict::Parked { tier, .. } => tier.duration().as_secs(),
+        Verdict::Retry { tier, .. } => tier.duration().as_secs(),
         other => panic!("{other:?}"),
     };
     let full: Vec<_> = (0..11).map(|attempts| seconds(attempts, 1.0, &LIMITS)).collect();
@@ -130,12 +134,12 @@ fn the_backoff_doubles_up_to_its_limit() {
 }
 
 #[test]
-fn retry_after_is_a_lower_bound_held_to_the_longest_delay() {
+fn retry_after_is_a_lower_bound_limited_to_the_longest_delay() {
     let seconds = |after, max_delay| {
         let limits = RetryLimits { max_delay: Duration::from_secs(max_delay), ..LIMITS };
-        let meaning = Meaning::Transient(Reason::Http(503), RetryAfter::parse(after));
-        match decide(meaning, FRESH, NOW, 0.1, &limits) {
-            Verdict::Parked { tier, .. } => tier.duration().as_secs(),
+        let classification = Classification::Transient(Reason::Http(503), RetryAfter::parse(after));
+        match decide(classification, FRESH, NOW, 0.1, &limits) {
+            Verdict::Retry { tier, .. } => tier.duration().as_secs(),
             other => panic!("{other:?}"),
         }
     };
@@ -146,8 +150,8 @@ fn retry_after_is_a_lower_bound_held_to_the_longest_delay() {
 #[test]
 fn attempts_used_up_abandon_the_request() {
     let reason = Reason::Http(503);
-    let at = |attempts| decide(transient(503), Past { attempts, ..FRESH }, NOW, 1.0, &LIMITS);
-    assert!(matches!(at(10), Verdict::Parked { attempts: 11, .. }));
+    let at = |attempts| decide(transient(503), AttemptHistory { attempts, ..FRESH }, NOW, 1.0, &LIMITS);
+    assert!(matches!(at(10), Verdict::Retry { attempts: 11, .. }));
     assert_eq!(at(11), Verdict::Abandoned { attempts: 12, reason });
     assert_eq!(at(u32::MAX), Verdict::Abandoned { attempts: u32::MAX, reason });
 }
@@ -157,36 +161,37 @@ fn time_used_up_abandons_the_request() {
     let day = 24 * 3600;
     let reason = Reason::Http(503);
     let at = |seconds| decide(transient(503), FRESH, later(seconds), 1.0, &LIMITS);
-    assert!(matches!(at(day - 1), Verdict::Parked { .. }));
+    assert!(matches!(at(day - 1), Verdict::Retry { .. }));
     assert_eq!(at(day), Verdict::Abandoned { attempts: 1, reason });
-    let limited = decide(Meaning::RateLimited(None), FRESH, later(day), 1.0, &LIMITS);
+    let limited = decide(Classification::RateLimited(None), FRESH, later(day), 1.0, &LIMITS);
     assert_eq!(limited, Verdict::Abandoned { attempts: 0, reason: Reason::RateLimited });
 }
 
 #[test]
-fn a_429_burns_no_attempt_and_waits_for_its_retry_after() {
-    let limited = |after| decide(Meaning::RateLimited(RetryAfter::parse(after)), FRESH, NOW, 0.5, &LIMITS);
+fn a_429_is_no_attempt_and_waits_for_its_retry_after() {
+    let limited =
+        |after| decide(Classification::RateLimited(RetryAfter::parse(after)), FRESH, NOW, 0.5, &LIMITS);
     let reason = Reason::RateLimited;
     let tier = Tier::at_least(Duration::from_secs(4));
-    assert_eq!(limited("3"), Verdict::Parked { attempts: 0, reason, tier });
+    assert_eq!(limited("3"), Verdict::Retry { attempts: 0, reason, tier });
     assert_eq!(rate_limit_pause(None, NOW), Duration::from_secs(1));
     assert_eq!(rate_limit_pause(RetryAfter::parse("3600"), NOW), Duration::from_secs(300));
 }
 
 #[test]
-fn a_failure_in_an_outage_burns_no_attempt_but_its_time_runs_out() {
-    let past = Past { attempts: 11, judgement: Judgement::Spared, first_received_at: later(0) };
-    let verdict = decide(transient(503), past, later(23 * 3600), 1.0, &LIMITS);
-    assert!(matches!(verdict, Verdict::Parked { attempts: 11, .. }), "{verdict:?}");
-    let verdict = decide(transient(503), past, later(24 * 3600), 1.0, &LIMITS);
+fn a_failure_in_an_outage_is_no_attempt_but_the_time_limit_applies() {
+    let history = AttemptHistory { attempts: 11, judgement: Judgement::Spared, first_received_at: later(0) };
+    let verdict = decide(transient(503), history, later(23 * 3600), 1.0, &LIMITS);
+    assert!(matches!(verdict, Verdict::Retry { attempts: 11, .. }), "{verdict:?}");
+    let verdict = decide(transient(503), history, later(24 * 3600), 1.0, &LIMITS);
     assert_eq!(verdict, Verdict::Abandoned { attempts: 11, reason: Reason::Http(503) });
 }
 
 #[test]
-fn an_endpoint_fault_of_the_requests_own_refuses_it() {
-    let past = Past { attempts: 1, judgement: Judgement::OwnFault, ..FRESH };
-    let fault = Meaning::EndpointFault(Reason::Http(403));
-    let verdict = decide(fault, past, NOW, 1.0, &LIMITS);
+fn an_endpoint_fault_that_is_the_requests_own_refuses_it() {
+    let history = AttemptHistory { attempts: 1, judgement: Judgement::OwnFault, ..FRESH };
+    let fault = Classification::EndpointFault(Reason::Http(403));
+    let verdict = decide(fault, history, NOW, 1.0, &LIMITS);
     assert_eq!(verdict, Verdict::Refused { attempts: 2, reason: Reason::Http(403) });
 }
 
@@ -203,26 +208,26 @@ fn any_reply() -> impl Strategy<Value = Reply> {
     let body = prop_oneof![Just(b"true".to_vec()), proptest::collection::vec(any::<u8>(), 0..64)];
     let answer =
         (100..=999_u16, body, any::<bool>(), retry_after).prop_map(|(status, body, cut, retry_after)| {
-            Reply::Answer(Answer { status, body, cut, retry_after: retry_after.flatten() })
+            Reply::Response(HttpResponse { status, body, cut, retry_after: retry_after.flatten() })
         });
     prop_oneof![8 => answer, 1 => Just(Reply::Timeout), 1 => any::<String>().prop_map(Reply::Connection)]
 }
 
 proptest! {
     #[test]
-    fn any_reply_gets_a_verdict_and_an_endpoint_fault_never_kills(
+    fn any_reply_gets_a_verdict_and_an_endpoint_fault_is_always_retried(
         reply in any_reply(), attempts in any::<u32>(), age in 0..10_000_000_i64,
         jitter in 0.000_1..=1.0_f64, spared: bool,
     ) {
-        let meaning = classify(&reply);
+        let classification = classify(&reply);
         let judgement = if spared { Judgement::Spared } else { Judgement::Counts };
-        let past = Past { attempts, first_received_at: NOW, judgement };
-        let verdict = decide(meaning, past, later(age), jitter, &LIMITS);
-        if matches!(meaning, Meaning::EndpointFault(_)) {
-            let kept = matches!(verdict, Verdict::Parked { attempts: kept, .. } if kept == attempts);
+        let history = AttemptHistory { attempts, first_received_at: NOW, judgement };
+        let verdict = decide(classification, history, later(age), jitter, &LIMITS);
+        if matches!(classification, Classification::EndpointFault(_)) {
+            let kept = matches!(verdict, Verdict::Retry { attempts: kept, .. } if kept == attempts);
             prop_assert!(kept);
         }
-        if let Verdict::Parked { attempts: after, .. } = verdict {
+        if let Verdict::Retry { attempts: after, .. } = verdict {
             prop_assert!(after >= attempts);
         }
     }

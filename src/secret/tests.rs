@@ -1,5 +1,7 @@
-use std::sync::Mutex as StdMutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{
+    Mutex as StdMutex,
+    atomic::{AtomicU32, Ordering},
+};
 
 use tracing::Dispatch;
 
@@ -35,7 +37,7 @@ fn anything(_: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
 }
 
 fn no_blank(value: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
-    if value.contains(' ') { Err("it holds a blank".into()) } else { Ok(()) }
+    if value.contains(' ') { Err("it contains a blank".into()) } else { Ok(()) }
 }
 
 fn shown(secret: &Secret) -> String {
@@ -61,8 +63,8 @@ impl Log {
         let log = self.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
         let dispatch = Dispatch::new(subscriber);
-        // While there is one dispatcher alone, tracing asks the thread that logs first whether anybody listens, and
-        // caches the answer: that may be another test's thread.
+        // With a single dispatcher, tracing asks the first thread that logs whether anybody listens, and caches the
+        // answer. That thread may belong to another test.
         let second = Dispatch::new(tracing_subscriber::registry());
         (tracing::dispatcher::set_default(&dispatch), second)
     }
@@ -103,7 +105,7 @@ fn a_file_that_cannot_be_a_secret_is_refused_with_its_reason() {
     assert_eq!(refused(folder.write("c", "x".repeat(65_537))), "is larger than 64 KiB");
     assert!(Secret::open(folder.write("d", "x".repeat(65_536)), no_blank).is_ok());
     let unusable = refused(folder.write("e", "hunter 2"));
-    assert_eq!(unusable, "holds a value that cannot be used: it holds a blank");
+    assert_eq!(unusable, "holds a value that cannot be used: it contains a blank");
 }
 
 #[tokio::test]

@@ -6,21 +6,21 @@ use lapin::types::{AMQPValue, FieldTable};
 
 use crate::message::headers;
 
-/// The longest `tracestate` that is passed on, in bytes; a longer one is dropped (the
-/// recommendation asks to pass at least 512).
+/// The longest `tracestate` that is passed on, in bytes. A longer one is dropped (the W3C
+/// recommendation asks for at least 512).
 const MAX_TRACESTATE_BYTES: usize = 4096;
 
-/// Where in a trace a message stands.
+/// The position of a message in a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceContext {
-    /// `00-<trace id>-<span id>-<flags>`, known to be well formed.
+    /// `00-<trace id>-<span id>-<flags>`, always well formed.
     traceparent: String,
     tracestate: Option<String>,
 }
 
 impl TraceContext {
-    /// The context in a message's headers; `None` if there is none or it is malformed. A missing,
-    /// empty or malformed `tracestate` does not lose the parent.
+    /// The context in a message's headers; `None` if there is none or it is malformed. A malformed
+    /// `tracestate` is dropped, and the `traceparent` is kept.
     #[must_use]
     pub fn from_headers(headers: Option<&FieldTable>) -> Option<Self> {
         let get = |name| headers.and_then(|table| table.inner().get(name)).and_then(headers::text);
@@ -36,8 +36,8 @@ impl TraceContext {
         Some(Self { traceparent: traceparent.to_owned(), tracestate: tracestate.map(str::to_owned) })
     }
 
-    /// A context that is known to be well formed.
-    pub(super) fn known(traceparent: String, tracestate: Option<String>) -> Self {
+    /// A context that the caller knows to be well formed.
+    pub(super) fn from_well_formed(traceparent: String, tracestate: Option<String>) -> Self {
         Self { traceparent, tracestate }
     }
 
@@ -63,7 +63,7 @@ impl TraceContext {
         table
     }
 
-    /// The trace id, 32 hex digits, by which people search.
+    /// The trace id, 32 hex digits.
     #[must_use]
     pub fn trace_id(&self) -> &str {
         self.traceparent.get(3..35).unwrap_or_default()
@@ -82,7 +82,7 @@ impl fmt::Display for TraceContext {
     }
 }
 
-/// Whether a text is a `traceparent` of version 00, or of a later one that begins alike.
+/// Whether a text is a `traceparent` of version 00, or of a later version with the same beginning.
 fn is_traceparent(text: &str) -> bool {
     let mut parts = text.split('-');
     let mut hex = |length: usize| {

@@ -1,5 +1,5 @@
-//! The instruments, and where their figures go: `/metrics`, and OTLP where OpenTelemetry's own
-//! variables name an endpoint. No label ever carries an identifier.
+//! The metrics. Prometheus reads them at `/metrics`. They are also sent by OTLP if OpenTelemetry's own
+//! variables name an endpoint. No label contains an identifier.
 
 use std::{
     borrow::Cow,
@@ -20,14 +20,14 @@ use opentelemetry_sdk::{
 };
 use prometheus::{Encoder, Registry, TextEncoder};
 
-use super::{names, traces::is_exported};
+use super::{semconv, traces::is_exported};
 use crate::breaker::Cause;
 
-/// The buckets that OpenTelemetry's conventions give for durations, in seconds.
+/// Buckets for durations from OpenTelemetry's conventions, in seconds.
 const CALL_BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-/// From the first receipt to the outcome, retries and all, in seconds.
-const WAY_BUCKETS: [f64; 16] =
+/// Buckets from the first receipt to the outcome, retries included, in seconds.
+const REQUEST_BUCKETS: [f64; 16] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 86_400.0];
 
 /// The metrics could not be set up.
@@ -39,7 +39,7 @@ pub enum MetricsError {
     Prometheus(#[from] opentelemetry_sdk::error::OTelSdkError),
 }
 
-/// Everything that is counted and measured; clones share it.
+/// All metrics. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Inner>);
 
@@ -50,7 +50,7 @@ struct Inner {
     sent: bool,
     requests: Counter<u64>,
     attempts: Counter<u64>,
-    parked: Counter<u64>,
+    retries_scheduled: Counter<u64>,
     dead_lettered: Counter<u64>,
     unroutable: Counter<u64>,
     outcomes_postponed: Counter<u64>,
@@ -58,27 +58,27 @@ struct Inner {
     reconnects: Counter<u64>,
     process_duration: Histogram<f64>,
     call_duration: Histogram<f64>,
-    way_duration: Histogram<f64>,
+    request_duration: Histogram<f64>,
     observed: Arc<Observed>,
 }
 
-/// Figures that are looked at, rather than counted, when somebody asks.
+/// Values that are read when metrics are collected.
 #[derive(Debug)]
 struct Observed {
     in_flight: AtomicI64,
     concurrency_limit: AtomicI64,
     connected: AtomicI64,
-    /// One a cause, in the order of [`Cause::KINDS`].
+    /// One per cause, in the order of [`Cause::KINDS`].
     paused: [AtomicI64; Cause::KINDS.len()],
-    /// One a queue, in the order of [`QUEUES`]; negative while unknown.
+    /// One per queue, in the order of [`QUEUES`]; negative while unknown.
     queues: [AtomicI64; QUEUES.len()],
 }
 
-/// The queues that are counted, as they stand in a label.
+/// The queues whose messages are counted, as written in the label.
 pub const QUEUES: [&str; 3] = ["requests", "dead", "retry"];
 
 impl Metrics {
-    /// Instruments that are read by Prometheus, and sent by OTLP if the environment names an endpoint.
+    /// Creates the metrics for Prometheus, and for OTLP if the environment names an endpoint.
     ///
     /// # Errors
     /// If OTLP cannot be set up as the environment asks.
@@ -105,8 +105,8 @@ impl Metrics {
         observe(&meter, &observed);
         Self(Arc::new(Inner {
             requests: counter("unlocker.requests", "Requests that ended, by status and reason"),
-            attempts: counter("unlocker.attempts", "Calls to Trackfinity, by what came of them"),
-            parked: counter("unlocker.parked", "Requests parked for a retry, by the queue they wait in"),
+            attempts: counter("unlocker.attempts", "Calls to Trackfinity, by result"),
+            retries_scheduled: counter("unlocker.retries_scheduled", "Retries scheduled, by the retry queue"),
             dead_lettered: counter("unlocker.dead_lettered", "Dead letters, by status"),
             unroutable: counter("unlocker.publish.unroutable", "Publishes that no queue received, by kind"),
             outcomes_postponed: counter(
@@ -119,25 +119,25 @@ impl Metrics {
             ),
             reconnects: counter(
                 "unlocker.broker.reconnects",
-                "Sessions with RabbitMQ that had to be opened anew",
+                "Sessions with RabbitMQ that were opened again",
             ),
             process_duration: meter
                 .f64_histogram("messaging.process.duration")
                 .with_unit("s")
-                .with_description("From taking a message to settling it")
+                .with_description("From the delivery of a message to its settlement")
                 .with_boundaries(CALL_BUCKETS.to_vec())
                 .build(),
             call_duration: meter
                 .f64_histogram("http.client.request.duration")
                 .with_unit("s")
-                .with_description("One call to Trackfinity, to the last byte of its answer")
+                .with_description("One call to Trackfinity, to the last byte of its response")
                 .with_boundaries(CALL_BUCKETS.to_vec())
                 .build(),
-            way_duration: meter
+            request_duration: meter
                 .f64_histogram("unlocker.request.duration")
                 .with_unit("s")
-                .with_description("From the first receipt of a request to its outcome, retries and all")
-                .with_boundaries(WAY_BUCKETS.to_vec())
+                .with_description("From the first receipt of a request to its outcome, retries included")
+                .with_boundaries(REQUEST_BUCKETS.to_vec())
                 .build(),
             provider,
             registry,
@@ -146,21 +146,21 @@ impl Metrics {
         }))
     }
 
-    /// Whether they are sent by OTLP, besides being there to be read.
+    /// Whether the metrics are sent by OTLP.
     #[must_use]
     pub fn are_sent(&self) -> bool {
         self.0.sent
     }
 
     /// A request ended.
-    pub fn request(&self, status: &'static str, reason: Option<&str>, way: Duration) {
+    pub fn request(&self, status: &'static str, reason: Option<&str>, duration: Duration) {
         let reason = match reason {
             None => KeyValue::new("reason", ""),
             Some(reason) => KeyValue::new("reason", reason.to_owned()),
         };
         let labels = [KeyValue::new("status", status), reason];
         self.0.requests.add(1, &labels);
-        self.0.way_duration.record(way.as_secs_f64(), &labels[..1]);
+        self.0.request_duration.record(duration.as_secs_f64(), &labels[..1]);
     }
 
     /// Trackfinity was called.
@@ -168,9 +168,9 @@ impl Metrics {
         self.0.attempts.add(1, &[KeyValue::new("result", result)]);
     }
 
-    /// A request was parked.
-    pub fn parked(&self, tier: String) {
-        self.0.parked.add(1, &[KeyValue::new("tier", tier)]);
+    /// A request was scheduled for a retry.
+    pub fn retry_scheduled(&self, tier: String) {
+        self.0.retries_scheduled.add(1, &[KeyValue::new("tier", tier)]);
     }
 
     /// A request was dead-lettered.
@@ -183,23 +183,23 @@ impl Metrics {
         self.0.unroutable.add(1, &[KeyValue::new("kind", kind)]);
     }
 
-    /// An outcome is published again later.
+    /// An outcome will be published again later.
     pub fn outcome_postponed(&self, status: &'static str, cause: &'static str) {
         let labels = [KeyValue::new("status", status), KeyValue::new("cause", cause)];
         self.0.outcomes_postponed.add(1, &labels);
     }
 
-    /// An outcome is not published any more.
+    /// An outcome will not be published any more.
     pub fn outcome_given_up(&self, status: &'static str) {
         self.0.outcomes_given_up.add(1, &[KeyValue::new("status", status)]);
     }
 
-    /// A session with RabbitMQ had to be opened anew.
+    /// A session with RabbitMQ was opened again.
     pub fn reconnected(&self) {
         self.0.reconnects.add(1, &[]);
     }
 
-    /// A request is under way until what is returned is dropped.
+    /// A request is in flight until the result is dropped.
     #[must_use]
     pub fn taken(&self) -> InFlight {
         self.0.observed.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -209,14 +209,14 @@ impl Metrics {
     /// A message was settled.
     pub fn processed(&self, queue: &Arc<str>, took: Duration, error_type: Option<&str>) {
         let labels = [
-            KeyValue::new(names::MESSAGING_SYSTEM, names::RABBITMQ),
-            KeyValue::new(names::MESSAGING_OPERATION_NAME, "process"),
-            KeyValue::new(names::MESSAGING_DESTINATION, Arc::clone(queue)),
+            KeyValue::new(semconv::MESSAGING_SYSTEM, semconv::RABBITMQ),
+            KeyValue::new(semconv::MESSAGING_OPERATION_NAME, "process"),
+            KeyValue::new(semconv::MESSAGING_DESTINATION, Arc::clone(queue)),
         ];
         record(&self.0.process_duration, took, labels, error_type);
     }
 
-    /// A call to Trackfinity came to an end.
+    /// A call to Trackfinity ended.
     pub fn called(
         &self,
         method: &'static str,
@@ -224,17 +224,17 @@ impl Metrics {
         error_type: Option<&str>,
         took: Duration,
     ) {
-        let method = KeyValue::new(names::HTTP_REQUEST_METHOD, method);
+        let method = KeyValue::new(semconv::HTTP_REQUEST_METHOD, method);
         match status {
             None => record(&self.0.call_duration, took, [method], error_type),
             Some(status) => {
-                let status = KeyValue::new(names::HTTP_RESPONSE_STATUS_CODE, i64::from(status));
+                let status = KeyValue::new(semconv::HTTP_RESPONSE_STATUS_CODE, i64::from(status));
                 record(&self.0.call_duration, took, [method, status], error_type);
             }
         }
     }
 
-    /// How many requests may be under way now.
+    /// How many requests may be in flight now.
     pub fn concurrency_limit(&self, limit: u16) {
         self.0.observed.concurrency_limit.store(limit.into(), Ordering::Relaxed);
     }
@@ -259,22 +259,22 @@ impl Metrics {
         }
     }
 
-    /// Requests taken and not settled yet.
+    /// Requests received and not settled yet.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
         u64::try_from(self.0.observed.in_flight.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
-    /// What [`Metrics::queues`] was told last.
+    /// The values last given to [`Metrics::queues`].
     #[must_use]
     pub fn waiting(&self) -> [Option<u64>; QUEUES.len()] {
         self.0.observed.queues.each_ref().map(|queue| u64::try_from(queue.load(Ordering::Relaxed)).ok())
     }
 
-    /// The figures now, in Prometheus' text format, with its content type.
+    /// The content type, and all metrics in Prometheus' text format.
     ///
     /// # Errors
-    /// If a figure can't be written, which its types do not let happen.
+    /// If a metric cannot be written, which its types rule out.
     pub fn render(&self) -> Result<(String, String), prometheus::Error> {
         let encoder = TextEncoder::new();
         let mut text = Vec::new();
@@ -282,7 +282,7 @@ impl Metrics {
         Ok((encoder.format_type().to_owned(), String::from_utf8_lossy(&text).into_owned()))
     }
 
-    /// Sends what is left, for at most `timeout`. Blocks.
+    /// Sends what is not sent yet, for at most `timeout`. Blocks.
     pub fn shutdown(&self, timeout: Duration) {
         if let Err(error) = self.0.provider.shutdown_with_timeout(timeout) {
             tracing::warn!(%error, "the last metrics may not have been sent");
@@ -290,7 +290,7 @@ impl Metrics {
     }
 }
 
-/// Records a duration; what does not fail, which is most of it, without an allocation.
+/// Records a duration. Without an error, which is the usual case, it does not allocate.
 fn record<const N: usize>(
     histogram: &Histogram<f64>,
     took: Duration,
@@ -301,13 +301,13 @@ fn record<const N: usize>(
         None => histogram.record(took.as_secs_f64(), &labels),
         Some(error_type) => {
             let mut labels = Vec::from(labels);
-            labels.push(KeyValue::new(names::ERROR_TYPE, error_type.to_owned()));
+            labels.push(KeyValue::new(semconv::ERROR_TYPE, error_type.to_owned()));
             histogram.record(took.as_secs_f64(), &labels);
         }
     }
 }
 
-/// A request under way.
+/// A request in flight; ends when dropped.
 #[derive(Debug)]
 pub struct InFlight {
     observed: Arc<Observed>,
@@ -341,13 +341,13 @@ fn observe(meter: &Meter, observed: &Arc<Observed>) {
         .with_callback(move |gauge| gauge.observe(figures.connected.load(Ordering::Relaxed), &[]))
         .build();
     let figures = Arc::clone(observed);
-    gauge("unlocker.concurrency_limit", "Requests in flight at most, now")
+    gauge("unlocker.concurrency_limit", "How many requests may be in flight now")
         .with_callback(move |gauge| gauge.observe(figures.concurrency_limit.load(Ordering::Relaxed), &[]))
         .build();
     let figures = Arc::clone(observed);
     meter
         .i64_observable_up_down_counter("unlocker.in_flight")
-        .with_description("Requests taken and not settled yet")
+        .with_description("Requests received and not settled yet")
         .with_callback(move |counter| counter.observe(figures.in_flight.load(Ordering::Relaxed), &[]))
         .build();
     let figures = Arc::clone(observed);
@@ -359,7 +359,7 @@ fn observe(meter: &Meter, observed: &Arc<Observed>) {
         })
         .build();
     let figures = Arc::clone(observed);
-    gauge("unlocker.queue.messages", "Messages ready in the queues, all workers' together")
+    gauge("unlocker.queue.messages", "Messages ready in the queues of all workers")
         .with_callback(move |gauge| {
             for (queue, count) in QUEUES.iter().zip(&figures.queues) {
                 let count = count.load(Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! Spans, sent by OTLP where OpenTelemetry's own variables name an endpoint. Without one, no span is
-//! made, and a message's context is passed on as it came.
+//! Spans, sent by OTLP if OpenTelemetry's own variables name an endpoint. Without one, no span is
+//! made, and a message's trace context is passed on unchanged.
 
 use std::{env, time::Duration};
 
@@ -15,9 +15,9 @@ use opentelemetry_sdk::{
     trace::{SdkTracer, SdkTracerProvider},
 };
 
-use super::{TraceContext, names};
+use super::{TraceContext, semconv};
 
-/// Where spans go; clones share it.
+/// Makes spans. Clones share the exporter.
 #[derive(Clone, Debug, Default)]
 pub struct Traces {
     on: Option<(SdkTracerProvider, SdkTracer)>,
@@ -30,7 +30,7 @@ impl Traces {
         Self::default()
     }
 
-    /// Spans to the endpoint that the environment names, if it does.
+    /// Sends spans to the endpoint that the environment names, if it names one.
     ///
     /// # Errors
     /// If the endpoint, or anything else OpenTelemetry reads from the environment, can't be used.
@@ -45,8 +45,8 @@ impl Traces {
         Ok(Self { on: Some((provider, tracer)) })
     }
 
-    /// Starts a span below `parent`, or at the root of a new trace. `attributes` is called if the
-    /// span is made at all.
+    /// Starts a span below `parent`, or as the root of a new trace. `name` and `attributes` are called
+    /// only if a span is made.
     #[must_use]
     pub fn start(
         &self,
@@ -76,7 +76,7 @@ impl Traces {
         Span::On { span, context, error: None }
     }
 
-    /// Sends what is left, for at most `timeout`. Blocks.
+    /// Sends what is not sent yet, for at most `timeout`. Blocks.
     pub fn shutdown(&self, timeout: Duration) {
         if let Some((provider, _)) = &self.on
             && let Err(error) = provider.shutdown_with_timeout(timeout)
@@ -86,17 +86,18 @@ impl Traces {
     }
 }
 
-/// Where a span stands.
+/// The parent of a span.
 #[derive(Clone, Copy, Debug)]
 pub enum Parent<'a> {
-    /// Below the one who published the message, and linked to it; at the root, if it gave no context.
+    /// The span that published the message, which is also linked. Without its context, the new span is
+    /// a root.
     Producer(Option<&'a TraceContext>),
-    /// Below another span of this process, if that is in a trace.
+    /// Another span of this process, if it belongs to a trace.
     Span(Option<&'a TraceContext>),
 }
 
-/// A span, which ends when dropped; or only the context that the message brought, where no spans are
-/// made: a made-up one would tell listeners not to record theirs.
+/// A span, which ends when it is dropped. If no spans are made, only the context of the message: an
+/// invented context would tell listeners not to record their spans.
 #[derive(Debug)]
 pub enum Span {
     Off(Option<TraceContext>),
@@ -104,7 +105,7 @@ pub enum Span {
 }
 
 impl Span {
-    /// What is passed on, if anything.
+    /// The context to pass on, if there is one.
     #[must_use]
     pub fn context(&self) -> Option<&TraceContext> {
         match self {
@@ -120,15 +121,15 @@ impl Span {
         }
     }
 
-    /// Marks the span as failed, with a low-cardinality code; the last one counts.
-    pub fn fail(&mut self, error_type: &str) {
+    /// Marks the span as failed, with a low-cardinality code. Replaces an earlier error.
+    pub fn set_error(&mut self, error_type: &str) {
         if let Self::On { error, .. } = self {
             *error = Some(error_type.to_owned());
         }
     }
 
-    /// Takes back that it failed: it was tried again, and did not.
-    pub fn recover(&mut self) {
+    /// Removes the error, because another try succeeded.
+    pub fn clear_error(&mut self) {
         if let Self::On { error, .. } = self {
             *error = None;
         }
@@ -137,9 +138,9 @@ impl Span {
 
 impl Drop for Span {
     fn drop(&mut self) {
-        // Written once, at the end: an attribute that is set twice would stand there twice.
+        // Set once, at the end: an attribute that is set twice is exported twice.
         if let Self::On { span, error: Some(error_type), .. } = self {
-            span.set_attribute(KeyValue::new(names::ERROR_TYPE, error_type.clone()));
+            span.set_attribute(KeyValue::new(semconv::ERROR_TYPE, error_type.clone()));
             span.set_status(Status::error(error_type.clone()));
         }
     }
@@ -163,15 +164,15 @@ impl TraceContext {
 
     fn from_span_context(context: &SpanContext) -> Self {
         let state = context.trace_state().header();
-        Self::known(
+        Self::from_well_formed(
             format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags().to_u8()),
             (!state.is_empty()).then_some(state),
         )
     }
 }
 
-/// Whether OpenTelemetry's variables ask for a signal to be sent. The SDK itself reads neither
-/// `OTEL_SDK_DISABLED` nor `OTEL_*_EXPORTER`, and without an endpoint it would take a default one.
+/// Whether OpenTelemetry's variables ask to send a signal. The SDK itself reads neither
+/// `OTEL_SDK_DISABLED` nor `OTEL_*_EXPORTER`, and without an endpoint it would use a default one.
 #[must_use]
 pub(super) fn is_exported(signal: &str) -> bool {
     let get = |name: &str| env::var(name).unwrap_or_default();

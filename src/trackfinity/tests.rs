@@ -9,7 +9,7 @@ use super::*;
 
 static DISK_HANGS: AtomicBool = AtomicBool::new(false);
 
-/// Takes as long as the disk hangs.
+/// Blocks while the disk hangs.
 fn slow(_: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
     while DISK_HANGS.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(5));
@@ -18,7 +18,7 @@ fn slow(_: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
 }
 
 #[tokio::test]
-async fn a_disk_that_hangs_keeps_the_last_key_and_holds_nothing_up() {
+async fn a_disk_that_hangs_keeps_the_last_key_and_blocks_nothing() {
     let file = std::env::temp_dir().join(format!("unlocker-key-{}", uuid::Uuid::now_v7()));
     std::fs::write(&file, "key").expect("written");
     let url: url::Url = "http://localhost/".parse().expect("a URL");
@@ -36,7 +36,7 @@ async fn a_disk_that_hangs_keeps_the_last_key_and_holds_nothing_up() {
     let took = begun.elapsed();
     DISK_HANGS.store(false, Ordering::Relaxed);
     std::fs::remove_file(&file).expect("removed");
-    assert!(refreshed.is_ok(), "held up for {took:?}");
+    assert!(refreshed.is_ok(), "blocked for {took:?}");
     assert!(took >= REFRESH_TIMEOUT, "given up after {took:?} already");
     assert_eq!(client.api_key.current().expose_secret(), "key");
 }
@@ -69,6 +69,10 @@ async fn a_proxy_that_wants_a_password_is_an_endpoint_fault() {
     };
     let reply = client.ping(None).await;
     assert!(answering.await.expect("no panic").starts_with("CONNECT unlocker.invalid:443 "));
-    let meaning = crate::policy::classify(&reply);
-    assert_eq!(meaning, crate::policy::Meaning::EndpointFault(crate::policy::Reason::Http(407)), "{reply:?}");
+    let classification = crate::policy::classify(&reply);
+    assert_eq!(
+        classification,
+        crate::policy::Classification::EndpointFault(crate::policy::Reason::Http(407)),
+        "{reply:?}"
+    );
 }

@@ -1,5 +1,5 @@
-//! Which requests could still crash the worker: those that are being decoded or called for. Afterwards a
-//! request is only published, which cannot crash the worker.
+//! Counts the requests that can still crash the worker: those that are being decoded or called for.
+//! Afterwards a request is only published, which cannot crash the worker.
 
 use std::sync::{
     Arc,
@@ -29,7 +29,7 @@ impl CallGauge {
         self.0.count.load(Ordering::Relaxed)
     }
 
-    /// Waits until the count has fallen; may return once without cause.
+    /// Waits until the count has fallen. May return once although it has not.
     pub(super) async fn fell(&self) {
         self.0.fell.notified().await;
     }

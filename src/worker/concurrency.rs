@@ -1,88 +1,66 @@
-//! How many requests may be under way at once. With `worker.concurrency = "auto"` the worker finds
-//! out how many Trackfinity serves best: the limit rises while calls take no longer for it, and falls
-//! when they do, or when more of them fail (after Vector's Adaptive Request Concurrency and Netflix's
-//! Gradient2). Pure: the time is an argument, and nothing is shared.
+//! How many requests may be in flight at once. With `worker.concurrency = "auto"` the worker finds
+//! the best limit for Trackfinity: it raises the limit while calls do not become slower, and lowers
+//! it when they do, or when more of them fail (after Vector's Adaptive Request Concurrency and
+//! Netflix's Gradient2). [`tuning`] explains the rules. Pure: the time is an argument, and nothing
+//! is shared.
 
 #[cfg(test)]
 mod tests;
+mod tuning;
 mod window;
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::window::{Figures, Took, Window};
+use self::{
+    tuning::Tuning,
+    window::{LatencyStats, Window, WindowStats},
+};
 use crate::settings::{Concurrency, RateLimit};
 
-/// Where the limit starts, and starts again after a pause.
-const START: f64 = 8.0;
-/// Calls that take so much longer than without a queue, as a share or in seconds, are no sign of
-/// one.
-const TOLERATED_SHARE: f64 = 0.25;
-const TOLERATED_SECONDS: f64 = 0.01;
-/// The least that is left of the limit after one window.
-const LARGEST_CUT: f64 = 0.5;
-/// How much of the limit is left while it is lowered to see how long calls take without a queue.
-const MEASURING: f64 = 0.5;
-/// How often that is done, at least. By the clock, so that all workers do it at the same moment:
-/// while others keep up the queue, there is nothing to be seen.
-const MEASURING_INTERVAL: Duration = Duration::from_secs(10);
-/// A longer interval is this one times a power of two, up to [`LONGEST_INTERVAL`], and at least so
-/// many calls long.
-const CALLS_BETWEEN_MEASURING: f64 = 40.0;
-pub(super) const LONGEST_INTERVAL: Duration = Duration::from_secs(640);
-/// Where less than this share is left of a call's duration while measuring, calls may still queue:
-/// what is left is not what they take without. Where it is more, it is just changing.
-const SAME: RangeInclusive<f64> = 0.85..=1.15;
-/// A larger share of failing calls is never taken for usual.
-const MOST_USUAL_FAILURES: f64 = 0.5;
-/// So far below the limit at which calls were turned away it is kept for a while, and then raised one
-/// by one.
-const CEILING: f64 = 0.95;
-const CEILING_AFTER_PAUSE: f64 = 0.9;
-const CEILING_HOLDS: Duration = Duration::from_secs(30);
-/// So far above the ceiling is forgotten.
-const CEILING_PASSED: f64 = 1.1;
-/// How long a quarter of the prefetch has to be enough before it shrinks.
-const PREFETCH_SHRINKS_AFTER: Duration = Duration::from_secs(10);
+/// The longest interval between two measurements of the baselines.
+pub(super) const MAX_BASELINE_INTERVAL: Duration = Tuning::MAX_BASELINE_INTERVAL;
 
-/// What came of one call to Trackfinity that was no probe.
+/// One call to Trackfinity that was no probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Call {
     /// From sending it to the last byte of its answer.
     pub(super) took: Duration,
-    /// How long it had waited for its turn under `worker.rate_limit`.
+    /// How long it had waited for `worker.rate_limit`.
     pub(super) waited: Duration,
-    /// Whether Trackfinity served it, be it by a no; else it failed for the moment.
+    /// Whether Trackfinity served it, also by refusing it; otherwise it failed transiently.
     pub(super) served: bool,
 }
 
-/// How many requests may be under way at once.
+/// How many requests may be in flight at once.
 #[derive(Debug)]
-pub(super) enum Limit {
+pub(super) enum ConcurrencyLimit {
     Fixed(u16),
-    Auto(Box<Adaptive>),
+    Auto(Box<AdaptiveLimit>),
 }
 
-impl Limit {
-    /// No more than a low rate limit lets through in a minute: what waits here for its turn for
-    /// longer than the broker's `consumer_timeout` would be taken for lost. `mark` is a multiple of
-    /// [`LONGEST_INTERVAL`] by the clock, the same for all workers.
+impl ConcurrencyLimit {
+    /// The limit is at most what the rate limit allows in a minute: if requests waited here for
+    /// longer than RabbitMQ's `consumer_timeout`, it would close the channel. `mark` is a multiple
+    /// of [`MAX_BASELINE_INTERVAL`] by the clock, the same for all workers.
     pub(super) fn new(
         concurrency: Concurrency,
         rate: Option<RateLimit>,
         now: Instant,
         mark: Instant,
     ) -> Self {
-        let a_minute = rate.map_or(u16::MAX, |limit| (limit.per_second() * 60.0) as u16);
-        let bound = |number: u16| number.min(a_minute.max(1));
+        let per_minute = rate.map_or(u16::MAX, |limit| (limit.per_second() * 60.0) as u16);
+        let bound = |number: u16| number.min(per_minute.max(1));
         match concurrency {
             Concurrency::Fixed(number) => Self::Fixed(bound(number.get())),
-            Concurrency::Auto => Self::Auto(Box::new(Adaptive::new(bound(Concurrency::MOST), now, mark))),
+            Concurrency::Auto => {
+                Self::Auto(Box::new(AdaptiveLimit::new(bound(Concurrency::MOST), now, mark)))
+            }
         }
     }
 
-    /// Requests under way, at most.
+    /// Requests in flight at most.
     pub(super) fn current(&self) -> u16 {
         match self {
             Self::Fixed(number) => *number,
@@ -90,7 +68,7 @@ impl Limit {
         }
     }
 
-    /// Requests to ask the broker for, at most.
+    /// The prefetch count.
     pub(super) fn prefetch(&mut self, now: Instant) -> u16 {
         match self {
             Self::Fixed(number) => *number,
@@ -98,189 +76,196 @@ impl Limit {
         }
     }
 
-    /// Takes in a call; so many requests were under way until its own ended.
-    pub(super) fn finished(&mut self, call: Call, under_way: usize, now: Instant) {
+    /// Records a call; `in_flight` counts the requests in flight when it ended, with its own.
+    pub(super) fn record(&mut self, call: Call, in_flight: usize, now: Instant) {
         if let Self::Auto(adaptive) = self {
-            adaptive.finished(call, under_way, now);
+            adaptive.record(call, in_flight, now);
         }
     }
 
-    /// A session begins: what was under way in the last one is gone.
-    pub(super) fn begin(&mut self, now: Instant) {
+    /// A session starts: nothing of the last one is in flight any more.
+    pub(super) fn start_session(&mut self, now: Instant) {
         if let Self::Auto(adaptive) = self {
-            adaptive.open(0, now);
+            adaptive.restart(0, now);
         }
     }
 
-    /// Calls flow again after a pause; so many requests are under way.
-    pub(super) fn resume(&mut self, under_way: usize, now: Instant) {
+    /// Calls are made again after a pause; `in_flight` requests are in flight.
+    pub(super) fn resume(&mut self, in_flight: usize, now: Instant) {
         if let Self::Auto(adaptive) = self {
-            adaptive.resume(under_way, now);
+            adaptive.resume(in_flight, now);
         }
     }
 }
 
-/// Finds the limit, a window of calls at a time.
+/// Finds the limit: adjusts it after each window of calls.
 #[derive(Debug)]
-pub(super) struct Adaptive {
-    most: u16,
-    /// The limit while nothing is measured, with its fraction.
+pub(super) struct AdaptiveLimit {
+    max: u16,
+    /// The limit while no baseline is measured, with its fraction.
     level: f64,
-    /// Below this it doubles; above, it rises by its square root.
+    /// Below this the level doubles; above, it grows by its square root.
     doubles_below: f64,
     ceiling: Option<Ceiling>,
     /// What a call takes without a queue, in seconds.
-    base: Option<f64>,
+    baseline_latency: Option<f64>,
     /// The share of calls that fail whatever the limit is.
-    usual_failures: Option<f64>,
-    /// Whether more did in the last window, which may have been chance.
-    suspicious: bool,
-    /// The highest level without pressure since the last time something was measured.
+    baseline_failures: Option<f64>,
+    /// Whether more calls failed in the last window, which may have been chance.
+    failures_suspected: bool,
+    /// The highest level without slower or failing calls since the last baseline.
     peak: f64,
     window: Window,
-    /// The last window.
-    last: Option<Took>,
-    /// Whether the limit was reached in it.
-    limited: bool,
+    /// The latency in the last window.
+    last_latency: Option<LatencyStats>,
+    /// Whether the limit was reached in the last window.
+    was_limited: bool,
     measuring: Option<Measuring>,
     mark: Instant,
-    measure_at: Instant,
+    next_baseline_at: Instant,
     prefetch: u16,
-    /// Since when a quarter of it is enough.
+    /// Since when a quarter of the prefetch is enough.
     prefetch_idle_since: Option<Instant>,
 }
 
-/// What is learned from a window in which the limit is lowered.
+/// What a window with a lowered limit measures.
 #[derive(Clone, Copy, Debug)]
 enum Measuring {
     /// How many calls fail.
     Failures,
-    /// And how long they take; this was what they took before.
-    Both(Took),
+    /// How many fail, and how long they take. Holds their latency before.
+    Both(LatencyStats),
 }
 
-/// Above it, calls were turned away.
+/// A level above which more calls failed, or calls were paused.
 #[derive(Clone, Copy, Debug)]
 struct Ceiling {
     level: f64,
     holds_until: Instant,
 }
 
-impl Adaptive {
-    fn new(most: u16, now: Instant, mark: Instant) -> Self {
-        let level = START.min(most.into());
+impl AdaptiveLimit {
+    fn new(max: u16, now: Instant, mark: Instant) -> Self {
+        let level = Tuning::INITIAL_LIMIT.min(max.into());
         Self {
-            most,
+            max,
             level,
             doubles_below: f64::INFINITY,
             ceiling: None,
-            base: None,
-            usual_failures: None,
-            suspicious: false,
+            baseline_latency: None,
+            baseline_failures: None,
+            failures_suspected: false,
             peak: level,
-            window: Window::open(level as usize, now),
-            last: None,
-            limited: false,
+            window: Window::new(level as usize, now),
+            last_latency: None,
+            was_limited: false,
             measuring: None,
             mark,
-            measure_at: now + until_multiple(MEASURING_INTERVAL, mark, now),
+            next_baseline_at: now + until_multiple(Tuning::BASELINE_INTERVAL, mark, now),
             prefetch: 0,
             prefetch_idle_since: None,
         }
     }
 
     fn current(&self) -> u16 {
-        let share = if self.measuring.is_some() { MEASURING } else { 1.0 };
-        ((self.level * share) as u16).clamp(1, self.most)
+        let share = if self.measuring.is_some() { Tuning::BASELINE_LIMIT_FACTOR } else { 1.0 };
+        ((self.level * share) as u16).clamp(1, self.max)
     }
 
-    /// A power of two, so that it seldom changes; larger at once, smaller after a while. What is
-    /// measured does not change it.
+    /// A power of two, so that it rarely changes. Grows at once, and shrinks after a delay.
+    /// Measuring a baseline does not change it.
     fn prefetch(&mut self, now: Instant) -> u16 {
-        let wanted = (self.level as u16).max(1).next_power_of_two().min(self.most);
+        let wanted = (self.level as u16).max(1).next_power_of_two().min(self.max);
         if wanted.saturating_mul(4) > self.prefetch {
             self.prefetch_idle_since = None;
             self.prefetch = self.prefetch.max(wanted);
-        } else if now >= *self.prefetch_idle_since.get_or_insert(now) + PREFETCH_SHRINKS_AFTER {
+        } else if now >= *self.prefetch_idle_since.get_or_insert(now) + Tuning::PREFETCH_SHRINK_DELAY {
             self.prefetch_idle_since = None;
             self.prefetch = wanted;
         }
         self.prefetch
     }
 
-    fn resume(&mut self, under_way: usize, now: Instant) {
+    fn resume(&mut self, in_flight: usize, now: Instant) {
         self.doubles_below = self.level / 2.0;
-        self.ceiling =
-            Some(Ceiling { level: self.level * CEILING_AFTER_PAUSE, holds_until: now + CEILING_HOLDS });
-        self.level = (self.level / 2.0).clamp(1.0, START);
+        self.ceiling = Some(Ceiling {
+            level: self.level * Tuning::CEILING_FACTOR_AFTER_PAUSE,
+            holds_until: now + Tuning::CEILING_HOLD_TIME,
+        });
+        self.level = (self.level / 2.0).clamp(1.0, Tuning::INITIAL_LIMIT);
         self.peak = self.level;
-        self.open(under_way, now);
+        self.restart(in_flight, now);
     }
 
-    /// Begins anew, with the next window.
-    fn open(&mut self, under_way: usize, now: Instant) {
-        self.limited = false;
+    /// Forgets the last window, and starts a new one.
+    fn restart(&mut self, in_flight: usize, now: Instant) {
+        self.was_limited = false;
         self.measuring = None;
-        self.open_window(under_way, now);
+        self.open_window(in_flight, now);
     }
 
-    /// Those that are under way tell of the limit before; and so do those that now begin all at once,
-    /// as they find less of a queue than the ones to come.
-    fn open_window(&mut self, under_way: usize, now: Instant) {
-        self.window = Window::open(under_way.max(self.current().into()), now);
+    /// The first calls of a window are left out. Those in flight began under the limit before.
+    /// Those that start now, all at once, meet a shorter queue than the later ones.
+    fn open_window(&mut self, in_flight: usize, now: Instant) {
+        self.window = Window::new(in_flight.max(self.current().into()), now);
     }
 
-    fn finished(&mut self, call: Call, under_way: usize, now: Instant) {
+    fn record(&mut self, call: Call, in_flight: usize, now: Instant) {
         let limit = usize::from(self.current());
-        self.window.add(call, under_way >= limit);
-        let others = under_way.saturating_sub(1);
-        if now >= self.measure_at {
-            self.measure_at = now + until_multiple(self.interval(), self.mark, now);
-            if let Some(before) = self.last.filter(|_| self.limited) {
+        self.window.add(call, in_flight >= limit);
+        let others = in_flight.saturating_sub(1);
+        if now >= self.next_baseline_at {
+            self.next_baseline_at = now + until_multiple(self.interval(), self.mark, now);
+            if let Some(before) = self.last_latency.filter(|_| self.was_limited) {
                 self.measuring = Some(Measuring::Both(before));
                 self.open_window(others, now);
                 return;
             }
         }
         let measuring = self.measuring.is_some();
-        let call = self.last.map_or(0.0, |last| last.mean).max(self.base.unwrap_or_default());
-        if !self.window.is_over(limit, measuring, call, now) {
+        let latency =
+            self.last_latency.map_or(0.0, |last| last.mean).max(self.baseline_latency.unwrap_or_default());
+        if !self.window.is_complete(limit, measuring, latency, now) {
             return;
         }
-        let (figures, settled) = (self.window.figures(), self.window.has_settled());
+        let (stats, is_current) = (self.window.stats(), self.window.is_about_current_limit());
         match self.measuring.take() {
-            Some(measuring) if settled => self.measured(measuring, figures),
+            Some(measuring) if is_current => self.apply_baseline(measuring, stats),
             Some(_) => {}
-            None => self.adjust(figures, self.window.was_limited(), now),
+            None => self.adjust(stats, self.window.was_limited(), now),
         }
         self.open_window(others, now);
     }
 
     fn interval(&self) -> Duration {
-        let at_least = Duration::from_secs_f64(self.base.unwrap_or_default() * CALLS_BETWEEN_MEASURING);
-        let mut interval = MEASURING_INTERVAL;
-        while interval < at_least.min(LONGEST_INTERVAL) {
+        let at_least = Duration::from_secs_f64(
+            self.baseline_latency.unwrap_or_default() * Tuning::MIN_CALLS_BETWEEN_BASELINES,
+        );
+        let mut interval = Tuning::BASELINE_INTERVAL;
+        while interval < at_least.min(Tuning::MAX_BASELINE_INTERVAL) {
             interval *= 2;
         }
         interval
     }
 
-    /// Sets the limit by a window.
-    fn adjust(&mut self, figures: Figures, limited: bool, now: Instant) {
-        self.base = lower(self.base, figures.took);
-        let usual = *self.usual_failures.get_or_insert(figures.failed.min(MOST_USUAL_FAILURES));
-        // What never reached the limit says nothing of it.
-        self.last = figures.took.or(self.last);
-        self.limited = limited;
+    /// Adjusts the limit after a window.
+    fn adjust(&mut self, stats: WindowStats, limited: bool, now: Instant) {
+        self.baseline_latency = lower_baseline(self.baseline_latency, stats.latency);
+        let baseline =
+            *self.baseline_failures.get_or_insert(stats.failures.min(Tuning::MAX_BASELINE_FAILURES));
+        // A window in which the limit was not reached says nothing about it.
+        self.last_latency = stats.latency.or(self.last_latency);
+        self.was_limited = limited;
         if !limited {
             return;
         }
-        let queueing = self.left_by_queueing(figures.took);
-        let failing = (1.0 - (figures.failed_at_least(usual) - usual)).clamp(LARGEST_CUT, 1.0);
-        let confirmed = std::mem::replace(&mut self.suspicious, failing < 1.0);
+        let queueing = self.queueing_factor(stats.latency);
+        let failing =
+            (1.0 - (stats.failures_lower_bound(baseline) - baseline)).clamp(Tuning::MIN_LIMIT_FACTOR, 1.0);
+        let confirmed = std::mem::replace(&mut self.failures_suspected, failing < 1.0);
         if failing == 1.0 && queueing == 1.0 {
             self.grow(now);
-            self.level = self.level.min(self.most.into());
+            self.level = self.level.min(self.max.into());
             self.peak = self.peak.max(self.level);
             return;
         }
@@ -289,15 +274,15 @@ impl Adaptive {
         }
         self.doubles_below = 0.0;
         if failing < 1.0 && confirmed {
-            let level = (self.level * CEILING).max(1.0);
-            self.ceiling = Some(Ceiling { level, holds_until: now + CEILING_HOLDS });
+            let level = (self.level * Tuning::CEILING_FACTOR).max(1.0);
+            self.ceiling = Some(Ceiling { level, holds_until: now + Tuning::CEILING_HOLD_TIME });
             self.level *= failing.min(queueing);
-            // If as many fail under a lower limit, it is not for the limit.
+            // If as many fail under a lower limit, the limit is not the cause.
             self.measuring = Some(Measuring::Failures);
         } else {
             self.level = self.level * queueing + self.level.sqrt();
         }
-        self.level = self.level.clamp(1.0, self.most.into());
+        self.level = self.level.clamp(1.0, self.max.into());
     }
 
     fn grow(&mut self, now: Instant) {
@@ -319,37 +304,42 @@ impl Adaptive {
         } else {
             self.level + 1.0
         };
-        if self.level > ceiling.level * CEILING_PASSED + 1.0 {
+        if self.level > ceiling.level * Tuning::CEILING_DROPPED_FACTOR + 1.0 {
             self.ceiling = None;
         }
     }
 
-    /// What is left of the limit, as calls queue: 1, if they do not.
-    fn left_by_queueing(&self, took: Option<Took>) -> f64 {
-        let (Some(base), Some(took)) = (self.base, took) else {
+    /// The factor for the limit that follows from how long calls queue; 1 if they do not queue.
+    fn queueing_factor(&self, latency: Option<LatencyStats>) -> f64 {
+        let (Some(baseline), Some(latency)) = (self.baseline_latency, latency) else {
             return 1.0;
         };
-        (tolerated(base) / took.at_least()).clamp(LARGEST_CUT, 1.0)
+        (tolerated(baseline) / latency.lower_bound()).clamp(Tuning::MIN_LIMIT_FACTOR, 1.0)
     }
 
-    /// Learns from a window with a lower limit how many calls fail, and what they take, whatever the
-    /// limit is. What lowered the limit before may turn out to have been no pressure.
-    fn measured(&mut self, measuring: Measuring, figures: Figures) {
-        let usual = self.usual_failures.unwrap_or(figures.failed);
-        let more_fail = figures.failed_at_least(usual) > usual && usual < MOST_USUAL_FAILURES;
-        let failed = if more_fail { figures.failed } else { (figures.failed + usual) / 2.0 };
-        self.usual_failures = Some(failed.min(MOST_USUAL_FAILURES));
+    /// Sets the baselines from a window with a lowered limit. It may turn out that the limit was
+    /// not the cause of what lowered it before.
+    fn apply_baseline(&mut self, measuring: Measuring, stats: WindowStats) {
+        let baseline = self.baseline_failures.unwrap_or(stats.failures);
+        let more_fail =
+            stats.failures_lower_bound(baseline) > baseline && baseline < Tuning::MAX_BASELINE_FAILURES;
+        let failed = if more_fail { stats.failures } else { (stats.failures + baseline) / 2.0 };
+        self.baseline_failures = Some(failed.min(Tuning::MAX_BASELINE_FAILURES));
         if more_fail {
             self.ceiling = None;
             self.doubles_below = self.doubles_below.max(self.peak);
         }
-        let (Measuring::Both(before), Some(took)) = (measuring, figures.took) else {
+        let (Measuring::Both(before), Some(latency)) = (measuring, stats.latency) else {
             return;
         };
-        let was_pressure = self.base.is_some_and(|base| before.mean > tolerated(base));
-        let same = took.is_about(before, SAME);
-        self.base = if same { Some(took.mean) } else { lower(self.base, Some(took)) };
-        if was_pressure && self.base.is_some_and(|base| before.mean <= tolerated(base)) {
+        let was_queueing = self.baseline_latency.is_some_and(|baseline| before.mean > tolerated(baseline));
+        let is_unchanged = latency.is_about(before, Tuning::UNCHANGED_LATENCY);
+        self.baseline_latency = if is_unchanged {
+            Some(latency.mean)
+        } else {
+            lower_baseline(self.baseline_latency, Some(latency))
+        };
+        if was_queueing && self.baseline_latency.is_some_and(|baseline| before.mean <= tolerated(baseline)) {
             self.doubles_below = self.doubles_below.max(self.peak);
         }
         if self.doubles_below < self.peak {
@@ -358,25 +348,25 @@ impl Adaptive {
     }
 }
 
-/// What a call may take without there being a queue.
-fn tolerated(base: f64) -> f64 {
-    base + (base * TOLERATED_SHARE).max(TOLERATED_SECONDS)
+/// How long a call may take without a sign of a queue, in seconds.
+fn tolerated(baseline: f64) -> f64 {
+    baseline + (baseline * Tuning::TOLERATED_LATENCY_SHARE).max(Tuning::TOLERATED_LATENCY_SECONDS)
 }
 
-/// The lower one. A figure from few calls, or from ones that differ much, may be low by chance: it
-/// counts for what it is at most.
-fn lower(base: Option<f64>, took: Option<Took>) -> Option<f64> {
-    match (base, took) {
-        (Some(base), Some(took)) => Some(base.min(took.at_most())),
-        (base, took) => base.or(took.map(Took::at_most)),
+/// The lower of both latencies. A mean of few calls, or of calls that differ much, may be low by
+/// chance: so its upper bound counts.
+fn lower_baseline(baseline: Option<f64>, latency: Option<LatencyStats>) -> Option<f64> {
+    match (baseline, latency) {
+        (Some(baseline), Some(latency)) => Some(baseline.min(latency.upper_bound())),
+        (baseline, latency) => baseline.or(latency.map(LatencyStats::upper_bound)),
     }
 }
 
-/// How long it is until the next multiple of the interval, counted from a mark, past or to come.
+/// The time until the next multiple of the interval, counted from a mark in the past or the future.
 fn until_multiple(interval: Duration, mark: Instant, now: Instant) -> Duration {
     let nanos = interval.as_nanos().max(1);
-    let to_come = mark.saturating_duration_since(now).as_nanos() % nanos;
+    let ahead = mark.saturating_duration_since(now).as_nanos() % nanos;
     let past = now.saturating_duration_since(mark).as_nanos() % nanos;
-    let left = if to_come > 0 { to_come } else { nanos - past };
+    let left = if ahead > 0 { ahead } else { nanos - past };
     Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX))
 }

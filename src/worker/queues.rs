@@ -1,5 +1,5 @@
-//! How much waits in the queues: looked at when somebody asks for the metrics, at most once a second.
-//! Workers never browse the dead letters: each browse counts as a delivery of every one of them.
+//! How many messages wait in the queues. Counted when the metrics are read, at most once a second.
+//! Workers never browse the dead letters: each browse counts as a delivery of every dead letter.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,85 +16,99 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// How often the counts are looked at, at most.
+/// How often the queues are counted, at most.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// The same while a queue cannot be counted: each time costs the connection a channel.
 const UNKNOWN_INTERVAL: Duration = Duration::from_secs(5);
-/// How long a look may take, before whoever asks is given what is known.
-const LOOK_TIMEOUT: Duration = Duration::from_millis(800);
+/// How long a count may take. After that the depths are unknown, and the metrics are returned
+/// without them.
+const COUNT_TIMEOUT: Duration = Duration::from_millis(800);
 
-/// Looks at the queues; clones share what was seen.
+/// Counts the messages in the queues; clones share the last count.
 #[derive(Clone, Debug)]
-pub struct QueueFigures(Arc<Inner>);
+pub struct QueueMonitor(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     topology: Topology,
     session: watch::Sender<Option<Arc<Session>>>,
-    looked: Mutex<Looked>,
+    last: Mutex<LastCount>,
 }
 
 #[derive(Debug, Default)]
-struct Looked {
+struct LastCount {
     counted_at: Option<Instant>,
-    /// How long the counts are good for.
-    count_interval: Duration,
-    /// Kept open between looks; of the session it was opened in.
+    /// How long the count is good for.
+    interval: Duration,
+    /// Kept open between counts; belongs to the session in which it was opened.
     channel: Option<Channel>,
 }
 
-impl QueueFigures {
+impl QueueMonitor {
     #[must_use]
     pub fn new(settings: &settings::Settings) -> Self {
         Self(Arc::new(Inner {
             topology: Topology::new(&settings.topology_prefix),
             session: watch::Sender::new(None),
-            looked: Mutex::default(),
+            last: Mutex::default(),
         }))
     }
 
-    /// The session to look through from now on.
-    pub(super) fn look_through(&self, session: Option<Arc<Session>>) {
+    /// Sets the session whose connection is used from now on.
+    pub(super) fn set_session(&self, session: Option<Arc<Session>>) {
         self.0.session.send_replace(session);
     }
 
-    /// Writes what waits into the metrics; what cannot be had in time is unknown.
+    /// Writes the depths into the metrics; a depth that cannot be counted in time is unknown.
     pub async fn refresh(&self, metrics: &Metrics) {
-        let mut looked = self.0.looked.lock().await;
-        let due = |at: Option<Instant>, interval| at.is_none_or(|at| at.elapsed() >= interval);
-        if due(looked.counted_at, looked.count_interval) {
-            let counts = tokio::time::timeout(LOOK_TIMEOUT, self.0.count(&mut looked.channel)).await;
-            if counts.is_err() {
-                looked.channel = None;
-            }
-            let counts = counts.unwrap_or_default();
-            metrics.queues(counts);
-            let is_known = counts.iter().all(Option::is_some);
-            looked.count_interval = if is_known { COUNT_INTERVAL } else { UNKNOWN_INTERVAL };
-            looked.counted_at = Some(Instant::now());
+        let mut last = self.0.last.lock().await;
+        if last.counted_at.is_some_and(|at| at.elapsed() < last.interval) {
+            return;
         }
+        let counted = tokio::time::timeout(COUNT_TIMEOUT, self.0.count(&mut last.channel)).await;
+        if counted.is_err() {
+            last.channel = None;
+        }
+        let QueueDepths { requests, dead, retry } = counted.unwrap_or_default();
+        let depths = [requests, dead, retry];
+        metrics.queues(depths);
+        last.interval = if depths.iter().all(Option::is_some) { COUNT_INTERVAL } else { UNKNOWN_INTERVAL };
+        last.counted_at = Some(Instant::now());
     }
 }
 
+/// How many messages wait; `None` if that is unknown.
+#[derive(Debug, Default)]
+struct QueueDepths {
+    requests: Option<u64>,
+    dead: Option<u64>,
+    /// In all retry queues together.
+    retry: Option<u64>,
+}
+
 impl Inner {
-    /// Requests, dead letters, and what waits in all the retry queues.
-    async fn count(&self, channel: &mut Option<Channel>) -> [Option<u64>; 3] {
+    async fn count(&self, channel: &mut Option<Channel>) -> QueueDepths {
         let session = self.session.borrow().clone();
         let Some(session) = session else {
-            return [None; 3];
+            return QueueDepths::default();
         };
-        let requests = self.ready(&session, channel, &self.topology.requests()).await;
-        let dead = self.ready(&session, channel, &self.topology.dead()).await;
+        let requests = self.count_queue(&session, channel, &self.topology.requests()).await;
+        let dead = self.count_queue(&session, channel, &self.topology.dead()).await;
         let mut retry = Some(0);
         for tier in Tier::ALL {
-            let ready = self.ready(&session, channel, &self.topology.retry_queue(tier)).await;
-            retry = retry.zip(ready).map(|(sum, ready)| sum + ready);
+            let count = self.count_queue(&session, channel, &self.topology.retry_queue(tier)).await;
+            retry = retry.zip(count).map(|(sum, count)| sum + count);
         }
-        [requests, dead, retry]
+        QueueDepths { requests, dead, retry }
     }
 
-    /// Messages ready in a queue, by passive declaration, which is true at once.
-    async fn ready(&self, session: &Session, channel: &mut Option<Channel>, queue: &str) -> Option<u64> {
+    /// Messages ready in a queue, by a passive declaration, whose count is up to date.
+    async fn count_queue(
+        &self,
+        session: &Session,
+        channel: &mut Option<Channel>,
+        queue: &str,
+    ) -> Option<u64> {
         if !channel.as_ref().is_some_and(|channel| channel.status().connected()) {
             *channel = session.consuming().create_channel().await.ok();
         }

@@ -1,4 +1,4 @@
-//! `worker.rate_limit`: at most so many calls per second.
+//! `worker.rate_limit`: the maximum number of calls per second.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -9,22 +9,22 @@ use governor::{
 
 use crate::settings::RateLimit;
 
-/// Timers tick in milliseconds: so much of a second's calls may come at once, lest a high limit be
-/// held down to one call a tick.
-const BURST: Duration = Duration::from_millis(2);
+/// The calls of this much time may be made at once. Timers tick in milliseconds: without a burst, a
+/// high limit would become one call a tick.
+const BURST_PERIOD: Duration = Duration::from_millis(2);
 
 /// Spaces calls out.
 #[derive(Debug)]
 pub(super) struct RateLimiter {
     limiter: DefaultDirectRateLimiter,
     clock: DefaultClock,
-    /// First come, first served; and one timer, not one a waiter.
-    line: tokio::sync::Mutex<()>,
+    /// Serves waiting calls in their order, and needs one timer instead of one for each of them.
+    queue: tokio::sync::Mutex<()>,
 }
 
 impl RateLimiter {
     pub(super) fn new(limit: RateLimit) -> Self {
-        let burst = (limit.per_second() * BURST.as_secs_f64()).ceil() as u32;
+        let burst = (limit.per_second() * BURST_PERIOD.as_secs_f64()).ceil() as u32;
         let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
         let interval = Duration::from_secs_f64(1.0 / limit.per_second());
         let quota = Quota::with_period(interval).map(|quota| quota.allow_burst(burst));
@@ -33,14 +33,14 @@ impl RateLimiter {
         Self {
             limiter: DefaultDirectRateLimiter::direct(quota),
             clock: DefaultClock::default(),
-            line: tokio::sync::Mutex::default(),
+            queue: tokio::sync::Mutex::default(),
         }
     }
 
-    /// Waits until a call may be made. One that is not `wanted` any more when its time comes takes
-    /// nobody else's place.
-    pub(super) async fn turn(&self, wanted: impl Fn() -> bool) {
-        let _place = self.line.lock().await;
+    /// Waits until a call may be made. A call that is not `wanted` any more when its turn comes
+    /// uses up none of the rate.
+    pub(super) async fn wait(&self, wanted: impl Fn() -> bool) {
+        let _turn = self.queue.lock().await;
         if !wanted() {
             return;
         }

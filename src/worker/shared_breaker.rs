@@ -1,4 +1,4 @@
-//! The one [`Breaker`] that all tasks of the worker share.
+//! The one circuit breaker that all tasks of the worker share.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
@@ -12,12 +12,12 @@ use crate::{
     policy::Judgement,
 };
 
-/// Shares a breaker, and logs what it does.
+/// A [`Breaker`] behind a lock, which logs when it opens and closes.
 #[derive(Debug)]
 pub struct SharedBreaker {
     breaker: Mutex<Breaker>,
     cause: watch::Sender<Option<Cause>>,
-    /// [`Breaker::ramp`], to be read without the lock; [`u32::MAX`] for none.
+    /// [`Breaker::ramp`], readable without the lock; [`u32::MAX`] for none.
     ramp: AtomicU32,
 }
 
@@ -90,7 +90,7 @@ impl SharedBreaker {
         let (value, notice) = {
             let mut breaker = self.lock();
             let changed = transition(&mut breaker, Instant::now());
-            // Under the lock, so that an older state never overwrites a newer one.
+            // Under the lock, so that an older cause never overwrites a newer one.
             let cause = breaker.pause().map(|pause| pause.cause);
             self.cause.send_if_modified(|current| std::mem::replace(current, cause) != cause);
             self.ramp.store(breaker.ramp().unwrap_or(u32::MAX), Ordering::Relaxed);
@@ -112,7 +112,7 @@ impl SharedBreaker {
     }
 
     fn lock(&self) -> MutexGuard<'_, Breaker> {
-        // Transitions do not panic; were one to, the state it left is a state all the same.
+        // Transitions do not panic; if one did, the state that it left would still be a valid one.
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

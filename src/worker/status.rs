@@ -1,49 +1,49 @@
-//! What can be said of the worker from outside.
+//! The state of the worker, for the health endpoints.
 
 use tokio::sync::watch;
 
 /// The state of the worker's broker session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
+pub struct WorkerStatus {
     /// Whether there is a session: the connection that consumes is open.
     pub connected: bool,
     /// Whether the connection that publishes is open.
     pub publishing: bool,
-    /// Whether requests are taken, be it for probes alone.
+    /// Whether requests are consumed, for probes or for all calls.
     pub consuming: bool,
     /// What is wrong with the topology, if anything.
     pub topology: Option<String>,
-    /// Why the broker takes no messages for now, if it does not.
+    /// Why RabbitMQ accepts no messages for now, if it does not.
     pub blocked: Option<String>,
 }
 
-/// Where the worker writes its state, and others read it.
+/// The worker writes its state here, and others read it. Clones share the state.
 #[derive(Clone, Debug)]
-pub struct StatusBoard(watch::Sender<Status>);
+pub struct StatusHandle(watch::Sender<WorkerStatus>);
 
-impl StatusBoard {
+impl StatusHandle {
     #[must_use]
     pub fn new() -> Self {
-        Self(watch::Sender::new(Status::default()))
+        Self(watch::Sender::new(WorkerStatus::default()))
     }
 
     /// The state now.
     #[must_use]
-    pub fn current(&self) -> Status {
+    pub fn current(&self) -> WorkerStatus {
         self.0.borrow().clone()
     }
 
-    /// Whether RabbitMQ takes no messages for now.
+    /// Whether RabbitMQ accepts no messages for now.
     pub(super) fn is_blocked(&self) -> bool {
         self.0.borrow().blocked.is_some()
     }
 
-    /// Whether something is known to be wrong with the topology.
+    /// Whether the last declaration or check of the topology failed.
     pub(super) fn is_topology_wrong(&self) -> bool {
         self.0.borrow().topology.is_some()
     }
 
-    pub(super) fn connected(&self, connected: bool) {
+    pub(super) fn set_connected(&self, connected: bool) {
         self.change(|status| {
             status.connected = connected;
             status.publishing = connected;
@@ -52,28 +52,28 @@ impl StatusBoard {
         });
     }
 
-    pub(super) fn publishing(&self, publishing: bool) {
+    pub(super) fn set_publishing(&self, publishing: bool) {
         self.0.send_if_modified(|status| std::mem::replace(&mut status.publishing, publishing) != publishing);
     }
 
-    pub(super) fn consuming(&self) {
+    pub(super) fn set_consuming(&self) {
         self.change(|status| status.consuming = true);
     }
 
-    pub(super) fn topology(&self, problem: Option<String>) {
+    pub(super) fn set_topology(&self, problem: Option<String>) {
         self.change(|status| status.topology = problem);
     }
 
-    pub(super) fn blocked(&self, reason: Option<String>) {
+    pub(super) fn set_blocked(&self, reason: Option<String>) {
         self.change(|status| status.blocked = reason);
     }
 
-    fn change(&self, change: impl FnOnce(&mut Status)) {
+    fn change(&self, change: impl FnOnce(&mut WorkerStatus)) {
         self.0.send_modify(change);
     }
 }
 
-impl Default for StatusBoard {
+impl Default for StatusHandle {
     fn default() -> Self {
         Self::new()
     }

@@ -1,4 +1,4 @@
-//! One session with RabbitMQ after another, for as long as the worker runs.
+//! Opens one session with RabbitMQ after another, until the worker stops.
 
 use std::{
     convert::Infallible,
@@ -10,36 +10,36 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Way,
+    acks::AckTracker,
     calls::CallGauge,
-    concurrency::{LONGEST_INTERVAL, Limit},
-    intake::Intake,
-    loss::{End, Loss},
-    outcomes::Places,
-    publish_health::PublishHealth,
-    publishing::{Publishing, Targets},
-    queues::QueueFigures,
+    concurrency::{ConcurrencyLimit, MAX_BASELINE_INTERVAL},
+    consume::ConsumeLoop,
+    handler::Handler,
+    publish::{HandlerSlots, PublishConfig, SessionPublisher, health::PublishHealth},
+    queues::QueueMonitor,
     rate::RateLimiter,
-    settlement::Settlement,
+    session_end::{SessionEnd, SessionError},
     shared_breaker::SharedBreaker,
-    status::StatusBoard,
+    status::StatusHandle,
     undeliverable::Undeliverable,
     unreadable::Unreadable,
 };
 use crate::{
     breaker::BreakerLimits,
-    broker::{Backoff, ConnectError, Connector, Replies, Session, TopologyError, session::SessionEvents},
+    broker::{
+        Backoff, ConnectError, Connector, ReplyPublisher, Session, TopologyError, session::SessionEvents,
+    },
     policy::RetryLimits,
     settings::Settings,
     telemetry::Telemetry,
     trackfinity::{BuildError, Client},
 };
 
-/// How long a stop waits, besides `worker.drain_timeout`, and the end of a session, for a message to be
-/// ended that RabbitMQ gave up or that cannot be read.
+/// How long a stop, in addition to `worker.drain_timeout`, and the end of a session wait for the
+/// messages that RabbitMQ gave up, or that cannot be read, and whose settling has begun.
 pub(super) const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
-/// A session that lived so long was a good one.
-const PROVEN_AFTER: Duration = Duration::from_secs(10);
+/// The backoff is reset after a session that lasted this long.
+const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(10);
 
 /// The worker could not start.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ pub enum RunError {
     Client(#[from] BuildError),
 }
 
-/// Why there is no session, or no longer one.
+/// Why there is no session.
 #[derive(Debug, thiserror::Error)]
 enum NoSession {
     #[error("RabbitMQ cannot be reached: {0}")]
@@ -56,18 +56,18 @@ enum NoSession {
     #[error("the topology is wrong: {0}")]
     Topology(#[from] TopologyError),
     #[error("{0}")]
-    Lost(#[from] Loss),
+    Failed(#[from] SessionError),
 }
 
 /// The worker: one session with RabbitMQ after another.
 #[derive(Debug)]
 pub struct Worker {
     settings: Settings,
-    way: Arc<Way>,
-    targets: Arc<Targets>,
+    handler: Arc<Handler>,
+    config: Arc<PublishConfig>,
     connector: Connector,
-    status: StatusBoard,
-    queues: QueueFigures,
+    status: StatusHandle,
+    queues: QueueMonitor,
     stop: CancellationToken,
 }
 
@@ -77,7 +77,7 @@ impl Worker {
     /// # Errors
     /// If the HTTP client cannot be built.
     pub fn new(settings: Settings, telemetry: Telemetry, stop: CancellationToken) -> Result<Self, RunError> {
-        let way = Way {
+        let handler = Handler {
             client: Client::new(&settings.trackfinity)?,
             breaker: Arc::new(SharedBreaker::new(BreakerLimits {
                 after_failures: settings.pause.after_failures.get(),
@@ -95,45 +95,45 @@ impl Worker {
             stop: stop.clone(),
         };
         Ok(Self {
-            way: Arc::new(way),
-            targets: Arc::new(Targets::new(&settings)),
+            handler: Arc::new(handler),
+            config: Arc::new(PublishConfig::new(&settings)),
             connector: Connector::new(&settings.broker),
-            status: StatusBoard::new(),
-            queues: QueueFigures::new(&settings),
+            status: StatusHandle::new(),
+            queues: QueueMonitor::new(&settings),
             settings,
             stop,
         })
     }
 
-    /// What can be said of the worker from outside.
+    /// The state of the worker.
     #[must_use]
-    pub fn status(&self) -> StatusBoard {
+    pub fn status(&self) -> StatusHandle {
         self.status.clone()
     }
 
     /// Whether calls are paused, and why.
     #[must_use]
     pub fn breaker(&self) -> Arc<SharedBreaker> {
-        Arc::clone(&self.way.breaker)
+        Arc::clone(&self.handler.breaker)
     }
 
-    /// What can't be published.
+    /// What cannot be published.
     #[must_use]
     pub fn publish_health(&self) -> Arc<PublishHealth> {
-        Arc::clone(&self.targets.health)
+        Arc::clone(&self.config.health)
     }
 
-    /// How much waits in the queues.
+    /// How many messages wait in the queues.
     #[must_use]
-    pub fn queues(&self) -> QueueFigures {
+    pub fn queues(&self) -> QueueMonitor {
         self.queues.clone()
     }
 
-    /// Runs until it is told to stop, and what was under way is finished or given back. Whatever the
-    /// broker does is no error: it is tried again.
+    /// Runs until it is asked to stop and the requests in flight are settled or requeued. A failure
+    /// of RabbitMQ is no error here: the worker connects again.
     pub async fn run(self) {
         let mut backoff = Backoff::new();
-        // It is about Trackfinity, and outlasts the sessions.
+        // The limit is about Trackfinity, so it outlives the sessions.
         let mut limit = self.limit();
         let mut met_unreadable = false;
         while !self.stop.is_cancelled() {
@@ -141,15 +141,15 @@ impl Worker {
                 Ok(()) => break,
                 Err(reason) => reason,
             };
-            met_unreadable = matches!(&reason, NoSession::Lost(loss) if loss.is_unreadable());
-            self.status.connected(false);
-            self.way.telemetry.metrics.reconnected();
+            met_unreadable = matches!(&reason, NoSession::Failed(error) if error.is_unreadable());
+            self.status.set_connected(false);
+            self.handler.telemetry.metrics.reconnected();
             let wait = backoff.next(fastrand::f64());
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             match &reason {
-                NoSession::Topology(error) => self.status.topology(Some(error.to_string())),
-                // What was wrong with the topology is not known any more.
-                _ => self.status.topology(None),
+                NoSession::Topology(error) => self.status.set_topology(Some(error.to_string())),
+                // The state of the topology is unknown now.
+                _ => self.status.set_topology(None),
             }
             tracing::warn!(next_try_in_ms = wait_ms, "not consuming: {reason}");
             tokio::select! {
@@ -157,15 +157,15 @@ impl Worker {
                 () = tokio::time::sleep(wait) => {}
             }
         }
-        self.status.connected(false);
+        self.status.set_connected(false);
         tracing::info!("stopped");
     }
 
-    /// One session, from connecting to its end; `Ok` when the worker was told to stop.
+    /// One session, from connecting to its end; `Ok` when the worker was asked to stop.
     async fn session(
         &self,
         backoff: &mut Backoff,
-        limit: &mut Limit,
+        limit: &mut ConcurrencyLimit,
         met_unreadable: bool,
     ) -> Result<(), NoSession> {
         let (session, events) = tokio::select! {
@@ -173,112 +173,118 @@ impl Worker {
             () = self.stop.cancelled() => return Ok(()),
         };
         let opened = Instant::now();
-        self.status.connected(true);
-        self.status.topology(None);
+        self.status.set_connected(true);
+        self.status.set_topology(None);
         let session = Arc::new(session);
-        let replies = Arc::new(Replies::new(self.connector.clone()));
-        self.targets.health.reset();
-        let publishing = Arc::new(Publishing {
+        let replies = Arc::new(ReplyPublisher::new(self.connector.clone()));
+        self.config.health.reset();
+        let publisher = Arc::new(SessionPublisher {
             session: Arc::clone(&session),
             replies: Arc::clone(&replies),
-            targets: Arc::clone(&self.targets),
+            config: Arc::clone(&self.config),
             status: self.status.clone(),
-            telemetry: self.way.telemetry.clone(),
-            limits: self.way.limits,
-            client: self.way.client.clone(),
-            places: Places::default(),
+            telemetry: self.handler.telemetry.clone(),
+            limits: self.handler.limits,
+            client: self.handler.client.clone(),
+            slots: HandlerSlots::default(),
             background: TaskTracker::new(),
-            over: CancellationToken::new(),
+            session_over: CancellationToken::new(),
         });
         if met_unreadable {
             let unreadable = Unreadable {
                 connector: self.connector.clone(),
-                way: Arc::clone(&self.way),
-                publishing: Arc::clone(&publishing),
-                // All that the last session held may be before it, and as much of other workers.
+                handler: Arc::clone(&self.handler),
+                publisher: Arc::clone(&publisher),
+                // Before it may be all deliveries of the last session, and as many of other
+                // workers.
                 window: 4 * usize::from(limit.prefetch(Instant::now())).max(50),
             };
             unreadable.isolate().await;
         }
-        let intake = Intake {
-            way: Arc::clone(&self.way),
-            publishing: Arc::clone(&publishing),
-            queue: self.targets.topology().requests(),
+        let consume_loop = ConsumeLoop {
+            handler: Arc::clone(&self.handler),
+            publisher: Arc::clone(&publisher),
+            queue: self.config.topology().requests(),
             limit,
             drain_timeout: self.settings.worker.drain_timeout,
             stop: self.stop.clone(),
             events,
             tasks: JoinSet::new(),
             in_call: CallGauge::default(),
-            settlement: Settlement::default(),
-            settled: 0,
+            acks: AckTracker::default(),
+            settled_count: 0,
         };
         let undeliverable = Undeliverable {
             connector: self.connector.clone(),
-            way: Arc::clone(&self.way),
-            publishing: Arc::clone(&publishing),
+            handler: Arc::clone(&self.handler),
+            publisher: Arc::clone(&publisher),
             stop: self.stop.clone(),
         };
         let mut undeliverable = tokio::spawn(undeliverable.run());
-        self.queues.look_through(Some(Arc::clone(&session)));
-        let (end, settled) = tokio::select! {
-            ended = intake.run() => ended,
+        self.queues.set_session(Some(Arc::clone(&session)));
+        let (end, settled_count) = tokio::select! {
+            ended = consume_loop.run() => ended,
             never = self.watch_publishing(&session) => match never {},
-            error = publishing.recheck_topology() => (End::Lost(error.into()), 0),
+            error = publisher.recheck_topology() => (SessionEnd::Failed(error.into()), 0),
         };
         let finished = match &end {
-            // What it has begun it finishes, too.
-            End::Stopped => tokio::time::timeout(FINISH_TIMEOUT, &mut undeliverable).await.ok(),
-            End::Lost(_) => None,
+            // It finishes the messages that it has begun.
+            SessionEnd::Stopped => tokio::time::timeout(FINISH_TIMEOUT, &mut undeliverable).await.ok(),
+            SessionEnd::Failed(_) => None,
         };
-        publishing.over.cancel();
-        self.queues.look_through(None);
+        publisher.session_over.cancel();
+        self.queues.set_session(None);
         let finished = match finished {
             Some(finished) => finished,
             None => undeliverable.await,
         };
         if let Err(error) = finished {
-            tracing::error!(%error, "the task that ends what RabbitMQ gave up panicked");
+            tracing::error!(%error, "the task that settles what RabbitMQ gave up panicked");
         }
-        // It still publishes.
-        publishing.background.close();
-        publishing.background.wait().await;
+        // They may still publish.
+        publisher.background.close();
+        publisher.background.wait().await;
         tokio::join!(session.close(), replies.close());
-        let unreadable = matches!(&end, End::Lost(loss) if loss.is_unreadable());
-        // A session that did nothing and soon ended tells of something that will end the next, too.
-        // But for a message that cannot be read the broker is as well as ever, and those behind it
-        // wait until it was delivered too often.
-        if settled > 0 || unreadable || opened.elapsed() >= PROVEN_AFTER {
+        let unreadable = matches!(&end, SessionEnd::Failed(error) if error.is_unreadable());
+        // What ended a short session that settled nothing will probably end the next one, too: the
+        // backoff grows. Not for a message that cannot be read: RabbitMQ is well, and the messages
+        // behind it should not wait for the backoff.
+        if settled_count > 0 || unreadable || opened.elapsed() >= BACKOFF_RESET_AFTER {
             backoff.reset();
         }
         match end {
-            End::Stopped => Ok(()),
-            End::Lost(loss) => Err(loss.into()),
+            SessionEnd::Stopped => Ok(()),
+            SessionEnd::Failed(error) => Err(error.into()),
         }
     }
 
-    fn limit(&self) -> Limit {
+    fn limit(&self) -> ConcurrencyLimit {
         let settings = &self.settings.worker;
-        let interval = LONGEST_INTERVAL.as_nanos();
+        let interval = MAX_BASELINE_INTERVAL.as_nanos();
         let clock = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
-        let to_come = u64::try_from(interval - clock % interval).unwrap_or_default();
+        let until_mark = u64::try_from(interval - clock % interval).unwrap_or_default();
         let now = Instant::now();
-        Limit::new(settings.concurrency, settings.rate_limit, now, now + Duration::from_nanos(to_come))
+        ConcurrencyLimit::new(
+            settings.concurrency,
+            settings.rate_limit,
+            now,
+            now + Duration::from_nanos(until_mark),
+        )
     }
 
     /// Keeps the status up to date while the publisher reopens its connection.
     async fn watch_publishing(&self, session: &Session) -> Infallible {
         let mut publishing = session.publishing();
         loop {
-            self.status.publishing(publishing.now());
+            self.status.set_publishing(publishing.now());
             publishing.changed().await;
         }
     }
 
     async fn open(&self) -> Result<(Session, SessionEvents), NoSession> {
-        self.way.client.refresh_secrets().await;
+        self.handler.client.refresh_secrets().await;
         let (session, events) = Session::open(&self.connector).await?;
-        let topology = self.targets.topology();
+        let topology = self.config.topology();
         let checked = match self.settings.broker.declare {
             true => topology.declare(session.consuming()).await,
             false => topology.check(session.consuming()).await,

@@ -1,6 +1,7 @@
-//! Messages whose AMQP properties lapin cannot read: the first one ends the connection that it is
-//! delivered on. The next session takes it out of the queue by a reader of our own before it consumes,
-//! gives those around it back, and ends it as `invalid`, `unreadable` while others go on.
+//! Messages whose AMQP properties lapin cannot read: the first one closes the connection that it is
+//! delivered on. The next session, before it consumes, takes them out of the queue with this
+//! project's own AMQP reader, and requeues the messages around them. It settles them as `invalid`,
+//! `unreadable` while it already consumes.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -8,10 +9,9 @@ use lapin::types::AMQPValue;
 use tokio::sync::oneshot;
 
 use super::{
-    Way,
-    letter::Letter,
-    publish_health::PublishKind,
-    publishing::Publishing,
+    handler::Handler,
+    incoming::Incoming,
+    publish::{MessagePublisher, SessionPublisher, health::PublishKind},
     supervisor::FINISH_TIMEOUT,
     undeliverable::{GivenUp, Interrupted},
 };
@@ -22,38 +22,42 @@ use crate::{
         wire::{Confirm, WireConnection, WireError},
     },
     message::{
-        Outcome, Status, headers,
+        Timestamp, headers,
         raw_properties::{Properties, RawProperties},
     },
+    settle::{self, Publication},
 };
 
-/// How long others wait until the messages that cannot be read are out of their way.
+/// How long the start of consuming waits until the messages that cannot be read are out of the
+/// queue.
 const ISOLATION_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one browse for them may take.
 const BROWSE_TIMEOUT: Duration = Duration::from_millis(700);
-/// RabbitMQ requeues what a lost connection held a moment after it: it is browsed again this often.
+/// How often to browse: RabbitMQ requeues the deliveries of a lost connection with a delay.
 const BROWSES: usize = 3;
 const BROWSE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Takes messages that cannot be read out of the queues.
 pub(super) struct Unreadable {
     pub(super) connector: Connector,
-    pub(super) way: Arc<Way>,
-    pub(super) publishing: Arc<Publishing>,
-    /// Messages at the head of a queue that are looked through: all that the last session held are there.
+    pub(super) handler: Arc<Handler>,
+    pub(super) publisher: Arc<SessionPublisher>,
+    /// How many messages at the head of the queue are browsed. All deliveries of the last session
+    /// are there.
     pub(super) window: usize,
 }
 
 impl Unreadable {
-    /// Returns when the messages are held aside, or after 2 s. They are ended in the background, for as
-    /// long as the session lives. When it is over, the message being ended is finished first: the next
-    /// session would otherwise dead-letter it a second time.
+    /// Returns when the messages are out of the queue, or after 2 s. A background task settles them
+    /// until the session ends. Then it first finishes the message it is settling: otherwise the
+    /// next session would dead-letter that message a second time.
     pub(super) async fn isolate(self) {
         let (isolated, is_isolated) = oneshot::channel();
-        let (over, background) = (self.publishing.over.clone(), self.publishing.background.clone());
+        let (session_over, background) =
+            (self.publisher.session_over.clone(), self.publisher.background.clone());
         background.spawn(async move {
             let mut taking_out = pin!(self.take_out(isolated));
-            let taken_out = match over.run_until_cancelled(&mut taking_out).await {
+            let taken_out = match session_over.run_until_cancelled(&mut taking_out).await {
                 Some(taken_out) => Some(taken_out),
                 None => tokio::time::timeout(FINISH_TIMEOUT, taking_out).await.ok(),
             };
@@ -61,7 +65,8 @@ impl Unreadable {
                 tracing::warn!(%error, "messages that cannot be read stay in their queue for now");
             }
         });
-        // Dropped where it failed; then the session begins, and may end as the last one did.
+        // On a failure the sender is dropped, and this ends at once. Then the session may fail like
+        // the last one.
         if tokio::time::timeout(ISOLATION_TIMEOUT, is_isolated).await.is_err() {
             tracing::warn!("messages that cannot be read were not found in time");
         }
@@ -80,15 +85,15 @@ impl Unreadable {
                 break;
             }
         }
-        // Nobody waits any more if it took too long.
+        // Nobody waits any more if this took too long.
         isolated.send(()).ok();
         if let Some((mut browser, messages)) = found {
             for BrowsedMessage { delivery, tag } in messages {
-                if self.publishing.over.is_cancelled() {
+                if self.publisher.session_over.is_cancelled() {
                     break;
                 }
                 if let Properties::Unreadable(raw) = &delivery.properties {
-                    end(raw, delivery.body, None, &connection, &self.way, &self.publishing).await?;
+                    settle(raw, delivery.body, None, &connection, &self.handler, &self.publisher).await?;
                     browser.acknowledge(tag).await?;
                 }
             }
@@ -98,13 +103,14 @@ impl Unreadable {
         Ok(())
     }
 
-    /// Holds the messages at the head of the queue that cannot be read; the others go back.
+    /// Keeps the messages at the head of the queue that cannot be read, unacknowledged; requeues
+    /// the others.
     async fn browse<'a>(
         &self,
         connection: &'a WireConnection,
     ) -> Result<(QueueBrowser<'a>, Vec<BrowsedMessage>), WireError> {
         let bounds = Bounds { messages: self.window, time: BROWSE_TIMEOUT };
-        let mut browser = QueueBrowser::open(connection, self.publishing.queue(), bounds).await?;
+        let mut browser = QueueBrowser::open(connection, self.publisher.queue(), bounds).await?;
         let (mut unreadable, mut others) = (Vec::new(), Vec::new());
         while let Some(message) = browser.next().await? {
             match message.delivery.properties {
@@ -117,42 +123,43 @@ impl Unreadable {
     }
 }
 
-/// Publishes the dead letter, and then the outcome, of one message that cannot be read. `given_up`: what
-/// RabbitMQ gave up, if it comes from there.
-pub(super) async fn end(
+/// Publishes the dead letter, and then the outcome, of one message that cannot be read. `given_up`:
+/// if the message comes from the queue of what RabbitMQ gave up, what it is.
+pub(super) async fn settle(
     raw: &RawProperties,
     body: Vec<u8>,
     given_up: Option<GivenUp>,
     connection: &WireConnection,
-    way: &Way,
-    publishing: &Publishing,
+    handler: &Handler,
+    publisher: &SessionPublisher,
 ) -> Result<(), Interrupted> {
     let death = match given_up {
         Some(GivenUp::DeadLetter) => {
-            return publish_dead_letter(raw, &own_headers(raw), &body, connection, publishing).await;
+            return publish_dead_letter(raw, &own_headers(raw), &body, connection, publisher).await;
         }
         Some(GivenUp::Request(death)) => death,
         None => None,
     };
     let detail = format!("the message's AMQP properties cannot be read: {}", raw.flaw());
-    let (status, reason, detail) = match death {
-        Some(death) if death.reason == "expired" => {
-            (Status::Abandoned, "expired", "it expired while it waited in the queue".to_owned())
+    let traces = &handler.telemetry.traces;
+    let incoming = Incoming::unreadable(raw.readable(), body, publisher.queue(), traces, detail);
+    let now = Timestamp::now();
+    let is_expired = death.as_ref().is_some_and(|death| death.reason == "expired");
+    let publications = match &incoming.envelope.request {
+        Err(fault) if !is_expired => settle::rejected(fault, &incoming.envelope, now),
+        _ => settle::given_up(death.as_ref(), &incoming.envelope, now),
+    };
+    for publication in &publications {
+        match publication {
+            Publication::DeadLetter(info) => {
+                let added = info.headers(&incoming.envelope, incoming.new_trace());
+                publish_dead_letter(raw, &added, &incoming.envelope.body, connection, publisher).await?;
+                handler.telemetry.metrics.dead_lettered(info.status.as_str());
+            }
+            other => MessagePublisher::new(publisher, &incoming).publish(other).await?,
         }
-        _ => (Status::Invalid, "unreadable", detail),
-    };
-    let traces = &way.telemetry.traces;
-    let letter = Letter::unreadable(raw.readable(), body, publishing.queue(), traces, detail.clone());
-    let outcome = Outcome {
-        request: letter.envelope.request.as_ref().err().and_then(|fault| fault.readable.clone()),
-        reason: Some(reason.to_owned()),
-        detail: Some(detail),
-        ..letter.blank_outcome(status, letter.envelope.attempts)
-    };
-    let added = super::death_of(&outcome, None).headers(&letter.envelope, letter.new_trace());
-    publish_dead_letter(raw, &added, &letter.envelope.body, connection, publishing).await?;
-    way.telemetry.metrics.dead_lettered(outcome.status.as_str());
-    Ok(publishing.outcome(&outcome, &letter, 0).await?)
+    }
+    Ok(())
 }
 
 /// Publishes until it is confirmed. Ends with the session, or after RabbitMQ's `consumer_timeout`.
@@ -161,16 +168,16 @@ async fn publish_dead_letter(
     added: &[(&str, AMQPValue)],
     body: &[u8],
     connection: &WireConnection,
-    publishing: &Publishing,
+    publisher: &SessionPublisher,
 ) -> Result<(), Interrupted> {
-    let properties = raw.copy(added, publishing.publisher().max_properties_len());
-    let exchange = publishing.dead();
+    let properties = raw.copy(added, publisher.max_properties_len());
+    let exchange = publisher.dead();
     let mut backoff = Backoff::new();
     let mut channel = connection.open_channel().await?;
     loop {
         let error = match channel.publish(exchange, "", &properties, body).await? {
             Confirm::Published => {
-                publishing.targets.health.published(PublishKind::DeadLetter);
+                publisher.config.health.published(PublishKind::DeadLetter);
                 channel.close().await?;
                 return Ok(());
             }
@@ -179,7 +186,7 @@ async fn publish_dead_letter(
                 PublishError::Unroutable { exchange: exchange.to_owned(), routing_key: String::new() }
             }
         };
-        publishing.overcome(error, PublishKind::DeadLetter, &mut backoff).await?;
+        publisher.back_off(error, PublishKind::DeadLetter, &mut backoff).await?;
     }
 }
 

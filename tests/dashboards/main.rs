@@ -1,5 +1,5 @@
-//! The operators' material against a live worker: its metrics as promtool and Debian's Prometheus read them, and the
-//! dashboard, the alerts and the runbook against its metrics.
+//! Compares the dashboard, the alerts and the runbook with the metrics of a running worker, as promtool and Debian's
+//! Prometheus read them.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
@@ -30,7 +30,7 @@ const LIMIT: Duration = Duration::from_secs(240);
 const HOW_TO_GET_IT: &str = "run scripts/get-prometheus, or install Debian's package prometheus";
 const RUNBOOK_URL: &str =
     "https://github.com/trackfinity-unlocker/trackfinity-unlocker/blob/main/docs/runbook.md#";
-/// The one that `deploy/prometheus/prometheus.yaml` scrapes.
+/// The port that `deploy/prometheus/prometheus.yaml` scrapes.
 const SCRAPED_ADDRESS: &str = "127.0.0.1:9464";
 
 #[test]
@@ -80,7 +80,7 @@ fn a_live_worker_has_every_metric_that_the_dashboard_and_the_alerts_ask_for() {
     });
 }
 
-/// A worker to which everything has happened that it has metrics for.
+/// A worker for which every metric has a value.
 struct Eventful {
     ops: String,
     _worker: Process,
@@ -111,7 +111,7 @@ impl Eventful {
             amqp.publish(EXCHANGE, REQUEST, properties, body.as_bytes()).await;
         };
 
-        // Nobody has bound a queue to the outcomes, and nobody waits for the reply.
+        // No queue is bound for outcomes, and nobody waits for the reply.
         publish(id("1").with_reply_to("amq.gen-nobody".into()), "known").await;
         world.wait_for(r#"unlocker_requests_total{reason="",status="unlocked"} 1"#).await;
         world.wait_for(r#"unlocker_publish_unroutable_total{kind="outcome"}"#).await;
@@ -128,7 +128,7 @@ impl Eventful {
         world.wait_for(r#"unlocker_publish_unroutable_total{kind="dead_letter"}"#).await;
         world.wait_for(r#"unlocker_requests_total{reason="http_404",status="refused"} 1"#).await;
 
-        // A listener whose queue takes nothing.
+        // A listener whose queue refuses everything.
         let mut arguments = FieldTable::default();
         arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(0));
         arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
@@ -202,7 +202,7 @@ impl Prometheus {
         Self { address, _process: process }
     }
 
-    /// Waits until an expression gives anything.
+    /// Waits until an expression has a result.
     async fn wait_for(&self, expr: &str) {
         kit::eventually(expr, SOON, async || {
             let result = self.ask("query", &[("query", expr)]).await?;
@@ -242,7 +242,7 @@ async fn get(url: &str) -> Result<String, String> {
     if status.is_success() { Ok(body) } else { Err(format!("{url} answered {status}: {body}")) }
 }
 
-/// A directory of the test's own, removed with it.
+/// A temporary directory, removed at the end.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -273,7 +273,7 @@ struct Panel {
     queries: Vec<String>,
 }
 
-/// The dashboard's panels, rows left out.
+/// The dashboard's panels without its rows.
 fn panels() -> Vec<Panel> {
     let dashboard: Value =
         serde_json::from_str(&deployed("grafana/trackfinity-unlocker.json")).expect("the dashboard is JSON");

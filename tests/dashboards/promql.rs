@@ -1,11 +1,11 @@
-//! What an expression of PromQL asks for.
+//! Finds the metrics in a PromQL expression.
 
-/// Words of PromQL that stand where a metric's name could.
+/// PromQL keywords that can stand where a metric's name can.
 const WORDS: [&str; 5] = ["and", "or", "unless", "bool", "offset"];
-/// Words before a list of labels in parentheses.
+/// Keywords before a list of labels in parentheses.
 const LISTS: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "group_right"];
 
-/// The selectors in an expression of PromQL: names of metrics with what stands in braces behind them.
+/// The selectors in a PromQL expression: names of metrics with the braces behind them.
 pub fn selectors(expr: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut rest = expr;
@@ -37,7 +37,7 @@ fn no_word(text: &str) -> bool {
     !text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// What stands behind the first `end` that is not in quotes.
+/// The text after the first `end` that is not in quotes.
 fn after(text: &str, end: char) -> &str {
     let mut quoted = false;
     for (at, c) in text.char_indices() {

@@ -1,4 +1,4 @@
-//! Trackfinity's answers, and what is decided on them.
+//! Trackfinity's responses, and what is decided on them.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use trackfinity_unlocker::{
     message::Timestamp,
     policy::{
-        Answer, Judgement, Meaning, Past, Reason, Reply, RetryAfter, RetryLimits, Tier, Verdict, classify,
-        decide, rate_limit_pause,
+        AttemptHistory, Classification, HttpResponse, Judgement, Reason, Reply, RetryAfter, RetryLimits,
+        Tier, Verdict, classify, decide, rate_limit_pause,
     },
 };
 
@@ -42,19 +42,19 @@ fn any_reply() -> impl Strategy<Value = Reply> {
         option::of(prop_oneof![like("[0-9]{1,25}"), any_date(), like("[ -~]{0,30}"), like("(?s:.){0,20}")]);
     let answer = (status, body, any::<bool>(), retry_after).prop_map(|(status, body, cut, retry_after)| {
         let retry_after = retry_after.and_then(|text| RetryAfter::parse(&text));
-        Reply::Answer(Answer { status, body, cut, retry_after })
+        Reply::Response(HttpResponse { status, body, cut, retry_after })
     });
     prop_oneof![10 => answer, 1 => Just(Reply::Timeout), 1 => like("(?s:.){0,20}").prop_map(Reply::Connection)]
 }
 
-fn any_past() -> impl Strategy<Value = Past> {
+fn any_history() -> impl Strategy<Value = AttemptHistory> {
     let attempts = prop_oneof![4 => 0..20_u32, 1 => any::<u32>(), 1 => Just(u32::MAX)];
     (
         attempts,
         any_moment(),
         prop_oneof![Just(Judgement::Counts), Just(Judgement::Spared), Just(Judgement::OwnFault)],
     )
-        .prop_map(|(attempts, first_received_at, judgement)| Past {
+        .prop_map(|(attempts, first_received_at, judgement)| AttemptHistory {
             attempts,
             first_received_at,
             judgement,
@@ -72,9 +72,9 @@ fn any_limits() -> impl Strategy<Value = RetryLimits> {
     )
 }
 
-/// The contract's table, once more.
+/// The contract's table, written a second time.
 fn table(reply: &Reply) -> &'static str {
-    let Reply::Answer(answer) = reply else {
+    let Reply::Response(answer) = reply else {
         return "transient";
     };
     let json = serde_json::from_slice::<serde_json::Value>(&answer.body).ok().filter(|_| !answer.cut);
@@ -92,33 +92,33 @@ fn table(reply: &Reply) -> &'static str {
 }
 
 #[test]
-fn any_answer_is_judged_as_the_contract_says() {
+fn any_reply_is_classified_as_the_contract_says() {
     // (0, 1], to the last bit.
     let jitter = (0..u64::MAX).prop_map(|bits| 1.0 - (bits >> 11) as f64 / (1_u64 << 53) as f64);
-    let inputs = (any_reply(), any_past(), any_moment(), jitter, any_limits());
-    fuzz("answers", inputs, |(reply, past, now, jitter, limits)| {
-        let meaning = classify(&reply);
-        let (name, after) = match meaning {
-            Meaning::Unlocked => ("unlocked", None),
-            Meaning::Refused(_) => ("refused", None),
-            Meaning::NotFound => ("not found", None),
-            Meaning::Transient(_, after) => ("transient", after),
-            Meaning::RateLimited(after) => ("rate limited", after),
-            Meaning::EndpointFault(_) => ("endpoint fault", None),
+    let inputs = (any_reply(), any_history(), any_moment(), jitter, any_limits());
+    fuzz("answers", inputs, |(reply, history, now, jitter, limits)| {
+        let classification = classify(&reply);
+        let (name, after) = match classification {
+            Classification::Unlocked => ("unlocked", None),
+            Classification::Refused(_) => ("refused", None),
+            Classification::NotFound => ("not found", None),
+            Classification::Transient(_, after) => ("transient", after),
+            Classification::RateLimited(after) => ("rate limited", after),
+            Classification::EndpointFault(_) => ("endpoint fault", None),
         };
         prop_assert_eq!(name, table(&reply));
-        let is_final = matches!(meaning, Meaning::Unlocked | Meaning::Refused(_));
-        prop_assert!(is_final || !meaning.proves_address());
+        let is_final = matches!(classification, Classification::Unlocked | Classification::Refused(_));
+        prop_assert!(is_final || !classification.proves_address());
         prop_assert!(rate_limit_pause(after, now) <= Duration::from_secs(300));
 
-        let out_of_time = now.since(past.first_received_at) >= limits.give_up_after;
-        let next = past.attempts.saturating_add(1);
-        match decide(meaning, past, now, jitter, &limits) {
+        let is_expired = now.since(history.first_received_at) >= limits.give_up_after;
+        let next = history.attempts.saturating_add(1);
+        match decide(classification, history, now, jitter, &limits) {
             Verdict::Unlocked { attempts } => prop_assert_eq!((name, attempts), ("unlocked", next)),
             Verdict::Refused { attempts, reason } => {
-                let own_fault = name == "endpoint fault" && past.judgement == Judgement::OwnFault;
+                let own_fault = name == "endpoint fault" && history.judgement == Judgement::OwnFault;
                 prop_assert!(matches!(name, "refused" | "not found") || own_fault);
-                let Reply::Answer(Answer { status, .. }) = reply else {
+                let Reply::Response(HttpResponse { status, .. }) = reply else {
                     return Err(TestCaseError::fail("refused without an answer"));
                 };
                 let expected = if status < 300 { Reason::NotTrue } else { Reason::Http(status) };
@@ -126,19 +126,19 @@ fn any_answer_is_judged_as_the_contract_says() {
             }
             Verdict::Abandoned { attempts, .. } => {
                 prop_assert!(matches!(name, "transient" | "rate limited"));
-                let burns = name == "transient" && past.judgement != Judgement::Spared;
-                prop_assert_eq!(attempts, if burns { next } else { past.attempts });
-                prop_assert!(out_of_time || (burns && next >= limits.max_attempts));
+                let counts = name == "transient" && history.judgement != Judgement::Spared;
+                prop_assert_eq!(attempts, if counts { next } else { history.attempts });
+                prop_assert!(is_expired || (counts && next >= limits.max_attempts));
             }
-            Verdict::Parked { attempts, tier, .. } => {
+            Verdict::Retry { attempts, tier, .. } => {
                 prop_assert!(matches!(name, "transient" | "rate limited" | "endpoint fault"));
-                let burns = name == "transient" && past.judgement != Judgement::Spared;
-                prop_assert_eq!(attempts, if burns { next } else { past.attempts });
-                prop_assert!(name == "endpoint fault" || !out_of_time);
-                prop_assert!(!burns || next < limits.max_attempts);
+                let counts = name == "transient" && history.judgement != Judgement::Spared;
+                prop_assert_eq!(attempts, if counts { next } else { history.attempts });
+                prop_assert!(name == "endpoint fault" || !is_expired);
+                prop_assert!(!counts || next < limits.max_attempts);
                 let asked = after.map_or(Duration::ZERO, |after| after.delay(now)).min(limits.max_delay);
                 prop_assert!(tier.duration() >= asked, "{} for {:?}", tier, asked);
-                let doubled = Duration::from_secs(1 << past.attempts.min(10)).min(limits.max_delay);
+                let doubled = Duration::from_secs(1 << history.attempts.min(10)).min(limits.max_delay);
                 let usual =
                     if name == "rate limited" && after.is_none() { Duration::from_secs(1) } else { asked };
                 prop_assert!(tier <= Tier::at_least(doubled.max(usual)), "{}", tier);

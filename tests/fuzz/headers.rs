@@ -1,4 +1,4 @@
-//! Headers: what the broker and others wrote, and what succeeds them.
+//! Headers: what RabbitMQ and others wrote, and the copies that the worker makes of them.
 
 use std::io::Cursor;
 
@@ -9,7 +9,7 @@ use lapin::{
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use trackfinity_unlocker::{
-    message::{Death, Envelope, History, Outcome, Parked, Status, Timestamp, headers},
+    message::{DeadLetterInfo, Envelope, History, Outcome, RetryInfo, Status, Timestamp, headers},
     telemetry::TraceContext,
 };
 
@@ -52,7 +52,7 @@ fn any_header_text() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![6 => text.prop_map(String::into_bytes), 1 => vec(any::<u8>(), 0..40), 2 => long]
 }
 
-/// A header's value as it stands on the wire, of any type.
+/// The bytes of a header's value of any type.
 fn any_wire_value() -> impl Strategy<Value = Vec<u8>> {
     let sizes = vec![
         (b't', 1),
@@ -188,7 +188,7 @@ fn check_history(table: &FieldTable) -> Checked {
     Ok(())
 }
 
-/// What goes into HTTP headers can do no harm there.
+/// A trace context is safe as HTTP headers.
 fn check_trace(trace: &TraceContext) -> Checked {
     let texts = [Some(trace.traceparent()), trace.tracestate()];
     for text in texts.into_iter().flatten() {
@@ -201,11 +201,11 @@ fn check_trace(trace: &TraceContext) -> Checked {
     Ok(())
 }
 
-/// What a parked copy and a dead letter have in common.
-fn check_copy(original: &BasicProperties, copy: &BasicProperties, room: usize) -> Checked {
+/// Checks what a retry and a dead letter have in common.
+fn check_copy(original: &BasicProperties, copy: &BasicProperties, max_len: usize) -> Checked {
     let (before, bytes) = (encoded(original), encoded(copy));
-    // The flags before the list are two bytes of the frame's own.
-    prop_assert!(bytes.len() - 2 <= room, "{} bytes of {room}", bytes.len() - 2);
+    // The first two bytes are the flags, which belong to the frame.
+    prop_assert!(bytes.len() - 2 <= max_len, "{} bytes of {max_len}", bytes.len() - 2);
     let (rest, read) = parse_properties(&bytes[..]).expect("lapin reads what it wrote");
     prop_assert!(rest.is_empty());
     prop_assert!(encoded(&read) == bytes, "another message is read than was written");
@@ -220,8 +220,8 @@ fn check_copy(original: &BasicProperties, copy: &BasicProperties, room: usize) -
     let brokers: Vec<_> = names.filter(|name| is_brokers(name)).collect();
     prop_assert!(brokers.is_empty(), "{brokers:?}");
 
-    let ample = before.len() + 3_500 <= room;
-    // Where a new trace begins, the old one's state goes.
+    let fits_whole = before.len() + 3_500 <= max_len;
+    // A new trace drops the old one's state.
     let new_trace = TraceContext::from_headers(original.headers().as_ref()).is_none();
     for (name, value) in original.headers().iter().flatten() {
         let name = name.as_str();
@@ -231,7 +231,7 @@ fn check_copy(original: &BasicProperties, copy: &BasicProperties, room: usize) -
         }
         // As text, since NaN is not equal to itself.
         let unchanged = header(copy, name).map(|copied| format!("{copied:?}") == format!("{value:?}"));
-        prop_assert!(unchanged.unwrap_or(!ample), "{name}: {:?}", unchanged);
+        prop_assert!(unchanged.unwrap_or(!fits_whole), "{name}: {:?}", unchanged);
     }
     Ok(())
 }
@@ -252,7 +252,7 @@ fn check_outcome(outcome: &Outcome, correlation_id: Option<&str>) -> Checked {
 }
 
 #[test]
-fn any_headers_are_read_and_what_succeeds_them_fits_and_reads_the_same() {
+fn any_headers_are_read_and_their_copies_fit_and_read_the_same() {
     let texts = (option::of(any_header_text()), option::of(any_header_text()));
     let texts = texts.prop_map(|(detail, response)| {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
@@ -261,42 +261,43 @@ fn any_headers_are_read_and_what_succeeds_them_fits_and_reads_the_same() {
     let frame = select(vec![8 * 1024, 16 * 1024, 128 * 1024_usize]);
     let inputs = (any_wire_headers(), any_properties(), json_like(), texts, 0..100_u32, any_moment(), frame);
     fuzz("headers", inputs, |(Bytes(wire), properties, body, (detail, response), attempts, now, frame)| {
-        // What lapin cannot read does not come as a delivery.
+        // lapin does not deliver what it cannot read.
         let Ok((_, table)) = parse_field_table(&wire[..]) else {
             return Ok(());
         };
         check_history(&table)?;
         let original = properties.with_headers(table);
-        // Nor does what the broker could not put into a frame.
+        // RabbitMQ does not deliver what does not fit into a frame.
         if encoded(&original).len() + 20 > frame {
             return Ok(());
         }
-        let (room, body) = (frame - 4 * 1024, body.into_bytes());
+        let (max_len, body) = (frame - 4 * 1024, body.into_bytes());
         let trace = TraceContext::from_headers(original.headers().as_ref());
         trace.as_ref().map_or(Ok(()), check_trace)?;
         let new_trace = trace.is_none().then_some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
 
-        let taken = Envelope::open(original.clone(), body.clone(), now, || "given".to_owned());
+        let taken = Envelope::decode(original.clone(), body.clone(), now, || "given".to_owned());
         prop_assert!(!taken.request_id.is_empty() && taken.first_received_at <= now);
         let (reason, http_status) = ("unexpected_reply".to_owned(), Some(200));
-        let parked = Parked { reason: Some(reason.clone()), detail: detail.clone(), http_status, attempts };
+        let retry = RetryInfo { reason: Some(reason.clone()), detail: detail.clone(), http_status, attempts };
         let status = Status::Abandoned;
-        let death = Death { status, reason, detail, http_status, response, attempts, dead_at: now };
-        let copy = parked.stamp(&taken, new_trace, room);
-        let letter = death.stamp(&taken, new_trace, room);
-        for next in [copy, letter] {
-            check_copy(&original, &next, room)?;
-            let again = Envelope::open(next.clone(), body.clone(), Timestamp::from_millis(i64::MAX), || {
-                "another".to_owned()
-            });
+        let info = DeadLetterInfo { status, reason, detail, http_status, response, attempts, dead_at: now };
+        let copy = retry.properties(&taken, new_trace, max_len);
+        let dead_letter = info.properties(&taken, new_trace, max_len);
+        for next in [copy, dead_letter] {
+            check_copy(&original, &next, max_len)?;
+            let again =
+                Envelope::decode(next.clone(), body.clone(), Timestamp::from_millis(i64::MAX), || {
+                    "another".to_owned()
+                });
             prop_assert_eq!((again.attempts, again.replays), (attempts, taken.replays));
             prop_assert_eq!(again.first_received_at, taken.first_received_at);
             prop_assert_eq!(&again.request_id, &taken.request_id);
             let twice = match header(&next, headers::STATUS) {
-                Some(_) => death.stamp(&again, None, room),
-                None => parked.stamp(&again, None, room),
+                Some(_) => info.properties(&again, None, max_len),
+                None => retry.properties(&again, None, max_len),
             };
-            prop_assert!(encoded(&twice) == encoded(&next), "stamped twice, it differs");
+            prop_assert!(encoded(&twice) == encoded(&next), "a copy of the copy differs");
         }
         let outcome = Outcome {
             status,

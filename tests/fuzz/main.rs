@@ -1,6 +1,6 @@
-//! Random input for all that reads what others wrote: bodies, answers, headers. Each target runs for
-//! `FUZZ_SECONDS` (1, unless told otherwise) and prints its seed; `FUZZ_SEED` tries the same inputs
-//! again, for as long as it takes. What fails is shrunk and shown.
+//! Random input for everything that reads what others wrote: bodies, responses, headers. Each target
+//! runs for `FUZZ_SECONDS` (default 1) and prints its seed. With `FUZZ_SEED` it tries the same inputs
+//! again, without a time limit. A failing input is shrunk and shown.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod answers;
@@ -21,7 +21,7 @@ use proptest::{
 
 type Checked = Result<(), TestCaseError>;
 
-/// Tries inputs until the time is over.
+/// Tries inputs until the time is up.
 fn fuzz<S: Strategy>(target: &str, inputs: S, check: impl Fn(S::Value) -> Checked) {
     let given = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     let seed = given("FUZZ_SEED").unwrap_or_else(|| u64::from(fastrand::u32(..)));
@@ -32,8 +32,8 @@ fn fuzz<S: Strategy>(target: &str, inputs: S, check: impl Fn(S::Value) -> Checke
         Config { cases: 64, failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
     let (started, mut tried) = (Instant::now(), 0_u64);
     while started.elapsed() < time {
-        // A runner stops at its number of cases for good, so each batch has one of its own.
-        // The strong generator takes longer, unoptimised, than all else.
+        // A runner cannot continue after its number of cases, so each batch has a new one.
+        // The strong generator, unoptimised, would take most of the time.
         let mut batch = fastrand::Rng::with_seed(seed.wrapping_add(tried));
         let rng = TestRng::from_seed(RngAlgorithm::XorShift, &batch.u128(1..).to_le_bytes());
         match TestRunner::new_with_rng(config.clone(), rng).run(&inputs, &check) {
@@ -49,7 +49,7 @@ fn fuzz<S: Strategy>(target: &str, inputs: S, check: impl Fn(S::Value) -> Checke
     println!("{target}: {tried} inputs");
 }
 
-/// Text that matches a pattern. To write the pattern alone would have it parsed for each text.
+/// Text that matches a pattern. A plain pattern would be parsed again for each text.
 fn like(pattern: &str) -> impl Strategy<Value = String> + use<> {
     string_regex(pattern).expect("a pattern")
 }
@@ -64,7 +64,7 @@ impl fmt::Debug for Bytes {
     }
 }
 
-/// One change to bytes at a place.
+/// One change to bytes at one position.
 #[derive(Clone, Debug)]
 enum Change {
     Set(u8),
@@ -102,7 +102,7 @@ fn changed(mut bytes: Vec<u8>, changes: Vec<(usize, Change)>) -> Vec<u8> {
     bytes
 }
 
-/// Mostly as it is, else with a few changes.
+/// Mostly unchanged, sometimes with a few changes.
 fn maybe_changed(bytes: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let changes = prop_oneof![2 => Just(Vec::new()), 1 => vec((any::<usize>(), any_change()), 1..4)];
     (bytes, changes).prop_map(|(bytes, changes)| changed(bytes, changes))

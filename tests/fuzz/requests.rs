@@ -12,7 +12,7 @@ const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 const EVENT: &str = "application/cloudevents+json";
 
-/// What stands in identifiers and must not stand in details: a text and a number.
+/// A text and a number in identifiers that details must not contain.
 const SECRETS: [&str; 2] = ["S3cr3t", "9078563412"];
 
 pub(super) fn any_content_type() -> impl Strategy<Value = Option<String>> {
@@ -151,7 +151,7 @@ fn any_body_of_any_content_type_is_a_request_or_a_fault() {
     });
 }
 
-/// What stands in a field, and what the contract says of it.
+/// The value of a field, and what the contract says about it.
 #[derive(Clone, Debug)]
 enum Field {
     Absent(Option<String>),

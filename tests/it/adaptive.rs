@@ -14,39 +14,40 @@ use crate::world::{EXCHANGE, REQUEST, SOON, World, id};
 const LIMIT: Duration = Duration::from_secs(120);
 const AUTO: (&str, &str) = ("WORKER__CONCURRENCY", "auto");
 
-/// Serves so many calls at once, first come, first served; each takes as long.
+/// Serves a number of calls at once, in their order; each takes the same time.
 #[derive(Clone)]
-struct Places {
-    /// When each is free again.
+struct Capacity {
+    /// When each slot is free again.
     free_at: Arc<Mutex<Vec<Instant>>>,
     service: Duration,
 }
 
-impl Places {
+impl Capacity {
     fn new(count: usize, service: Duration) -> Self {
-        let places = Self { free_at: Arc::default(), service };
-        places.set(count);
-        places
+        let capacity = Self { free_at: Arc::default(), service };
+        capacity.set(count);
+        capacity
     }
 
     fn set(&self, count: usize) {
-        let mut free_at = self.free_at.lock().expect("no panic holds the places");
+        let mut free_at = self.free_at.lock().expect("no panic while it was locked");
         free_at.sort_by(|one, other| other.cmp(one));
         free_at.resize(count, Instant::now());
     }
 
-    /// How long a call that comes now waits and is served.
+    /// How long a call takes that comes now: its wait, and its service.
     fn delay(&self) -> Duration {
         let now = Instant::now();
-        let mut free_at = self.free_at.lock().expect("no panic holds the places");
-        let place = free_at.iter_mut().min().expect("there is a place");
-        *place = now.max(*place) + self.service;
-        *place - now
+        let mut free_at = self.free_at.lock().expect("no panic while it was locked");
+        let slot = free_at.iter_mut().min().expect("there is a slot");
+        *slot = now.max(*slot) + self.service;
+        *slot - now
     }
 
     async fn world(&self, ctx: Context, requests: usize) -> World {
-        let places = self.clone();
-        let world = World::start_with(ctx, &[AUTO], move |_| Answer::unlocked().after(places.delay())).await;
+        let capacity = self.clone();
+        let world =
+            World::start_with(ctx, &[AUTO], move |_| Answer::unlocked().after(capacity.delay())).await;
         world.trackfinity.record(false);
         let requests =
             (0..requests).map(|n| (id(&n.to_string()), format!(r#"{{"customer_id":{n}}}"#).into_bytes()));
@@ -56,26 +57,26 @@ impl Places {
 }
 
 async fn reaches(world: &World, calls: usize) {
-    kit::eventually("as many calls as there are places, and a few that wait", SOON, async || {
+    kit::eventually("as many calls as the capacity, and a few that wait", SOON, async || {
         let in_flight = world.trackfinity.in_flight();
         if in_flight >= calls { Ok(()) } else { Err(format!("{in_flight} of {calls} in flight")) }
     })
     .await;
 }
 
-/// Between as many calls as there are places and as many again.
+/// More than the capacity, but less than twice as much.
 fn a_few_more_than(count: usize) -> usize {
     count + count.isqrt() + count / 8
 }
 
 fn follows(count: usize, service: Duration, requests: usize) {
     kit::run_within(LIMIT, async |ctx| {
-        let places = Places::new(count, service);
-        let world = places.world(ctx, requests).await;
+        let capacity = Capacity::new(count, service);
+        let world = capacity.world(ctx, requests).await;
         reaches(&world, a_few_more_than(count)).await;
         let reached = world.trackfinity.in_flight();
 
-        places.set(count / 4);
+        capacity.set(count / 4);
         let fell = Instant::now();
         kit::eventually("half as many calls", Duration::from_secs(5), async || {
             let in_flight = world.trackfinity.in_flight();
@@ -84,36 +85,36 @@ fn follows(count: usize, service: Duration, requests: usize) {
         .await;
         let halved = fell.elapsed();
 
-        places.set(count);
+        capacity.set(count);
         let returned = Instant::now();
         reaches(&world, a_few_more_than(count)).await;
-        let most = world.trackfinity.max_in_flight();
+        let max = world.trackfinity.max_in_flight();
         eprintln!(
-            "{count} places: {reached} in flight, half of it {halved:?} after three in four went, back {:?} \
-             after they came again, {most} at most",
+            "capacity {count}: {reached} in flight, half of it {halved:?} after the fall to a quarter, all again \
+             {:?} after the return, {max} at most",
             returned.elapsed()
         );
-        // It doubles at first: until it has seen that it is too much.
-        assert!(most <= 4 * count + 16, "{most} calls in flight");
+        // The limit doubles at first, until it sees that it is too high.
+        assert!(max <= 4 * count + 16, "{max} calls in flight");
     });
 }
 
 #[test]
-fn eight_places_are_found_and_their_fall_to_two() {
+fn the_limit_finds_a_capacity_of_8_and_its_fall_to_2() {
     follows(8, Duration::from_millis(50), 4_000);
 }
 
 #[test]
-fn sixty_four_places_are_found_and_their_fall_to_sixteen() {
+fn the_limit_finds_a_capacity_of_64_and_its_fall_to_16() {
     follows(64, Duration::from_millis(100), 12_000);
 }
 
 #[test]
-fn other_prefetches_lose_nothing_and_repeat_nothing() {
+fn changes_of_the_prefetch_lose_nothing_and_repeat_nothing() {
     const REQUESTS: usize = 1_500;
     kit::run_within(LIMIT, async |ctx| {
-        let places = Places::new(64, Duration::from_millis(100));
-        let world = places.world(ctx, REQUESTS).await;
+        let capacity = Capacity::new(64, Duration::from_millis(100));
+        let world = capacity.world(ctx, REQUESTS).await;
         world.outcomes.wait_count(REQUESTS, SOON).await;
         world.stop().await;
         assert_eq!(world.trackfinity.count(), REQUESTS as u64);
@@ -124,6 +125,6 @@ fn other_prefetches_lose_nothing_and_repeat_nothing() {
             .filter_map(|line| line.get("prefetch").or_else(|| line["fields"].get("prefetch"))?.as_u64())
             .collect();
         assert!(prefetches.is_superset(&[1, 8, 16, 32].into()), "{prefetches:?}");
-        assert!(!lines.iter().any(|line| line.contains("not consuming")), "the session went on");
+        assert!(!lines.iter().any(|line| line.contains("not consuming")), "the session continued");
     });
 }

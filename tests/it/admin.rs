@@ -1,4 +1,4 @@
-//! The page of the dead letters and its API: who may do what, and that it is done.
+//! The dead-letter page and its API: who may do what, and that it is done.
 
 mod access;
 mod api;
@@ -13,15 +13,15 @@ use std::path::PathBuf;
 use kit::{AMQPValue, Answer, Call, Context, FieldTable, Properties};
 use serde_json::Value;
 
-use self::http::{Browser, Request, Said};
+use self::http::{Browser, Request, Response};
 use crate::world::{DEAD, SOON, World, id};
 
 pub const VIEWER: &str = "viewer-token-0123456789";
 pub const OPERATOR: &str = "operator-token-0123456789";
-/// What no page may show before it was asked for.
+/// What a page may show only after an operator asked for it.
 const SECRETS: [&str; 4] = ["customer_id", "<script>alert(1)</script>", "no such customer", "their-header"];
 
-/// A worker that serves the page, some dead letters, and what was written down.
+/// A worker that serves the page, and its audit log.
 pub struct Page {
     pub world: World,
     pub address: String,
@@ -48,32 +48,32 @@ impl Page {
         Self { world, address, audit }
     }
 
-    pub async fn bury(&self, count: usize) {
-        let letters = (0..count).map(letter);
-        self.world.amqp.publish_all(DEAD, "", letters).await;
+    pub async fn publish_dead_letters(&self, count: usize) {
+        let dead_letters = (0..count).map(dead_letter);
+        self.world.amqp.publish_all(DEAD, "", dead_letters).await;
         let there = async || self.world.amqp.ready_count(DEAD).await as usize == count;
-        kit::eventually("the letters", SOON, there).await;
+        kit::eventually("the dead letters", SOON, there).await;
     }
 
-    pub async fn get(&self, path: &str) -> Said {
+    pub async fn get(&self, path: &str) -> Response {
         Request::new("GET", path).send(&self.address).await
     }
 
-    /// A browser in which somebody has logged in.
+    /// A browser in which a user has logged in.
     pub async fn logged_in(&self, token: &str) -> Browser {
         let mut browser = Browser::new(&self.address);
-        let said = browser.log_in("Anna", token).await;
-        assert_eq!(said.status, 303, "{}", said.body);
+        let response = browser.log_in("Anna", token).await;
+        assert_eq!(response.status, 303, "{}", response.body);
         browser
     }
 
-    /// What was written down so far.
+    /// The audit log so far.
     pub fn audit(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(&self.audit).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
-    pub async fn api(&self, method: &str, path: &str, token: &str, body: Option<Value>) -> Said {
+    pub async fn api(&self, method: &str, path: &str, token: &str, body: Option<Value>) -> Response {
         let request = Request::new(method, path).header("authorization", &format!("Bearer {token}"));
         let request = match body {
             Some(body) => request.json(&body),
@@ -98,8 +98,8 @@ fn served_at(world: &World) -> String {
     rest.split('"').next().expect("an address").to_owned()
 }
 
-/// A letter such as a worker leaves: of customer `c-N`, with things in it that are no good.
-pub fn letter(n: usize) -> (Properties, Vec<u8>) {
+/// A dead letter of customer `c-N` as a worker publishes it, with hostile content.
+pub fn dead_letter(n: usize) -> (Properties, Vec<u8>) {
     let mut headers = FieldTable::default();
     let text = |value: String| AMQPValue::LongString(value.into());
     let (status, reason) = if n % 3 == 2 { ("abandoned", "timeout") } else { ("refused", "http_404") };

@@ -11,7 +11,7 @@ fn customer(call: &Call) -> String {
     call.field("customer_id").unwrap_or_default()
 }
 
-/// Failures end at once, and none pauses the worker.
+/// Failures end at once, and none pauses calls.
 const ONE_ATTEMPT: [(&str, &str); 2] = [("RETRY__MAX_ATTEMPTS", "1"), ("PAUSE__AFTER_FAILURES", "100000")];
 
 #[test]
@@ -80,19 +80,19 @@ fn every_final_answer_has_its_status_and_reason() {
             assert_eq!(outcome["attempts"], 1, "{row}: {outcome}");
             assert_eq!(outcome["request"], json!({"customer_id": row}), "{row}");
         }
-        let letters = world.dead_letters().await;
-        assert_eq!(letters.len(), rows.iter().filter(|row| row.2 != "unlocked").count());
-        for letter in letters {
-            let row = header(&letter, "unlocker-request-id").expect("a request id");
-            assert_eq!(header(&letter, "unlocker-status").as_deref(), outcomes[&row]["status"].as_str());
-            assert_eq!(header(&letter, "unlocker-reason").as_deref(), outcomes[&row]["reason"].as_str());
+        let dead_letters = world.dead_letters().await;
+        assert_eq!(dead_letters.len(), rows.iter().filter(|row| row.2 != "unlocked").count());
+        for dead_letter in dead_letters {
+            let row = header(&dead_letter, "unlocker-request-id").expect("a request id");
+            assert_eq!(header(&dead_letter, "unlocker-status").as_deref(), outcomes[&row]["status"].as_str());
+            assert_eq!(header(&dead_letter, "unlocker-reason").as_deref(), outcomes[&row]["reason"].as_str());
         }
         world.stop().await;
     });
 }
 
 #[test]
-fn an_endpoint_fault_parks_the_request_and_burns_no_attempt() {
+fn an_endpoint_fault_postpones_the_request_and_burns_no_attempt() {
     const FAULTS: [u16; 11] = [401, 403, 405, 407, 501, 300, 301, 302, 304, 307, 308];
     kit::run(async |ctx| {
         let settings = [
@@ -124,7 +124,7 @@ fn an_endpoint_fault_parks_the_request_and_burns_no_attempt() {
 }
 
 #[test]
-fn a_404_before_any_proof_of_the_address_is_the_requests_fault_if_the_ping_succeeds() {
+fn a_404_before_the_address_is_proven_is_the_requests_fault_if_the_ping_succeeds() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |call| match call.path.as_str() {
             "/api/service/ping" => Answer::json(200, "true"),

@@ -140,7 +140,7 @@ fn requests_are_published_as_they_come_and_a_signal_ends_it_with_a_count() {
         assert_eq!(publish.wait_exit(SOON).await.code(), Some(1));
         assert!(last_line(&publish).starts_with("published 3 of 3 requests in "));
         let stderr = publish.stderr().join("\n");
-        assert!(stderr.contains("stopped after line 3: told to"), "{stderr}");
+        assert!(stderr.contains("stopped after line 3: by a signal"), "{stderr}");
         drop(writer);
     });
 }

@@ -18,12 +18,12 @@ use lapin::{
 use crate::world::{DEAD, EXCHANGE, REQUEST, REQUESTS, RESULTS, SOON, start_worker, text};
 
 const OUTCOMES: &str = "test.outcomes";
-/// A cluster that has just lost a node takes its time.
+/// A cluster that has just lost a node is slow.
 const RECOVERED: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Publishes until told to stop, and goes to the next node when one is gone. Each request is repeated,
-/// under its id, until it is confirmed.
+/// Publishes until `stop` is set, and connects to the next node when one is lost. Repeats each
+/// request, under its id, until it is confirmed.
 async fn publish(urls: Vec<String>, stop: Arc<AtomicBool>, confirmed: Arc<AtomicUsize>) {
     let (mut n, mut node, mut channel) = (0, 0, None::<(Connection, Channel)>);
     while !stop.load(Ordering::SeqCst) {
@@ -45,7 +45,7 @@ async fn publish(urls: Vec<String>, stop: Arc<AtomicBool>, confirmed: Arc<Atomic
             node += 1;
         }
         channel = published;
-        // The pace.
+        // Limits the rate.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -92,7 +92,7 @@ fn trackfinity() -> Trackfinity {
     trackfinity
 }
 
-/// The worker's queues and the node that leads each, as a node sees them that runs.
+/// The worker's queues and the leader of each, as a running node reports them.
 async fn leaders(cluster: &RabbitCluster) -> Result<BTreeMap<String, String>, String> {
     let mut seen = Err("no node answers".to_owned());
     for node in cluster.nodes() {
@@ -120,7 +120,7 @@ fn quorum() -> FieldTable {
     arguments
 }
 
-/// What became of each request, by its id.
+/// The statuses of the outcomes of each request, by its id.
 fn statuses(outcomes: &kit::Inbox) -> BTreeMap<String, BTreeSet<String>> {
     let mut statuses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for outcome in outcomes.all() {
@@ -131,11 +131,11 @@ fn statuses(outcomes: &kit::Inbox) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// The ids of the dead letters.
-fn ids(letters: &kit::Inbox) -> BTreeSet<String> {
-    letters
+fn ids(dead_letters: &kit::Inbox) -> BTreeSet<String> {
+    dead_letters
         .all()
         .iter()
-        .filter_map(|letter| Some(letter.properties.message_id().as_ref()?.to_string()))
+        .filter_map(|dead_letter| Some(dead_letter.properties.message_id().as_ref()?.to_string()))
         .collect()
 }
 
@@ -163,7 +163,8 @@ fn killing_the_leader_of_every_queue_in_turn_loses_nothing() {
         let ours: Vec<_> = all.into_keys().filter(|queue| queue != OUTCOMES).collect();
         assert_eq!(ours.len(), 14);
         let begun = Instant::now();
-        // One kill takes the leaders of several queues. UNLOCKER_TEST_EVERY_LEADER kills for each queue anew.
+        // One kill may hit the leaders of several queues. With UNLOCKER_TEST_EVERY_LEADER each
+        // queue gets a kill of its own.
         let each = std::env::var_os("UNLOCKER_TEST_EVERY_LEADER").is_some();
         let (mut kills, mut leaderless) = (0, BTreeSet::new());
         for queue in &ours {
@@ -178,7 +179,7 @@ fn killing_the_leader_of_every_queue_in_turn_loses_nothing() {
             kills += 1;
             let before = confirmed.load(Ordering::SeqCst);
             leader.kill().await;
-            kit::eventually("requests go on without it", RECOVERED, async || {
+            kit::eventually("requests are handled without it", RECOVERED, async || {
                 confirmed.load(Ordering::SeqCst) > before + 20
             })
             .await;
@@ -191,13 +192,13 @@ fn killing_the_leader_of_every_queue_in_turn_loses_nothing() {
         let published = confirmed.load(Ordering::SeqCst);
 
         let amqp = Amqp::connect(&urls[0]).await;
-        let (outcomes, letters) = (amqp.consume_queue(OUTCOMES).await, amqp.consume_queue(DEAD).await);
+        let (outcomes, dead_letters) = (amqp.consume_queue(OUTCOMES).await, amqp.consume_queue(DEAD).await);
         let lost = || {
-            let (statuses, letters) = (statuses(&outcomes), ids(&letters));
+            let (statuses, dead_letters) = (statuses(&outcomes), ids(&dead_letters));
             let ended = |n: &usize| {
                 let id = n.to_string();
                 statuses.get(&id) == Some(&BTreeSet::from([expected(*n).to_owned()]))
-                    && (expected(*n) != "refused" || letters.contains(&id))
+                    && (expected(*n) != "refused" || dead_letters.contains(&id))
             };
             (0..published).filter(|n| !ended(n)).collect::<Vec<_>>()
         };

@@ -1,8 +1,8 @@
-//! `unlocker dead-letters`: looking changes nothing, changes go by a plan, and nothing is lost.
+//! `unlocker dead-letters`: browsing changes nothing, changes need a plan, and nothing is lost.
 
+mod browse;
 mod change;
 mod interrupted;
-mod look;
 mod order;
 mod patience;
 mod unreadable;
@@ -14,14 +14,14 @@ use serde_json::Value;
 
 use crate::world::{DEAD, SOON, id, start_worker};
 
-/// What a command said and how it ended.
-struct Said {
+/// The output and the exit code of a command.
+struct CommandOutput {
     code: Option<i32>,
     stdout: Vec<String>,
     stderr: Vec<String>,
 }
 
-impl Said {
+impl CommandOutput {
     /// The lines of stdout as JSON.
     fn json(&self) -> Vec<Value> {
         let parse = |line: &String| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
@@ -41,31 +41,31 @@ fn command(ctx: &Context, args: &[&str]) -> Program {
         .args(["--actor", "tester"])
 }
 
-async fn ended(process: &Process) -> Said {
+async fn ended(process: &Process) -> CommandOutput {
     let code = process.wait_exit(SOON * 2).await.code();
-    Said { code, stdout: process.stdout(), stderr: process.stderr() }
+    CommandOutput { code, stdout: process.stdout(), stderr: process.stderr() }
 }
 
-async fn say(ctx: &Context, args: &[&str]) -> Said {
+async fn run_command(ctx: &Context, args: &[&str]) -> CommandOutput {
     ended(&ctx.start(&command(ctx, args))).await
 }
 
-/// Plans, and returns the plan.
+/// Makes a plan and returns it.
 async fn plan(ctx: &Context, args: &[&str]) -> Value {
-    let said = say(ctx, &[args, &["--json"]].concat()).await;
-    assert_eq!(said.code, Some(0), "{}", said.text());
-    said.json().remove(0)
+    let output = run_command(ctx, &[args, &["--json"]].concat()).await;
+    assert_eq!(output.code, Some(0), "{}", output.text());
+    output.json().remove(0)
 }
 
-/// The topology, as a worker declares it that has no call to make.
+/// Declares the topology, by a worker that starts and stops.
 async fn declare(ctx: &Context) {
     let worker = start_worker(ctx, ctx.amqp_url(), "http://127.0.0.1:1", &[]).await;
     worker.signal(kit::Signal::TERM);
     assert!(worker.wait_exit(SOON).await.success());
 }
 
-/// A letter such as a worker leaves.
-fn letter(n: usize) -> (Properties, Vec<u8>) {
+/// A dead letter as a worker publishes it.
+fn dead_letter(n: usize) -> (Properties, Vec<u8>) {
     let mut headers = FieldTable::default();
     let text = |value: String| AMQPValue::LongString(value.into());
     headers.insert("unlocker-status".into(), text("refused".to_owned()));
@@ -88,11 +88,11 @@ fn letter(n: usize) -> (Properties, Vec<u8>) {
     (properties, format!(r#"{{"customer_id":"{n}","note":"ü"}}"#).into_bytes())
 }
 
-async fn bury(amqp: &Amqp, count: usize) {
-    let letters = (0..count).map(letter);
-    amqp.publish_all(DEAD, "", letters).await;
-    kit::eventually("the letters", SOON, async || amqp.ready_count(DEAD).await as usize == count).await;
+async fn publish_dead_letters(amqp: &Amqp, count: usize) {
+    let dead_letters = (0..count).map(dead_letter);
+    amqp.publish_all(DEAD, "", dead_letters).await;
+    kit::eventually("the dead letters", SOON, async || amqp.ready_count(DEAD).await as usize == count).await;
 }
 
-/// Long enough for what a test waits for while another command runs.
+/// The longest wait of a test while another command runs.
 const A_WHILE: Duration = Duration::from_secs(20);

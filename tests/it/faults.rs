@@ -1,5 +1,5 @@
-//! Whatever dies or lies on the broker's side: each test counts, and what was published is finished
-//! or waiting, nothing else.
+//! Faults of RabbitMQ and of the network. Each test counts: every request that was published has
+//! its outcome or still waits.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ const CONCURRENCY: usize = 64;
 /// Long enough for a node to come back on a busy machine.
 const LONG: Duration = Duration::from_secs(120);
 
-/// A worker under load, whose outcomes are kept in a durable queue.
+/// A worker under load, whose outcomes go to a durable queue.
 struct Load {
     ctx: Context,
     trackfinity: Trackfinity,
@@ -50,8 +50,8 @@ impl Load {
         self.worker.wait_for_line(|line| line.contains(text), LONG).await;
     }
 
-    /// Waits until every request has its outcome; at most `repeats` of them have it twice, and none
-    /// is left or dead.
+    /// Waits until every request has its outcome. At most `repeats` outcomes are duplicates, no
+    /// request remains, and there is no dead letter.
     async fn finish(self, repeats: usize) {
         let amqp = self.ctx.amqp().await;
         let mut outcomes: BTreeMap<String, usize> = BTreeMap::new();
@@ -114,7 +114,7 @@ fn a_broker_that_freezes_is_noticed_and_loses_nothing() {
 }
 
 #[test]
-fn connections_closed_by_an_operator_are_opened_anew() {
+fn connections_closed_by_an_operator_are_opened_again() {
     kit::run_on_own_node_within(LONG * 2, NodeOptions::default(), async |ctx| {
         let mut load = Load::start(&ctx, ctx.amqp_url(), &[]).await;
         load.publish(2_000).await;
@@ -128,7 +128,7 @@ fn connections_closed_by_an_operator_are_opened_anew() {
 }
 
 #[test]
-fn an_alarm_holds_what_is_in_flight_until_it_clears() {
+fn an_alarm_delays_requests_in_flight_until_it_clears() {
     kit::run_on_own_node_within(LONG * 2, NodeOptions::default(), async |ctx| {
         let mut load = Load::start(&ctx, ctx.amqp_url(), &[]).await;
         load.trackfinity.answer_with(|_| Answer::unlocked().after(Duration::from_millis(500)));
@@ -136,7 +136,7 @@ fn an_alarm_holds_what_is_in_flight_until_it_clears() {
         load.wait_calls(1).await;
         ctx.node().memory_alarm(true).await;
         load.wait_says("takes no messages for now").await;
-        // Once all that may be in flight is, nothing new is taken.
+        // Nothing new is consumed when the concurrency limit is reached.
         let mut before = 0;
         kit::eventually("calls come to a stop", LONG, async || {
             tokio::time::sleep(Duration::from_millis(1_200)).await;
@@ -153,9 +153,9 @@ fn an_alarm_holds_what_is_in_flight_until_it_clears() {
 }
 
 #[test]
-fn a_delivery_held_for_too_long_costs_a_session_but_no_request() {
+fn a_delivery_unacknowledged_for_too_long_costs_a_session_but_no_request() {
     kit::run_on_own_node_within(LONG * 2, NodeOptions::default(), async |ctx| {
-        // RabbitMQ looks every minute unless told otherwise.
+        // By default RabbitMQ checks the timeout every minute.
         let eval = "application:set_env(rabbit, channel_tick_interval, 500), \
                     application:set_env(rabbit, consumer_timeout, 1500), \
                     application:set_env(rabbit, quorum_tick_interval, 500).";
@@ -171,7 +171,7 @@ fn a_delivery_held_for_too_long_costs_a_session_but_no_request() {
 }
 
 #[test]
-fn a_queue_deleted_under_the_consumer_is_declared_anew() {
+fn a_queue_deleted_under_the_consumer_is_declared_again() {
     kit::run(async |ctx| {
         let mut load = Load::start(&ctx, ctx.amqp_url(), &[]).await;
         load.publish(50).await;
@@ -194,7 +194,7 @@ fn a_queue_deleted_under_the_consumer_is_declared_anew() {
 }
 
 #[test]
-fn a_deleted_results_exchange_is_declared_anew_and_outcomes_wait_meanwhile() {
+fn a_deleted_results_exchange_is_declared_again_and_outcomes_wait_meanwhile() {
     kit::run_within(LONG, async |ctx| {
         let mut load = Load::start(&ctx, ctx.amqp_url(), &[("RESULTS__REQUIRE_SUBSCRIBER", "true")]).await;
         load.publish(50).await;
@@ -209,7 +209,7 @@ fn a_deleted_results_exchange_is_declared_anew_and_outcomes_wait_meanwhile() {
 }
 
 #[test]
-fn a_line_that_is_cut_again_and_again_loses_nothing() {
+fn a_network_that_is_cut_several_times_loses_nothing() {
     kit::run_within(LONG, async |ctx| {
         let (line, url) = ctx.cutter().await;
         let mut load = Load::start(&ctx, &url, &[]).await;
@@ -226,7 +226,7 @@ fn a_line_that_is_cut_again_and_again_loses_nothing() {
 }
 
 #[test]
-fn a_slow_line_loses_nothing() {
+fn a_slow_network_loses_nothing() {
     kit::run_within(LONG, async |ctx| {
         let (line, url) = ctx.cutter().await;
         let mut load = Load::start(&ctx, &url, &[]).await;
@@ -237,7 +237,7 @@ fn a_slow_line_loses_nothing() {
 }
 
 #[test]
-fn a_half_open_line_is_noticed_and_loses_nothing() {
+fn a_half_open_connection_is_noticed_and_loses_nothing() {
     kit::run_within(LONG, async |ctx| {
         let (line, url) = ctx.cutter().await;
         let mut load = Load::start(&ctx, &format!("{url}?heartbeat=2"), &[]).await;
@@ -252,7 +252,7 @@ fn a_half_open_line_is_noticed_and_loses_nothing() {
 }
 
 #[test]
-fn a_listener_whose_queue_does_not_confirm_gets_no_copies_and_nor_do_the_others() {
+fn a_listener_whose_queue_does_not_confirm_causes_no_duplicates() {
     kit::run_on_own_node_within(LONG * 2, NodeOptions::default(), async |ctx| {
         let mut load = Load::start(&ctx, ctx.amqp_url(), &[]).await;
         let amqp = ctx.amqp().await;
@@ -260,26 +260,28 @@ fn a_listener_whose_queue_does_not_confirm_gets_no_copies_and_nor_do_the_others(
         quorum.insert("x-queue-type".into(), kit::AMQPValue::LongString("quorum".into()));
         amqp.declare_queue("stuck", quorum).await;
         amqp.bind("stuck", RESULTS, "unlock.#").await;
-        // A channel knows a queue's leader from the first message on, and asks nobody for it again.
+        // A channel finds a queue's leader at the first message, and does not look for it again.
         load.publish(1).await;
-        kit::eventually("one outcome is out", SOON, async || amqp.ready_count("stuck").await == 1).await;
+        kit::eventually("one outcome is published", SOON, async || amqp.ready_count("stuck").await == 1)
+            .await;
         suspend(&ctx, "stuck", true).await;
         load.publish(9).await;
         load.wait_calls(10).await;
-        kit::eventually("all outcomes are out", SOON, async || amqp.ready_count(LEDGER).await == 10).await;
-        // Longer than any confirm was ever waited for.
+        kit::eventually("all outcomes are published", SOON, async || amqp.ready_count(LEDGER).await == 10)
+            .await;
+        // Long enough to see a repeated publish.
         let until = Instant::now() + Duration::from_secs(15);
         while Instant::now() < until {
-            assert_eq!(amqp.ready_count(LEDGER).await, 10, "outcomes are published beside themselves");
+            assert_eq!(amqp.ready_count(LEDGER).await, 10, "outcomes are published again");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         suspend(&ctx, "stuck", false).await;
-        assert_eq!(load.trackfinity.count(), 10, "no request was taken again");
+        assert_eq!(load.trackfinity.count(), 10, "no request was called for again");
         load.finish(0).await;
     });
 }
 
-/// Stops a quorum queue's process, or lets it go on.
+/// Suspends a quorum queue's process, or resumes it.
 async fn suspend(ctx: &Context, queue: &str, suspended: bool) {
     let server = format!("'{}_{queue}'", ctx.vhost().name());
     let action = if suspended { "suspend" } else { "resume" };
@@ -287,14 +289,14 @@ async fn suspend(ctx: &Context, queue: &str, suspended: bool) {
 }
 
 #[test]
-fn a_broker_that_never_answers_costs_no_more_threads_the_longer_it_lasts() {
+fn a_broker_that_never_answers_does_not_use_ever_more_threads() {
     kit::run_within(LONG, async |ctx| {
         let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("amqp://guest:guest@{}/%2f", mute.local_addr().expect("an address"));
         ctx.spawn(async move {
-            let mut held = Vec::new();
+            let mut connections = Vec::new();
             loop {
-                held.push(mute.accept().await);
+                connections.push(mute.accept().await);
             }
         });
         let worker = ctx.start(&crate::world::unlocker(&url, "http://127.0.0.1:1").arg("run"));

@@ -1,4 +1,4 @@
-//! Messages made to hurt: none may stop or kill the worker, or take innocent ones with it.
+//! Hostile messages: none may stop or crash the worker, or harm other messages.
 
 use std::{
     collections::BTreeSet,
@@ -13,12 +13,12 @@ use serde_json::json;
 
 use crate::world::{DEAD, REQUESTS, SOON, World, header, start_worker, text};
 
-/// Publishes messages that no library would send.
+/// A connection that can publish messages which no library would send.
 async fn raw(ctx: &kit::Context) -> RawAmqp {
     RawAmqp::connect(ctx.amqp_url()).await.expect("a connection")
 }
 
-/// Publishes one whose id is not UTF-8.
+/// Publishes a message whose id is not UTF-8.
 async fn publish_unreadable(raw: &mut RawAmqp) {
     let (id, body) = (short(b"\xff\xfe"), br#"{"customer_id":"raw"}"#);
     raw.publish(REQUESTS, MESSAGE_ID, &[], &id, body).await.expect("confirmed");
@@ -29,7 +29,7 @@ async fn publish_with_headers(raw: &mut RawAmqp, table: &[u8]) {
     raw.publish(REQUESTS, HEADERS, table, &[], body).await.expect("confirmed");
 }
 
-/// Tables in tables, so many deep.
+/// Tables in tables, `depth` levels deep.
 fn nested(depth: usize) -> Vec<u8> {
     let mut table = long(b"");
     for _ in 0..depth {
@@ -39,7 +39,7 @@ fn nested(depth: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_message_that_cannot_be_read_ends_as_invalid_and_takes_no_other_along() {
+fn an_unreadable_message_ends_as_invalid_and_harms_no_other() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked().after(Duration::from_millis(2))).await;
         let mut raw = raw(&world.ctx).await;
@@ -67,7 +67,7 @@ fn a_message_that_cannot_be_read_ends_as_invalid_and_takes_no_other_along() {
             (&"unreadable".into(), &"raw".into())
         );
         assert_eq!(world.amqp.ready_count(DEAD).await, 1);
-        kit::eventually("it takes as many as usual again", SOON, async || {
+        kit::eventually("the prefetch is normal again", SOON, async || {
             world.unlock("more").await;
             let lines = world.worker.stderr();
             lines
@@ -80,7 +80,7 @@ fn a_message_that_cannot_be_read_ends_as_invalid_and_takes_no_other_along() {
 }
 
 #[test]
-fn messages_that_cannot_be_read_cost_two_seconds_each_at_most() {
+fn unreadable_messages_cost_two_seconds_each_at_most() {
     const COUNT: usize = 8;
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked()).await;
@@ -108,7 +108,7 @@ fn messages_that_cannot_be_read_cost_two_seconds_each_at_most() {
 }
 
 #[test]
-fn one_that_cannot_be_read_and_cannot_be_dead_lettered_holds_up_nobody() {
+fn an_unreadable_message_that_cannot_be_dead_lettered_delays_no_other() {
     kit::run(async |ctx| {
         let declaring = start_worker(&ctx, ctx.amqp_url(), "http://127.0.0.1:1", &[]).await;
         declaring.signal(kit::Signal::TERM);
@@ -129,8 +129,8 @@ fn one_that_cannot_be_read_and_cannot_be_dead_lettered_holds_up_nobody() {
 }
 
 #[test]
-fn tables_nested_thousands_deep_are_carried_on() {
-    // lapin's reading of them takes time that grows with the square of their depth.
+fn tables_nested_thousands_deep_are_kept_in_copies() {
+    // lapin parses them in time that grows with the square of their depth.
     kit::run_within(Duration::from_secs(180), async |ctx| {
         let world = World::start(ctx, |call| match call.n {
             1 => Answer::status(503),
@@ -147,7 +147,7 @@ fn tables_nested_thousands_deep_are_carried_on() {
 }
 
 #[test]
-fn headers_that_fill_a_frame_are_carried_on_and_own_texts_are_cut_first() {
+fn headers_that_fill_a_frame_are_kept_and_own_texts_are_cut_first() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |call| match call.n {
             1 => Answer::status(503),
@@ -163,18 +163,18 @@ fn headers_that_fill_a_frame_are_carried_on_and_own_texts_are_cut_first() {
         publish_with_headers(&mut raw, &table).await;
         let outcome = world.outcome().await;
         assert_eq!((&outcome["reason"], &outcome["attempts"]), (&json!("http_400"), &json!(2)));
-        let letter = world.dead_letters().await.remove(0);
-        assert_eq!(header(&letter, "unlocker-reason").as_deref(), Some("http_400"));
-        assert_eq!(header(&letter, "small").map(|value| value.len()), Some(900));
+        let dead_letter = world.dead_letters().await.remove(0);
+        assert_eq!(header(&dead_letter, "unlocker-reason").as_deref(), Some("http_400"));
+        assert_eq!(header(&dead_letter, "small").map(|value| value.len()), Some(900));
 
-        // With room for its own facts alone, the worker's texts go and the producer's headers stay.
+        // If only the required headers fit, the worker leaves out its texts and keeps the producer's headers.
         world.trackfinity.answer_with(|_| Answer::status(400).body("r".repeat(1024)));
         let table = long(&[entry("large", 125_500), entry("small", 900)].concat());
         publish_with_headers(&mut raw, &table).await;
         assert_eq!(world.outcome().await["reason"], "http_400");
-        let letter = world.dead_letters().await.remove(0);
-        assert_eq!(header(&letter, "large").map(|value| value.len()), Some(125_500));
-        assert!(header(&letter, "unlocker-response").is_none_or(|response| response.len() < 1024));
+        let dead_letter = world.dead_letters().await.remove(0);
+        assert_eq!(header(&dead_letter, "large").map(|value| value.len()), Some(125_500));
+        assert!(header(&dead_letter, "unlocker-response").is_none_or(|response| response.len() < 1024));
         world.stop().await;
     });
 }
@@ -200,8 +200,8 @@ fn headers_too_large_for_small_frames_cost_a_connection_once_and_no_session() {
             let entry = [&short(b"large")[..], b"S", &long(&vec![b'v'; length])].concat();
             publish_with_headers(&mut raw, &long(&entry)).await;
             assert_eq!(world.outcome().await["reason"], "http_400");
-            let letter = world.dead_letters().await.remove(0);
-            assert_eq!(header(&letter, "large").map(|value| value.len()), Some(length));
+            let dead_letter = world.dead_letters().await.remove(0);
+            assert_eq!(header(&dead_letter, "large").map(|value| value.len()), Some(length));
             assert_eq!(world.trackfinity.calls().len(), calls);
             let expected = [Some(frame_max)];
             kit::eventually("the connection", SOON, async || frames().await == expected).await;

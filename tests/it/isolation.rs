@@ -1,5 +1,5 @@
-//! One bad thing costs its own place at most: requests, customers and listeners that always fail,
-//! and what senders forged.
+//! One fault costs one handler slot at most: requests, customers and listeners that always fail,
+//! and headers that producers forged.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::world::{
 
 const LONG: Duration = Duration::from_secs(150);
 
-/// Quick pauses and tiers.
+/// Short pauses and tiers.
 const QUICK: [(&str, &str); 3] =
     [("PAUSE__PROBE_DELAY", "50ms"), ("PAUSE__PROBE_MAX_DELAY", "200ms"), ("RETRY__MAX_DELAY", "1s")];
 
@@ -21,8 +21,8 @@ fn customer(call: &Call) -> usize {
     call.field("customer_id").and_then(|id| id.parse().ok()).unwrap_or(usize::MAX)
 }
 
-/// A queue that takes one message and no more: publishes to an exchange that routes to it are refused.
-/// It has room again without the policy of its name.
+/// A queue for one message: RabbitMQ refuses further publishes that are routed to it. Without the
+/// policy of its name the queue accepts more.
 async fn full_listener(world: &World, queue: &str, key: &str) {
     world.amqp.declare_queue(queue, FieldTable::default()).await;
     let management = world.ctx.vhost().management();
@@ -36,7 +36,7 @@ async fn full_listener(world: &World, queue: &str, key: &str) {
 }
 
 #[test]
-fn behind_24_requests_that_always_fail_a_healthy_one_is_served_within_a_minute_and_all_24_end() {
+fn a_healthy_request_behind_24_that_always_fail_is_served_within_a_minute_and_all_24_end() {
     kit::run_within(LONG, async |ctx| {
         let settings =
             [("WORKER__CONCURRENCY", "8"), ("RETRY__MAX_DELAY", "1s"), ("RETRY__MAX_ATTEMPTS", "3")];
@@ -56,7 +56,7 @@ fn behind_24_requests_that_always_fail_a_healthy_one_is_served_within_a_minute_a
         })
         .await;
         eprintln!("behind 24 that always fail: served after {:.1?}", published.elapsed());
-        // Healthy ones keep coming.
+        // Healthy requests keep coming.
         let mut next = 1_000;
         kit::eventually("all 24 end", LONG, async || {
             world.unlock(&next.to_string()).await;
@@ -71,7 +71,7 @@ fn behind_24_requests_that_always_fail_a_healthy_one_is_served_within_a_minute_a
 }
 
 #[test]
-fn a_few_requests_that_always_fail_end_also_while_no_other_comes() {
+fn a_few_requests_that_always_fail_end_even_if_no_other_comes() {
     kit::run_within(LONG, async |ctx| {
         let settings = [&QUICK[..], &[("PAUSE__AFTER_FAILURES", "2"), ("RETRY__MAX_ATTEMPTS", "3")]].concat();
         let world = World::start_with(ctx, &settings, |call| match call.path.as_str() {
@@ -86,7 +86,7 @@ fn a_few_requests_that_always_fail_end_also_while_no_other_comes() {
 }
 
 #[test]
-fn customers_that_are_always_forbidden_end_as_refused_and_slow_nobody_down() {
+fn customers_that_are_always_forbidden_end_as_refused_and_slow_down_no_other() {
     for concurrency in ["64", "auto"] {
         kit::run_within(LONG, async |ctx| {
             const HEALTHY: usize = 600;
@@ -124,7 +124,7 @@ fn customers_that_are_always_forbidden_end_as_refused_and_slow_nobody_down() {
 }
 
 #[test]
-fn an_invalid_request_whose_outcome_is_refused_does_not_hold_up_the_probe() {
+fn an_invalid_request_whose_outcome_is_refused_does_not_delay_the_probe() {
     kit::run(async |ctx| {
         let world = World::start_with(ctx, &QUICK, |call| match call.n {
             1 => Answer::status(401),
@@ -145,30 +145,30 @@ fn an_invalid_request_whose_outcome_is_refused_does_not_hold_up_the_probe() {
 }
 
 #[test]
-fn a_request_that_is_held_through_many_lost_sessions_stops_nobody() {
+fn a_request_that_stays_unsettled_over_many_lost_sessions_stops_no_other() {
     kit::run_within(LONG, async |ctx| {
         let declaring = start_worker(&ctx, ctx.amqp_url(), "http://127.0.0.1:1", &[]).await;
         declaring.signal(kit::Signal::TERM);
         declaring.wait_exit(SOON).await;
-        // Its dead letter can't be published, so the request is held.
+        // Its dead letter cannot be published, so the request stays unacknowledged.
         ctx.vhost().management().delete_binding(DEAD, DEAD, "").await;
         let (line, url) = ctx.cutter().await;
         let trackfinity = Trackfinity::start(|_| Answer::unlocked());
         let _worker = start_worker(&ctx, &url, &trackfinity.url(), &[("BROKER__DECLARE", "false")]).await;
         let amqp = ctx.amqp().await;
         let outcomes = amqp.consume_into(RESULTS, "unlock.#").await;
-        amqp.publish(EXCHANGE, REQUEST, id("held"), b"nonsense").await;
+        amqp.publish(EXCHANGE, REQUEST, id("unsettled"), b"nonsense").await;
         for round in 0..5 {
             amqp.publish_all(EXCHANGE, REQUEST, requests(20 * round + 20).skip(20 * round)).await;
             outcomes.wait_count(20 * round + 20, SOON).await;
             line.reset_all().await;
         }
-        assert!(!outcomes.all().iter().any(|outcome| outcome.json()["request_id"] == "held"));
+        assert!(!outcomes.all().iter().any(|outcome| outcome.json()["request_id"] == "unsettled"));
     });
 }
 
 #[test]
-fn a_forged_delivery_count_slows_nobody_down() {
+fn a_forged_delivery_count_slows_down_no_request() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked().after(Duration::from_millis(50))).await;
         let mut headers = FieldTable::default();
@@ -186,7 +186,7 @@ fn a_forged_delivery_count_slows_nobody_down() {
 }
 
 #[test]
-fn a_listener_whose_queue_is_full_holds_up_nobody_and_gets_its_outcomes_when_it_has_room() {
+fn a_listener_whose_queue_is_full_delays_no_other_and_gets_its_outcomes_later() {
     kit::run_within(LONG, async |ctx| {
         const COUNT: usize = 300;
         let settings = [("RETRY__MAX_DELAY", "1s")];
@@ -199,7 +199,7 @@ fn a_listener_whose_queue_is_full_holds_up_nobody_and_gets_its_outcomes_when_it_
         })
         .await;
         world.worker.wait_for_line(|line| line.contains("outcomes can't be published"), SOON).await;
-        // It has room again.
+        // The queue accepts outcomes again.
         world.ctx.vhost().management().delete_policy("full").await;
         let late = world.amqp.consume_queue("full").await;
         kit::eventually("it has all outcomes", SOON, async || ids(&late).len() == COUNT).await;
@@ -218,7 +218,7 @@ fn ids(inbox: &kit::Inbox) -> std::collections::BTreeSet<String> {
     inbox.all().iter().map(|outcome| text(&outcome.json()["request_id"])).collect()
 }
 
-/// A quorum queue, `stuck`, that has one outcome and from then on confirms none, until it is resumed.
+/// A quorum queue, `stuck`, that receives one outcome and then confirms none until it is resumed.
 async fn stuck_listener(world: &World) {
     let mut quorum = FieldTable::default();
     quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
@@ -236,9 +236,9 @@ async fn set_stuck_listener(world: &World, call: &str) {
 }
 
 #[test]
-fn a_listener_whose_queue_does_not_confirm_holds_up_nobody_and_no_outcome_comes_twice() {
+fn a_listener_whose_queue_does_not_confirm_delays_no_other_and_no_outcome_comes_twice() {
     kit::run_on_own_node_within(LONG, kit::NodeOptions::default(), async |ctx| {
-        // No more than may wait for their confirms.
+        // No more than may wait for their confirms at once.
         const COUNT: usize = 150;
         let settings = [("WORKER__CONCURRENCY", "8"), ("RETRY__MAX_DELAY", "2s")];
         let world = World::start_with(ctx, &settings, |_| Answer::unlocked()).await;
@@ -269,7 +269,7 @@ fn a_listener_whose_queue_does_not_confirm_holds_up_nobody_and_no_outcome_comes_
 }
 
 #[test]
-fn an_outcome_that_a_sender_forged_is_not_published() {
+fn an_outcome_that_a_producer_forged_is_not_published() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::status(404)).await;
         let mut headers = FieldTable::default();
@@ -292,7 +292,7 @@ fn an_outcome_that_a_sender_forged_is_not_published() {
 }
 
 #[test]
-fn a_pause_after_failures_ends_also_where_few_requests_may_be_in_flight() {
+fn a_pause_after_failures_ends_even_if_few_requests_may_be_in_flight() {
     for concurrency in ["1", "4"] {
         kit::run(async |ctx| {
             let mut settings = QUICK.to_vec();
@@ -310,12 +310,12 @@ fn a_pause_after_failures_ends_also_where_few_requests_may_be_in_flight() {
 }
 
 #[test]
-fn requests_that_are_only_published_do_not_use_up_the_calls_after_a_pause() {
+fn requests_that_need_no_call_do_not_use_up_the_calls_after_a_pause() {
     kit::run(async |ctx| {
         let declaring = start_worker(&ctx, ctx.amqp_url(), "http://127.0.0.1:1", &[]).await;
         declaring.signal(kit::Signal::TERM);
         declaring.wait_exit(SOON).await;
-        // No dead letter can be published: invalid requests are held.
+        // No dead letter can be published: invalid requests stay unacknowledged.
         ctx.vhost().management().delete_binding(DEAD, DEAD, "").await;
         let mut settings = QUICK.to_vec();
         settings.push(("BROKER__DECLARE", "false"));

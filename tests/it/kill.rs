@@ -1,4 +1,5 @@
-//! What a killed worker leaves behind, how fast one starts, and what an idle one costs.
+//! What a killed worker loses and repeats, how fast a worker starts, and how much CPU an idle one
+//! uses.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -66,7 +67,7 @@ fn a_waiting_request_has_its_outcome_within_300_ms_of_the_start() {
         first.wait_exit(SOON).await;
         let amqp = ctx.amqp().await;
         let outcomes = amqp.consume_into(RESULTS, "unlock.#").await;
-        // The machine is shared: the best of some starts tells what the worker takes.
+        // The machine is shared: the best of some starts shows how long the worker needs.
         let mut best = Duration::MAX;
         for n in 0..10 {
             amqp.publish_all(EXCHANGE, REQUEST, requests(1)).await;

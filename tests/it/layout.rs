@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 const ORDER: [&[&str]; 11] = [
     &["message"],
     &["policy"],
-    &["breaker"],
+    &["breaker", "settle"],
     &["settings", "secret"],
     &["telemetry", "trackfinity", "broker"],
     &["worker", "dead_letters"],

@@ -1,4 +1,4 @@
-//! The worker as its users see it: the real binary, a real RabbitMQ, and a stand-in for
+//! The worker as its users see it: the real binary, a real RabbitMQ, and a simulated
 //! Trackfinity. Each test has a virtual host of its own.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]

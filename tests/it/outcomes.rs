@@ -71,7 +71,7 @@ fn each_status_has_its_routing_key() {
 }
 
 #[test]
-fn without_a_correlation_id_the_request_id_stands_in() {
+fn without_a_correlation_id_the_request_id_is_used() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked()).await;
         world.unlock("m-1").await;
@@ -99,10 +99,10 @@ fn a_long_request_id_is_a_digest_in_the_message_id() {
 }
 
 #[test]
-fn a_reply_queue_of_rabbitmqs_gets_a_copy() {
+fn a_reply_queue_that_rabbitmq_named_gets_a_copy() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked()).await;
-        // An exclusive queue that the server names is amq.gen-….
+        // RabbitMQ names an exclusive queue amq.gen-….
         let own = world.amqp.consume_into("amq.topic", "nothing").await;
         assert!(own.queue().starts_with("amq.gen-"), "{}", own.queue());
         world.publish(id("m-1").with_reply_to(own.queue().into()), r#"{"customer_id":1}"#).await;
@@ -115,7 +115,7 @@ fn a_reply_queue_of_rabbitmqs_gets_a_copy() {
 }
 
 #[test]
-fn a_reply_queue_that_is_gone_or_anybody_elses_holds_nothing_up() {
+fn a_reply_queue_that_is_missing_or_not_allowed_delays_nothing() {
     kit::run(async |ctx| {
         let settings = [("RESULTS__REPLY_TO_PREFIXES", "replies.,answers.")];
         let world = World::start_with(ctx, &settings, |_| Answer::unlocked()).await;
@@ -138,7 +138,7 @@ fn a_reply_queue_that_is_gone_or_anybody_elses_holds_nothing_up() {
 }
 
 #[test]
-fn an_address_that_crashes_the_brokers_connection_costs_a_reply_alone() {
+fn a_reply_to_that_crashes_the_brokers_connection_costs_only_a_reply() {
     kit::run(async |ctx| {
         let world =
             World::start(ctx, |_| Answer::unlocked().after(std::time::Duration::from_millis(100))).await;
@@ -154,15 +154,19 @@ fn an_address_that_crashes_the_brokers_connection_costs_a_reply_alone() {
         let outcomes = world.outcomes(60).await;
         assert!(outcomes.values().all(|outcome| outcome["status"] == "unlocked"));
         world.stop().await;
-        assert_eq!(world.trackfinity.count(), 60, "no request was taken again");
+        assert_eq!(world.trackfinity.count(), 60, "no request was called for again");
         assert_eq!(world.amqp.ready_count(DEAD).await, 0);
         let lost = world.worker.stderr().iter().filter(|line| line.contains("not consuming")).count();
-        assert_eq!(lost, 0, "the session went on");
-        kit::eventually("every other reply came, if once more for want of a confirm", SOON, async || {
-            let replies: std::collections::BTreeSet<_> =
-                own.all().iter().map(|reply| text(&reply.json()["request_id"])).collect();
-            replies.len() == 54
-        })
+        assert_eq!(lost, 0, "the session continued");
+        kit::eventually(
+            "every other reply came, some of them twice because a confirm was lost",
+            SOON,
+            async || {
+                let replies: std::collections::BTreeSet<_> =
+                    own.all().iter().map(|reply| text(&reply.json()["request_id"])).collect();
+                replies.len() == 54
+            },
+        )
         .await;
     });
 }
@@ -195,6 +199,6 @@ fn with_require_subscriber_an_outcome_waits_for_a_queue_that_receives_it() {
         worker.wait_for_line(|line| line.contains("no queue receives"), SOON).await;
         let outcomes = amqp.consume_into(crate::world::RESULTS, "unlock.#").await;
         assert_eq!(outcomes.next(SOON).await.json()["status"], "unlocked");
-        assert_eq!(trackfinity.count(), 1, "the request was held, not taken again");
+        assert_eq!(trackfinity.count(), 1, "the request stayed unacknowledged, and was not called for again");
     });
 }

@@ -34,7 +34,7 @@ impl Drop for Secrets {
 }
 
 #[test]
-fn a_wrong_key_makes_no_dead_letter_and_few_calls_and_a_new_key_ends_it_without_a_restart() {
+fn a_wrong_key_causes_no_dead_letter_and_few_calls_and_a_new_key_ends_the_pause_without_a_restart() {
     const WAITING: usize = 5_000;
     kit::run_within(LONG * 2, async |ctx| {
         let secrets = Secrets::new();
@@ -44,7 +44,7 @@ fn a_wrong_key_makes_no_dead_letter_and_few_calls_and_a_new_key_ends_it_without_
             _ => Answer::status(401),
         });
         let program = file_key_worker(&ctx, &trackfinity, &key);
-        // The topology, and 5,000 requests, before there is any worker with a key.
+        // Creates the topology and 5,000 requests before the worker with the key starts.
         let declaring = world::start_worker(&ctx, ctx.amqp_url(), &trackfinity.url(), &[]).await;
         declaring.signal(kit::Signal::TERM);
         declaring.wait_exit(SOON).await;
@@ -62,7 +62,7 @@ fn a_wrong_key_makes_no_dead_letter_and_few_calls_and_a_new_key_ends_it_without_
         let after_first = trackfinity.count().saturating_sub(64) as f64;
         let rate = after_first / paused.elapsed().as_secs_f64();
         assert!(rate < 2.0, "{rate} calls a second");
-        assert_eq!(worker.stderr().iter().filter(|line| advice(line)).count(), 1, "it is said once");
+        assert_eq!(worker.stderr().iter().filter(|line| advice(line)).count(), 1, "it is logged once");
         assert_eq!(amqp.ready_count(DEAD).await, 0);
         assert!(outcomes.is_empty());
 
@@ -108,10 +108,10 @@ fn a_broker_url_in_a_file_is_read_again_at_each_reconnect() {
 }
 
 #[test]
-fn an_outage_makes_no_dead_letter_burns_no_attempt_by_probing_and_ends_within_the_longest_probe_delay() {
+fn an_outage_causes_no_dead_letter_burns_no_attempt_by_probing_and_ends_within_the_longest_probe_delay() {
     const WAITING: usize = 5_000;
     kit::run_within(LONG * 2, async |ctx| {
-        // Ten minutes at 1 s to 30 s, told in a hundredth of the time.
+        // An outage of ten minutes with 1 s to 30 s between probes, in a hundredth of the time.
         let settings = [("PAUSE__PROBE_DELAY", "10ms"), ("PAUSE__PROBE_MAX_DELAY", "300ms")];
         let world = World::start_with(ctx, &settings, |_| Answer::status(503)).await;
         world.trackfinity.record(false);
@@ -132,7 +132,7 @@ fn an_outage_makes_no_dead_letter_burns_no_attempt_by_probing_and_ends_within_th
             attempts.iter().all(|attempts| *attempts <= 2),
             "at most one attempt was burned, before the pause"
         );
-        // Those that opened the pause, and those in flight with them.
+        // Those that opened the breaker, and those in flight with them.
         assert!(attempts.iter().filter(|attempts| **attempts == 2).count() <= 2 * 64);
         assert_eq!(world.amqp.ready_count(DEAD).await, 0);
         world.stop().await;
@@ -149,7 +149,8 @@ fn a_paused_worker_leaves_the_backlog_in_the_queue() {
         for n in 0..20 {
             world.unlock(&n.to_string()).await;
         }
-        // What came in before the consumer was cancelled waits outside, and comes back.
+        // Requests that were delivered before the consumer was cancelled wait in a tier, and come
+        // back.
         kit::eventually("all wait in the queue", SOON, async || {
             world.amqp.ready_count(world::REQUESTS).await == 21
         })
@@ -181,13 +182,13 @@ fn a_probe_that_finds_an_invalid_request_goes_on_to_the_next() {
 }
 
 #[test]
-fn a_tenth_of_failures_leaves_the_healthy_their_throughput() {
+fn a_tenth_of_failures_does_not_lower_the_throughput_of_healthy_requests() {
     const COUNT: usize = 1_500;
     const BATCH: usize = 25;
     kit::run_within(LONG * 2, async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked()).await;
         let mut rates: [Vec<f64>; 2] = Default::default();
-        // In turn, as the machine is shared.
+        // In turns, because the machine is shared.
         for round in 0..6 {
             let failing = round % 2;
             let served = std::sync::Mutex::new(std::collections::BTreeSet::new());
@@ -200,7 +201,7 @@ fn a_tenth_of_failures_leaves_the_healthy_their_throughput() {
             });
             let before = world.outcomes.len();
             let started = Instant::now();
-            // A steady 250 a second, as other services publish.
+            // A steady 250 a second, like real producers.
             let mut ticks = tokio::time::interval(Duration::from_millis(100));
             for batch in 0..COUNT / BATCH {
                 ticks.tick().await;
@@ -233,7 +234,7 @@ fn a_tenth_of_failures_leaves_the_healthy_their_throughput() {
 }
 
 #[test]
-fn a_429_that_asks_for_no_wait_is_not_hammered() {
+fn after_a_429_that_asks_for_no_wait_calls_are_rare() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::status(429).header("retry-after", "0")).await;
         world.amqp.publish_all(EXCHANGE, REQUEST, requests(500)).await;
@@ -246,7 +247,7 @@ fn a_429_that_asks_for_no_wait_is_not_hammered() {
 }
 
 #[test]
-fn a_pause_does_not_let_more_calls_be_in_flight() {
+fn a_pause_does_not_raise_the_number_of_calls_in_flight() {
     kit::run(async |ctx| {
         let settings = [
             ("WORKER__CONCURRENCY", "8"),
@@ -267,7 +268,7 @@ fn a_pause_does_not_let_more_calls_be_in_flight() {
 }
 
 #[test]
-fn the_one_request_there_is_does_not_probe_for_ever() {
+fn a_single_request_does_not_probe_for_ever() {
     kit::run(async |ctx| {
         let settings = [
             ("PAUSE__AFTER_FAILURES", "1"),
@@ -284,7 +285,7 @@ fn the_one_request_there_is_does_not_probe_for_ever() {
 }
 
 #[test]
-fn a_probe_whose_dead_letter_is_held_holds_up_nobody_else() {
+fn a_probe_whose_dead_letter_cannot_be_published_delays_no_other_request() {
     kit::run(async |ctx| {
         let settings = [("PAUSE__PROBE_DELAY", "50ms"), ("BROKER__DECLARE", "false")];
         let declaring = world::start_worker(&ctx, ctx.amqp_url(), "http://127.0.0.1:1", &[]).await;
@@ -305,7 +306,7 @@ fn a_probe_whose_dead_letter_is_held_holds_up_nobody_else() {
 }
 
 #[test]
-fn the_rate_limit_spaces_calls_out() {
+fn the_rate_limit_spaces_out_calls() {
     kit::run(async |ctx| {
         let world = World::start_with(ctx, &[("WORKER__RATE_LIMIT", "20")], |_| Answer::unlocked()).await;
         world.amqp.publish_all(EXCHANGE, REQUEST, requests(60)).await;
@@ -316,7 +317,7 @@ fn the_rate_limit_spaces_calls_out() {
             let span = window[20] - window[0];
             assert!(span >= Duration::from_millis(900), "21 calls in {span:?}");
         }
-        assert!(at[59] - at[0] < Duration::from_secs(6), "it is a limit, not a brake");
+        assert!(at[59] - at[0] < Duration::from_secs(6), "the limit does not slow down calls below it");
     });
 }
 

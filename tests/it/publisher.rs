@@ -1,4 +1,4 @@
-//! The publisher against a real RabbitMQ: what holds up one publish costs no other, and no session.
+//! The publisher with a real RabbitMQ: what delays one publish delays no other, and ends no session.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use futures_util::{FutureExt, StreamExt, future::join_all};
 use kit::{Amqp, Context, FieldTable, NodeOptions, Properties};
 use trackfinity_unlocker::{
     broker::{
-        Connector, Lane, Mandatory, PublishError, Replies, Session,
+        Connector, Lane, Mandatory, PublishError, ReplyPublisher, Session,
         publisher::Outgoing,
         session::{SessionEvent, SessionEvents},
     },
@@ -16,7 +16,7 @@ use trackfinity_unlocker::{
 
 use crate::world::SOON;
 
-const QUEUE: &str = "letters";
+const QUEUE: &str = "messages";
 const REQUESTS: Mandatory = Mandatory::Required(Lane::Requests);
 
 fn connector(url: &str) -> Connector {
@@ -44,7 +44,7 @@ async fn suspend(ctx: &Context, queue: &str, suspended: bool) {
     ctx.node().rabbitmqctl(&["eval", &format!("sys:{action}({server}).")]).await.expect("done");
 }
 
-/// Nothing ended the session.
+/// Asserts that nothing ended the session.
 fn assert_lives(session: &Session, events: &mut SessionEvents) {
     assert!(session.consuming().status().connected());
     while let Some(Some(event)) = events.next().now_or_never() {
@@ -72,7 +72,7 @@ fn a_message_whose_transfer_takes_long_is_published_once() {
 }
 
 #[test]
-fn with_few_channels_publishes_wait_for_each_other_and_the_session_lives() {
+fn with_few_channels_publishes_wait_for_each_other_and_the_session_continues() {
     kit::run(async |ctx| {
         let amqp = ctx.amqp().await;
         amqp.declare_queue(QUEUE, FieldTable::default()).await;
@@ -124,7 +124,7 @@ fn however_many_channels_rabbitmq_closed_the_next_publish_goes_out() {
 }
 
 #[test]
-fn while_an_exchange_refuses_one_publish_tries_and_when_it_is_back_all_go_out() {
+fn while_an_exchange_refuses_one_publish_tries_and_after_a_success_all_are_published() {
     kit::run(async |ctx| {
         let amqp = ctx.amqp().await;
         let (session, _events) = session(ctx.amqp_url()).await;
@@ -158,7 +158,7 @@ async fn declare_exchange(amqp: &Amqp, exchange: &str) {
 }
 
 #[test]
-fn a_lost_publishing_connection_is_opened_anew_while_the_session_lives() {
+fn a_lost_publishing_connection_is_replaced_while_the_session_lives() {
     kit::run(async |ctx| {
         let amqp = ctx.amqp().await;
         amqp.declare_queue(QUEUE, FieldTable::default()).await;
@@ -178,7 +178,7 @@ fn a_lost_publishing_connection_is_opened_anew_while_the_session_lives() {
         })
         .await;
         management.close_connection(&name).await;
-        // One that meets the lost connection fails, and says so; the next ones wait for the new one.
+        // A publish on the lost connection fails; the next ones wait for the new connection.
         kit::eventually("publishes go out again", SOON, async || {
             match session.publisher().publish(&message(QUEUE, b"x"), REQUESTS).await {
                 Ok(routed) => routed,
@@ -193,7 +193,7 @@ fn a_lost_publishing_connection_is_opened_anew_while_the_session_lives() {
 }
 
 #[test]
-fn outcomes_that_hang_leave_retries_their_channels_and_may_be_given_up() {
+fn outcomes_that_hang_leave_retries_their_channels_and_may_be_dropped() {
     kit::run_on_own_node_within(SOON * 4, NodeOptions::default(), async |ctx| {
         let amqp = ctx.amqp().await;
         amqp.declare_queue(QUEUE, FieldTable::default()).await;
@@ -242,7 +242,7 @@ fn a_reply_is_sent_with_the_password_that_the_file_holds_now() {
         let check = |urls: &str| BrokerUrls::parse(urls).map(|_| ()).map_err(Into::into);
         let urls = Secret::open(&file, check).expect("a URL");
         let connector = Connector::new(&Broker { urls, declare: true });
-        let replies = Replies::new(connector);
+        let replies = ReplyPublisher::new(connector);
         management.create_user(&user, "new", "").await;
         std::fs::write(&file, ctx.vhost().amqp_url_as(&user, "new")).expect("written");
         let sent = replies.send(&message(QUEUE, b"x"), Mandatory::Required(Lane::Outcomes)).await;
@@ -263,7 +263,7 @@ fn replies_do_not_wait_for_a_first_address_that_is_mute() {
         amqp.declare_queue(QUEUE, FieldTable::default()).await;
         let connector = connector(&format!("{first},{}", ctx.amqp_url()));
         let (session, _events) = Session::open(&connector).await.expect("a session");
-        let replies = Replies::new(connector);
+        let replies = ReplyPublisher::new(connector);
         let all = (0..200).map(async |_| replies.send(&message(QUEUE, b"x"), Mandatory::Off).await);
         for sent in join_all(all).await {
             sent.expect("sent");

@@ -11,7 +11,7 @@ use crate::world::{EXCHANGE, REQUEST, REQUESTS, RESULTS, SOON, requests, start_w
 
 const REQUEST_COUNT: usize = 2_000;
 
-/// Starts so many workers, each with a Trackfinity of its own to be told by.
+/// Starts `count` workers, each with its own Trackfinity, to tell them apart.
 async fn start(ctx: &Context, count: usize) -> Vec<(Process, Trackfinity)> {
     let mut workers = Vec::new();
     for _ in 0..count {

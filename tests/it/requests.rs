@@ -117,11 +117,11 @@ fn every_fault_has_its_code_and_trackfinity_is_not_called() {
             assert_eq!(outcome["attempts"], 0, "{row}");
             assert_eq!(outcome["request"], json!(null), "{row}");
             assert!(!text(&outcome["detail"]).is_empty(), "{row}");
-            let letters = world.dead_letters().await;
-            assert_eq!(letters.len(), 1, "{row}");
-            assert_eq!(letters[0].body, body.as_bytes(), "{row}: the letter keeps the body");
-            assert_eq!(header(&letters[0], "unlocker-status").as_deref(), Some("invalid"), "{row}");
-            assert_eq!(header(&letters[0], "unlocker-reason").as_deref(), Some(reason), "{row}");
+            let dead_letters = world.dead_letters().await;
+            assert_eq!(dead_letters.len(), 1, "{row}");
+            assert_eq!(dead_letters[0].body, body.as_bytes(), "{row}: the dead letter keeps the body");
+            assert_eq!(header(&dead_letters[0], "unlocker-status").as_deref(), Some("invalid"), "{row}");
+            assert_eq!(header(&dead_letters[0], "unlocker-reason").as_deref(), Some(reason), "{row}");
         }
         assert_eq!(world.trackfinity.count(), 0);
         world.stop().await;
@@ -129,7 +129,7 @@ fn every_fault_has_its_code_and_trackfinity_is_not_called() {
 }
 
 #[test]
-fn what_can_be_read_of_a_bad_request_is_in_its_outcome() {
+fn the_readable_identifiers_of_a_bad_request_are_in_its_outcome() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked()).await;
         world.publish(id("row"), r#"{"customer_id":true,"orderid":"7"}"#).await;

@@ -1,4 +1,4 @@
-//! Retries through the tier queues, and what a dead letter carries.
+//! Retries through the retry queues, and what a dead letter carries.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn table(entries: impl IntoIterator<Item = (&'static str, AMQPValue)>) -> FieldT
 }
 
 #[test]
-fn a_request_that_meets_two_503s_is_unlocked_at_the_third_attempt() {
+fn a_request_is_unlocked_at_the_third_attempt_after_two_503s() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |call| match call.n {
             1 | 2 => Answer::status(503),
@@ -37,7 +37,7 @@ fn a_request_that_meets_two_503s_is_unlocked_at_the_third_attempt() {
         let calls = world.trackfinity.calls();
         for pair in calls.windows(2) {
             let waited = pair[1].at - pair[0].at;
-            assert!(waited >= Duration::from_millis(990), "parked for {waited:?} alone");
+            assert!(waited >= Duration::from_millis(990), "retried after only {waited:?}");
         }
         assert!(world.dead_letters().await.is_empty());
         world.stop().await;
@@ -45,7 +45,7 @@ fn a_request_that_meets_two_503s_is_unlocked_at_the_third_attempt() {
 }
 
 #[test]
-fn attempts_used_up_end_in_one_dead_letter_and_one_outcome() {
+fn after_the_last_attempt_there_is_one_dead_letter_and_one_outcome() {
     kit::run(async |ctx| {
         let settings = [("RETRY__MAX_ATTEMPTS", "2"), ("RETRY__MAX_DELAY", "1s")];
         let world = World::start_with(ctx, &settings, |_| Answer::json(503, r#"{"error":"down"}"#)).await;
@@ -63,16 +63,16 @@ fn attempts_used_up_end_in_one_dead_letter_and_one_outcome() {
         world.publish(properties.clone(), body).await;
         let outcome = world.outcome().await;
         assert_eq!((&outcome["status"], &outcome["attempts"]), (&json!("abandoned"), &json!(2)));
-        let letters = world.dead_letters().await;
-        assert_eq!(letters.len(), 1);
-        let letter = &letters[0];
-        assert_eq!(letter.body, body.as_bytes());
-        assert_eq!(letter.properties.message_id(), properties.message_id());
-        assert_eq!(letter.properties.correlation_id(), properties.correlation_id());
-        assert_eq!(letter.properties.content_type(), properties.content_type());
-        assert_eq!(letter.properties.priority(), properties.priority());
-        assert_eq!(letter.properties.app_id(), properties.app_id());
-        assert_eq!(letter.properties.delivery_mode(), &Some(2));
+        let dead_letters = world.dead_letters().await;
+        assert_eq!(dead_letters.len(), 1);
+        let dead_letter = &dead_letters[0];
+        assert_eq!(dead_letter.body, body.as_bytes());
+        assert_eq!(dead_letter.properties.message_id(), properties.message_id());
+        assert_eq!(dead_letter.properties.correlation_id(), properties.correlation_id());
+        assert_eq!(dead_letter.properties.content_type(), properties.content_type());
+        assert_eq!(dead_letter.properties.priority(), properties.priority());
+        assert_eq!(dead_letter.properties.app_id(), properties.app_id());
+        assert_eq!(dead_letter.properties.delivery_mode(), &Some(2));
         for (name, value) in [
             ("theirs", "kept"),
             ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
@@ -84,32 +84,35 @@ fn attempts_used_up_end_in_one_dead_letter_and_one_outcome() {
             ("unlocker-replays", "0"),
             ("unlocker-request-id", "m-1"),
         ] {
-            assert_eq!(header(letter, name).as_deref(), Some(value), "{name}");
+            assert_eq!(header(dead_letter, name).as_deref(), Some(value), "{name}");
         }
         for name in ["unlocker-detail", "unlocker-first-received-at", "unlocker-dead-at"] {
-            assert!(header(letter, name).is_some(), "{name}");
+            assert!(header(dead_letter, name).is_some(), "{name}");
         }
         assert_eq!(
-            header(letter, "unlocker-first-received-at").as_deref(),
+            header(dead_letter, "unlocker-first-received-at").as_deref(),
             outcome["first_received_at"].as_str()
         );
-        assert!(letter.header("x-death").is_none());
+        assert!(dead_letter.header("x-death").is_none());
         world.stop().await;
     });
 }
 
 #[test]
-fn a_parked_copy_keeps_body_and_properties_and_carries_its_history() {
+fn a_copy_in_a_retry_queue_keeps_body_and_properties_and_carries_its_history() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::status(503).header("retry-after", "900")).await;
         world
             .publish(id("m-1").with_headers(table([("theirs", long("kept"))])), r#"{"customer_id":1}"#)
             .await;
         let tier = "trackfinity.unlock.retry.1024s";
-        kit::eventually("the copy is parked", SOON, async || world.amqp.ready_count(tier).await == 1).await;
-        let parked = world.amqp.drain(tier).await.remove(0);
-        assert_eq!(parked.body, br#"{"customer_id":1}"#);
-        assert_eq!(parked.properties.delivery_mode(), &Some(2));
+        kit::eventually("the copy is in the retry queue", SOON, async || {
+            world.amqp.ready_count(tier).await == 1
+        })
+        .await;
+        let retry = world.amqp.drain(tier).await.remove(0);
+        assert_eq!(retry.body, br#"{"customer_id":1}"#);
+        assert_eq!(retry.properties.delivery_mode(), &Some(2));
         for (name, value) in [
             ("theirs", "kept"),
             ("unlocker-attempts", "1"),
@@ -117,10 +120,10 @@ fn a_parked_copy_keeps_body_and_properties_and_carries_its_history() {
             ("unlocker-request-id", "m-1"),
             ("unlocker-reason", "http_503"),
         ] {
-            assert_eq!(header(&parked, name).as_deref(), Some(value), "{name}");
+            assert_eq!(header(&retry, name).as_deref(), Some(value), "{name}");
         }
-        assert!(header(&parked, "unlocker-first-received-at").is_some());
-        assert_eq!(header(&parked, "traceparent"), None, "none was given, and none is made up");
+        assert!(header(&retry, "unlocker-first-received-at").is_some());
+        assert_eq!(header(&retry, "traceparent"), None, "the request had none, and the worker adds none");
     });
 }
 
@@ -133,12 +136,12 @@ fn a_request_older_than_give_up_after_is_abandoned() {
         let outcome = world.outcome().await;
         assert_eq!((&outcome["status"], &outcome["reason"]), (&json!("abandoned"), &json!("http_503")));
         let attempts = outcome["attempts"].as_u64().expect("a number");
-        assert!((2..=3).contains(&attempts), "{attempts} attempts in a second and a bit");
+        assert!((2..=3).contains(&attempts), "{attempts} attempts in little more than a second");
     });
 }
 
 #[test]
-fn what_the_broker_would_act_upon_is_not_copied() {
+fn properties_that_rabbitmq_would_act_on_are_not_copied() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |call| match customer(call).as_str() {
             "dead" => Answer::status(400),
@@ -147,7 +150,7 @@ fn what_the_broker_would_act_upon_is_not_copied() {
         })
         .await;
         let cc = AMQPValue::FieldArray(vec![long("request"), long("elsewhere")].into());
-        // Published to the queue itself, so that the copies of CC are routed nowhere else now.
+        // Published to the queue directly, so that the CC copies are not routed elsewhere now.
         let properties = |name: &str| {
             id(name)
                 .with_expiration("60000".into())
@@ -156,23 +159,23 @@ fn what_the_broker_would_act_upon_is_not_copied() {
         };
         world
             .amqp
-            .publish("", crate::world::REQUESTS, properties("parked"), br#"{"customer_id":"parked"}"#)
+            .publish("", crate::world::REQUESTS, properties("retry"), br#"{"customer_id":"retry"}"#)
             .await;
         let outcome = world.outcome().await;
         assert_eq!((&outcome["status"], &outcome["attempts"]), (&json!("unlocked"), &json!(2)));
-        assert_eq!(world.trackfinity.count(), 2, "the parked copy came back once");
+        assert_eq!(world.trackfinity.count(), 2, "the copy came back once");
 
         world
             .amqp
             .publish("", crate::world::REQUESTS, properties("dead"), br#"{"customer_id":"dead"}"#)
             .await;
         assert_eq!(world.outcome().await["status"], "refused");
-        let letter = world.amqp.drain(DEAD).await.remove(0);
-        assert_eq!(letter.properties.expiration(), &None, "a dead letter must not expire");
-        assert_eq!(letter.properties.user_id(), &None);
-        assert_eq!(letter.header("CC"), None);
-        assert_eq!(header(&letter, "unlocker-original-expiration").as_deref(), Some("60000"));
-        assert_eq!(header(&letter, "unlocker-original-user-id").as_deref(), Some("guest"));
+        let dead_letter = world.amqp.drain(DEAD).await.remove(0);
+        assert_eq!(dead_letter.properties.expiration(), &None, "a dead letter must not expire");
+        assert_eq!(dead_letter.properties.user_id(), &None);
+        assert_eq!(dead_letter.header("CC"), None);
+        assert_eq!(header(&dead_letter, "unlocker-original-expiration").as_deref(), Some("60000"));
+        assert_eq!(header(&dead_letter, "unlocker-original-user-id").as_deref(), Some("guest"));
         world.stop().await;
     });
 }

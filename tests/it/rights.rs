@@ -1,5 +1,5 @@
-//! The rights in RabbitMQ that docs/production.md names: they suffice, and `unlocker check` names
-//! each that is missing.
+//! The permissions in RabbitMQ that docs/production.md lists: they are sufficient, and
+//! `unlocker check` names each that is missing.
 
 mod operator;
 
@@ -13,7 +13,7 @@ use crate::{
     world::{DEAD, EXCHANGE, REQUEST, RESULTS, SOON, id, start_worker, text, unlocker},
 };
 
-/// Of a worker that declares what it needs.
+/// The permissions of a worker that declares the topology.
 const ALL: &str = r"^trackfinity\.unlock(\..+)?$";
 const ALL_AND_REPLIES: &str = r"^(trackfinity\.unlock(\..+)?|amq\.default)$";
 const DECLARE_NOT: (&str, &str) = ("BROKER__DECLARE", "false");
@@ -29,7 +29,7 @@ fn granted(role: &str) -> [String; 3] {
     ["configure", "write", "read"].map(|what| permission[&format!("spec.permissions.{what}")].clone())
 }
 
-/// A user of the broker, deleted in the end.
+/// A RabbitMQ user, deleted at the end.
 struct User<'a> {
     ctx: &'a Context,
     name: String,
@@ -66,7 +66,7 @@ fn failures(check: &Process) -> Vec<String> {
     check.stdout().into_iter().filter(|line| line.starts_with("FAIL")).collect()
 }
 
-/// Unlocked, refused, retried and answered: every way of a request takes its rights.
+/// Unlocks, refuses, retries and replies, because each needs its own permissions.
 async fn work(ctx: &Context, url: &str, settings: &[(&str, &str)]) {
     let trackfinity = Trackfinity::start(|call| match call.field("customer_id").as_deref() {
         Some("refused") => Answer::status(400),

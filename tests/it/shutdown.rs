@@ -1,4 +1,4 @@
-//! How a worker stops, and what becomes of what is under way.
+//! How a worker stops, and what happens to the requests in flight.
 
 use std::time::{Duration, Instant};
 
@@ -7,23 +7,23 @@ use kit::Answer;
 use crate::world::{EXCHANGE, REQUEST, REQUESTS, SOON, World, requests};
 
 #[test]
-fn sigterm_lets_the_calls_under_way_finish() {
+fn sigterm_lets_the_calls_in_flight_finish() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked().after(Duration::from_secs(2))).await;
         world.amqp.publish_all(EXCHANGE, REQUEST, requests(100)).await;
         kit::eventually("64 calls", SOON, async || world.trackfinity.in_flight() == 64).await;
         world.worker.signal(kit::Signal::TERM);
-        let told = Instant::now();
+        let signalled = Instant::now();
         assert_eq!(world.worker.wait_exit(SOON).await.code(), Some(0));
-        assert!(told.elapsed() < Duration::from_secs(3), "{:?}", told.elapsed());
+        assert!(signalled.elapsed() < Duration::from_secs(3), "{:?}", signalled.elapsed());
         assert_eq!(world.outcomes.wait_count(64, SOON).await.len(), 64);
-        assert_eq!(world.trackfinity.count(), 64, "nothing twice, nothing new");
+        assert_eq!(world.trackfinity.count(), 64, "no call is repeated, and none is new");
         assert_eq!(world.amqp.ready_count(REQUESTS).await, 36);
     });
 }
 
 #[test]
-fn every_acknowledgement_of_a_burst_arrives_before_the_end() {
+fn every_acknowledgement_of_a_burst_arrives_before_the_worker_ends() {
     const AT_ONCE: usize = 500;
     kit::run(async |ctx| {
         let settings = [("WORKER__CONCURRENCY", "500")];
@@ -37,7 +37,7 @@ fn every_acknowledgement_of_a_burst_arrives_before_the_end() {
 }
 
 #[test]
-fn what_outlasts_the_drain_timeout_stays_in_the_queue() {
+fn a_request_that_outlasts_the_drain_timeout_stays_in_the_queue() {
     kit::run(async |ctx| {
         let settings = [("WORKER__DRAIN_TIMEOUT", "300ms")];
         let world = World::start_with(ctx, &settings, |_| Answer::unlocked().after(SOON)).await;
@@ -45,13 +45,16 @@ fn what_outlasts_the_drain_timeout_stays_in_the_queue() {
         world.trackfinity.wait_count(1, SOON).await;
         world.worker.signal(kit::Signal::TERM);
         assert_eq!(world.worker.wait_exit(SOON).await.code(), Some(0));
-        kit::eventually("it is back", SOON, async || world.amqp.ready_count(REQUESTS).await == 1).await;
+        kit::eventually("the request is requeued", SOON, async || {
+            world.amqp.ready_count(REQUESTS).await == 1
+        })
+        .await;
         assert!(world.outcomes.is_empty());
     });
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
+fn a_second_signal_ends_the_worker_at_once() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked().after(SOON)).await;
         world.unlock("1").await;
@@ -59,9 +62,12 @@ fn a_second_signal_ends_at_once() {
         world.worker.signal(kit::Signal::TERM);
         world.worker.wait_for_line(|line| line.contains("stopping"), SOON).await;
         world.worker.signal(kit::Signal::INT);
-        let told = Instant::now();
+        let signalled = Instant::now();
         assert_eq!(world.worker.wait_exit(SOON).await.code(), Some(1));
-        assert!(told.elapsed() < Duration::from_secs(2), "{:?}", told.elapsed());
-        kit::eventually("it is back", SOON, async || world.amqp.ready_count(REQUESTS).await == 1).await;
+        assert!(signalled.elapsed() < Duration::from_secs(2), "{:?}", signalled.elapsed());
+        kit::eventually("the request is requeued", SOON, async || {
+            world.amqp.ready_count(REQUESTS).await == 1
+        })
+        .await;
     });
 }

@@ -1,4 +1,4 @@
-//! The contract's section 3: what is declared, checked, and said where it differs.
+//! Section 3 of the contract: what is declared and checked, and which differences are reported.
 
 use kit::{Answer, FieldTable, Trackfinity};
 use serde_json::{Value, json};
@@ -102,14 +102,14 @@ fn a_queue_with_other_arguments_is_named_and_left_alone() {
         let worker = ctx.start(&unlocker(ctx.amqp_url(), &trackfinity.url()).arg("run"));
         let says = |line: &str| line.contains(queue) && line.contains("x-") && line.contains("not consuming");
         worker.wait_for_line(says, SOON).await;
-        assert_eq!(amqp.ready_count(queue).await, 1, "the queue is as it was");
+        assert_eq!(amqp.ready_count(queue).await, 1, "the queue is unchanged");
 
         let check = ctx.start(&unlocker(ctx.amqp_url(), &trackfinity.url()).arg("check"));
         assert_eq!(check.wait_exit(SOON).await.code(), Some(1));
         let line = check.stdout().into_iter().find(|line| line.starts_with("FAIL")).expect("a finding");
         assert!(line.contains(queue) && line.contains("x-"), "{line}");
 
-        // Once the queue is out of the way, the worker goes on by itself.
+        // When the queue is deleted, the worker continues by itself.
         ctx.vhost().management().delete_queue(queue).await;
         worker.wait_for_line(|line| line.contains(r#""message":"consuming""#), SOON).await;
     });
@@ -130,7 +130,7 @@ fn without_declare_a_missing_queue_is_named_and_waited_for() {
 }
 
 #[test]
-fn a_dead_letter_that_no_queue_takes_keeps_its_request() {
+fn an_unroutable_dead_letter_keeps_its_request() {
     kit::run(async |ctx| {
         let settings = [("BROKER__DECLARE", "false")];
         let trackfinity = Trackfinity::start(|_| Answer::status(400));
@@ -156,24 +156,24 @@ fn a_dead_letter_that_no_queue_takes_keeps_its_request() {
         bind.await.expect("bound");
         assert_eq!(outcomes.next(SOON).await.json()["status"], "refused");
         assert_eq!(amqp.ready_count(DEAD).await, 1);
-        assert_eq!(trackfinity.count(), 1, "the request was held, not taken again");
+        assert_eq!(trackfinity.count(), 1, "the request was kept, not redelivered");
     });
 }
 
 #[test]
-fn a_deleted_dead_letter_exchange_is_declared_anew() {
+fn a_deleted_dead_letter_exchange_is_declared_again() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::status(400)).await;
         world.ctx.vhost().management().delete_exchange(DEAD).await;
         world.unlock("1").await;
         assert_eq!(world.outcome().await["status"], "refused");
         assert_eq!(world.amqp.ready_count(DEAD).await, 1);
-        assert_eq!(world.trackfinity.count(), 1, "the request was held, not taken again");
+        assert_eq!(world.trackfinity.count(), 1, "the request was kept, not redelivered");
     });
 }
 
 #[test]
-fn a_full_queue_of_dead_letters_holds_the_request_until_there_is_room() {
+fn a_full_dead_letter_queue_keeps_the_request_until_there_is_space() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::status(400)).await;
         let management = world.ctx.vhost().management().clone();
@@ -202,9 +202,11 @@ fn a_full_queue_of_dead_letters_holds_the_request_until_there_is_room() {
         }
         management.delete_policy("full").await;
         world.outcomes.wait_count(ended, SOON).await;
-        assert_eq!(world.trackfinity.count(), ended as u64, "the request was held, not taken again");
-        kit::eventually("every letter", SOON, async || world.amqp.ready_count(DEAD).await == ended as u32)
-            .await;
+        assert_eq!(world.trackfinity.count(), ended as u64, "the request was kept, not redelivered");
+        kit::eventually("every dead letter", SOON, async || {
+            world.amqp.ready_count(DEAD).await == ended as u32
+        })
+        .await;
     });
 }
 

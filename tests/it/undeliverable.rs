@@ -1,4 +1,4 @@
-//! What RabbitMQ itself gave up: it has an outcome and a dead letter all the same, and no dead letter is
+//! Messages that RabbitMQ gave up also get an outcome and a dead letter, and no dead letter is
 //! lost by a policy.
 
 use kit::{
@@ -18,7 +18,7 @@ async fn declared(ctx: &Context) {
     worker.wait_exit(SOON).await;
 }
 
-/// Takes the queue's message and gives it back, as a worker that dies does, until RabbitMQ gives it up.
+/// Gets the message of a queue and requeues it, as a worker that crashes does, until RabbitMQ gives it up.
 async fn deliver_too_often(amqp: &Amqp, queue: &str) {
     let channel = amqp.channel().await;
     kit::eventually("RabbitMQ gives it up", SOON, async || {
@@ -53,15 +53,15 @@ fn a_request_that_expires_in_the_queue_is_abandoned_as_expired() {
             (&json!("abandoned"), &json!("expired"), &json!("late"), &json!(null))
         );
         assert_eq!(message.properties.correlation_id().as_ref().map(|id| id.as_str()), Some("c-1"));
-        let letter = amqp.drain(DEAD).await.remove(0);
-        assert_eq!(header(&letter, "unlocker-reason").as_deref(), Some("expired"));
-        assert_eq!(letter.text(), r#"{"customer_id":191}"#);
+        let dead_letter = amqp.drain(DEAD).await.remove(0);
+        assert_eq!(header(&dead_letter, "unlocker-reason").as_deref(), Some("expired"));
+        assert_eq!(dead_letter.text(), r#"{"customer_id":191}"#);
         assert_eq!(trackfinity.count(), 0);
     });
 }
 
 #[test]
-fn a_request_that_was_delivered_too_often_is_abandoned_whatever_its_sender_forged() {
+fn a_request_that_was_delivered_too_often_is_abandoned_whatever_its_producer_forged() {
     kit::run(async |ctx| {
         declared(&ctx).await;
         let amqp = ctx.amqp().await;
@@ -83,16 +83,16 @@ fn a_request_that_was_delivered_too_often_is_abandoned_whatever_its_sender_forge
             (&outcome["status"], &outcome["reason"], &outcome["request_id"]),
             (&json!("abandoned"), &json!("delivery_limit"), &json!("deadly"))
         );
-        let letter = amqp.drain(DEAD).await.remove(0);
-        assert_eq!(header(&letter, "unlocker-status").as_deref(), Some("abandoned"));
-        assert_eq!(header(&letter, "unlocker-reason").as_deref(), Some("delivery_limit"));
-        assert_ne!(header(&letter, "unlocker-dead-at").as_deref(), Some("2020-01-01T00:00:00.000Z"));
-        assert_eq!(letter.header("x-death"), None);
+        let dead_letter = amqp.drain(DEAD).await.remove(0);
+        assert_eq!(header(&dead_letter, "unlocker-status").as_deref(), Some("abandoned"));
+        assert_eq!(header(&dead_letter, "unlocker-reason").as_deref(), Some("delivery_limit"));
+        assert_ne!(header(&dead_letter, "unlocker-dead-at").as_deref(), Some("2020-01-01T00:00:00.000Z"));
+        assert_eq!(dead_letter.header("x-death"), None);
     });
 }
 
 #[test]
-fn no_number_of_browses_under_any_policy_loses_a_dead_letter_or_changes_a_byte() {
+fn many_browses_under_a_delivery_limit_lose_no_dead_letter_and_change_no_byte() {
     kit::run_within(SOON * 3, async |ctx| {
         const COUNT: usize = 6;
         let world = World::start(ctx, |_| Answer::unlocked()).await;
@@ -110,36 +110,36 @@ fn no_number_of_browses_under_any_policy_loses_a_dead_letter_or_changes_a_byte()
         }
         world.outcomes.wait_count(COUNT, SOON).await;
         let dead = async || {
-            let letters = export(&world.ctx).await;
-            let mut letters: Vec<_> = letters
+            let dead_letters = export(&world.ctx).await;
+            let mut dead_letters: Vec<_> = dead_letters
                 .into_iter()
-                .map(|mut letter| {
-                    // What RabbitMQ counts.
+                .map(|mut dead_letter| {
+                    // RabbitMQ changes these counts.
                     for name in ["x-delivery-count", "x-acquired-count"] {
-                        letter["headers"].as_object_mut().expect("headers").remove(name);
+                        dead_letter["headers"].as_object_mut().expect("headers").remove(name);
                     }
-                    letter.to_string()
+                    dead_letter.to_string()
                 })
                 .collect();
-            letters.sort();
-            letters
+            dead_letters.sort();
+            dead_letters
         };
         let before = dead().await;
         assert_eq!(before.len(), COUNT);
         for _ in 0..10 {
             export(&world.ctx).await;
         }
-        kit::eventually("all are back as they were", SOON, async || {
+        kit::eventually("all are requeued unchanged", SOON, async || {
             let now = dead().await;
             if now == before { Ok(()) } else { Err(format!("{} dead letters", now.len())) }
         })
         .await;
-        assert_eq!(world.outcomes.len(), COUNT, "no outcome came again");
+        assert_eq!(world.outcomes.len(), COUNT, "no outcome was published again");
     });
 }
 
 #[test]
-fn an_unreadable_dead_letter_that_a_policy_throws_out_is_put_back_and_costs_no_session() {
+fn an_unreadable_dead_letter_that_a_policy_drops_is_published_again_and_ends_no_session() {
     kit::run_within(SOON * 3, async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked()).await;
         let mut raw = RawAmqp::connect(world.ctx.amqp_url()).await.expect("a connection");
@@ -154,10 +154,10 @@ fn an_unreadable_dead_letter_that_a_policy_throws_out_is_put_back_and_costs_no_s
         for _ in 0..8 {
             back().await;
         }
-        let letter = export(&world.ctx).await.remove(0);
-        assert_eq!(letter["letter"]["status"], json!("unreadable"));
+        let dead_letter = export(&world.ctx).await.remove(0);
+        assert_eq!(dead_letter["dead_letter"]["status"], json!("unreadable"));
         assert_eq!(sessions(), before, "a session was lost");
-        assert_eq!(world.outcomes.len(), 1, "no outcome came again");
+        assert_eq!(world.outcomes.len(), 1, "no outcome was published again");
     });
 }
 

@@ -1,4 +1,4 @@
-//! The reader of messages that lapin cannot read, on a real RabbitMQ.
+//! The AMQP client that reads what lapin cannot, with a real RabbitMQ.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use trackfinity_unlocker::{
 
 use crate::world::{SOON, id};
 
-/// Properties with nothing but a message id that is not UTF-8.
+/// Properties with only a message id, which is not UTF-8.
 pub const UNREADABLE: &[u8] = b"\x00\x80\x02\xff\xfe";
 
 pub async fn connect(ctx: &Context, parameters: &str) -> WireConnection {
@@ -32,7 +32,7 @@ fn is_unreadable(properties: &Properties) -> bool {
 }
 
 #[test]
-fn messages_that_cannot_be_read_are_read_between_others_and_go_back_in_their_order() {
+fn unreadable_messages_are_read_between_others_and_requeued_in_their_order() {
     kit::run(async |ctx| {
         let amqp = ctx.amqp().await;
         let mut arguments = FieldTable::default();
@@ -41,7 +41,7 @@ fn messages_that_cannot_be_read_are_read_between_others_and_go_back_in_their_ord
         amqp.publish("", "q", id("first"), b"1").await;
         publish_raw(&ctx, "q", UNREADABLE, b"2").await;
         amqp.publish("", "q", id("third"), &vec![b'3'; 300_000]).await;
-        for look in 0..3 {
+        for round in 0..3 {
             let connection = connect(&ctx, "").await;
             let mut channel = connection.open_channel().await.expect("a channel");
             assert_eq!(channel.message_count("q").await, Ok(3));
@@ -56,15 +56,15 @@ fn messages_that_cannot_be_read_are_read_between_others_and_go_back_in_their_ord
             let unreadable: Vec<_> =
                 found.iter().map(|delivery| is_unreadable(&delivery.properties)).collect();
             assert_eq!(unreadable, [false, true, false]);
-            assert!(found.iter().all(|delivery| delivery.redelivered == (look > 0)));
-            if look == 2 {
+            assert!(found.iter().all(|delivery| delivery.redelivered == (round > 0)));
+            if round == 2 {
                 channel.acknowledge(found[1].delivery_tag).await.expect("acknowledged");
             }
             channel.close().await.expect("closed");
             connection.close().await;
         }
-        let left: Vec<_> = amqp.drain("q").await.into_iter().map(|message| message.body.len()).collect();
-        assert_eq!(left, [1, 300_000]);
+        let remaining: Vec<_> = amqp.drain("q").await.into_iter().map(|message| message.body.len()).collect();
+        assert_eq!(remaining, [1, 300_000]);
     });
 }
 
@@ -99,7 +99,7 @@ fn a_copy_is_the_message_with_its_own_headers() {
 }
 
 #[test]
-fn a_queue_that_is_missing_costs_the_channel_alone() {
+fn a_missing_queue_closes_only_the_channel() {
     kit::run(async |ctx| {
         let connection = connect(&ctx, "").await;
         let mut channel = connection.open_channel().await.expect("a channel");
@@ -113,7 +113,7 @@ fn a_queue_that_is_missing_costs_the_channel_alone() {
 }
 
 #[test]
-fn a_consumer_that_is_cancelled_gives_what_it_had_and_a_deleted_queue_ends_it() {
+fn a_cancelled_consumer_returns_what_it_received_and_a_deleted_queue_ends_it() {
     kit::run(async |ctx| {
         let amqp = ctx.amqp().await;
         amqp.declare_queue("q", FieldTable::default()).await;
@@ -139,7 +139,7 @@ fn a_consumer_that_is_cancelled_gives_what_it_had_and_a_deleted_queue_ends_it() 
 }
 
 #[test]
-fn a_connection_that_is_idle_keeps_up_its_heartbeat_and_one_that_is_cut_says_so() {
+fn an_idle_connection_sends_heartbeats_and_a_cut_one_is_an_error() {
     kit::run(async |ctx| {
         ctx.amqp().await.declare_queue("q", FieldTable::default()).await;
         let (line, url) = ctx.cutter().await;
@@ -147,7 +147,7 @@ fn a_connection_that_is_idle_keeps_up_its_heartbeat_and_one_that_is_cut_says_so(
         let connection = WireConnection::connect(&[url], "tests").await.expect("a connection");
         let mut channel = connection.open_channel().await.expect("a channel");
         channel.consume("q", "c").await.expect("a consumer");
-        // RabbitMQ ends a connection after two missed beats.
+        // RabbitMQ closes a connection after two missed heartbeats.
         let idle = tokio::time::timeout(Duration::from_secs(4), channel.next()).await;
         assert!(idle.is_err(), "{idle:?}");
         assert_eq!(channel.message_count("q").await, Ok(0));
@@ -158,7 +158,7 @@ fn a_connection_that_is_idle_keeps_up_its_heartbeat_and_one_that_is_cut_says_so(
 }
 
 #[test]
-fn a_wrong_password_is_told_in_rabbitmqs_words() {
+fn a_wrong_password_is_reported_in_rabbitmqs_words() {
     kit::run(async |ctx| {
         let mut url: lapin::uri::AMQPUri = ctx.amqp_url().parse().expect("a URL");
         url.authority.userinfo.password = "wrong".to_owned();

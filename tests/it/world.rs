@@ -1,4 +1,4 @@
-//! A worker between a broker and a stand-in for Trackfinity.
+//! A worker between a RabbitMQ and a simulated Trackfinity.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,7 +14,7 @@ pub const RESULTS: &str = "trackfinity.unlock.results";
 pub const DEAD: &str = "trackfinity.unlock.dead";
 pub const REQUEST: &str = "request";
 
-/// Long enough for a busy machine; what is waited for takes a fraction of it.
+/// Long enough for a busy machine; what the tests wait for takes a fraction of it.
 pub const SOON: Duration = Duration::from_secs(30);
 
 pub struct World {
@@ -26,7 +26,7 @@ pub struct World {
     pub worker: Process,
 }
 
-/// The program, with settings by environment variables alone.
+/// The program, with all settings from environment variables.
 pub fn unlocker(amqp_url: &str, base_url: &str) -> Program {
     Program::new(env!("CARGO_BIN_EXE_unlocker"))
         .env("UNLOCKER__BROKER__URL", amqp_url)
@@ -42,7 +42,7 @@ impl World {
         Self::start_with(ctx, &[], answer).await
     }
 
-    /// A world whose worker has these settings, by the ends of their variables' names.
+    /// A world whose worker has these settings: their variables' names without `UNLOCKER__`.
     pub async fn start_with(
         ctx: Context,
         settings: &[(&str, &str)],
@@ -59,7 +59,7 @@ impl World {
         self.amqp.publish(EXCHANGE, REQUEST, properties, body.as_ref()).await;
     }
 
-    /// Publishes a request for a customer, whose id is the message id too.
+    /// Publishes a request for a customer; its message id is the customer id.
     pub async fn unlock(&self, customer: &str) {
         self.publish(id(customer), format!(r#"{{"customer_id":"{customer}"}}"#)).await;
     }
@@ -69,23 +69,23 @@ impl World {
         self.outcomes.next(SOON).await.json()
     }
 
-    /// So many outcomes in all, by request id.
+    /// Waits for `count` outcomes in all; returns them by request id.
     pub async fn outcomes(&self, count: usize) -> BTreeMap<String, Value> {
         let messages = self.outcomes.wait_count(count, SOON).await;
         messages.iter().map(|message| (text(&message.json()["request_id"]), message.json())).collect()
     }
 
-    /// Takes the dead letters out of their queue.
+    /// Removes the dead letters from their queue, and returns them.
     pub async fn dead_letters(&self) -> Vec<Message> {
         self.amqp.drain(DEAD).await
     }
 
-    /// Waits until nothing is ready or under way, and asserts that no retry waits either.
+    /// Stops the worker, and asserts that it leaves no request in the queue.
     pub async fn stop(&self) {
         self.worker.signal(kit::Signal::TERM);
         let status = self.worker.wait_exit(SOON).await;
-        assert!(status.success(), "the worker left with {status}");
-        assert_eq!(self.amqp.ready_count(REQUESTS).await, 0, "requests are left in the queue");
+        assert!(status.success(), "the worker ended with {status}");
+        assert_eq!(self.amqp.ready_count(REQUESTS).await, 0, "requests remain in the queue");
     }
 }
 
@@ -118,7 +118,7 @@ pub fn id(message_id: &str) -> Properties {
     Properties::default().with_message_id(message_id.into())
 }
 
-/// So many requests, whose ids count up from 0.
+/// `count` requests, whose ids count up from 0.
 pub fn requests(count: usize) -> impl Iterator<Item = (Properties, Vec<u8>)> {
     (0..count).map(|n| (id(&n.to_string()), format!(r#"{{"customer_id":{n}}}"#).into_bytes()))
 }

@@ -8,9 +8,9 @@ use super::{
 impl Settlement {
     pub fn offer_worker(&self, world: &World, index: usize, actions: &mut Vec<Action>) {
         let worker = &world.workers[index];
-        let held = worker.tasks.iter().filter(|task| task.is_with_broker()).count();
-        if worker.consuming && held < self.prefetch {
-            // Without a delay, a late confirm comes before the request does.
+        let unacked = worker.tasks.iter().filter(|task| task.is_with_broker()).count();
+        if worker.consuming && unacked < self.prefetch {
+            // Without a delay, a late confirm comes before its request comes back.
             let may = |&message: &usize| {
                 world.budget.delays > 0 || !worker.awaits_late_confirm(&world.requests[message])
             };
@@ -41,7 +41,8 @@ impl Settlement {
     }
 }
 
-/// The places of all that differ from the one before: of equals, one stands for all.
+/// The indexes of all elements that differ from the one before: one of several equal ones is
+/// enough.
 pub fn firsts<T: PartialEq>(sorted: &[T]) -> impl Iterator<Item = usize> {
     (0..sorted.len()).filter(|index| *index == 0 || sorted[*index] != sorted[index - 1])
 }
@@ -50,9 +51,9 @@ fn offer_task(world: &World, worker: usize, task: usize, actions: &mut Vec<Actio
     let Task { hold, flight, ref todo, .. } = world.workers[worker].tasks[task];
     if todo.is_none() {
         let replies = [Reply::Served, Reply::Refused, Reply::Transient];
-        let innocent = (world.budget.innocent > 0).then_some(Reply::Innocent);
+        let spared = (world.budget.spared > 0).then_some(Reply::Spared);
         let answer = |reply| Action::Answer { worker, task, reply };
-        actions.extend(replies.into_iter().chain(innocent).map(answer));
+        actions.extend(replies.into_iter().chain(spared).map(answer));
     }
     if let Flight::Written(_) = flight {
         actions.push(Action::Store { worker, task });

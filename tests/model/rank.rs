@@ -1,16 +1,17 @@
-//! That the model comes to an end.
+//! A measure that falls with every step: so the model always comes to an end.
 
 use super::{
     settlement::Settlement,
     world::{Flight, Hold, LateConfirm, Message, Step, Successor, Task, World},
 };
 
-/// More than it takes to publish a postponed outcome.
+/// More work than it takes to publish a postponed outcome.
 const PENDING_WORK: u32 = 8;
 
 impl Settlement {
-    /// Falls with every step, so that each way comes to an end: what may go wrong, then what has gone
-    /// wrong and is not yet noticed, then what may turn out badly, then the work left.
+    /// Falls with every step, so that each path comes to an end. In this order: how much may still
+    /// be lost, losses that are not noticed yet, other faults that may still happen, the work that
+    /// remains.
     pub fn rank(&self, world: &World) -> (u32, usize, u32, u32) {
         let budget = world.budget;
         let broken = world.workers.iter().filter(|worker| worker.is_session_broken()).count();
@@ -21,11 +22,12 @@ impl Settlement {
         let adrift: u32 = world.adrift.iter().map(|publish| 1 + self.work_of(publish.successor)).sum();
         let tasks: u32 = world.tasks().map(|task| self.work_of_task(task)).sum();
         let work = requests + retry + late + adrift + tasks;
-        let troubles = budget.refusals + budget.delays + budget.innocent;
-        (budget.crashes + budget.losses, broken, troubles, work)
+        let other_faults = budget.refusals + budget.delays + budget.spared;
+        (budget.crashes + budget.losses, broken, other_faults, work)
     }
 
-    /// More than any reply leaves to do, but for an innocent one, which is paid for otherwise.
+    /// More work than remains after any reply. A spared one is not included: the budget bounds
+    /// these.
     fn work_of_request(&self, attempts: u32) -> u32 {
         16 * self.max_attempts.saturating_sub(attempts)
     }
@@ -39,7 +41,7 @@ impl Settlement {
 
     fn work_of(&self, successor: Successor) -> u32 {
         match successor {
-            Successor::Parked { attempts } => 1 + self.work_of_request(attempts),
+            Successor::Retry { attempts } => 1 + self.work_of_request(attempts),
             Successor::Pending(_) => 1 + PENDING_WORK,
             Successor::Outcome(_) | Successor::DeadLetter => 0,
         }

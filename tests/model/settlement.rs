@@ -1,11 +1,13 @@
-//! What can happen, and what must hold.
+//! The model: its bounds, what can happen, and what each action does.
 
 use std::time::Duration;
 
+use lapin::BasicProperties;
 use stateright::{Model, Property};
 use trackfinity_unlocker::{
-    message::Timestamp,
-    policy::{Judgement, Meaning, Past, Reason, RetryLimits, Verdict, decide},
+    message::{Envelope, Timestamp},
+    policy::{self, AttemptHistory, HttpResponse, Judgement, RetryLimits, classify, decide},
+    settle,
 };
 
 use super::{
@@ -45,18 +47,19 @@ pub struct Settlement {
     pub budget: Budget,
 }
 
-/// What comes of a call.
+/// The result of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
     Served,
-    /// Or the message is no request, which is found out without a call and settled alike.
+    /// Also stands for an invalid message, which is settled in the same steps without a call.
     Refused,
     Transient,
-    /// An endpoint fault, a 429, a probe that failed, or no call for the pause: no attempt is burned.
-    Innocent,
+    /// An endpoint fault, a 429, a failed probe, or no call because of a pause: no attempt is
+    /// burned.
+    Spared,
 }
 
-/// What can happen. Workers and tasks go by their place in the world.
+/// What can happen. Workers and tasks are named by their index in the world.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Deliver {
@@ -76,12 +79,13 @@ pub enum Action {
         worker: usize,
         task: usize,
     },
-    /// The worker publishes it again. An outcome may have reached other queues than the one that refused it.
+    /// The worker publishes it again. An outcome may have reached other queues than the one that
+    /// refused it.
     Refuse {
         worker: usize,
         task: usize,
     },
-    /// The same, and the worker does not publish the outcome again: its request waits with it.
+    /// The same, but the worker does not publish the outcome again: its request waits with it.
     RefuseAndPostpone {
         worker: usize,
         task: usize,
@@ -137,60 +141,66 @@ pub enum Action {
         late: usize,
     },
     LoseBroker,
-    /// The broker moves a parked copy back and forgets that it did.
+    /// The broker moves a copy back to the requests queue, but also keeps it in the retry queue.
     ExpireTwice {
         message: usize,
     },
 }
 
 impl Settlement {
-    /// What is done after a reply, by the worker's own policy.
-    fn plan(&self, attempts: u32, reply: Reply) -> Vec<Step> {
-        let meaning = match reply {
-            Reply::Served => Meaning::Unlocked,
-            Reply::Refused => Meaning::Refused(Reason::Http(422)),
-            Reply::Transient => Meaning::Transient(Reason::Timeout, None),
-            Reply::Innocent => Meaning::EndpointFault(Reason::Http(401)),
+    /// The steps after a reply, as the worker's own policy and settlement have them.
+    fn steps_after(&self, attempts: u32, reply: Reply) -> Vec<Step> {
+        let now = Timestamp::EPOCH;
+        let status = match reply {
+            Reply::Served => 200,
+            Reply::Refused => 422,
+            Reply::Transient => 503,
+            Reply::Spared => 401,
         };
+        let reply = policy::Reply::Response(HttpResponse {
+            status,
+            body: b"true".into(),
+            cut: false,
+            retry_after: None,
+        });
         let limits = RetryLimits {
             max_attempts: self.max_attempts,
             max_delay: Duration::from_secs(1024),
             give_up_after: Duration::from_secs(24 * 3600),
         };
-        let past = Past { attempts, first_received_at: Timestamp::EPOCH, judgement: Judgement::Counts };
-        match decide(meaning, past, Timestamp::EPOCH, 1.0, &limits) {
-            Verdict::Unlocked { .. } => self.program(&[Successor::Outcome(Ending::Unlocked)]),
-            Verdict::Refused { .. } | Verdict::Abandoned { .. } => {
-                self.program(&[Successor::DeadLetter, Successor::Outcome(Ending::Dead)])
-            }
-            Verdict::Parked { attempts, .. } => self.program(&[Successor::Parked { attempts }]),
-        }
+        let past = AttemptHistory { attempts, first_received_at: now, judgement: Judgement::Counts };
+        let verdict = decide(classify(&reply), past, now, 1.0, &limits);
+        let properties = BasicProperties::default().with_message_id("m-1".into());
+        let message = Envelope::undecoded(properties, Vec::new(), now, String::new);
+        let successors: Vec<_> =
+            settle::publications(verdict, &message, &reply, now).iter().map(Successor::from).collect();
+        self.in_chosen_order(&successors)
     }
 
-    /// What is done for a request that has come back for its outcome.
-    fn plan_of_pending(&self, worker: &mut Worker, message: &Message, ending: Ending) -> Vec<Step> {
+    /// The steps for a request that has come back for its outcome.
+    fn steps_of_pending(&self, worker: &mut Worker, message: &Message, ending: Ending) -> Vec<Step> {
         let Some(late) = worker.late(message) else {
-            return self.program(&[Successor::Outcome(ending)]);
+            return self.in_chosen_order(&[Successor::Outcome(ending)]);
         };
         if worker.late[late].confirm == LateConfirm::Confirmed {
             worker.late.remove(late);
-            return self.program(&[]);
+            return self.in_chosen_order(&[]);
         }
-        self.program(&[Successor::Pending(ending)])
+        self.in_chosen_order(&[Successor::Pending(ending)])
     }
 
-    fn program(&self, successors: &[Successor]) -> Vec<Step> {
+    fn in_chosen_order(&self, successors: &[Successor]) -> Vec<Step> {
         let publish = |successor: &Successor| [Step::Publish(*successor), Step::AwaitConfirm];
         let mut steps: Vec<Step> = successors.iter().flat_map(publish).collect();
         match (self.order, successors) {
             (Order::ConfirmedThenAcked, _) => steps.push(Step::Ack),
             (Order::AckedThenPublished, _) => steps.insert(0, Step::Ack),
             (Order::AckedUnconfirmed, _) => steps.insert(steps.len() - 1, Step::Ack),
-            (Order::AckedBetween, [letter, outcome]) => {
-                steps = publish(outcome).into_iter().chain([Step::Ack]).chain(publish(letter)).collect();
+            (Order::AckedBetween, [dead_letter, outcome]) => {
+                steps = publish(outcome).into_iter().chain([Step::Ack]).chain(publish(dead_letter)).collect();
             }
-            (Order::OutcomeFirst, [letter, outcome]) => {
-                steps = [outcome, letter].into_iter().flat_map(publish).chain([Step::Ack]).collect();
+            (Order::OutcomeFirst, [dead_letter, outcome]) => {
+                steps = [outcome, dead_letter].into_iter().flat_map(publish).chain([Step::Ack]).collect();
             }
             (Order::AckedBetween | Order::OutcomeFirst, _) => steps.push(Step::Ack),
         }
@@ -199,13 +209,13 @@ impl Settlement {
 
     fn answer(&self, worker: &mut Worker, task: usize, reply: Reply) {
         let task = &mut worker.tasks[task];
-        task.todo = Some(self.plan(task.message.attempts, reply));
+        task.todo = Some(self.steps_after(task.message.attempts, reply));
         task.run_on(worker.publishing);
     }
 
     pub fn faults_used(&self, world: &World) -> u32 {
-        let (given, left) = (self.budget, world.budget);
-        given.crashes + given.losses - left.crashes - left.losses
+        let (total, remaining) = (self.budget, world.budget);
+        total.crashes + total.losses - remaining.crashes - remaining.losses
     }
 }
 
@@ -219,13 +229,13 @@ fn deliver(model: &Settlement, world: &mut World, worker: usize, message: usize)
     let worker = &mut world.workers[worker];
     let mut task = Task { id, hold: Hold::Unacked, flight: Flight::None, todo: None, message };
     if let Some(ending) = task.message.pending {
-        task.todo = Some(model.plan_of_pending(worker, &task.message, ending));
+        task.todo = Some(model.steps_of_pending(worker, &task.message, ending));
         task.run_on(worker.publishing);
     }
     worker.tasks.push(task);
 }
 
-/// The task's outcome is to be published later, by whoever takes the request then.
+/// The task's outcome is to be published later, by the worker that receives the request then.
 fn postpone(worker: &mut Worker, task: usize, is_late: bool) {
     let Task { flight, id, ref message, .. } = worker.tasks[task];
     let (ending, confirm) = match flight {
@@ -257,7 +267,7 @@ fn confirm(worker: &mut Worker, task: usize) {
     task.run_on(worker.publishing);
 }
 
-/// What was in flight is published again.
+/// Publishes again what was in flight.
 fn publish_again(worker: &mut Worker, task: usize, flight: Flight) {
     let task = &mut worker.tasks[task];
     if let Flight::Written(successor) | Flight::Stored(successor) = flight {
@@ -285,7 +295,7 @@ impl Model for Settlement {
             adrift: Vec::new(),
             budget: self.budget,
         };
-        vec![world.in_order()]
+        vec![world.normalized()]
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
@@ -306,7 +316,7 @@ impl Model for Settlement {
 
     fn next_state(&self, last: &World, action: Action) -> Option<World> {
         let mut world = last.clone();
-        let Budget { crashes, losses, refusals, delays, innocent } = &mut world.budget;
+        let Budget { crashes, losses, refusals, delays, spared } = &mut world.budget;
         match action {
             Action::Crash { .. } => *crashes -= 1,
             Action::LoseConsuming { .. }
@@ -324,7 +334,7 @@ impl Model for Settlement {
             {
                 *delays -= 1;
             }
-            Action::Answer { reply: Reply::Innocent, .. } => *innocent -= 1,
+            Action::Answer { reply: Reply::Spared, .. } => *spared -= 1,
             _ => {}
         }
         match action {
@@ -371,8 +381,8 @@ impl Model for Settlement {
             Action::LosePublishing { worker } => world.lose_publishing(worker),
             Action::LoseBroker => (0..self.workers).for_each(|worker| world.end_session(worker)),
         }
-        let world = world.in_order();
-        assert!(self.rank(&world) < self.rank(last), "{action:?} may be taken for ever");
+        let world = world.normalized();
+        assert!(self.rank(&world) < self.rank(last), "{action:?} may repeat for ever");
         Some(world)
     }
 

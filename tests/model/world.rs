@@ -1,6 +1,8 @@
-//! What there is: the queues, the workers with what they hold, and what is on the wire.
+//! The state: the queues, the workers with their deliveries, and what is on the wire.
 
 use std::collections::BTreeSet;
+
+use trackfinity_unlocker::{message::Status, settle::Publication};
 
 /// How a request ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,26 +16,39 @@ pub enum Ending {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Message {
     pub request: usize,
-    /// By which the request is known, if it came with an id or was given one before.
+    /// The request's id, if it came with one or was given one before.
     pub id: Option<u8>,
     pub attempts: u32,
-    /// Its outcome, which is all that is still to be published.
+    /// The outcome that it carries, if only the outcome remains to be published.
     pub pending: Option<Ending>,
 }
 
-/// What takes a request's place when its delivery is acknowledged.
+/// What replaces a request when its delivery is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Successor {
     Outcome(Ending),
     DeadLetter,
-    Parked {
+    Retry {
         attempts: u32,
     },
     /// The request waits, with its outcome in its headers.
     Pending(Ending),
 }
 
-/// What is left to do for a delivery.
+impl From<&Publication> for Successor {
+    fn from(publication: &Publication) -> Self {
+        match publication {
+            Publication::DeadLetter(_) => Self::DeadLetter,
+            Publication::Retry(info, _) => Self::Retry { attempts: info.attempts },
+            Publication::Outcome(outcome) => Self::Outcome(match outcome.status {
+                Status::Unlocked => Ending::Unlocked,
+                _ => Ending::Dead,
+            }),
+        }
+    }
+}
+
+/// What remains to be done for a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
     Publish(Successor),
@@ -45,10 +60,10 @@ pub enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Hold {
     Unacked,
-    /// The acknowledgement is on the wire: for the broker, still unacked.
+    /// The acknowledgement is on the wire: for the broker, the delivery is still unacked.
     AckSent,
     Acked,
-    /// The connection it came by is gone: it is back in the queue, and can't be acknowledged.
+    /// Its connection is lost: it is requeued, and cannot be acknowledged.
     Returned,
 }
 
@@ -59,15 +74,15 @@ pub enum Flight {
     Written(Successor),
     /// The broker has it; the confirm is on the wire.
     Stored(Successor),
-    /// Its connection is gone: no confirm will come.
+    /// Its connection is lost: no confirm will come.
     Lost,
 }
 
-/// One delivery, from take to acknowledgement.
+/// One delivery, until its acknowledgement.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Task {
     pub message: Message,
-    /// By which the request goes in all that is published for it.
+    /// The request's id in everything that is published for it.
     pub id: u8,
     pub hold: Hold,
     pub flight: Flight,
@@ -88,14 +103,14 @@ impl Task {
         self.todo.as_mut().filter(|todo| !todo.is_empty()).map(|todo| todo.remove(0));
     }
 
-    /// What was written is to be written again.
+    /// The last publish must be repeated.
     pub fn publish_again(&mut self, successor: Successor) {
         self.flight = Flight::None;
         self.todo.get_or_insert_default().insert(0, Step::Publish(successor));
     }
 
-    /// Takes the steps that wait for nothing. What is written may yet be dropped and an
-    /// acknowledgement lost, so a crash between two of them shows nothing new.
+    /// Takes the steps that wait for nothing. What is written may still be dropped, and an
+    /// acknowledgement may be lost, so a crash between two of these steps shows nothing new.
     pub fn run_on(&mut self, publishing: bool) {
         loop {
             match self.next_step() {
@@ -109,9 +124,9 @@ impl Task {
         }
     }
 
-    /// Whether nothing more can come of it in a session that still has, or has not, its publishing
-    /// connection.
-    fn is_over(&self, publishing: bool) -> bool {
+    /// Whether the task can have no further effect; `publishing`: whether the session still has its
+    /// publishing connection.
+    fn is_finished(&self, publishing: bool) -> bool {
         match self.hold {
             Hold::Acked => self.next_step().is_none(),
             Hold::Returned => {
@@ -145,7 +160,7 @@ pub struct Worker {
     pub consuming: bool,
     pub publishing: bool,
     pub tasks: Vec<Task>,
-    /// For the life of the process; only what is confirmed outlives the session.
+    /// Kept for the life of the process; only confirmed ones outlive the session.
     pub late: Vec<Late>,
 }
 
@@ -170,7 +185,8 @@ impl Worker {
     }
 }
 
-/// A publish written on a connection that is gone: the broker may have it yet, or never.
+/// A publish that was written on a connection that is lost: the broker may still receive it, or
+/// never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Adrift {
     pub request: usize,
@@ -178,28 +194,28 @@ pub struct Adrift {
     pub successor: Successor,
 }
 
-/// What the broker holds for good of one request.
+/// What was published for one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ledger {
     /// The different outcomes, by ending and id.
     pub outcomes: BTreeSet<(Ending, u8)>,
     /// The different dead letters, by id.
     pub dead_letters: BTreeSet<u8>,
-    /// Whether there was an outcome before one.
+    /// Whether there was more than one outcome.
     pub outcome_repeated: bool,
-    /// Whether there was a dead letter before one.
+    /// Whether there was more than one dead letter.
     pub dead_letter_repeated: bool,
-    /// Ids that workers made up for it.
+    /// How many ids workers gave it.
     pub ids_given: u8,
 }
 
 impl Ledger {
-    fn enter(&mut self, ending: Ending, id: u8) {
+    fn add_outcome(&mut self, ending: Ending, id: u8) {
         self.outcome_repeated |= !self.outcomes.is_empty();
         self.outcomes.insert((ending, id));
     }
 
-    fn bury(&mut self, id: u8) {
+    fn add_dead_letter(&mut self, id: u8) {
         self.dead_letter_repeated |= !self.dead_letters.is_empty();
         self.dead_letters.insert(id);
     }
@@ -232,11 +248,11 @@ pub struct Budget {
     pub refusals: u32,
     /// Outcomes whose confirm does not come in time, and requests that come back before it does.
     pub delays: u32,
-    /// Calls, or calls not made, that burn no attempt.
-    pub innocent: u32,
+    /// Calls that burn no attempt, or that are not made.
+    pub spared: u32,
 }
 
-/// Everything.
+/// The whole state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
     pub requests: Vec<Message>,
@@ -250,9 +266,9 @@ pub struct World {
 impl World {
     pub fn store(&mut self, request: usize, id: u8, successor: Successor) {
         match successor {
-            Successor::Outcome(ending) => self.ledgers[request].enter(ending, id),
-            Successor::DeadLetter => self.ledgers[request].bury(id),
-            Successor::Parked { attempts } => {
+            Successor::Outcome(ending) => self.ledgers[request].add_outcome(ending, id),
+            Successor::DeadLetter => self.ledgers[request].add_dead_letter(id),
+            Successor::Retry { attempts } => {
                 self.retry.push(Message { request, id: Some(id), attempts, pending: None });
             }
             Successor::Pending(ending) => {
@@ -261,7 +277,7 @@ impl World {
         }
     }
 
-    /// The broker notices that the connection is gone by which a worker consumes.
+    /// The broker notices that a worker lost its consuming connection.
     pub fn lose_consuming(&mut self, worker: usize) {
         let worker = &mut self.workers[worker];
         worker.consuming = false;
@@ -283,7 +299,7 @@ impl World {
         }
     }
 
-    /// No confirm will come: the outcome is to be published again.
+    /// No confirm will come: the outcome must be published again.
     pub fn lose_late(&mut self, worker: usize, late: usize) {
         let Late { request, id, ending, confirm } = self.workers[worker].late[late];
         if confirm == LateConfirm::Written {
@@ -304,7 +320,7 @@ impl World {
         }
     }
 
-    /// The worker forgets its tasks; the broker takes back what it held. The next session is open.
+    /// The worker drops its tasks; the broker requeues their deliveries. The next session is open.
     pub fn end_session(&mut self, worker: usize) {
         self.lose_consuming(worker);
         self.lose_publishing(worker);
@@ -312,18 +328,18 @@ impl World {
         self.workers[worker] = Worker { late, ..Worker::new() };
     }
 
-    /// The same, and another process starts.
+    /// The same, but another process starts, which remembers nothing.
     pub fn crash(&mut self, worker: usize) {
         self.end_session(worker);
         self.workers[worker] = Worker::new();
     }
 
-    /// One way to write the same world: any message of a queue may be delivered next, one worker is
-    /// like the other, and what can do nothing more is gone.
-    pub fn in_order(mut self) -> Self {
+    /// The normal form, so that equal states look equal: any message of a queue may be delivered
+    /// next, workers are interchangeable, and finished tasks are removed.
+    pub fn normalized(mut self) -> Self {
         for worker in &mut self.workers {
             let publishing = worker.publishing;
-            worker.tasks.retain(|task| !task.is_over(publishing));
+            worker.tasks.retain(|task| !task.is_finished(publishing));
             if !worker.consuming && !publishing {
                 let late = std::mem::take(&mut worker.late);
                 *worker = Worker { late, ..Worker::new() };
@@ -338,10 +354,10 @@ impl World {
         self
     }
 
-    /// Whether a copy of the request is where the broker keeps it until it is settled.
+    /// Whether the broker still keeps a copy of the request that is not settled.
     pub fn waits(&self, request: usize) -> bool {
-        let held = self.tasks().filter(|task| task.is_with_broker()).map(|task| &task.message);
-        self.requests.iter().chain(&self.retry).chain(held).any(|message| message.request == request)
+        let unacked = self.tasks().filter(|task| task.is_with_broker()).map(|task| &task.message);
+        self.requests.iter().chain(&self.retry).chain(unacked).any(|message| message.request == request)
     }
 
     pub fn tasks(&self) -> impl Iterator<Item = &Task> {

@@ -1,4 +1,4 @@
-//! What the API takes and gives.
+//! Request and response bodies of the API.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -6,19 +6,19 @@ use utoipa::ToSchema;
 use crate::{
     admin::{
         filters,
-        jobs::{End, Job},
+        jobs::{Job, JobEnd},
         problem::Problem,
     },
-    dead_letters::{Brief, Extent, Filter, Finish, LetterId, Plan, Step},
-    message::{LetterStatus, Timestamp},
+    dead_letters::{self, Coverage, DeadLetterId, Filter, Finish, Plan, PlanPreview, Step},
+    message::{DeadLetterStatus, Timestamp},
 };
 
-/// What there is to be known of a letter without what is masked.
+/// A dead letter without what is masked.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Masked {
-    id: LetterId,
+pub(super) struct DeadLetterSummary {
+    id: DeadLetterId,
     request_id: Option<String>,
-    status: LetterStatus,
+    status: DeadLetterStatus,
     reason: Option<String>,
     http_status: Option<u16>,
     attempts: u32,
@@ -30,81 +30,82 @@ pub(super) struct Masked {
     size: usize,
 }
 
-impl From<&Brief> for Masked {
-    fn from(letter: &Brief) -> Self {
-        let letter = letter.clone();
+impl From<&dead_letters::DeadLetterSummary> for DeadLetterSummary {
+    fn from(summary: &dead_letters::DeadLetterSummary) -> Self {
+        let summary = summary.clone();
         Self {
-            id: letter.id,
-            request_id: letter.request_id,
-            status: letter.status,
-            reason: letter.reason,
-            http_status: letter.http_status,
-            attempts: letter.attempts,
-            replays: letter.replays,
-            first_received_at: letter.first_received_at,
-            dead_at: letter.dead_at,
-            trace_id: letter.trace_id,
-            size: letter.size,
+            id: summary.id,
+            request_id: summary.request_id,
+            status: summary.status,
+            reason: summary.reason,
+            http_status: summary.http_status,
+            attempts: summary.attempts,
+            replays: summary.replays,
+            first_received_at: summary.first_received_at,
+            dead_at: summary.dead_at,
+            trace_id: summary.trace_id,
+            size: summary.size,
         }
     }
 }
 
-/// Letters, oldest first.
+/// Dead letters, oldest first.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Letters {
-    pub(super) letters: Vec<Masked>,
-    /// Letters that match, on whatever page.
+pub(super) struct DeadLetterList {
+    pub(super) dead_letters: Vec<DeadLetterSummary>,
+    /// All dead letters that match, also those on other pages.
     pub(super) count: usize,
-    pub(super) extent: Extent,
+    pub(super) coverage: Coverage,
 }
 
-/// Letters with everything they hold: body, properties, headers, Trackfinity's answer.
+/// Dead letters with body, properties, headers and Trackfinity's response.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Shown {
+pub(super) struct DeadLetterDetails {
     #[schema(value_type = Vec<Object>)]
-    pub(super) letters: Vec<serde_json::Value>,
-    /// Letters that match; where there are more than are shown, these are the newest.
+    pub(super) dead_letters: Vec<serde_json::Value>,
+    /// All dead letters that match. If this is more than are shown, the newest are shown.
     pub(super) count: usize,
-    pub(super) extent: Extent,
+    pub(super) coverage: Coverage,
 }
 
-/// What is to be planned.
+/// A request for a plan.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wish {
-    pub(super) action: WishedAction,
-    /// Why letters are discarded; it stands in their outcomes. A replay takes none.
+pub(super) struct PlanRequest {
+    pub(super) action: PlanAction,
+    /// Why the dead letters are discarded; it becomes the reason of their outcomes. Not for a
+    /// replay.
     pub(super) reason: Option<String>,
-    /// Which letters: all that meet everything given. At least one condition has to be given.
-    pub(super) filter: WishedFilter,
+    /// Selects the dead letters that meet every condition. At least one condition is required.
+    pub(super) filter: PlanFilter,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum WishedAction {
+pub(super) enum PlanAction {
     Replay,
     Discard,
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct WishedFilter {
-    /// Any of these: invalid, refused, abandoned, unreadable, unknown.
+pub(super) struct PlanFilter {
+    /// One of these: invalid, refused, abandoned, unreadable, unknown.
     status: Vec<String>,
-    /// Any of these.
+    /// One of these.
     reason: Vec<String>,
-    /// Died then or later: a time such as 2026-11-23T09:00:00Z, or an age such as 2h.
+    /// Dead-lettered at this time or later: 2026-11-23T09:00:00Z, or 2h for two hours ago.
     since: Option<String>,
-    /// Died then or earlier.
+    /// Dead-lettered at this time or earlier.
     until: Option<String>,
-    /// Any of these, letters' ids or requests'.
+    /// One of these ids, of the dead letter or of its request.
     ids: Vec<String>,
-    /// The oldest so many of them.
+    /// At most this many, the oldest ones.
     #[schema(minimum = 1)]
     limit: Option<usize>,
 }
 
-impl WishedFilter {
+impl PlanFilter {
     pub(super) fn filter(self) -> Result<Filter, Problem> {
         let filter = Filter {
             status: self.status.iter().map(|name| filters::status(name)).collect::<Result<_, _>>()?,
@@ -115,39 +116,49 @@ impl WishedFilter {
             limit: self.limit,
         };
         if filter == Filter::default() {
-            let wrong = "The filter is empty; for all letters say status with all five of them.";
+            let wrong = "The filter is empty. To select all dead letters, give all five statuses.";
             return Err(Problem::bad_request(wrong));
         }
         if filter.limit == Some(0) {
-            return Err(Problem::bad_request("limit: 0 letters are none."));
+            return Err(Problem::bad_request("limit: must be at least 1."));
         }
         Ok(filter)
     }
 }
 
-/// A plan, and what its letters look like.
+/// A plan, and a summary of each of its dead letters.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Planned {
+pub(super) struct PlanResponse {
     #[serde(flatten)]
-    pub(super) plan: Plan,
-    pub(super) letters: Vec<Masked>,
-    /// Letters that match and are not in the plan: they cannot be replayed, as they cannot be read.
-    pub(super) unreadable: usize,
-    pub(super) extent: Extent,
+    plan: Plan,
+    dead_letters: Vec<DeadLetterSummary>,
+    /// Dead letters that match but are not in the plan: they are unreadable, so they cannot be
+    /// replayed.
+    unreadable: usize,
+    coverage: Coverage,
 }
 
-/// How fast, and how far.
+impl From<PlanPreview> for PlanResponse {
+    fn from(preview: PlanPreview) -> Self {
+        let PlanPreview { plan, listing, unreadable } = preview;
+        let dead_letters = listing.dead_letters.iter().map(DeadLetterSummary::from).collect();
+        Self { plan, dead_letters, unreadable, coverage: listing.coverage }
+    }
+}
+
+/// How fast a replay runs, and when it stops.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Wanted {
-    /// Letters a second, at most; 1 if absent. A discard takes none.
-    #[schema(minimum = 0.01, maximum = 1000)]
+pub(super) struct JobOptions {
+    /// Dead letters per second, at most, from 1 an hour (0.00028) to 10000. Default: 1. Ignored by
+    /// a discard.
+    #[schema(exclusive_minimum = 0, maximum = 10000)]
     pub(super) per_second: Option<f64>,
-    /// Whether to go on after a letter that failed again.
+    /// Continue after a dead letter that failed again.
     pub(super) keep_going: bool,
 }
 
-/// A plan that is being, or was, carried out.
+/// A plan that is executing or has ended.
 #[derive(Serialize, ToSchema)]
 pub(super) struct JobState {
     id: String,
@@ -155,13 +166,13 @@ pub(super) struct JobState {
     action: &'static str,
     reason: Option<String>,
     actor: String,
-    begun_at: Timestamp,
-    state: State,
-    /// Letters of the plan.
-    of: usize,
-    /// What became of each, in their order.
+    started_at: Timestamp,
+    state: JobPhase,
+    /// Dead letters of the plan.
+    total: usize,
+    /// The results so far, in their order.
     steps: Vec<Step>,
-    /// Where it stood at the end.
+    /// The state at the end.
     finish: Option<Finish>,
     /// Why it failed.
     error: Option<String>,
@@ -169,13 +180,13 @@ pub(super) struct JobState {
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum State {
+enum JobPhase {
     Running,
-    /// Told to stop, and about to.
+    /// It stops after the current dead letter.
     Stopping,
     /// See `finish`.
     Finished,
-    /// See `error`. What was done stays done.
+    /// See `error`. What was done before stays done.
     Failed,
 }
 
@@ -183,10 +194,10 @@ impl From<&Job> for JobState {
     fn from(job: &Job) -> Self {
         let progress = job.progress();
         let (state, finish, error) = match progress.end {
-            None if job.is_told_to_stop() => (State::Stopping, None, None),
-            None => (State::Running, None, None),
-            Some(End::Finished(finish)) => (State::Finished, Some(finish), None),
-            Some(End::Failed(error)) => (State::Failed, None, Some(error)),
+            None if job.is_stopping() => (JobPhase::Stopping, None, None),
+            None => (JobPhase::Running, None, None),
+            Some(JobEnd::Finished(finish)) => (JobPhase::Finished, Some(finish), None),
+            Some(JobEnd::Failed(error)) => (JobPhase::Failed, None, Some(error)),
         };
         Self {
             id: job.id.clone(),
@@ -194,9 +205,9 @@ impl From<&Job> for JobState {
             action: job.plan.action.name(),
             reason: job.plan.action.reason().map(str::to_owned),
             actor: job.actor.to_string(),
-            begun_at: job.begun,
+            started_at: job.started_at,
             state,
-            of: job.plan.ids.len(),
+            total: job.plan.ids.len(),
             steps: progress.steps,
             finish,
             error,

@@ -1,4 +1,4 @@
-//! Replay and discard, by the API: a plan first, then the job that carries it out.
+//! Replay and discard by the API: first a plan, then a job that executes it.
 
 use axum::{
     Json,
@@ -8,117 +8,118 @@ use axum::{
 
 use super::{
     ApiProblem,
-    bodies::{JobState, Masked, Planned, Wanted, Wish, WishedAction},
-    caller::{Caller, Sent},
+    api_user::{ApiUser, JsonBody},
+    bodies::{JobOptions, JobState, PlanAction, PlanRequest, PlanResponse},
 };
 use crate::{
     admin::{
-        App, pages,
+        App,
         problem::{Problem, ProblemBody},
     },
-    dead_letters::{Action, Plan},
+    dead_letters::{Action, Plan, ReplayOptions, ReplayRate},
 };
 
-/// Plans a replay or a discard of the letters that match now. Operators only. Nothing is done yet.
-#[utoipa::path(post, path = "/plans", request_body = Wish, responses(
-    (status = 201, description = "the plan, which can be carried out for a day", body = Planned),
+/// Plans a replay or a discard of the dead letters that match now. Operators only. Changes nothing.
+#[utoipa::path(post, path = "/plans", request_body = PlanRequest, responses(
+    (status = 201, description = "the plan; it can be executed for a day", body = PlanResponse),
     (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
-    (status = 404, description = "no letter matches", body = ProblemBody),
-    (status = 409, description = "somebody else works on the letters", body = ProblemBody)
+    (status = 404, description = "no dead letter matches", body = ProblemBody),
+    (status = 409, description = "someone else has locked the dead letters", body = ProblemBody)
 ))]
 pub(super) async fn plan(
     State(app): State<App>,
-    caller: Caller,
-    Sent(wish): Sent<Wish>,
-) -> Result<(StatusCode, Json<Planned>), ApiProblem> {
-    let actor = caller.operator()?;
-    let action = match (wish.action, wish.reason.as_deref()) {
-        (WishedAction::Replay, None) => Action::Replay,
-        (WishedAction::Replay, Some(_)) => {
-            return Err(Problem::bad_request("A replay takes no reason.").into());
+    user: ApiUser,
+    JsonBody(request): JsonBody<PlanRequest>,
+) -> Result<(StatusCode, Json<PlanResponse>), ApiProblem> {
+    let actor = user.operator()?;
+    let action = match (request.action, request.reason.as_deref()) {
+        (PlanAction::Replay, None) => Action::Replay,
+        (PlanAction::Replay, Some(_)) => {
+            return Err(Problem::bad_request("A replay has no reason.").into());
         }
-        (WishedAction::Discard, text) => Action::Discard { reason: pages::reason(text)? },
+        (PlanAction::Discard, reason) => {
+            Action::Discard { reason: reason.unwrap_or_default().parse().map_err(Problem::from)? }
+        }
     };
-    let planned = app.looks.plan(&actor, action, &wish.filter.filter()?).await?;
-    let crate::dead_letters::Planned { plan, listing, unreadable } = planned;
-    if plan.ids.is_empty() {
-        return Err(Problem::not_found(match unreadable {
-            0 => "No letter matches.".to_owned(),
-            count => format!("No letter matches that can be replayed; {count} cannot be read."),
+    let preview = app.reader.plan(&actor, action, &request.filter.filter()?).await?;
+    if preview.plan.ids.is_empty() {
+        return Err(Problem::not_found(match preview.unreadable {
+            0 => "No dead letter matches.".to_owned(),
+            count => format!("No dead letter matches that can be replayed; {count} are unreadable."),
         })
         .into());
     }
-    let letters = listing.letters.iter().map(Masked::from).collect();
-    Ok((StatusCode::CREATED, Json(Planned { plan, letters, unreadable, extent: listing.extent })))
+    Ok((StatusCode::CREATED, Json(preview.into())))
 }
 
-/// A plan.
+/// Returns a plan.
 #[utoipa::path(get, path = "/plans/{digest}", params(("digest" = String, Path)), responses(
     (status = 200, body = Plan), (status = 401, body = ProblemBody), (status = 404, body = ProblemBody)
 ))]
-pub(super) async fn planned(
+pub(super) async fn find_plan(
     State(app): State<App>,
-    _caller: Caller,
+    _user: ApiUser,
     Path(digest): Path<String>,
 ) -> Result<Json<Plan>, ApiProblem> {
-    Ok(Json(app.looks.planned(&digest).await?))
+    Ok(Json(app.reader.find_plan(&digest).await?))
 }
 
-/// Begins to carry a plan out. Operators only; each letter is written to the audit log first.
-#[utoipa::path(post, path = "/plans/{digest}/jobs", params(("digest" = String, Path)), request_body = Wanted, responses(
-    (status = 202, description = "the job; ask for it again to see how far it has come", body = JobState),
+/// Starts to execute a plan. Operators only. Each dead letter is written to the audit log first.
+#[utoipa::path(post, path = "/plans/{digest}/jobs", params(("digest" = String, Path)), request_body = JobOptions, responses(
+    (status = 202, description = "the job; get it again to see its progress", body = JobState),
     (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
     (status = 404, body = ProblemBody),
     (status = 409, description = "another job is running", body = ProblemBody)
 ))]
-pub(super) async fn begin(
+pub(super) async fn start(
     State(app): State<App>,
-    caller: Caller,
+    user: ApiUser,
     Path(digest): Path<String>,
-    Sent(wanted): Sent<Wanted>,
+    JsonBody(options): JsonBody<JobOptions>,
 ) -> Result<(StatusCode, Json<JobState>), ApiProblem> {
-    let actor = caller.operator()?;
-    let per_second = wanted.per_second.unwrap_or(1.0);
-    if !(0.01..=1000.0).contains(&per_second) {
-        return Err(Problem::bad_request("per_second is not between 0.01 and 1000.").into());
-    }
-    let plan = app.looks.planned(&digest).await?;
-    let pace = pages::pace(&plan, per_second, wanted.keep_going);
-    let job = app.jobs.begin(actor, plan, pace)?;
+    let actor = user.operator()?;
+    let rate = options.per_second.map(ReplayRate::try_from).transpose().map_err(Problem::from)?;
+    let options = ReplayOptions {
+        rate: rate.unwrap_or_default(),
+        keep_going: options.keep_going,
+        ..ReplayOptions::default()
+    };
+    let plan = app.reader.find_plan(&digest).await?;
+    let job = app.jobs.start(actor, plan, options)?;
     Ok((StatusCode::ACCEPTED, Json(JobState::from(job.as_ref()))))
 }
 
-/// Jobs since the worker started, the newest first.
+/// Lists the jobs since the worker started, newest first.
 #[utoipa::path(get, path = "/jobs", responses(
     (status = 200, body = Vec<JobState>), (status = 401, body = ProblemBody)
 ))]
-pub(super) async fn jobs(State(app): State<App>, _caller: Caller) -> Json<Vec<JobState>> {
+pub(super) async fn jobs(State(app): State<App>, _user: ApiUser) -> Json<Vec<JobState>> {
     Json(app.jobs.all().iter().map(|job| JobState::from(job.as_ref())).collect())
 }
 
-/// How far a job has come.
+/// Returns a job and its progress.
 #[utoipa::path(get, path = "/jobs/{id}", params(("id" = String, Path)), responses(
     (status = 200, body = JobState), (status = 401, body = ProblemBody), (status = 404, body = ProblemBody)
 ))]
 pub(super) async fn job(
     State(app): State<App>,
-    _caller: Caller,
+    _user: ApiUser,
     Path(id): Path<String>,
 ) -> Result<Json<JobState>, ApiProblem> {
     Ok(Json(JobState::from(app.jobs.find(&id)?.as_ref())))
 }
 
-/// Tells a job to stop between two letters. Operators only.
+/// Stops a job after the current dead letter. Operators only.
 #[utoipa::path(post, path = "/jobs/{id}/stop", params(("id" = String, Path)), responses(
     (status = 202, body = JobState), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
     (status = 404, body = ProblemBody)
 ))]
 pub(super) async fn stop(
     State(app): State<App>,
-    caller: Caller,
+    user: ApiUser,
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<JobState>), ApiProblem> {
-    caller.operator()?;
+    user.operator()?;
     let job = app.jobs.find(&id)?;
     job.stop();
     Ok((StatusCode::ACCEPTED, Json(JobState::from(job.as_ref()))))

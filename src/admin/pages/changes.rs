@@ -1,4 +1,4 @@
-//! Replay and discard: ticked letters become a plan, a confirmed plan becomes a job.
+//! Replay and discard: the selected dead letters become a plan, and a confirmed plan becomes a job.
 
 use std::{
     collections::VecDeque,
@@ -11,167 +11,162 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 
-use super::view::{self, Age, Row};
+use super::view::{self, Row, TimeView};
 use crate::{
     admin::{
-        App, filters,
-        frame::Frame,
-        jobs::{End, Job},
+        App,
+        fields::Fields,
+        filters,
+        jobs::{Job, JobEnd},
+        page_layout::PageLayout,
+        page_user::{PageUser, SignedForm},
         problem::{Problem, render},
-        visitor::{Signed, Visitor},
     },
-    dead_letters::{Action, Brief, Ended, Filter, Finish, Pace, Plan},
+    dead_letters::{
+        Action, DeadLetterSummary, Ended, Filter, Finish, PlanPreview, ReplayOptions, ReplayRate,
+    },
 };
 
-/// Letters of a plan, and steps of a job, that a page lists.
-const LISTED: usize = 200;
-/// Plans whose letters' descriptions are remembered.
-const REMEMBERED: usize = 20;
-/// The longest reason, in characters.
-const REASON_CHARS: usize = 500;
-/// Seconds between two looks at a job that is running.
+/// Dead letters of a plan, and results of a job, that a page lists.
+const MAX_LISTED: usize = 200;
+/// The most plans whose summaries are in memory.
+const MAX_RECENT_PLANS: usize = 20;
+/// Seconds until the page of a running job reloads.
 const REFRESH_S: u32 = 2;
 
-/// What was planned here of late: RabbitMQ keeps the plans, but not what their letters look like.
+/// The last plans made on this page. RabbitMQ stores the plans, but not the summaries of their dead
+/// letters.
 #[derive(Clone, Debug, Default)]
-pub(in crate::admin) struct Plans(Arc<Mutex<VecDeque<Planned>>>);
+pub(in crate::admin) struct RecentPlans(Arc<Mutex<VecDeque<RecentPlan>>>);
 
 #[derive(Clone, Debug)]
-struct Planned {
+struct RecentPlan {
     digest: String,
-    letters: Arc<[Brief]>,
-    short: Option<String>,
+    dead_letters: Arc<[DeadLetterSummary]>,
+    note: Option<String>,
 }
 
-impl Plans {
-    fn keep(&self, planned: Planned) {
+impl RecentPlans {
+    fn insert(&self, plan: RecentPlan) {
         let mut plans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        plans.retain(|known| known.digest != planned.digest);
-        plans.push_front(planned);
-        plans.truncate(REMEMBERED);
+        plans.retain(|known| known.digest != plan.digest);
+        plans.push_front(plan);
+        plans.truncate(MAX_RECENT_PLANS);
     }
 
-    fn find(&self, digest: &str) -> Option<Planned> {
+    fn find(&self, digest: &str) -> Option<RecentPlan> {
         let plans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         plans.iter().find(|known| known.digest == digest).cloned()
     }
 }
 
-/// Plans a change of the ticked letters, or of all that match.
-pub(super) async fn plan(State(app): State<App>, signed: Signed) -> Result<Response, Problem> {
-    let actor = signed.operator()?;
-    let fields = &signed.fields;
+/// Plans a change of the selected dead letters, or of all that match the filter.
+pub(super) async fn plan(State(app): State<App>, form: SignedForm) -> Result<Response, Problem> {
+    let actor = form.operator()?;
+    let fields = &form.fields;
     let action = match fields.get("action") {
         Some("replay") => Action::Replay,
-        Some("discard") => Action::Discard { reason: reason(fields.get("discard_reason"))? },
-        _ => return Err(Problem::bad_request("It is neither a replay nor a discard.")),
+        Some("discard") => {
+            Action::Discard { reason: fields.get("discard_reason").unwrap_or_default().parse()? }
+        }
+        _ => return Err(Problem::bad_request("The action is neither a replay nor a discard.")),
     };
     let filter = if fields.get("all").is_some() {
         filters::read(fields)?
     } else {
-        let ids: Vec<String> = fields.all("letter").map(str::to_owned).collect();
+        let ids: Vec<String> = fields.all("dead_letter").map(str::to_owned).collect();
         if ids.is_empty() {
-            return Err(Problem::bad_request("No letter was ticked."));
+            return Err(Problem::bad_request("No dead letter was selected."));
         }
         Filter { ids, ..Filter::default() }
     };
-    let crate::dead_letters::Planned { plan, mut listing, unreadable } =
-        app.looks.plan(&actor, action, &filter).await?;
-    let left_out = (unreadable > 0)
-        .then(|| format!("{unreadable} cannot be replayed, as they cannot be read: discard them."));
+    let PlanPreview { plan, mut listing, unreadable } = app.reader.plan(&actor, action, &filter).await?;
+    let unreadable = (unreadable > 0)
+        .then(|| format!("{unreadable} are unreadable and cannot be replayed; discard them instead."));
     if plan.ids.is_empty() {
-        let why = left_out.unwrap_or_else(|| "None of these letters is there any more.".to_owned());
+        let why = unreadable.unwrap_or_else(|| "None of these dead letters exists any more.".to_owned());
         return Err(Problem::not_found(why));
     }
-    listing.letters.truncate(LISTED);
-    let short: Vec<String> = view::short(&listing.extent).into_iter().chain(left_out).collect();
-    let short = (!short.is_empty()).then(|| short.join(" "));
-    app.plans.keep(Planned { digest: plan.digest.clone(), letters: listing.letters.into(), short });
+    listing.dead_letters.truncate(MAX_LISTED);
+    let notes: Vec<String> = view::incomplete_note(&listing.coverage).into_iter().chain(unreadable).collect();
+    let note = (!notes.is_empty()).then(|| notes.join(" "));
+    let digest = plan.digest.clone();
+    app.plans.insert(RecentPlan { digest, dead_letters: listing.dead_letters.into(), note });
     Ok(Redirect::to(&format!("/plans/{}", plan.digest)).into_response())
-}
-
-/// Why letters are discarded: it stands in their outcomes.
-pub(in crate::admin) fn reason(text: Option<&str>) -> Result<String, Problem> {
-    let reason = text.unwrap_or_default().trim();
-    if reason.is_empty() {
-        return Err(Problem::bad_request("A discard needs a reason: it stands in the outcome."));
-    }
-    if reason.chars().count() > REASON_CHARS || reason.chars().any(char::is_control) {
-        let wrong = format!("The reason is longer than {REASON_CHARS} characters, or of several lines.");
-        return Err(Problem::bad_request(wrong));
-    }
-    Ok(reason.to_owned())
 }
 
 #[derive(Template)]
 #[template(path = "plan.html")]
 struct PlanPage {
-    frame: Frame,
+    layout: PageLayout,
     digest: String,
     action: &'static str,
     reason: Option<String>,
     count: usize,
     rows: Vec<Row>,
-    /// Where their descriptions are no longer known.
+    /// Shown instead of rows if the summaries are no longer in memory.
     ids: Vec<String>,
     more: usize,
-    short: Option<String>,
+    note: Option<String>,
 }
 
-/// Shows a plan, and asks whether it is meant.
+/// Shows a plan and asks for confirmation.
 pub(super) async fn confirm(
     State(app): State<App>,
-    visitor: Visitor,
+    page_user: PageUser,
     Path(digest): Path<String>,
 ) -> Result<Response, Problem> {
-    let plan = app.looks.planned(&digest).await?;
-    let known = app.plans.find(&digest);
-    let rows: Vec<Row> = known.iter().flat_map(|known| known.letters.iter().map(Row::of)).collect();
+    let plan = app.reader.find_plan(&digest).await?;
+    let recent = app.plans.find(&digest);
+    let rows: Vec<Row> = recent.iter().flat_map(|recent| recent.dead_letters.iter().map(Row::from)).collect();
     let ids = if rows.is_empty() {
-        plan.ids.iter().take(LISTED).map(ToString::to_string).collect()
+        plan.ids.iter().take(MAX_LISTED).map(ToString::to_string).collect()
     } else {
         vec![]
     };
     Ok(render(&PlanPage {
-        frame: Frame::new(format!("Confirm: {}", plan.action.name()), &visitor),
+        layout: page_user.layout(format!("Confirm: {}", plan.action.name())),
         action: plan.action.name(),
         reason: plan.action.reason().map(str::to_owned),
         count: plan.ids.len(),
-        more: plan.ids.len().saturating_sub(LISTED),
-        short: known.and_then(|known| known.short),
+        more: plan.ids.len().saturating_sub(MAX_LISTED),
+        note: recent.and_then(|recent| recent.note),
         rows,
         ids,
         digest,
     }))
 }
 
-/// Carries out a plan that was confirmed.
-pub(super) async fn begin(
+/// Starts to execute a plan that was confirmed.
+pub(super) async fn start(
     State(app): State<App>,
     Path(digest): Path<String>,
-    signed: Signed,
+    form: SignedForm,
 ) -> Result<Response, Problem> {
-    let actor = signed.operator()?;
-    let plan = app.looks.planned(&digest).await?;
-    let per_second = filters::number(&signed.fields, "per_second", 1.0, 0.01..=1000.0)?;
-    let keep_going = signed.fields.get("keep_going").is_some();
-    let job = {
-        let pace = pace(&plan, per_second, keep_going);
-        app.jobs.begin(actor, plan, pace)?
+    let actor = form.operator()?;
+    let plan = app.reader.find_plan(&digest).await?;
+    let options = ReplayOptions {
+        rate: rate(&form.fields)?,
+        keep_going: form.fields.get("keep_going").is_some(),
+        ..ReplayOptions::default()
     };
+    let job = app.jobs.start(actor, plan, options)?;
     Ok(Redirect::to(&format!("/jobs/{}", job.id)).into_response())
 }
 
-/// A discard calls nobody, so it need not be slow.
-pub(in crate::admin) fn pace(plan: &Plan, per_second: f64, keep_going: bool) -> Pace {
-    let per_second = if plan.action == Action::Replay { per_second } else { f64::INFINITY };
-    Pace { per_second, keep_going, ..Pace::default() }
+fn rate(fields: &Fields) -> Result<ReplayRate, Problem> {
+    let Some(text) = fields.get("per_second") else {
+        return Ok(ReplayRate::default());
+    };
+    let per_second: f64 =
+        text.parse().map_err(|_| Problem::bad_request(format!("per_second: {text:?} is not a number.")))?;
+    Ok(ReplayRate::try_from(per_second)?)
 }
 
 #[derive(Template)]
 #[template(path = "job.html")]
 struct JobPage {
-    frame: Frame,
+    layout: PageLayout,
     view: JobView,
     digest: String,
     reason: Option<String>,
@@ -180,13 +175,13 @@ struct JobPage {
     unlisted: usize,
     waiting: Vec<String>,
     waiting_count: usize,
-    told_to_stop: bool,
+    is_stopping: bool,
 }
 
 #[derive(Template)]
 #[template(path = "jobs.html")]
 struct JobsPage {
-    frame: Frame,
+    layout: PageLayout,
     jobs: Vec<JobView>,
 }
 
@@ -194,108 +189,99 @@ struct JobView {
     id: String,
     actor: String,
     action: &'static str,
-    begun: Age,
-    said: usize,
-    of: usize,
+    started: TimeView,
+    done: usize,
+    total: usize,
     running: bool,
     state: String,
-    /// `good`, `bad` or `open`, for its looks.
-    kind: &'static str,
+    /// CSS class: `good`, `bad` or `open`.
+    class: &'static str,
 }
 
 struct StepRow {
     id: String,
     request_id: Option<String>,
     result: String,
-    kind: &'static str,
+    class: &'static str,
 }
 
 impl JobView {
-    fn of(job: &Job, said: usize, end: Option<&End>) -> Self {
-        let (state, kind) = match end {
-            None if job.is_told_to_stop() => ("stopping".to_owned(), "open"),
+    fn new(job: &Job, done: usize, end: Option<&JobEnd>) -> Self {
+        let (state, class) = match end {
+            None if job.is_stopping() => ("stopping".to_owned(), "open"),
             None => ("running".to_owned(), "open"),
-            Some(End::Failed(why)) => (format!("failed: {why}"), "bad"),
-            Some(End::Finished(finish)) => (self::finish(finish), kind(finish)),
+            Some(JobEnd::Failed(why)) => (format!("failed: {why}"), "bad"),
+            Some(JobEnd::Finished(finish)) => (finish.to_string(), finish_class(finish)),
         };
         Self {
             id: job.id.clone(),
             actor: job.actor.name.clone(),
             action: job.plan.action.name(),
-            begun: Age::of(Some(job.begun)),
-            said,
-            of: job.plan.ids.len(),
+            started: Some(job.started_at).into(),
+            done,
+            total: job.plan.ids.len(),
             running: end.is_none(),
             state,
-            kind,
+            class,
         }
     }
 }
 
-fn kind(finish: &Finish) -> &'static str {
+fn finish_class(finish: &Finish) -> &'static str {
     match finish.ended {
         Ended::Complete => "good",
-        Ended::Told => "open",
-        _ => "bad",
+        Ended::Stopped => "open",
+        Ended::Failure | Ended::PublishFailed => "bad",
     }
 }
 
-fn finish(finish: &Finish) -> String {
-    let Finish { done, left, of, ended } = *finish;
-    let why = match ended {
-        Ended::Complete => return format!("done: {done} of {of} left the dead letters"),
-        Ended::Told => "told to stop",
-        Ended::Failure => "one failed again or has no outcome yet",
-        Ended::Kept => "one could not be published",
-    };
-    format!("stopped: {why}; {done} of {of} left the dead letters, {left} are untouched")
-}
-
-pub(super) async fn jobs(State(app): State<App>, visitor: Visitor) -> Response {
+pub(super) async fn jobs(State(app): State<App>, page_user: PageUser) -> Response {
     let jobs = app.jobs.all();
     let views = jobs.iter().map(|job| {
         let progress = job.progress();
-        JobView::of(job, progress.steps.len(), progress.end.as_ref())
+        JobView::new(job, progress.steps.len(), progress.end.as_ref())
     });
-    render(&JobsPage { jobs: views.collect(), frame: Frame::new("Jobs", &visitor) })
+    render(&JobsPage { jobs: views.collect(), layout: page_user.layout("Jobs") })
 }
 
 pub(super) async fn job(
     State(app): State<App>,
-    visitor: Visitor,
+    page_user: PageUser,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let job = app.jobs.find(&id)?;
     let progress = job.progress();
-    let view = JobView::of(&job, progress.steps.len(), progress.end.as_ref());
+    let view = JobView::new(&job, progress.steps.len(), progress.end.as_ref());
     let refresh_s = if view.running { REFRESH_S } else { 0 };
-    let said: std::collections::HashSet<&str> = progress.steps.iter().map(|step| step.id.as_str()).collect();
-    let waiting = job.plan.ids.iter().filter(|id| !said.contains(id.as_str()));
-    let steps = progress.steps.iter().rev().take(LISTED).map(|step| {
-        let (result, kind) = view::result(&step.result);
-        StepRow { id: step.id.to_string(), request_id: step.request_id.clone(), result, kind }
+    let done: std::collections::HashSet<&str> = progress.steps.iter().map(|step| step.id.as_str()).collect();
+    let waiting = job.plan.ids.iter().filter(|id| !done.contains(id.as_str()));
+    let steps = progress.steps.iter().rev().take(MAX_LISTED).map(|step| StepRow {
+        id: step.id.to_string(),
+        request_id: step.request_id.clone(),
+        result: step.result.to_string(),
+        class: view::result_class(&step.result),
     });
-    let title = format!("{}: {} of {}", view.action, view.said, view.of);
+    let title = format!("{}: {} of {}", view.action, view.done, view.total);
     Ok(render(&JobPage {
-        frame: Frame { refresh_s, ..Frame::new(title, &visitor) },
+        layout: PageLayout { refresh_s, ..page_user.layout(title) },
         digest: job.plan.digest.clone(),
         reason: job.plan.action.reason().map(str::to_owned),
         steps: steps.collect(),
-        unlisted: progress.steps.len().saturating_sub(LISTED),
-        waiting: waiting.clone().take(LISTED).map(ToString::to_string).collect(),
+        unlisted: progress.steps.len().saturating_sub(MAX_LISTED),
+        waiting: waiting.clone().take(MAX_LISTED).map(ToString::to_string).collect(),
         waiting_count: waiting.count(),
-        told_to_stop: job.is_told_to_stop(),
+        is_stopping: job.is_stopping(),
         view,
     }))
 }
 
-/// Tells a job to stop between two letters.
+/// Stops a job after the current dead letter.
 pub(super) async fn stop(
     State(app): State<App>,
     Path(id): Path<String>,
-    signed: Signed,
+    form: SignedForm,
 ) -> Result<Response, Problem> {
-    signed.operator()?;
+    form.operator()?;
     app.jobs.find(&id)?.stop();
     Ok(Redirect::to(&format!("/jobs/{id}")).into_response())
 }

@@ -1,22 +1,22 @@
-//! What pages show of letters: nothing that is masked.
+//! What pages show of dead letters. Nothing here is masked data.
 
 use crate::{
-    dead_letters::{Brief, Extent, StepResult},
+    dead_letters::{Coverage, DeadLetterSummary, StepResult},
     message::Timestamp,
 };
 
-/// A time, and how long ago that is.
+/// A time, and how long ago it was.
 #[derive(Debug)]
-pub(super) struct Age {
-    /// For machines; empty if there is none.
+pub(super) struct TimeView {
+    /// For machines; empty if there is no time.
     pub(super) iso: String,
     /// To the second.
     pub(super) text: String,
     pub(super) ago: String,
 }
 
-impl Age {
-    pub(super) fn of(at: Option<Timestamp>) -> Self {
+impl From<Option<Timestamp>> for TimeView {
+    fn from(at: Option<Timestamp>) -> Self {
         let Some(at) = at else {
             return Self { iso: String::new(), text: "–".to_owned(), ago: String::new() };
         };
@@ -36,7 +36,7 @@ fn ago(seconds: u64) -> String {
     format!("{count} {unit} ago")
 }
 
-/// A letter in a table.
+/// A dead letter in a table.
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) id: String,
@@ -45,64 +45,46 @@ pub(super) struct Row {
     pub(super) reason: Option<String>,
     pub(super) attempts: u32,
     pub(super) replays: u32,
-    pub(super) dead: Age,
+    pub(super) dead: TimeView,
 }
 
-impl Row {
-    pub(super) fn of(letter: &Brief) -> Self {
+impl From<&DeadLetterSummary> for Row {
+    fn from(dead_letter: &DeadLetterSummary) -> Self {
         Self {
-            id: letter.id.to_string(),
-            request_id: letter.request_id.clone(),
-            status: letter.status.as_str(),
-            reason: letter.reason.clone(),
-            attempts: letter.attempts,
-            replays: letter.replays,
-            dead: Age::of(letter.dead_at),
+            id: dead_letter.id.to_string(),
+            request_id: dead_letter.request_id.clone(),
+            status: dead_letter.status.as_str(),
+            reason: dead_letter.reason.clone(),
+            attempts: dead_letter.attempts,
+            replays: dead_letter.replays,
+            dead: dead_letter.dead_at.into(),
         }
     }
 }
 
-/// Addresses of letters.
-pub(super) struct LetterLinks;
-
-impl LetterLinks {
-    /// The list of those with this status and reason.
-    pub(super) fn group(status: &str, reason: Option<&str>) -> String {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        query.append_pair("status", status).extend_pairs(reason.map(|reason| ("reason", reason)));
-        format!("/letters?{}", query.finish())
-    }
-
-    /// The trace of a letter, where there is one and somewhere to see it.
-    pub(super) fn trace(template: Option<&str>, trace_id: Option<&str>) -> Option<String> {
-        Some(template?.replace("{trace_id}", trace_id?))
-    }
+/// The path of the list of dead letters with this status and reason.
+pub(super) fn group_link(status: &str, reason: Option<&str>) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("status", status).extend_pairs(reason.map(|reason| ("reason", reason)));
+    format!("/dead-letters?{}", query.finish())
 }
 
-/// Says so where not all letters were looked at.
-pub(super) fn short(extent: &Extent) -> Option<String> {
-    extent.is_short().then(|| format!("Not all were looked at: {extent}."))
+/// The URL of a dead letter's trace, if it has one and a URL template is set.
+pub(super) fn trace_link(template: Option<&str>, trace_id: Option<&str>) -> Option<String> {
+    Some(template?.replace("{trace_id}", trace_id?))
 }
 
-/// What became of a letter, in words; and the kind of it, for its looks.
-pub(super) fn result(result: &StepResult) -> (String, &'static str) {
+/// A note if not all dead letters were seen.
+pub(super) fn incomplete_note(coverage: &Coverage) -> Option<String> {
+    coverage.is_incomplete().then(|| format!("Not all dead letters were seen: {coverage}."))
+}
+
+/// The CSS class of a result.
+pub(super) fn result_class(result: &StepResult) -> &'static str {
     match result {
-        StepResult::Unlocked => ("unlocked".to_owned(), "good"),
-        StepResult::FailedAgain { status, reason } => {
-            (format!("failed again: {status}, {}", reason.as_deref().unwrap_or("no reason")), "bad")
-        }
-        StepResult::Pending => {
-            ("replayed; no outcome yet: it is queued, or waits for a retry".to_owned(), "open")
-        }
-        StepResult::Discarded { heard: true } => ("discarded".to_owned(), "good"),
-        StepResult::Discarded { heard: false } => {
-            ("discarded; no queue receives the outcome".to_owned(), "good")
-        }
-        StepResult::Vanished => ("vanished: it is no longer among the dead letters".to_owned(), "open"),
-        StepResult::OutOfReach => {
-            ("out of reach: too many letters lie before it; it stays".to_owned(), "bad")
-        }
-        StepResult::Kept { why } => (format!("kept: {why}"), "bad"),
+        StepResult::Unlocked | StepResult::Discarded { .. } => "good",
+        StepResult::Pending | StepResult::Gone => "open",
+        StepResult::FailedAgain { .. } | StepResult::OutOfReach | StepResult::PublishFailed { .. } => "bad",
     }
 }
 
@@ -111,11 +93,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_age_is_said_in_its_largest_unit() {
-        for (seconds, said) in
+    fn an_age_is_shown_in_its_largest_unit() {
+        for (seconds, text) in
             [(0, "0 s ago"), (61, "1 min ago"), (7_200, "2 h ago"), (172_800, "2 days ago")]
         {
-            assert_eq!(ago(seconds), said);
+            assert_eq!(ago(seconds), text);
         }
     }
 }

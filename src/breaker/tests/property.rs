@@ -1,5 +1,5 @@
-//! Whatever the answers are: while some requests are always served, no pause is long, and every
-//! request ends. A queue, its tiers and one worker are played in steps.
+//! While some requests are always served, no pause is long and every request ends, whatever the
+//! other answers are. Simulates a queue, its tiers and one worker in steps.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,7 +13,7 @@ enum Kind {
     Healthy,
     AlwaysFails,
     AlwaysForbidden,
-    /// Fails as often as this, and is then served.
+    /// Fails this often, and is then served.
     FailsFirst(u32),
 }
 
@@ -39,13 +39,13 @@ impl Request {
 }
 
 const MAX_ATTEMPTS: u32 = 12;
-/// Requests that come later have ids from here on.
+/// The ids of requests that come later start here.
 const LATER_IDS: usize = 1_000_000;
-/// Endless runs are cut off here.
+/// Stops a run that would not end.
 const A_DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// One worker that makes one call after the other, each of 50 ms.
-struct Play {
+struct Simulation {
     breaker: Breaker,
     now: Instant,
     queue: VecDeque<Request>,
@@ -56,7 +56,7 @@ struct Play {
     paused_since: Option<Instant>,
 }
 
-impl Play {
+impl Simulation {
     fn new(requests: Vec<Request>) -> Self {
         let limits = BreakerLimits { after_failures: 10, ..LIMITS };
         Self {
@@ -136,7 +136,7 @@ impl Play {
         }
     }
 
-    /// One that has just failed goes behind the others, if there are any.
+    /// A request that has just failed goes behind the others, if there are any.
     fn next_for_probe(&mut self) -> Option<Request> {
         for _ in 0..self.queue.len() {
             let request = self.queue.pop_front()?;
@@ -145,7 +145,7 @@ impl Play {
             }
             self.queue.push_back(request);
         }
-        // Within a probe all are different.
+        // Within a probe all requests are different.
         let fresh = matches!(&self.breaker.phase, Phase::Probing { tried, .. } if tried.is_empty());
         if fresh { self.queue.pop_front() } else { None }
     }
@@ -191,7 +191,7 @@ proptest! {
 
     #[test]
     fn while_some_are_always_served_no_pause_is_long_and_every_request_ends(
-        // More that always fail than the 24 of one bad shard.
+        // More that always fail than the 24 requests of one bad shard.
         kinds in proptest::collection::vec(kind(), 0..60),
         at_the_head in 0..25_usize,
     ) {
@@ -200,12 +200,12 @@ proptest! {
             .map(|(id, kind)| Request { id, kind, calls: 0, attempts: 0 })
             .collect();
         let count = requests.len();
-        let mut play = Play::new(requests);
-        play.run(count);
-        prop_assert!(play.longest_pause <= LIMITS.probe_max_delay * 3, "{:?}", play.longest_pause);
-        let ended: Vec<_> = play.ended.iter().filter(|(request, _)| request.id < LATER_IDS).collect();
+        let mut simulation = Simulation::new(requests);
+        simulation.run(count);
+        prop_assert!(simulation.longest_pause <= LIMITS.probe_max_delay * 3, "{:?}", simulation.longest_pause);
+        let ended: Vec<_> = simulation.ended.iter().filter(|(request, _)| request.id < LATER_IDS).collect();
         prop_assert_eq!(ended.len(), count);
-        for (request, served) in &play.ended {
+        for (request, served) in &simulation.ended {
             let should = matches!(request.kind, Kind::Healthy | Kind::FailsFirst(_));
             prop_assert_eq!(*served, should, "{:?}", request);
         }

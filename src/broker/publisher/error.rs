@@ -4,32 +4,32 @@ use std::time::Duration;
 
 use lapin::{ErrorKind, protocol::AMQPSoftError};
 
-use crate::broker::topology::soft_error;
+use crate::broker::errors::soft_error;
 
 /// How long RabbitMQ may take to open a channel, while it does not block the connection.
 pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A message was not published, as far as is known.
+/// A message was not published, or it is unknown whether it was.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     #[error("no queue receives from exchange {exchange:?} with routing key {routing_key:?}")]
     Unroutable { exchange: String, routing_key: String },
     #[error("a queue behind exchange {exchange:?} refused the message: it is full, or has lost its quorum")]
     Refused { exchange: String },
-    #[error("the broker closed the channel: {0}")]
+    #[error("RabbitMQ closed the channel: {0}")]
     ChannelClosed(String),
     #[error("RabbitMQ opened no channel within {} s", OPEN_TIMEOUT.as_secs())]
     Timeout,
-    #[error("the connection is gone: {0}")]
+    #[error("the connection is lost: {0}")]
     Lost(lapin::Error),
-    #[error("its headers need larger frames than RabbitMQ takes")]
+    #[error("its headers need larger frames than RabbitMQ allows")]
     LargeHeaders,
     #[error("the publisher is closed")]
     Closed,
 }
 
 impl PublishError {
-    /// `connected`: whether the connection still lives. What closes one channel alone is no loss.
+    /// `connected`: whether the connection is still open. Then only a channel was closed.
     pub(super) fn from_lapin(error: lapin::Error, connected: bool) -> Self {
         if let Some((_, broker)) = soft_error(&error) {
             return Self::ChannelClosed(broker);
@@ -62,8 +62,8 @@ impl PublishError {
     }
 }
 
-/// Whether RabbitMQ closed the channel because of the exchange: it is missing, or the user may not
-/// write to it. Whoever publishes there next meets the same.
+/// Whether RabbitMQ closed the channel because the exchange is missing or the user may not write to
+/// it. The next publish to it would be refused, too.
 pub(super) fn is_exchange_refused(error: &lapin::Error) -> bool {
     matches!(soft_error(error), Some((AMQPSoftError::ACCESSREFUSED | AMQPSoftError::NOTFOUND, _)))
 }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_closed_channel_is_no_lost_connection() {
+    fn a_closed_channel_is_not_a_lost_connection() {
         let closing = || lapin::Error::from(ErrorKind::InvalidChannelState(ChannelState::Closing, "test"));
         assert!(matches!(PublishError::from_lapin(closing(), true), PublishError::ChannelClosed(_)));
         assert!(matches!(PublishError::from_lapin(closing(), false), PublishError::Lost(_)));

@@ -1,5 +1,5 @@
-//! Keeps a publisher's connection open: replaces one that is lost, worn, or whose frames are too
-//! small, while the session lives on.
+//! Keeps a publisher's connection open during a session: replaces it when it is lost, when it has used
+//! up its channel numbers, or when its frames are too small.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -10,131 +10,135 @@ use futures_util::{StreamExt, stream::BoxStream};
 use lapin::Event;
 use tokio::{sync::mpsc::UnboundedSender, time::Instant};
 
-use super::{line::Line, lines::Lines};
+use super::{connection::PublishConnection, pool::ChannelPool};
 use crate::broker::{Backoff, ConnectError, Connector};
 
-/// What happens to the connection that publishes.
+/// An event on the connection that publishes.
 #[derive(Debug)]
 pub(crate) enum PublishingEvent {
-    /// RabbitMQ is short of memory or disk, and takes no messages for now.
+    /// RabbitMQ is short of memory or disk, and accepts no messages for now.
     Blocked(String),
     Unblocked,
 }
 
-/// The lines that were replaced and may still have publishes in flight.
+/// The connections that were replaced and may still have publishes in flight.
 #[derive(Debug, Default)]
-pub(super) struct OldLines(RwLock<Vec<std::sync::Weak<Line>>>);
+pub(super) struct ReplacedConnections(RwLock<Vec<std::sync::Weak<PublishConnection>>>);
 
-impl OldLines {
-    fn push(&self, line: &Arc<Line>) {
-        let mut lines = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        lines.retain(|line| line.strong_count() > 0);
-        lines.push(Arc::downgrade(line));
+impl ReplacedConnections {
+    fn push(&self, connection: &Arc<PublishConnection>) {
+        let mut connections = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        connections.retain(|connection| connection.strong_count() > 0);
+        connections.push(Arc::downgrade(connection));
     }
 
-    pub(super) fn take(&self) -> Vec<Arc<Line>> {
-        let lines = std::mem::take(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner));
-        lines.iter().filter_map(std::sync::Weak::upgrade).collect()
+    pub(super) fn take(&self) -> Vec<Arc<PublishConnection>> {
+        let connections = std::mem::take(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner));
+        connections.iter().filter_map(std::sync::Weak::upgrade).collect()
     }
 }
 
-/// Opens one line after the other, until the publisher is closed.
+/// Opens one connection after the other, until the publisher is closed.
 pub(super) struct Keeper {
-    pub(super) lines: Arc<Lines>,
-    pub(super) old: Arc<OldLines>,
+    pub(super) pool: Arc<ChannelPool>,
+    pub(super) replaced: Arc<ReplacedConnections>,
     pub(super) connector: Connector,
     pub(super) events: UnboundedSender<PublishingEvent>,
     pub(super) blocked: bool,
     pub(super) backoff: Backoff,
-    /// Not before then is a line replaced that still works.
+    /// A connection that still works is not replaced before this time.
     pub(super) replace_at: Instant,
 }
 
-/// A line that stayed open so long was a good one.
-const PROVEN_AFTER: Duration = Duration::from_secs(10);
+/// After a connection was open this long, the backoff starts again at its minimum.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
 
-pub(super) async fn open(connector: &Connector, lines: &Lines) -> Result<Arc<Line>, ConnectError> {
-    let (link, has_small_frames) = connector.connect_to_publish(lines.needs_large_frames()).await?;
-    Ok(Arc::new(Line::new(Arc::new(link), has_small_frames, Arc::clone(&lines.refusals))))
+pub(super) async fn open(
+    connector: &Connector,
+    pool: &ChannelPool,
+) -> Result<Arc<PublishConnection>, ConnectError> {
+    let (amqp, has_small_frames) = connector.connect_to_publish(pool.needs_large_frames()).await?;
+    Ok(Arc::new(PublishConnection::new(Arc::new(amqp), has_small_frames, Arc::clone(&pool.refusals))))
 }
 
 impl Keeper {
-    pub(super) async fn run(mut self, first: Arc<Line>) {
-        let over = self.lines.over.clone();
-        // Whatever is in flight when the publisher is closed ends with its connections.
-        over.run_until_cancelled(async {
-            let mut line = first;
-            loop {
-                let opened = Instant::now();
-                let lost = self.watch(&line).await;
-                if lost && opened.elapsed() >= PROVEN_AFTER {
-                    self.backoff.reset();
+    pub(super) async fn run(mut self, first: Arc<PublishConnection>) {
+        let closed = self.pool.closed.clone();
+        // What is in flight when the publisher is closed fails with its connections.
+        closed
+            .run_until_cancelled(async {
+                let mut connection = first;
+                loop {
+                    let opened = Instant::now();
+                    let lost = self.watch(&connection).await;
+                    if lost && opened.elapsed() >= STABLE_AFTER {
+                        self.backoff.reset();
+                    }
+                    connection = match lost {
+                        true => self.reopen(&connection).await,
+                        false => self.replace(connection).await,
+                    };
                 }
-                line = match lost {
-                    true => self.reopen(&line).await,
-                    false => self.replace(line).await,
-                };
-            }
-        })
-        .await;
+            })
+            .await;
     }
 
-    /// Waits until the line is lost (`true`), or had better be replaced.
-    async fn watch(&mut self, line: &Arc<Line>) -> bool {
-        let mut events = line.events();
+    /// Waits until the connection is lost (`true`) or should be replaced (`false`).
+    async fn watch(&mut self, connection: &Arc<PublishConnection>) -> bool {
+        let mut events = connection.events();
         loop {
-            if !line.is_connected() {
+            if !connection.is_connected() {
                 return true;
             }
-            let replace = line.is_worn() || (line.has_small_frames && self.lines.needs_large_frames());
+            let replace = connection.needs_replacement()
+                || (connection.has_small_frames && self.pool.needs_large_frames());
             tokio::select! {
                 event = events.next() => match event {
-                    // RabbitMQ closed a channel alone; whoever uses the channel is told.
-                    Some(Event::Error(error)) if error.is_amqp_soft_error() => line.channel_closed_by_server(),
+                    // RabbitMQ closed only a channel. The user of the channel gets the error.
+                    Some(Event::Error(error)) if error.is_amqp_soft_error() => connection.channel_closed_by_server(),
                     Some(Event::Error(error)) => {
-                        tracing::warn!(%error, "the connection that publishes is lost: it is opened anew");
+                        tracing::warn!(%error, "the connection that publishes is lost: reconnecting");
                         return true;
                     }
-                    Some(Event::ConnectionBlocked(reason)) => self.tell_blocked(reason),
-                    Some(Event::ConnectionUnblocked) => self.tell_unblocked(),
+                    Some(Event::ConnectionBlocked(reason)) => self.report_blocked(reason),
+                    Some(Event::ConnectionUnblocked) => self.report_unblocked(),
                     Some(_) => {}
                     None => return true,
                 },
-                () = self.lines.look.notified() => {}
+                () = self.pool.check.notified() => {}
                 () = tokio::time::sleep_until(self.replace_at), if replace => return false,
             }
         }
     }
 
-    /// Opens a line in the place of one that is lost. Publishes wait meanwhile, and those in flight
-    /// have failed.
-    async fn reopen(&mut self, lost: &Arc<Line>) -> Arc<Line> {
-        self.lines.replace(None);
+    /// Replaces a lost connection. New publishes wait meanwhile; those in flight have failed.
+    async fn reopen(&mut self, lost: &Arc<PublishConnection>) -> Arc<PublishConnection> {
+        self.pool.replace(None);
         // lapin ends its thread when the socket is closed.
-        lost.link().close().await;
-        self.tell_unblocked();
+        lost.amqp().close().await;
+        self.report_unblocked();
         loop {
             tokio::time::sleep(self.backoff.next(fastrand::f64())).await;
-            match open(&self.connector, &self.lines).await {
-                Ok(line) => {
+            match open(&self.connector, &self.pool).await {
+                Ok(connection) => {
                     tracing::info!("the connection that publishes is open again");
-                    self.lines.replace(Some(Arc::clone(&line)));
-                    return line;
+                    self.pool.replace(Some(Arc::clone(&connection)));
+                    return connection;
                 }
                 Err(error) => tracing::warn!("not publishing: RabbitMQ cannot be reached: {error}"),
             }
         }
     }
 
-    /// Opens a line in the place of one that still works, and goes on with that if it can't.
-    async fn replace(&mut self, old: Arc<Line>) -> Arc<Line> {
-        match open(&self.connector, &self.lines).await {
-            Ok(line) => {
-                tracing::debug!("another connection publishes from now on");
-                self.old.push(&old);
-                self.lines.replace(Some(Arc::clone(&line)));
-                self.tell_unblocked();
-                line
+    /// Replaces a connection that still works. If no new one can be opened, the old one stays in use.
+    async fn replace(&mut self, old: Arc<PublishConnection>) -> Arc<PublishConnection> {
+        match open(&self.connector, &self.pool).await {
+            Ok(connection) => {
+                tracing::debug!("publishing on a new connection from now on");
+                self.replaced.push(&old);
+                self.pool.replace(Some(Arc::clone(&connection)));
+                self.report_unblocked();
+                connection
             }
             Err(error) => {
                 tracing::warn!("the connection that publishes cannot be replaced: {error}");
@@ -144,20 +148,20 @@ impl Keeper {
         }
     }
 
-    fn tell_blocked(&mut self, reason: String) {
+    fn report_blocked(&mut self, reason: String) {
         self.blocked = true;
         self.events.send(PublishingEvent::Blocked(reason)).ok();
     }
 
-    fn tell_unblocked(&mut self) {
+    fn report_unblocked(&mut self) {
         if std::mem::take(&mut self.blocked) {
             self.events.send(PublishingEvent::Unblocked).ok();
         }
     }
 }
 
-impl Line {
+impl PublishConnection {
     fn events(&self) -> BoxStream<'static, Event> {
-        self.link().events_listener().boxed()
+        self.amqp().events_listener().boxed()
     }
 }

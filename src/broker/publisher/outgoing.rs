@@ -1,4 +1,4 @@
-//! What is published, and how.
+//! A message to publish, and whether it must reach a queue.
 
 use lapin::BasicProperties;
 
@@ -14,16 +14,15 @@ pub struct Outgoing<'a> {
 /// Whether a message must reach a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mandatory {
-    /// A message that reaches no queue was not published. Has a channel of the lane to itself.
+    /// It is an error if the message reaches no queue. Uses an exclusive channel of the lane.
     Required(Lane),
-    /// A message that reaches no queue was published all the same, and the caller learns of it.
-    /// Shares one channel with all others of its kind.
+    /// The result says whether the message reached a queue. All these messages share one channel.
     Reported,
-    /// RabbitMQ is not asked: 4.0 calls a direct reply unroutable that it delivered.
+    /// Not asked: RabbitMQ 4.0 returns a direct reply as unroutable although it delivers it.
     Off,
 }
 
-/// Channels that only publishes of one kind use, so that no kind can use up those of another.
+/// A separate set of channels for one kind of message, so that no kind can block another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
     /// Outcomes that a queue must receive, and replies.
@@ -33,7 +32,7 @@ pub enum Lane {
     DeadLetters,
 }
 
-/// Where a message is published to. One allocation: every publish has one.
+/// Exchange and routing key in one allocation, because every publish has one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Route {
     text: Box<str>,

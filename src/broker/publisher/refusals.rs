@@ -1,6 +1,7 @@
-//! Exchanges that refuse by closing the channel: no right to write, or no exchange. Each refusal
-//! costs a channel, and lapin never frees the id of a channel that the server closed. So while an
-//! exchange refuses, one publish after the other tries, with backoff; the first success frees all.
+//! Exchanges to which RabbitMQ refuses to publish: the user may not write, or there is no exchange.
+//! Each refusal closes a channel, and lapin never frees the number of a channel that RabbitMQ closed.
+//! So while an exchange refuses, one publish at a time tries, with backoff. The first success lets all
+//! others continue.
 
 use std::{
     collections::HashMap,
@@ -15,19 +16,20 @@ use tokio::{sync::OwnedMutexGuard, time::Instant};
 use super::outgoing::Route;
 use crate::broker::Backoff;
 
-/// Which routes refuse now. By routing key, too: RabbitMQ can refuse single keys of a topic exchange.
+/// The routes that refuse now. A route includes the routing key, because RabbitMQ can refuse single
+/// keys of a topic exchange.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    /// Whether there is any, so that publishes need no lock while there is none.
+    /// Whether there is any. While there is none, publishes need no lock.
     any: AtomicBool,
     routes: Mutex<HashMap<Route, Arc<Refused>>>,
 }
 
 #[derive(Debug)]
 struct Refused {
-    /// Held by the publish that tries.
+    /// Locked by the publish that tries.
     schedule: Arc<tokio::sync::Mutex<Schedule>>,
-    over: AtomicBool,
+    ended: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -42,8 +44,7 @@ impl Schedule {
     }
 }
 
-/// The one publish that finds out whether a route still refuses. All others wait until this is
-/// dropped.
+/// The one publish that tries whether a route still refuses. All others wait until this is dropped.
 #[derive(Debug)]
 pub(super) struct Attempt {
     refused: Arc<Refused>,
@@ -51,22 +52,23 @@ pub(super) struct Attempt {
 }
 
 impl Refusals {
-    /// Waits for this publish's turn; at once where the route does not refuse. Ends when it no
-    /// longer refuses, or all those that came before have tried, each for a backoff of at most 10 s.
-    pub(super) async fn turn(&self, exchange: &str, routing_key: &str) -> Option<Attempt> {
+    /// Waits until this publish may try; at once if the route does not refuse. `None` if the route
+    /// accepts messages. All publishes that came before try first, each after a backoff of at most
+    /// 10 s.
+    pub(super) async fn wait_for_turn(&self, exchange: &str, routing_key: &str) -> Option<Attempt> {
         if !self.any.load(Ordering::Relaxed) {
             return None;
         }
         let refused = self.lock().get(&Route::new(exchange, routing_key)).cloned()?;
         let schedule = Arc::clone(&refused.schedule).lock_owned().await;
-        if refused.over.load(Ordering::Acquire) {
+        if refused.ended.load(Ordering::Acquire) {
             return None;
         }
         tokio::time::sleep_until(schedule.next_at).await;
         Some(Attempt { refused, schedule })
     }
 
-    /// The route refused a publish: the first time, or the one that tried.
+    /// The route refused a publish. `attempt` is `None` if it is the first refusal.
     pub(super) fn refused(&self, route: &Route, attempt: Option<Attempt>) {
         if let Some(mut attempt) = attempt {
             attempt.schedule.postpone();
@@ -77,17 +79,17 @@ impl Refusals {
             let mut schedule = Schedule { backoff: Backoff::new(), next_at: Instant::now() };
             schedule.postpone();
             let schedule = Arc::new(tokio::sync::Mutex::new(schedule));
-            Arc::new(Refused { schedule, over: AtomicBool::new(false) })
+            Arc::new(Refused { schedule, ended: AtomicBool::new(false) })
         });
         self.any.store(true, Ordering::Relaxed);
     }
 
-    /// The route takes messages again.
+    /// The route accepts messages again.
     pub(super) fn accepted(&self, route: &Route, attempt: Attempt) {
         let mut routes = self.lock();
         routes.remove(route);
         self.any.store(!routes.is_empty(), Ordering::Relaxed);
-        attempt.refused.over.store(true, Ordering::Release);
+        attempt.refused.ended.store(true, Ordering::Release);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Route, Arc<Refused>>> {
@@ -102,31 +104,31 @@ mod tests {
     #[tokio::test]
     async fn while_a_route_refuses_one_publish_tries_and_a_success_frees_all() {
         let refusals = Refusals::default();
-        assert!(refusals.turn("e", "k").await.is_none(), "nothing was refused");
+        assert!(refusals.wait_for_turn("e", "k").await.is_none(), "nothing was refused");
         let route = Route::new("e", "k");
         refusals.refused(&route, None);
-        assert!(refusals.turn("e", "other").await.is_none(), "another key is another route");
+        assert!(refusals.wait_for_turn("e", "other").await.is_none(), "another key is another route");
         let started = Instant::now();
-        let first = refusals.turn("e", "k").await.expect("it tries");
+        let first = refusals.wait_for_turn("e", "k").await.expect("it tries");
         assert!(started.elapsed().as_millis() >= 200, "tries at once");
-        let waiting = refusals.turn("e", "k");
+        let waiting = refusals.wait_for_turn("e", "k");
         tokio::pin!(waiting);
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
         refusals.refused(&route, Some(first));
         let second = waiting.await.expect("its turn");
-        let freed = refusals.turn("e", "k");
+        let freed = refusals.wait_for_turn("e", "k");
         tokio::pin!(freed);
         assert!(futures_util::poll!(freed.as_mut()).is_pending());
         refusals.accepted(&route, second);
         assert!(freed.await.is_none());
-        assert!(refusals.turn("e", "k").await.is_none());
+        assert!(refusals.wait_for_turn("e", "k").await.is_none());
     }
 
     #[tokio::test]
     async fn one_that_gives_up_trying_leaves_the_turn_to_the_next() {
         let refusals = Refusals::default();
         refusals.refused(&Route::new("e", "k"), None);
-        drop(refusals.turn("e", "k").await.expect("it tries"));
-        assert!(refusals.turn("e", "k").await.is_some());
+        drop(refusals.wait_for_turn("e", "k").await.expect("it tries"));
+        assert!(refusals.wait_for_turn("e", "k").await.is_some());
     }
 }

@@ -10,43 +10,42 @@ use lapin::{Confirmation, PublisherConfirm};
 use tokio::time::Sleep;
 
 use super::{
+    connection::Lease,
     error::{PublishError, is_exchange_refused},
-    line::Lease,
     outgoing::{Mandatory, Route},
     refusals::Attempt,
 };
-use crate::broker::wakes::Relayed;
+use crate::broker::wake_coalescer::CoalescedWaker;
 
-/// An exchange that refuses does so at once. One that has not after this long has taken the message,
-/// whatever holds up the confirm, and others need not wait for it.
+/// An exchange that refuses does so at once. If it has not refused after this long, it has accepted the
+/// message even if the confirm is slow, and other publishes need not wait for it.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A message on its way: written to the socket, and not yet confirmed. Comes to whether a queue
-/// received it, which `false` alone with [`Mandatory::Reported`] and [`Mandatory::Off`] denies.
+/// A message that is written to the socket and not yet confirmed. Its result is whether a queue
+/// received it. `false` is possible only with [`Mandatory::Reported`] and [`Mandatory::Off`].
 ///
-/// Has no time limit: the message may arrive whenever RabbitMQ gets to it, so to publish it again
-/// meanwhile would make a copy. It ends when the confirm comes, or the channel or the connection is
-/// gone; heartbeats end a connection that is dead. May be awaited anywhere, or dropped, which closes
-/// the channel if no other publish uses it.
+/// Has no time limit: RabbitMQ may still process the message, so publishing it again could make a copy.
+/// It ends when the confirm comes, or when the channel or the connection is lost; heartbeats end a dead
+/// connection. May be awaited in any task, or dropped, which closes an exclusive channel.
 #[derive(Debug)]
 pub struct Unconfirmed {
     confirm: PublisherConfirm,
-    relayed: Relayed,
-    /// None when it has ended.
+    waker: CoalescedWaker,
+    /// `None` after the end.
     lease: Option<Lease>,
     route: Route,
     mandatory: Mandatory,
-    attempt: Option<Trying>,
+    attempt: Option<TimedAttempt>,
 }
 
 /// Others wait for this publish to find out whether the exchange still refuses.
 #[derive(Debug)]
-pub(super) struct Trying {
+pub(super) struct TimedAttempt {
     attempt: Attempt,
     timeout: Pin<Box<Sleep>>,
 }
 
-impl Trying {
+impl TimedAttempt {
     pub(super) fn new(attempt: Attempt) -> Self {
         Self { attempt, timeout: Box::pin(tokio::time::sleep(REFUSAL_TIMEOUT)) }
     }
@@ -55,13 +54,13 @@ impl Trying {
 impl Unconfirmed {
     pub(super) fn new(
         confirm: PublisherConfirm,
-        relayed: Relayed,
+        waker: CoalescedWaker,
         lease: Lease,
         route: Route,
         mandatory: Mandatory,
         attempt: Option<Attempt>,
     ) -> Self {
-        Self { confirm, relayed, lease: Some(lease), route, mandatory, attempt: attempt.map(Trying::new) }
+        Self { confirm, waker, lease: Some(lease), route, mandatory, attempt: attempt.map(TimedAttempt::new) }
     }
 
     fn end(&mut self, lease: Lease, confirmation: lapin::Result<Confirmation>) -> Result<bool, PublishError> {
@@ -71,11 +70,11 @@ impl Unconfirmed {
             Err(error) => return Err(failed(error, &lease, &self.route, attempt)),
         };
         if let Some(attempt) = attempt {
-            lease.line().refusals.accepted(&self.route, attempt);
+            lease.connection().refusals.accepted(&self.route, attempt);
         }
         match (confirmation, self.mandatory) {
             (Confirmation::Ack(returned), mandatory) => {
-                lease.give_back();
+                lease.release();
                 match (returned, mandatory) {
                     (None, _) => Ok(true),
                     (Some(_), Mandatory::Reported | Mandatory::Off) => Ok(false),
@@ -87,7 +86,7 @@ impl Unconfirmed {
             }
             (Confirmation::Nack(_), _) => {
                 if let Lease::Shared(shared) = &lease {
-                    shared.refuse();
+                    shared.mark_refused();
                 }
                 Err(PublishError::Refused { exchange: self.route.exchange() })
             }
@@ -103,11 +102,11 @@ impl Future for Unconfirmed {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let Poll::Ready(confirmation) = this.relayed.poll(Pin::new(&mut this.confirm), context) else {
+        let Poll::Ready(confirmation) = this.waker.poll(Pin::new(&mut this.confirm), context) else {
             if let (Some(trying), Some(lease)) = (&mut this.attempt, &this.lease) {
                 ready!(trying.timeout.as_mut().poll(context));
-                if let Some(Trying { attempt, .. }) = this.attempt.take() {
-                    lease.line().refusals.accepted(&this.route, attempt);
+                if let Some(TimedAttempt { attempt, .. }) = this.attempt.take() {
+                    lease.connection().refusals.accepted(&this.route, attempt);
                 }
             }
             return Poll::Pending;
@@ -119,19 +118,19 @@ impl Future for Unconfirmed {
     }
 }
 
-/// What a lapin error of a publish means, also for the publishes to come.
+/// Converts lapin's error of a publish, and records what it means for later publishes.
 pub(super) fn failed(
     error: lapin::Error,
     lease: &Lease,
     route: &Route,
     attempt: Option<Attempt>,
 ) -> PublishError {
-    let line = lease.line();
+    let connection = lease.connection();
     if error.is_amqp_soft_error() {
-        line.channel_closed_by_server();
+        connection.channel_closed_by_server();
     }
     if is_exchange_refused(&error) {
-        line.refusals.refused(route, attempt);
+        connection.refusals.refused(route, attempt);
     }
-    PublishError::from_lapin(error, line.is_connected())
+    PublishError::from_lapin(error, connection.is_connected())
 }

@@ -13,7 +13,7 @@ use super::{
     io::Shared,
 };
 
-/// What became of a mandatory message.
+/// The result of publishing a mandatory message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirm {
     /// It is in all queues that it was routed to.
@@ -24,16 +24,16 @@ pub enum Confirm {
     Refused,
 }
 
-/// A channel: does one thing after another. What was not acknowledged goes back when it is closed
-/// or dropped.
+/// A channel, which does one operation at a time. When it is closed or dropped, RabbitMQ requeues what
+/// was not acknowledged.
 #[derive(Debug)]
 pub struct WireChannel {
     shared: Arc<Shared>,
     id: u16,
     events: UnboundedReceiver<Result<Event, WireError>>,
-    /// Deliveries that came while something else was waited for.
+    /// Deliveries that arrived while the channel waited for something else.
     deliveries: VecDeque<WireDelivery>,
-    /// Whether RabbitMQ has cancelled a consumer, as when its queue was deleted.
+    /// Whether RabbitMQ has cancelled a consumer, for example because its queue was deleted.
     cancelled: bool,
     prefetch: u16,
     /// Whether publishes are confirmed.
@@ -62,7 +62,7 @@ impl WireChannel {
         Ok(opened)
     }
 
-    /// Messages ready in a queue, true at once.
+    /// How many messages are ready in a queue at this moment.
     ///
     /// # Errors
     /// If the queue does not exist, or the channel or the connection is lost.
@@ -76,7 +76,7 @@ impl WireChannel {
         Ok(usize::try_from(count.await?).unwrap_or(usize::MAX))
     }
 
-    /// How many unacknowledged deliveries a consumer that is started from now on may have.
+    /// Sets the prefetch of consumers that are started later.
     ///
     /// # Errors
     /// If the channel or the connection is lost.
@@ -85,7 +85,7 @@ impl WireChannel {
         self.round_trip().await
     }
 
-    /// Starts a consumer of that tag, which is of no other consumer on the channel.
+    /// Starts a consumer. Its tag must be unique on the channel.
     ///
     /// # Errors
     /// If the queue does not exist or may not be read, or the connection is lost.
@@ -99,7 +99,7 @@ impl WireChannel {
         .await
     }
 
-    /// Ends a consumer. What it was sent before still comes from [`next`](Self::next), at once.
+    /// Cancels a consumer. [`next`](Self::next) still returns what was delivered before.
     ///
     /// # Errors
     /// If the channel or the connection is lost.
@@ -112,8 +112,8 @@ impl WireChannel {
         .await
     }
 
-    /// The next delivery, waited for as long as the connection lives; `None` when RabbitMQ has
-    /// cancelled the consumer. May be dropped at any point without losing one.
+    /// Waits for the next delivery while the connection is open; `None` when RabbitMQ has cancelled the
+    /// consumer. Cancel safe.
     ///
     /// # Errors
     /// If the channel or the connection is lost.
@@ -126,30 +126,30 @@ impl WireChannel {
                 return Ok(None);
             }
             let event = self.event().await?;
-            self.note(event);
+            self.record(event);
         }
     }
 
-    /// A delivery that has come already.
+    /// A delivery that has already arrived.
     pub fn buffered(&mut self) -> Option<WireDelivery> {
         self.deliveries.pop_front()
     }
 
-    /// Acknowledges a delivery, and waits until RabbitMQ has read that.
+    /// Acknowledges a delivery, and waits until RabbitMQ has processed that.
     ///
     /// # Errors
-    /// If the channel or the connection is lost: then it may or may not have been acknowledged.
+    /// If the channel or the connection is lost. Then it may or may not have been acknowledged.
     pub async fn acknowledge(&mut self, delivery_tag: u64) -> Result<(), WireError> {
         let ack = basic::Ack { delivery_tag, multiple: false };
         self.send(&AMQPClass::Basic(basic::AMQPMethod::Ack(ack)))?;
-        // It takes a channel's methods in their order, and this one needs no right.
+        // RabbitMQ processes a channel's methods in their order, and this one needs no permission.
         self.round_trip().await
     }
 
-    /// Gives deliveries back one by one, in this order, and waits until RabbitMQ has read that.
+    /// Requeues deliveries one by one, in this order, and waits until RabbitMQ has processed that.
     ///
     /// # Errors
-    /// If the channel or the connection is lost: then all goes back.
+    /// If the channel or the connection is lost. Then RabbitMQ requeues all of them.
     pub async fn requeue(&mut self, delivery_tags: impl Iterator<Item = u64>) -> Result<(), WireError> {
         let mut bytes = Vec::new();
         for delivery_tag in delivery_tags {
@@ -160,11 +160,11 @@ impl WireChannel {
         self.round_trip().await
     }
 
-    /// Publishes a message whose properties are these bytes, mandatory and confirmed, and waits for
-    /// that while RabbitMQ takes messages. Properties larger than a frame end the connection.
+    /// Publishes a mandatory message with these property bytes, and waits for its confirm. Properties
+    /// that are larger than a frame end the connection.
     ///
     /// # Errors
-    /// If it is not known to be published.
+    /// If it is unknown whether the message was published.
     pub async fn publish(
         &mut self,
         exchange: &str,
@@ -192,7 +192,7 @@ impl WireChannel {
         self.shared.send(bytes)?;
         let mut returned = false;
         loop {
-            // Waited for as long as the connection lives: to publish again would make a copy.
+            // No time limit while the connection is open: publishing again would make a copy.
             match self.event().await? {
                 Event::Returned => returned = true,
                 Event::Method(AMQPClass::Basic(basic::AMQPMethod::Ack(_))) if returned => {
@@ -204,13 +204,12 @@ impl WireChannel {
                 Event::Method(AMQPClass::Basic(basic::AMQPMethod::Nack(_))) => {
                     return Ok(Confirm::Refused);
                 }
-                event => self.note(event),
+                event => self.record(event),
             }
         }
     }
 
-    /// Closes the channel: RabbitMQ requeues what was not acknowledged, and has done so when this
-    /// returns.
+    /// Closes the channel. When this returns, RabbitMQ has requeued what was not acknowledged.
     ///
     /// # Errors
     /// If the connection is lost.
@@ -249,11 +248,12 @@ impl WireChannel {
             {
                 return Ok(answer);
             }
-            self.note(event);
+            self.record(event);
         }
     }
 
-    /// The next event, which an answer may be: none comes while RabbitMQ blocks the connection.
+    /// The next event, within `ANSWER_TIMEOUT`. Without a limit while RabbitMQ blocks the connection,
+    /// because it then answers nothing.
     async fn answer(&mut self) -> Result<Event, WireError> {
         loop {
             match tokio::time::timeout(ANSWER_TIMEOUT, self.events.recv()).await {
@@ -272,7 +272,7 @@ impl WireChannel {
         }
     }
 
-    fn note(&mut self, event: Event) {
+    fn record(&mut self, event: Event) {
         match event {
             Event::Delivery(delivery) => self.deliveries.push_back(*delivery),
             Event::Method(AMQPClass::Basic(basic::AMQPMethod::Cancel(_))) => self.cancelled = true,
@@ -283,8 +283,8 @@ impl WireChannel {
 
 impl Drop for WireChannel {
     fn drop(&mut self) {
-        if self.shared.let_go(self.id) {
-            // With the connection the channel is gone, too.
+        if self.shared.release_channel(self.id) {
+            // If the connection is lost, so is the channel.
             self.shared.send(encode_method(self.id, &close())).ok();
         }
     }

@@ -16,10 +16,10 @@ use super::{
 };
 use crate::broker::connection::{ConnectError, connection_name, first_that_answers, secured};
 
-/// How long RabbitMQ may take to answer the goodbye.
+/// How long RabbitMQ may take to answer a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A connection to RabbitMQ that can read any message. Ends when dropped.
+/// A connection to RabbitMQ that can read any message. Dropping it ends it.
 #[derive(Debug)]
 pub struct WireConnection {
     shared: Arc<Shared>,
@@ -27,8 +27,8 @@ pub struct WireConnection {
 }
 
 impl WireConnection {
-    /// Connects to the first of the addresses that answers, as
-    /// [`connect`](crate::broker::connection::connect) does.
+    /// Connects to the first address that answers, as [`connect`](crate::broker::connection::connect)
+    /// does.
     ///
     /// # Errors
     /// The last address's error, if none answers.
@@ -57,19 +57,19 @@ impl WireConnection {
         WireChannel::open(Arc::clone(&self.shared)).await
     }
 
-    /// Whether RabbitMQ is short of memory or disk, and takes no message on this connection.
+    /// Whether RabbitMQ blocks this connection because it is short of memory or disk.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.shared.is_blocked()
     }
 
-    /// The most bytes of a frame; a message's properties have to fit into one, with its head.
+    /// The largest frame, in bytes. A message's properties must fit into one frame.
     #[must_use]
     pub fn frame_max(&self) -> u32 {
         self.shared.limits.frame_max
     }
 
-    /// Says goodbye; does not wait long for an answer.
+    /// Closes the connection; waits at most `CLOSE_TIMEOUT` for the answer.
     pub async fn close(mut self) {
         let close =
             connection::Close { reply_code: 200, reply_text: "done".into(), class_id: 0, method_id: 0 };
@@ -77,7 +77,7 @@ impl WireConnection {
         if self.shared.send(encode_method(0, &close)).is_ok()
             && tokio::time::timeout(CLOSE_TIMEOUT, &mut self.task).await.is_err()
         {
-            tracing::debug!("RabbitMQ did not answer the goodbye");
+            tracing::debug!("RabbitMQ did not answer the close");
         }
     }
 }

@@ -1,13 +1,12 @@
 use std::time::Duration;
 
-/// The longest wait for RabbitMQ's answer on a connection whose heartbeats come.
+/// How long RabbitMQ may take to answer while its heartbeats arrive.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What went wrong on a channel or a connection. A channel or connection that gave one is of no more
-/// use.
+/// An error of a channel or a connection, which cannot be used any more after it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// As when the queue does not exist, or the user may not read it; RabbitMQ's words.
+    /// For example because the queue does not exist, or the user may not read it. The text is RabbitMQ's.
     #[error("RabbitMQ closed the channel: {text}")]
     ChannelClosed { code: u16, text: String },
     #[error("RabbitMQ closed the connection: {text}")]
@@ -21,8 +20,8 @@ pub enum WireError {
 }
 
 impl WireError {
-    /// RabbitMQ's words where it closed the channel alone, as [`super::super::topology::soft_error`]
-    /// gives them of lapin's errors.
+    /// Code and text if RabbitMQ closed only the channel, as [`crate::broker::errors::soft_error`] for
+    /// lapin's errors.
     #[must_use]
     pub fn channel_closed(&self) -> Option<(u16, &str)> {
         match self {

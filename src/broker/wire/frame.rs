@@ -1,15 +1,15 @@
-//! Frames, and the messages that they make up.
+//! Frames, and how messages are assembled from them.
 
 use lapin::protocol::{AMQPClass, constants, gen_class, parse_class};
 
 use super::WireError;
 use crate::message::Properties;
 
-/// Class and method of basic.deliver and basic.return, whose texts need not be UTF-8.
+/// Class and method of basic.deliver and basic.return, whose texts may not be UTF-8.
 const DELIVER: [u8; 4] = [0, 60, 0, 60];
 const RETURN: [u8; 4] = [0, 60, 0, 50];
-/// Bodies up to this size get their memory at once, in bytes.
-const RESERVED: usize = 1024 * 1024;
+/// Memory for a body is reserved at once up to this size, in bytes.
+const MAX_RESERVED_BYTES: usize = 1024 * 1024;
 
 /// A message as RabbitMQ delivered it.
 #[derive(Clone, Debug)]
@@ -17,23 +17,23 @@ pub struct WireDelivery {
     pub consumer_tag: String,
     pub delivery_tag: u64,
     pub redelivered: bool,
-    /// With U+FFFD for what is not UTF-8, as the routing key.
+    /// Exchange and routing key have U+FFFD where they are not UTF-8.
     pub exchange: String,
     pub routing_key: String,
     pub properties: Properties,
     pub body: Vec<u8>,
 }
 
-/// What a channel is told.
+/// What a channel receives.
 #[derive(Debug)]
 pub(super) enum Event {
     Method(AMQPClass),
     Delivery(Box<WireDelivery>),
-    /// A mandatory message came back.
+    /// RabbitMQ returned a mandatory message.
     Returned,
 }
 
-/// A frame without its head and end.
+/// A frame, without its header and end byte.
 #[derive(Debug)]
 pub(super) struct Frame {
     pub(super) kind: u8,
@@ -54,7 +54,7 @@ pub(super) fn encode(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
 
 /// The bytes of a method's frame.
 pub(super) fn encode_method(channel: u16, method: &AMQPClass) -> Vec<u8> {
-    // Memory is all it could lack.
+    // It can only fail for lack of memory.
     let payload = gen_class(method)(Vec::new().into()).map(|written| written.into_inner().0);
     encode(constants::FRAME_METHOD, channel, &payload.unwrap_or_default())
 }
@@ -64,8 +64,8 @@ pub(super) fn encode_content(channel: u16, properties: &[u8], body: &[u8], frame
     let size = u64::try_from(body.len()).unwrap_or(u64::MAX);
     let header = [&60_u16.to_be_bytes()[..], &[0, 0], &size.to_be_bytes(), properties].concat();
     let mut bytes = encode(constants::FRAME_HEADER, channel, &header);
-    for part in body.chunks(frame_max.saturating_sub(8).max(1)) {
-        bytes.extend(encode(constants::FRAME_BODY, channel, part));
+    for chunk in body.chunks(frame_max.saturating_sub(8).max(1)) {
+        bytes.extend(encode(constants::FRAME_BODY, channel, chunk));
     }
     bytes
 }
@@ -78,7 +78,7 @@ pub(super) fn parse_method(payload: &[u8]) -> Result<AMQPClass, WireError> {
     }
 }
 
-/// Puts the frames of one channel together.
+/// Assembles messages from the frames of one channel.
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
     message: Option<Partial>,
@@ -93,7 +93,7 @@ struct Partial {
 }
 
 impl Assembly {
-    /// What the frame completes, if anything.
+    /// Adds a frame; returns the event that it completes, if any.
     pub(super) fn add(&mut self, frame: &Frame) -> Result<Option<Event>, WireError> {
         match frame.kind {
             constants::FRAME_METHOD => match frame.payload.split_first_chunk() {
@@ -114,7 +114,7 @@ impl Assembly {
     }
 
     fn header(&mut self, payload: &[u8]) -> Result<Option<Event>, WireError> {
-        // Class and weight, which say nothing, the body's size, and the properties.
+        // Class and weight (4 bytes, not needed), the body's size, and the properties.
         let parts = payload.get(4..).and_then(|rest| rest.split_first_chunk());
         let (Some(partial), Some((size, properties))) = (&mut self.message, parts) else {
             return Err(WireError::Protocol("a content header out of place"));
@@ -122,7 +122,7 @@ impl Assembly {
         let size = u64::from_be_bytes(*size);
         partial.size = Some(size);
         partial.delivery.properties = Properties::parse(properties);
-        partial.delivery.body.reserve(usize::try_from(size).unwrap_or(RESERVED).min(RESERVED));
+        partial.delivery.body.reserve(usize::try_from(size).unwrap_or(usize::MAX).min(MAX_RESERVED_BYTES));
         Ok(self.completed())
     }
 
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_is_put_together_whatever_its_routing_key_and_properties_hold() {
+    fn a_delivery_is_assembled_whatever_its_routing_key_and_properties_are() {
         for body in [&b""[..], b"x", &[7; 5000]] {
             let mut assembly = Assembly::default();
             assert!(assembly.add(&delivery_frame()).expect("a method").is_none());

@@ -1,4 +1,4 @@
-//! From an open socket to an open connection.
+//! The handshake: from an open socket to an open connection.
 
 use lapin::{
     protocol::{AMQPClass, connection, constants},
@@ -12,16 +12,16 @@ use super::{
     frame::{Frame, encode_method, parse_method},
 };
 
-/// What RabbitMQ must be able to send before anything is agreed upon, in bytes.
+/// The largest frame before limits are negotiated, in bytes.
 const FIRST_FRAME_MAX: usize = 128 * 1024;
 
-/// What both ends agreed upon.
+/// The negotiated limits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) channel_max: u16,
     /// In bytes.
     pub(super) frame_max: u32,
-    /// Seconds; 0: none.
+    /// In seconds; 0: no heartbeat.
     pub(super) heartbeat: u16,
 }
 
@@ -66,7 +66,7 @@ pub(super) async fn shake_hands(
     }
 }
 
-/// The smaller of two limits, where 0 is none.
+/// The smaller of two limits, where 0 means no limit.
 fn smaller<T: Ord + Default + Copy>(own: T, theirs: T, neither: T) -> T {
     [own, theirs].into_iter().filter(|limit| *limit != T::default()).min().unwrap_or(neither)
 }
@@ -81,7 +81,7 @@ fn response(mechanism: SASLMechanism, url: &AMQPUri) -> LongString {
             login.insert("PASSWORD".into(), AMQPValue::LongString(user.password.as_str().into()));
             let table = lapin::types::generation::gen_field_table(&login)(Vec::new().into());
             let table = table.map(|written| written.into_inner().0).unwrap_or_default();
-            // Without the table's length.
+            // AMQPLAIN sends the table without its length.
             table.get(4..).unwrap_or_default().to_vec().into()
         }
         SASLMechanism::RabbitCrDemo => user.username.as_str().into(),
@@ -136,7 +136,7 @@ async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Result<connection::AM
     }
 }
 
-/// Reads a frame, whose payload may take so many bytes.
+/// Reads a frame with a payload of at most `frame_max` bytes.
 pub(super) async fn read_frame(
     stream: &mut (impl AsyncRead + Unpin),
     frame_max: usize,
@@ -145,7 +145,7 @@ pub(super) async fn read_frame(
     let channel = stream.read_u16().await?;
     let length = usize::try_from(stream.read_u32().await?).unwrap_or(usize::MAX);
     if length > frame_max {
-        return Err(WireError::Protocol("a frame larger than agreed upon"));
+        return Err(WireError::Protocol("a frame larger than negotiated"));
     }
     let mut payload = vec![0; length];
     stream.read_exact(&mut payload).await?;

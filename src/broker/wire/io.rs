@@ -1,4 +1,4 @@
-//! The task of a connection: reads, writes, and keeps up the heartbeat.
+//! The task of a connection: reads, writes, and sends heartbeats.
 
 use std::{
     collections::HashMap,
@@ -21,22 +21,22 @@ use super::{
     handshake::{Limits, read_frame},
 };
 
-/// A channel as the task knows it.
+/// The task's state of one channel.
 #[derive(Debug)]
 struct Slot {
     assembly: Assembly,
-    /// `None`: nobody holds the channel any more, and RabbitMQ has been asked to close it.
+    /// `None`: the channel was dropped, and RabbitMQ has been asked to close it.
     events: Option<UnboundedSender<Result<Event, WireError>>>,
 }
 
-/// What the task and the connection's holders share.
+/// State shared by the task, the connection and its channels.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) limits: Limits,
     channels: Mutex<HashMap<u16, Slot>>,
     /// Why the connection ended.
     end: OnceLock<WireError>,
-    /// RabbitMQ is short of memory or disk, and takes nothing for now.
+    /// Whether RabbitMQ blocks the connection because it is short of memory or disk.
     blocked: AtomicBool,
     /// Bytes to write.
     outgoing: UnboundedSender<Vec<u8>>,
@@ -57,7 +57,7 @@ impl Shared {
         self.blocked.load(Ordering::Relaxed)
     }
 
-    /// Why the connection ended, or is about to.
+    /// Why the connection ended or is ending.
     pub(super) fn end(&self) -> WireError {
         self.end.get().cloned().unwrap_or_else(|| WireError::Lost("the connection is closed".to_owned()))
     }
@@ -66,7 +66,7 @@ impl Shared {
         self.outgoing.send(bytes).map_err(|_closed| self.end())
     }
 
-    /// A channel's number, and what happens on it from now on.
+    /// Registers a channel, whose events go to `events`. Returns its number.
     pub(super) fn add_channel(
         &self,
         events: UnboundedSender<Result<Event, WireError>>,
@@ -76,13 +76,14 @@ impl Shared {
             return Err(end.clone());
         }
         let free = (1..=self.limits.channel_max).find(|id| !channels.contains_key(id));
-        let id = free.ok_or_else(|| WireError::Lost("no channel is left on the connection".to_owned()))?;
+        let id =
+            free.ok_or_else(|| WireError::Lost("all channels of the connection are in use".to_owned()))?;
         channels.insert(id, Slot { assembly: Assembly::default(), events: Some(events) });
         Ok(id)
     }
 
-    /// Nobody holds the channel any more. `true` if RabbitMQ has not closed it already.
-    pub(super) fn let_go(&self, channel: u16) -> bool {
+    /// The channel was dropped. `true` if RabbitMQ has not closed it already.
+    pub(super) fn release_channel(&self, channel: u16) -> bool {
         match self.channels().get_mut(&channel) {
             Some(slot) => slot.events.take().is_some(),
             None => false,
@@ -93,16 +94,16 @@ impl Shared {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells all channels.
+    /// Ends all channels with the error.
     fn finish(&self, error: WireError) {
         let error = self.end.get_or_init(|| error).clone();
         for slot in self.channels().drain().filter_map(|(_, slot)| slot.events) {
-            // Nobody may wait for it.
+            // The channel may have been dropped.
             slot.send(Err(error.clone())).ok();
         }
     }
 
-    /// What RabbitMQ says on a channel. `false`: there is no such channel.
+    /// Processes a frame on a channel. Ignores it if there is no such channel.
     fn channel_frame(&self, frame: &Frame) -> Result<(), WireError> {
         let mut channels = self.channels();
         let Some(slot) = channels.get_mut(&frame.channel) else {
@@ -111,7 +112,7 @@ impl Shared {
         let Some(event) = slot.assembly.add(frame)? else {
             return Ok(());
         };
-        let told = match event {
+        let result = match event {
             Event::Method(AMQPClass::Channel(channel::AMQPMethod::Close(close))) => {
                 let close_ok = AMQPClass::Channel(channel::AMQPMethod::CloseOk(channel::CloseOk {}));
                 self.send(encode_method(frame.channel, &close_ok))?;
@@ -120,10 +121,10 @@ impl Shared {
             event => Ok(event),
         };
         let is_over =
-            matches!(told, Err(_) | Ok(Event::Method(AMQPClass::Channel(channel::AMQPMethod::CloseOk(_)))));
+            matches!(result, Err(_) | Ok(Event::Method(AMQPClass::Channel(channel::AMQPMethod::CloseOk(_)))));
         if let Some(events) = &slot.events {
-            // Nobody may hold the channel any more.
-            events.send(told).ok();
+            // The channel may have been dropped.
+            events.send(result).ok();
         }
         if is_over {
             channels.remove(&frame.channel);
@@ -131,7 +132,7 @@ impl Shared {
         Ok(())
     }
 
-    /// What RabbitMQ says about the connection as a whole.
+    /// Processes a method of the connection.
     fn connection_method(&self, method: connection::AMQPMethod) -> Result<(), WireError> {
         match method {
             connection::AMQPMethod::Close(close) => {
@@ -171,10 +172,10 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite>(
 }
 
 async fn read(mut reader: impl AsyncRead + Unpin, shared: &Shared) -> Result<(), WireError> {
-    let patience = heartbeat(shared).map_or(Duration::MAX, |heartbeat| 2 * heartbeat);
+    let timeout = heartbeat(shared).map_or(Duration::MAX, |heartbeat| 2 * heartbeat);
     let frame_max = usize::try_from(shared.limits.frame_max).unwrap_or(usize::MAX);
     loop {
-        let frame = tokio::time::timeout(patience, read_frame(&mut reader, frame_max)).await;
+        let frame = tokio::time::timeout(timeout, read_frame(&mut reader, frame_max)).await;
         let frame = frame.map_err(|_elapsed| WireError::Lost("no heartbeat from RabbitMQ".to_owned()))??;
         match (frame.kind, frame.channel) {
             (constants::FRAME_HEARTBEAT, _) => {}
@@ -192,9 +193,9 @@ async fn write(
     shared: &Shared,
     mut outgoing: UnboundedReceiver<Vec<u8>>,
 ) -> Result<(), WireError> {
-    let silence = heartbeat(shared).map_or(Duration::MAX, |heartbeat| heartbeat / 2);
+    let interval = heartbeat(shared).map_or(Duration::MAX, |heartbeat| heartbeat / 2);
     loop {
-        let bytes = match tokio::time::timeout(silence, outgoing.recv()).await {
+        let bytes = match tokio::time::timeout(interval, outgoing.recv()).await {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return Err(WireError::Lost("the connection is closed".to_owned())),
             Err(_elapsed) => encode(constants::FRAME_HEARTBEAT, 0, &[]),

@@ -1,163 +1,158 @@
-//! `unlocker dead-letters replay` and `discard`: the plan first, then what was confirmed.
+//! `unlocker dead-letters replay` and `discard`: first the plan, then its execution once confirmed.
 
 use std::time::Duration;
 
+use anyhow::anyhow;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::{Output, Selection, json, print_json, printer::Printer, tables};
+use super::{OutputArgs, SelectionArgs, json, print_json, printer::Printer, tables};
 use crate::{
     cli::{Failure, print, run::Signals},
     dead_letters::{
-        Action, Actor, DeadLetters, Ended, Filter, Finish, Pace, Plan, Planned, Step, StepResult,
+        Action, Actor, DeadLetters, DiscardReason, Ended, Filter, Finish, Plan, PlanPreview, ReplayOptions,
+        ReplayRate, Step,
     },
 };
 
-/// Letters of a plan that are listed for people; all are in `--json`.
-const LISTED: usize = 20;
+/// The most dead letters of a plan in the table; `--json` has all.
+const MAX_LISTED: usize = 20;
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Replay {
+pub(in crate::cli) struct ReplayArgs {
     #[command(flatten)]
-    selection: Selection,
+    selection: SelectionArgs,
     #[command(flatten)]
-    confirm: Confirm,
-    /// How fast at most: 1/s, 30/m.
-    #[arg(long, default_value = "1/s", value_name = "RATE", value_parser = rate)]
-    rate: f64,
-    /// How long each outcome is waited for.
+    confirm: ConfirmArgs,
+    /// The highest rate: 1/s, 30/m.
+    #[arg(long, default_value = "1/s", value_name = "RATE")]
+    rate: ReplayRate,
+    /// How long to wait for each outcome.
     #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = humantime::parse_duration)]
     wait: Duration,
-    /// Go on after a letter that failed again.
+    /// Continue after a dead letter that failed again.
     #[arg(long)]
     keep_going: bool,
     #[command(flatten)]
-    output: Output,
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Discard {
+pub(in crate::cli) struct DiscardArgs {
     #[command(flatten)]
-    selection: Selection,
+    selection: SelectionArgs,
     #[command(flatten)]
-    confirm: Confirm,
-    /// Why; it stands in the outcome as its reason.
-    #[arg(long, value_name = "TEXT", required_unless_present = "confirm")]
-    note: Option<String>,
+    confirm: ConfirmArgs,
+    /// Why; it becomes the reason of the outcome.
+    #[arg(long, value_name = "TEXT", required_unless_present = "digest")]
+    note: Option<DiscardReason>,
     #[command(flatten)]
-    output: Output,
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
-struct Confirm {
-    /// Carry out the plan with this digest. Without it the plan is shown and nothing is done.
-    #[arg(long, value_name = "DIGEST")]
-    confirm: Option<String>,
+struct ConfirmArgs {
+    /// Execute the plan with this digest. Without it the plan is shown and nothing is done.
+    #[arg(long = "confirm", value_name = "DIGEST")]
+    digest: Option<String>,
 }
 
-fn rate(text: &str) -> Result<f64, String> {
-    let wrong = || format!("{text:?} is not a rate such as 1/s, 10/s or 30/m");
-    let (count, unit) = text.split_once('/').ok_or_else(wrong)?;
-    let count: f64 = count.trim().parse().map_err(|_| wrong())?;
-    let seconds = match unit.trim() {
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(wrong()),
+pub(super) async fn replay(dead_letters: &DeadLetters, args: ReplayArgs) -> Result<(), Failure> {
+    let (filter, actor) = (args.selection.filter(), args.output.actor.actor());
+    let Some(digest) = args.confirm.digest else {
+        return show_plan(dead_letters, &actor, Action::Replay, &filter, args.output.json).await;
     };
-    let rate = count / seconds;
-    if (1.0 / 3600.0..=10_000.0).contains(&rate) { Ok(rate) } else { Err(wrong()) }
+    let plan = find_plan(dead_letters, &digest, "replay", &filter).await?;
+    let options = ReplayOptions { rate: args.rate, wait: args.wait, keep_going: args.keep_going };
+    execute(dead_letters, &actor, &plan, &options, args.output.json).await
 }
 
-pub(super) async fn replay(letters: &DeadLetters, replay: Replay) -> Result<(), Failure> {
-    let pace = Pace { per_second: replay.rate, wait: replay.wait, keep_going: replay.keep_going };
-    change(letters, Action::Replay, &replay.selection.filter(), replay.confirm, &pace, &replay.output).await
+pub(super) async fn discard(dead_letters: &DeadLetters, args: DiscardArgs) -> Result<(), Failure> {
+    let (filter, actor) = (args.selection.filter(), args.output.actor.actor());
+    let Some(digest) = args.confirm.digest else {
+        let reason = args.note.ok_or_else(|| anyhow!("--note is required"))?;
+        return show_plan(dead_letters, &actor, Action::Discard { reason }, &filter, args.output.json).await;
+    };
+    let plan = find_plan(dead_letters, &digest, "discard", &filter).await?;
+    if args.note.is_some_and(|note| plan.action.reason() != Some(note.as_str())) {
+        return Err(anyhow!("plan {digest} has another note; omit --note to confirm it").into());
+    }
+    execute(dead_letters, &actor, &plan, &ReplayOptions::default(), args.output.json).await
 }
 
-pub(super) async fn discard(letters: &DeadLetters, discard: Discard) -> Result<(), Failure> {
-    let action = Action::Discard { reason: discard.note.unwrap_or_default() };
-    let pace = Pace { per_second: f64::INFINITY, ..Pace::default() };
-    change(letters, action, &discard.selection.filter(), discard.confirm, &pace, &discard.output).await
-}
-
-async fn change(
-    letters: &DeadLetters,
+/// Makes a plan and prints it.
+async fn show_plan(
+    dead_letters: &DeadLetters,
+    actor: &Actor,
     action: Action,
     filter: &Filter,
-    confirm: Confirm,
-    pace: &Pace,
-    output: &Output,
+    as_json: bool,
 ) -> Result<(), Failure> {
-    let actor = output.who.actor();
-    let Some(digest) = confirm.confirm else {
-        let Planned { plan, listing, unreadable } = letters.plan(&actor, action, filter).await?;
-        if unreadable > 0 {
-            eprintln!(
-                "unlocker: {unreadable} of the letters cannot be replayed, as they cannot be read; \
-                 `dead-letters list --status unreadable` shows them, `dead-letters discard` gives them up"
-            );
-        }
-        super::warn_if_short(&listing.extent);
-        if output.json {
-            return print_json(&plan);
-        }
-        if plan.ids.is_empty() {
-            return print(format_args!("no letter to {}", plan.action.name()));
-        }
-        tables::print_letters(listing.letters.get(..LISTED).unwrap_or(&listing.letters))?;
-        if listing.letters.len() > LISTED {
-            print(format_args!("… and {} more", listing.letters.len() - LISTED))?;
-        }
-        return say_plan(&plan);
-    };
-    let plan = letters.planned(&digest).await?;
-    if plan.action.name() != action.name() {
-        let is = plan.action.name();
-        return Err(
-            anyhow::anyhow!("plan {digest} is one to {is}: confirm it with `dead-letters {is}`").into()
+    let PlanPreview { plan, listing, unreadable } = dead_letters.plan(actor, action, filter).await?;
+    if unreadable > 0 {
+        eprintln!(
+            "unlocker: {unreadable} of the dead letters are unreadable and cannot be replayed; \
+             `dead-letters list --status unreadable` lists them, `dead-letters discard` gives them up"
         );
     }
-    let other_note =
-        action.reason().is_some_and(|reason| !reason.is_empty() && action.reason() != plan.action.reason());
-    if other_note {
-        return Err(anyhow::anyhow!("plan {digest} has another note; leave --note away to confirm it").into());
+    super::warn_if_incomplete(&listing.coverage);
+    if as_json {
+        return print_json(&plan);
+    }
+    let action = plan.action.name();
+    if plan.ids.is_empty() {
+        return print(format_args!("no dead letter to {action}"));
+    }
+    let listed = listing.dead_letters.get(..MAX_LISTED).unwrap_or(&listing.dead_letters);
+    tables::print_dead_letters(listed)?;
+    if listing.dead_letters.len() > MAX_LISTED {
+        print(format_args!("… and {} more", listing.dead_letters.len() - MAX_LISTED))?;
+    }
+    let (digest, count) = (&plan.digest, plan.ids.len());
+    print(format_args!("\nplan {digest}: {action} {count} dead letters. Nothing is done yet; to do it:"))?;
+    print(format_args!("  unlocker dead-letters {action} --confirm {digest}"))
+}
+
+/// Finds the plan to confirm, which must be for this action.
+async fn find_plan(
+    dead_letters: &DeadLetters,
+    digest: &str,
+    action: &str,
+    filter: &Filter,
+) -> Result<Plan, Failure> {
+    let plan = dead_letters.find_plan(digest).await?;
+    let planned = plan.action.name();
+    if planned != action {
+        let error = anyhow!("plan {digest} is a {planned}: confirm it with `dead-letters {planned}`");
+        return Err(error.into());
     }
     if *filter != Filter::default() {
-        eprintln!("unlocker: the filters change nothing any more: plan {digest} names its letters");
+        eprintln!("unlocker: filters are ignored: plan {digest} lists its dead letters");
     }
-    carry_out(letters, &actor, &plan, pace, output.json).await
+    Ok(plan)
 }
 
-fn say_plan(plan: &Plan) -> Result<(), Failure> {
-    let action = plan.action.name();
-    print(format_args!(
-        "\nplan {}: {action} {} letters. Nothing is done yet; to do it:",
-        plan.digest,
-        plan.ids.len()
-    ))?;
-    print(format_args!("  unlocker dead-letters {action} --confirm {}", plan.digest))
-}
-
-async fn carry_out(
-    letters: &DeadLetters,
+async fn execute(
+    dead_letters: &DeadLetters,
     actor: &Actor,
     plan: &Plan,
-    pace: &Pace,
+    options: &ReplayOptions,
     as_json: bool,
 ) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let mut signals = Signals::new().map_err(anyhow::Error::from)?;
-    let told = stop.clone();
-    let listening = tokio::spawn(async move {
+    let first_signal = stop.clone();
+    let signal_task = tokio::spawn(async move {
         signals.next().await;
-        told.cancel();
+        first_signal.cancel();
         signals.next().await;
-        // What is held goes back, and so does a letter whose copy is not confirmed.
+        // RabbitMQ requeues what is not acknowledged, also a dead letter whose copy is not
+        // confirmed.
         std::process::exit(1);
     });
     let printer = Printer::start(plan.ids.len(), stop.clone())?;
-    let finish = letters
-        .carry_out(actor, plan, pace, &stop, |step| {
+    let finish = dead_letters
+        .execute(actor, plan, options, &stop, |step| {
             printer.step(match as_json {
                 true => json(step),
                 false => describe(step),
@@ -168,44 +163,30 @@ async fn carry_out(
         printer.end(if as_json { json(finish) } else { describe_finish(plan, finish) });
     }
     let printed = printer.finish().await;
-    listening.abort();
+    signal_task.abort();
     let finish = finish?;
     printed?;
-    match finish.done == finish.of && matches!(finish.ended, Ended::Complete) {
+    match finish.done == finish.total && matches!(finish.ended, Ended::Complete) {
         true => Ok(()),
         false => Err(Failure::Reported),
     }
 }
 
 fn describe(step: &Step) -> String {
-    let what = match &step.result {
-        StepResult::Unlocked => "unlocked".to_owned(),
-        StepResult::FailedAgain { status, reason } => {
-            format!("failed again: {status}, {}", tables::or_dash(reason.as_deref()))
-        }
-        StepResult::Pending => "replayed; no outcome yet: it is queued, or waits for a retry".to_owned(),
-        StepResult::Discarded { heard: true } => "discarded".to_owned(),
-        StepResult::Discarded { heard: false } => "discarded; no queue receives the outcome".to_owned(),
-        StepResult::Vanished => "vanished: it is no longer among the dead letters".to_owned(),
-        StepResult::OutOfReach => "out of reach: too many letters lie before it; it stays".to_owned(),
-        StepResult::Kept { why } => format!("kept: {why}"),
-    };
+    let result = tables::clean(&step.result.to_string());
     let request = step.request_id.as_deref().map(|id| format!("  request {}", tables::clean(id)));
-    format!("{}  {}{}", step.id, tables::clean(&what), request.unwrap_or_default())
+    format!("{}  {result}{}", step.id, request.unwrap_or_default())
 }
 
 fn describe_finish(plan: &Plan, finish: &Finish) -> String {
-    let Finish { done, left, of, ended } = *finish;
-    let action = plan.action.name();
-    let why = match ended {
-        Ended::Complete => return format!("done: {done} of {of} left the dead letters"),
-        Ended::Told => "told to stop",
-        Ended::Failure => "one failed again or has no outcome yet (--keep-going goes on)",
-        Ended::Kept => "one could not be published",
+    let hint = match finish.ended {
+        Ended::Complete => return finish.to_string(),
+        Ended::Failure => " (with --keep-going it does not stop at a failure)",
+        Ended::Stopped | Ended::PublishFailed => "",
     };
     format!(
-        "stopped: {why}. {done} of {of} left the dead letters, {left} are untouched; to go on:\n  \
-         unlocker dead-letters {action} --confirm {}",
+        "{finish}. To continue{hint}:\n  unlocker dead-letters {} --confirm {}",
+        plan.action.name(),
         plan.digest
     )
 }

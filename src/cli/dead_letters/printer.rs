@@ -1,5 +1,5 @@
-//! Prints on a thread of its own, so that whoever reads slowly, as `less` does, holds up nothing else:
-//! no heartbeat, no letter, no signal.
+//! Prints on its own thread, so that a slow reader of stdout, such as `less`, delays nothing else:
+//! no heartbeat, no dead letter, no signal.
 
 use std::sync::mpsc;
 
@@ -10,20 +10,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Failure, print};
 
-/// A line of what became of a letter, or of the end.
-enum Line {
+/// A line with the result of one dead letter, or with the end.
+enum PrintedLine {
     Step(String),
     End(String),
 }
 
-/// Prints lines in their order. Keeps those that were not printed yet.
+/// Prints lines in their order. Queues those that are not printed yet.
 pub(super) struct Printer {
-    lines: mpsc::Sender<Line>,
+    lines: mpsc::Sender<PrintedLine>,
     printed: oneshot::Receiver<Result<(), Failure>>,
 }
 
 impl Printer {
-    /// Starts the thread; shows a bar of so many steps. Cancels `stop` when nobody reads any more.
+    /// Starts the thread; shows a progress bar of `steps`. Cancels `stop` when stdout is closed.
     pub(super) fn start(steps: usize, stop: CancellationToken) -> Result<Self, Failure> {
         let (lines, received) = mpsc::channel();
         let (done, printed) = oneshot::channel();
@@ -32,7 +32,7 @@ impl Printer {
             if printed.is_err() {
                 stop.cancel();
             }
-            // Whoever waited may be gone.
+            // The receiver may be gone.
             done.send(printed).ok();
         };
         let thread = std::thread::Builder::new().name("prints".to_owned());
@@ -41,37 +41,37 @@ impl Printer {
     }
 
     pub(super) fn step(&self, line: String) {
-        self.send(Line::Step(line));
+        self.send(PrintedLine::Step(line));
     }
 
     pub(super) fn end(&self, line: String) {
-        self.send(Line::End(line));
+        self.send(PrintedLine::End(line));
     }
 
-    fn send(&self, line: Line) {
-        // Whoever reads is gone; what becomes of each letter is in the audit log.
+    fn send(&self, line: PrintedLine) {
+        // Stdout is closed; the results are in the audit log.
         self.lines.send(line).ok();
     }
 
     /// Waits until all is printed.
     pub(super) async fn finish(self) -> Result<(), Failure> {
         drop(self.lines);
-        self.printed.await.unwrap_or_else(|_| Err(anyhow!("the thread that prints has ended").into()))
+        self.printed.await.unwrap_or_else(|_| Err(anyhow!("the printing thread has ended").into()))
     }
 }
 
-fn print_all(lines: &mpsc::Receiver<Line>, steps: usize) -> Result<(), Failure> {
+fn print_all(lines: &mpsc::Receiver<PrintedLine>, steps: usize) -> Result<(), Failure> {
     let bar = ProgressBar::new(u64::try_from(steps).unwrap_or(u64::MAX));
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos} of {len}, {eta} left  {msg}") {
         bar.set_style(style);
     }
     for line in lines {
         match line {
-            Line::Step(line) => {
+            PrintedLine::Step(line) => {
                 bar.inc(1);
                 bar.suspend(|| print(format_args!("{line}")))?;
             }
-            Line::End(line) => {
+            PrintedLine::End(line) => {
                 bar.finish_and_clear();
                 print(format_args!("{line}"))?;
             }

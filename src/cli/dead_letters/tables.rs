@@ -1,39 +1,39 @@
 //! Tables for people.
 
-use crate::{cli::Failure, dead_letters::Brief, message::Timestamp};
+use crate::{cli::Failure, dead_letters::DeadLetterSummary, message::Timestamp};
 
-/// The most of a detail that a line shows, in characters.
-const DETAIL_CHARS: usize = 60;
+/// The longest detail in a table, in characters.
+const MAX_DETAIL_CHARS: usize = 60;
 
 pub(super) fn or_dash(text: Option<&str>) -> String {
     text.unwrap_or("-").to_owned()
 }
 
-/// To the second, which is enough to look at.
+/// The time to the second.
 pub(super) fn time(at: Option<Timestamp>) -> String {
     at.map_or_else(|| "-".to_owned(), |at| at.to_string().chars().take(19).chain("Z".chars()).collect())
 }
 
-pub(super) fn print_letters(letters: &[Brief]) -> Result<(), Failure> {
-    let rows: Vec<_> = letters
+pub(super) fn print_dead_letters(dead_letters: &[DeadLetterSummary]) -> Result<(), Failure> {
+    let rows: Vec<_> = dead_letters
         .iter()
-        .map(|letter| {
+        .map(|dead_letter| {
             [
-                letter.id.to_string(),
-                time(letter.dead_at),
-                letter.status.to_string(),
-                or_dash(letter.reason.as_deref()),
-                letter.attempts.to_string(),
-                letter.replays.to_string(),
-                or_dash(letter.request_id.as_deref()),
-                letter.detail.as_deref().map(short).unwrap_or_default(),
+                dead_letter.id.to_string(),
+                time(dead_letter.dead_at),
+                dead_letter.status.to_string(),
+                or_dash(dead_letter.reason.as_deref()),
+                dead_letter.attempts.to_string(),
+                dead_letter.replays.to_string(),
+                or_dash(dead_letter.request_id.as_deref()),
+                dead_letter.detail.as_deref().map(truncate).unwrap_or_default(),
             ]
         })
         .collect();
     print(["ID", "DIED AT", "STATUS", "REASON", "ATTEMPTS", "REPLAYS", "REQUEST", "DETAIL"], &rows)
 }
 
-/// Prints rows below their headings, each column as wide as it has to be.
+/// Prints headings and rows, with columns as wide as needed.
 pub(super) fn print<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> Result<(), Failure> {
     let headings = headings.map(str::to_owned);
     let mut widths = [0; N];
@@ -50,15 +50,15 @@ pub(super) fn print<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -
     Ok(())
 }
 
-fn short(text: &str) -> String {
-    let mut short: String = text.chars().take(DETAIL_CHARS).collect();
-    if short.len() < text.len() {
-        short.push('…');
+fn truncate(text: &str) -> String {
+    let mut truncated: String = text.chars().take(MAX_DETAIL_CHARS).collect();
+    if truncated.len() < text.len() {
+        truncated.push('…');
     }
-    short
+    truncated
 }
 
-/// What comes from others must not move a terminal's cursor.
+/// Replaces control characters, so that foreign text cannot move the terminal's cursor.
 pub(super) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

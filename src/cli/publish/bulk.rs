@@ -1,4 +1,5 @@
-//! Many requests: pipelined on one channel, each mandatory and confirmed, in constant memory.
+//! Publishes many requests: pipelined on one channel, each mandatory and confirmed, in constant
+//! memory.
 
 use std::{io, time::Duration};
 
@@ -22,14 +23,14 @@ use crate::{
     cli::{Failure, print, run::Signals},
 };
 
-/// Requests in flight at once.
-const WINDOW: usize = 1000;
-/// How often the progress is shown, and whether anything moves is looked at.
-const LOOK: Duration = Duration::from_millis(200);
-/// How long no confirm may come while the broker does not block the connection.
-const STALLED: Duration = Duration::from_secs(30);
+/// The most requests in flight.
+const MAX_IN_FLIGHT: usize = 1000;
+/// How often to show the progress and to check for a stall.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+/// How long to wait for the next confirm while the broker does not block the connection.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Publishes a source's lines. Says which were not taken, and in the end how many were.
+/// Publishes the lines of a source. Prints each line that failed, and a total at the end.
 pub(super) async fn publish(
     connection: &lapin::Connection,
     topology: &Topology,
@@ -41,34 +42,34 @@ pub(super) async fn publish(
     let mut bulk = Bulk::new(topology, source.size);
     let mut lines = source.read();
     let mut in_flight = FuturesOrdered::new();
-    let mut looks = tokio::time::interval(LOOK);
+    let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
     let mut blocked = false;
     while bulk.end.is_none() || !in_flight.is_empty() {
         tokio::select! {
             Some((line, confirmation)) = in_flight.next(), if !in_flight.is_empty() => {
                 bulk.settle(line, confirmation)?;
             }
-            line = lines.recv(), if bulk.end.is_none() && in_flight.len() < WINDOW => {
-                if let Some(message) = bulk.take(line)? {
+            line = lines.recv(), if bulk.end.is_none() && in_flight.len() < MAX_IN_FLIGHT => {
+                if let Some(message) = bulk.next_message(line)? {
                     in_flight.push_back(message.send(channel.clone(), topology));
                 }
             }
             () = signals.next() => {
-                // The first signal reads no more, and waits for the confirms that may come.
-                if connection.status().blocked() || matches!(bulk.end, Some(End::Told)) {
-                    bulk.leave(in_flight.len());
+                // At the first signal it stops reading and waits for the confirms in flight.
+                if connection.status().blocked() || matches!(bulk.end, Some(InputEnd::Stopped)) {
+                    bulk.abandon_in_flight(in_flight.len());
                     break;
                 }
-                bulk.end.get_or_insert(End::Told);
+                bulk.end.get_or_insert(InputEnd::Stopped);
             }
-            _tick = looks.tick() => {
+            _tick = ticks.tick() => {
                 let now_blocked = connection.status().blocked();
                 if now_blocked && !blocked {
-                    bulk.progress.note("RabbitMQ is short of memory or disk, and takes nothing for now");
+                    bulk.progress.note("RabbitMQ is short of memory or disk and blocks publishing for now");
                 }
                 blocked = now_blocked;
-                if blocked && matches!(bulk.end, Some(End::Told)) {
-                    bulk.leave(in_flight.len());
+                if blocked && matches!(bulk.end, Some(InputEnd::Stopped)) {
+                    bulk.abandon_in_flight(in_flight.len());
                     break;
                 }
                 bulk.progress.show(bulk.published(), in_flight.len());
@@ -76,10 +77,10 @@ pub(super) async fn publish(
                     bulk.stop(0, "the connection is gone".to_owned());
                 }
                 if blocked || in_flight.is_empty() {
-                    bulk.moved = Instant::now();
-                } else if bulk.moved.elapsed() > STALLED {
+                    bulk.last_confirm = Instant::now();
+                } else if bulk.last_confirm.elapsed() > STALL_TIMEOUT {
                     let silent = in_flight.len() as u64;
-                    bulk.stop(silent, format!("no confirm within {} s", STALLED.as_secs()));
+                    bulk.stop(silent, format!("no confirm within {} s", STALL_TIMEOUT.as_secs()));
                     break;
                 }
             }
@@ -88,17 +89,17 @@ pub(super) async fn publish(
     bulk.report()
 }
 
-/// Why no further line is read.
-enum End {
-    /// There is none.
-    Read,
+/// Why reading has ended.
+enum InputEnd {
+    /// There are no more lines.
+    AllRead,
     /// By a signal.
-    Told,
+    Stopped,
     /// The source or RabbitMQ failed.
     Failed(String),
 }
 
-/// A line on its way.
+/// A line that is published.
 struct Message {
     line: Line,
     properties: lapin::BasicProperties,
@@ -117,17 +118,17 @@ impl Message {
     }
 }
 
-/// What became of the lines so far.
+/// The results of the lines so far.
 struct Bulk<'a> {
     topology: &'a Topology,
     progress: Progress,
     recent: Recent,
-    end: Option<End>,
-    /// When a confirm came last.
-    moved: Instant,
+    end: Option<InputEnd>,
+    /// The time of the last confirm.
+    last_confirm: Instant,
     last_line: u64,
     requests: u64,
-    /// Confirms, of which RabbitMQ gives one for what it returned, too.
+    /// RabbitMQ also confirms messages that it has returned.
     confirms: u64,
     invalid: u64,
     unrouted: u64,
@@ -140,9 +141,9 @@ impl<'a> Bulk<'a> {
         Self {
             topology,
             progress: Progress::new(size),
-            recent: Recent::new(2 * WINDOW),
+            recent: Recent::new(2 * MAX_IN_FLIGHT),
             end: None,
-            moved: Instant::now(),
+            last_confirm: Instant::now(),
             last_line: 0,
             requests: 0,
             confirms: 0,
@@ -153,15 +154,15 @@ impl<'a> Bulk<'a> {
         }
     }
 
-    /// What a line asks to publish, if it does.
-    fn take(&mut self, line: Option<io::Result<Line>>) -> Result<Option<Message>, Failure> {
+    /// The message to publish for a line, if any.
+    fn next_message(&mut self, line: Option<io::Result<Line>>) -> Result<Option<Message>, Failure> {
         let line = match line {
             None => {
-                self.end = Some(End::Read);
+                self.end = Some(InputEnd::AllRead);
                 return Ok(None);
             }
             Some(Err(error)) => {
-                self.end = Some(End::Failed(format!("reading failed: {error}")));
+                self.end = Some(InputEnd::Failed(format!("reading failed: {error}")));
                 return Ok(None);
             }
             Some(Ok(line)) => line,
@@ -184,7 +185,7 @@ impl<'a> Bulk<'a> {
             }
             Err(why) => {
                 self.invalid += 1;
-                self.say(line.number, format_args!("invalid: {why}"))?;
+                self.print_line(line.number, format_args!("invalid: {why}"))?;
                 return Ok(None);
             }
         };
@@ -192,7 +193,7 @@ impl<'a> Bulk<'a> {
     }
 
     fn settle(&mut self, line: u64, confirmation: lapin::Result<Confirmation>) -> Result<(), Failure> {
-        self.moved = Instant::now();
+        self.last_confirm = Instant::now();
         let returned = match confirmation {
             Ok(Confirmation::Ack(returned)) => {
                 self.confirms += 1;
@@ -200,7 +201,7 @@ impl<'a> Bulk<'a> {
             }
             Ok(Confirmation::Nack(returned)) => {
                 self.refused += 1;
-                self.say(line, format_args!("refused"))?;
+                self.print_line(line, format_args!("refused"))?;
                 returned
             }
             Ok(Confirmation::NotRequested) => {
@@ -217,31 +218,31 @@ impl<'a> Bulk<'a> {
         };
         self.unrouted += 1;
         let id = returned.properties.message_id().as_ref().map(|id| id.as_str().to_owned());
-        // It is one of the lines of late; to say which takes its id alone.
+        // The message id tells which of the recent lines was returned.
         let line = id.and_then(|id| self.recent.take(&id)).unwrap_or(line);
-        self.say(line, format_args!("unrouted"))
+        self.print_line(line, format_args!("unrouted"))
     }
 
     fn published(&self) -> u64 {
         self.confirms.saturating_sub(self.unrouted)
     }
 
-    /// So many requests may or may not have been published; the first reason is the one that counts.
+    /// Ends reading. `unknown` requests may or may not have been published. Keeps the first reason.
     fn stop(&mut self, unknown: u64, why: String) {
         self.unknown += unknown;
-        if !matches!(self.end, Some(End::Failed(_))) {
-            self.end = Some(End::Failed(why));
+        if !matches!(self.end, Some(InputEnd::Failed(_))) {
+            self.end = Some(InputEnd::Failed(why));
         }
     }
 
-    /// Told to stop: waits for no confirm any more.
-    fn leave(&mut self, in_flight: usize) {
+    /// Stops without waiting for more confirms.
+    fn abandon_in_flight(&mut self, in_flight: usize) {
         self.unknown += in_flight as u64;
-        self.end = Some(End::Told);
+        self.end = Some(InputEnd::Stopped);
     }
 
-    fn say(&self, line: u64, what: std::fmt::Arguments<'_>) -> Result<(), Failure> {
-        self.progress.aside(|| print(format_args!("line {line}: {what}")))
+    fn print_line(&self, line: u64, what: std::fmt::Arguments<'_>) -> Result<(), Failure> {
+        self.progress.suspend(|| print(format_args!("line {line}: {what}")))
     }
 
     fn report(self) -> Result<(), Failure> {
@@ -265,9 +266,9 @@ impl<'a> Bulk<'a> {
         }
         print(format_args!("{sum}"))?;
         let stopped = match &self.end {
-            None | Some(End::Read) => None,
-            Some(End::Told) => Some("told to".to_owned()),
-            Some(End::Failed(why)) => Some(why.clone()),
+            None | Some(InputEnd::AllRead) => None,
+            Some(InputEnd::Stopped) => Some("by a signal".to_owned()),
+            Some(InputEnd::Failed(why)) => Some(why.clone()),
         };
         if let Some(why) = &stopped {
             eprintln!("unlocker: stopped after line {}: {why}", self.last_line);

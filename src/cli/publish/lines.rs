@@ -1,4 +1,4 @@
-//! Requests as lines of JSON: read with bounded memory, and checked before they are published.
+//! Reads requests as JSON lines, with bounded memory, and validates them before they are published.
 
 use std::{
     borrow::Cow,
@@ -14,15 +14,15 @@ use tokio::sync::mpsc;
 
 use crate::message::request::{self, MAX_BODY_BYTES};
 
-/// Lines read ahead of what is published.
-const READ_AHEAD: usize = 256;
+/// The most lines read ahead of publishing.
+const MAX_READ_AHEAD: usize = 256;
 /// AMQP's limit for a short string, in bytes.
-const MAX_SHORT_STRING: usize = 255;
+const MAX_SHORT_STRING_BYTES: usize = 255;
 
-/// Where lines come from.
+/// The source of lines.
 pub(super) struct Source {
     file: File,
-    /// In bytes, where it is known beforehand.
+    /// In bytes, if known.
     pub(super) size: Option<u64>,
 }
 
@@ -38,10 +38,10 @@ impl Source {
         Ok(Self { file, size: metadata.map(|metadata| metadata.len()) })
     }
 
-    /// Reads on a thread of its own, as reading may block for ever; it ends with the receiver's next
-    /// line, or with the process.
+    /// Reads on its own thread, because reading may block forever. The thread ends at the first
+    /// line after the receiver is dropped, or with the process.
     pub(super) fn read(self) -> mpsc::Receiver<io::Result<Line>> {
-        let (sender, lines) = mpsc::channel(READ_AHEAD);
+        let (sender, lines) = mpsc::channel(MAX_READ_AHEAD);
         std::thread::spawn(move || {
             let mut reader = BufReader::with_capacity(MAX_BODY_BYTES, self.file);
             for number in 1.. {
@@ -61,18 +61,18 @@ impl Source {
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) number: u64,
-    /// Without its end; of one that is too long, enough to tell.
+    /// Without the line ending. A line that is too long is cut just beyond the limit.
     pub(super) text: Vec<u8>,
-    /// Bytes in the source, its end included.
+    /// Bytes in the source, including the line ending.
     pub(super) length: u64,
 }
 
 impl Line {
     fn read(reader: &mut impl BufRead, number: u64) -> io::Result<Option<Self>> {
         let mut text = Vec::new();
-        // One byte too many for a body, and room for the line's end.
-        let most = MAX_BODY_BYTES as u64 + 3;
-        let mut length = reader.by_ref().take(most).read_until(b'\n', &mut text)? as u64;
+        // One byte more than a body may have, plus the line ending.
+        let max = MAX_BODY_BYTES as u64 + 3;
+        let mut length = reader.by_ref().take(max).read_until(b'\n', &mut text)? as u64;
         if length == 0 {
             return Ok(None);
         }
@@ -81,18 +81,18 @@ impl Line {
             if text.ends_with(b"\r") {
                 text.pop();
             }
-        } else if length == most {
+        } else if length == max {
             length += reader.skip_until(b'\n')? as u64;
         }
         Ok(Some(Self { number, text, length }))
     }
 
-    /// Whether there is nothing on it.
+    /// Whether it contains only whitespace.
     pub(super) fn is_blank(&self) -> bool {
         self.text.iter().all(u8::is_ascii_whitespace)
     }
 
-    /// The properties it asks for, if the worker would take it for a request; else why not.
+    /// The properties for the message. An error if the worker would reject the request.
     pub(super) fn ids(&self) -> Result<Ids<'_>, String> {
         if let Err(fault) = request::decode(None, &self.text).request {
             return Err(format!("{}: {}", fault.code.as_str(), fault.detail));
@@ -100,16 +100,19 @@ impl Line {
         let ids: Ids<'_> = serde_json::from_slice(&self.text).map_err(|error| error.to_string())?;
         for (name, id) in [("message_id", &ids.message_id), ("correlation_id", &ids.correlation_id)] {
             if let Some(id) = id
-                && !(1..=MAX_SHORT_STRING).contains(&id.len())
+                && !(1..=MAX_SHORT_STRING_BYTES).contains(&id.len())
             {
-                return Err(format!("{name} has {} bytes; AMQP takes 1 to {MAX_SHORT_STRING}", id.len()));
+                return Err(format!(
+                    "{name} has {} bytes; AMQP allows 1 to {MAX_SHORT_STRING_BYTES}",
+                    id.len()
+                ));
             }
         }
         Ok(ids)
     }
 }
 
-/// What a line says of its message beside the request.
+/// The message properties that a line may contain besides the request.
 #[derive(Debug, Deserialize)]
 pub(super) struct Ids<'a> {
     #[serde(borrow)]
@@ -129,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_end_with_a_newline_with_a_carriage_return_before_it_or_with_the_file() {
+    fn a_line_ends_with_lf_with_crlf_or_with_the_file() {
         let read = lines(b"a\nb\r\n\n \nc");
         let texts: Vec<_> = read.iter().map(|line| String::from_utf8_lossy(&line.text)).collect();
         assert_eq!(texts, ["a", "b", "", " ", "c"]);
@@ -139,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_any_length_is_read_without_holding_it_and_the_next_one_is_whole() {
+    fn a_line_of_any_length_is_read_in_bounded_memory_and_the_next_one_is_complete() {
         let body = |length: usize| {
             let mut line = br#"{"customer_id":1}"#.to_vec();
             line.resize(length, b' ');
@@ -155,15 +158,15 @@ mod tests {
         assert_eq!(read.len(), 4);
         let verdicts: Vec<_> = read.iter().map(|line| line.ids().map(|_| ()).unwrap_or_default()).collect();
         assert_eq!(verdicts.len(), 4);
-        let taken: Vec<_> = read.iter().map(|line| line.ids().is_ok()).collect();
-        assert_eq!(taken, [true, false, false, true]);
+        let accepted: Vec<_> = read.iter().map(|line| line.ids().is_ok()).collect();
+        assert_eq!(accepted, [true, false, false, true]);
         assert!(read.iter().all(|line| line.text.len() <= MAX_BODY_BYTES + 3));
         assert!(read.iter().filter_map(|line| line.ids().err()).all(|why| why.starts_with("too_large")));
         assert_eq!(read.iter().map(|line| line.length).sum::<u64>(), text.len() as u64);
     }
 
     #[test]
-    fn a_line_gives_its_ids_or_says_why_it_is_no_request() {
+    fn a_line_has_ids_or_a_reason_why_it_is_not_a_request() {
         let ids = |text: &str| {
             let line = Line { number: 1, text: text.into(), length: 0 };
             line.ids()
@@ -180,8 +183,8 @@ mod tests {
             (r#"{"customer_id":1,"message_id":7}"#, "expected a string"),
             (r#"{"customer_id":1,"message_id":"a","message_id":"b"}"#, "duplicate field"),
         ] {
-            let said = ids(text).expect_err(text);
-            assert!(said.contains(why), "{text}: {said}");
+            let error = ids(text).expect_err(text);
+            assert!(error.contains(why), "{text}: {error}");
         }
     }
 }

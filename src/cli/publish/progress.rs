@@ -1,4 +1,4 @@
-//! How far it is: a bar on a terminal, else a line now and then. On stderr, both.
+//! Shows the progress on stderr: a bar on a terminal, otherwise a line every few seconds.
 
 use std::{
     io::IsTerminal,
@@ -7,22 +7,22 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Between two lines, where stderr is no terminal.
-const INTERVAL: Duration = Duration::from_secs(5);
+/// The time between two lines if stderr is not a terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(super) struct Progress {
     bar: ProgressBar,
     size: Option<u64>,
     read: u64,
-    begun: Instant,
-    /// Of the last line; none on a terminal.
-    said: Option<Instant>,
+    started_at: Instant,
+    /// The time of the last line; none on a terminal.
+    last_line: Option<Instant>,
 }
 
 impl Progress {
-    /// `size`: all bytes there are to read, if known.
+    /// `size`: the bytes to read, if known.
     pub(super) fn new(size: Option<u64>) -> Self {
-        let begun = Instant::now();
+        let started_at = Instant::now();
         let terminal = std::io::stderr().is_terminal();
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(size, target);
@@ -33,7 +33,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Self { bar, size, read: 0, begun, said: (!terminal).then_some(begun) }
+        Self { bar, size, read: 0, started_at, last_line: (!terminal).then_some(started_at) }
     }
 
     /// Counts bytes that were read.
@@ -41,16 +41,16 @@ impl Progress {
         self.read += bytes;
     }
 
-    /// Shows what was confirmed so far, if it is time to.
+    /// Shows the number of confirmed requests. Without a terminal, at most every `LINE_INTERVAL`.
     pub(super) fn show(&mut self, confirmed: u64, in_flight: usize) {
-        let rate = || confirmed as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
-        match &mut self.said {
+        let rate = || confirmed as f64 / self.started_at.elapsed().as_secs_f64().max(0.001);
+        match &mut self.last_line {
             None => {
                 self.bar.set_position(self.read);
                 self.bar.set_message(format!("{confirmed} confirmed, {:.0}/s", rate()));
             }
-            Some(said) if said.elapsed() >= INTERVAL => {
-                *said = Instant::now();
+            Some(last_line) if last_line.elapsed() >= LINE_INTERVAL => {
+                *last_line = Instant::now();
                 let read = match self.size {
                     Some(size) if size > 0 => format!(", {} % read", self.read * 100 / size),
                     _ => String::new(),
@@ -66,14 +66,14 @@ impl Progress {
         self.bar.suspend(|| eprintln!("{line}"));
     }
 
-    /// Runs `print` without the bar in its way.
-    pub(super) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+    /// Hides the bar while `print` runs.
+    pub(super) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
         self.bar.suspend(print)
     }
 
-    /// Takes the bar away. Returns how long it all took.
+    /// Removes the bar. Returns the time since the start.
     pub(super) fn finish(&self) -> Duration {
         self.bar.finish_and_clear();
-        self.begun.elapsed()
+        self.started_at.elapsed()
     }
 }

@@ -1,31 +1,31 @@
-//! Which line a returned message was.
+//! Finds the line of a returned message.
 
 use std::collections::{HashMap, VecDeque};
 
-/// The lines published last, by message id.
+/// The most recently published lines, by message id.
 ///
-/// With several mandatory publishes in flight on one channel, a return is sometimes attached to the
-/// confirm of another one; what it says of itself is true. So it is found by its own message id,
-/// among more lines than can be in flight, as its own confirm may have been read before.
+/// With several mandatory publishes in flight on one channel, lapin sometimes attaches a returned
+/// message to the confirm of another one, but its properties are right. So its own message id
+/// finds the line, among more lines than can be in flight, because its own confirm may come first.
 #[derive(Debug)]
 pub(super) struct Recent {
-    most: usize,
+    max: usize,
     order: VecDeque<(String, u64)>,
     lines: HashMap<String, VecDeque<u64>>,
 }
 
 impl Recent {
-    pub(super) fn new(most: usize) -> Self {
-        Self { most, order: VecDeque::new(), lines: HashMap::new() }
+    pub(super) fn new(max: usize) -> Self {
+        Self { max, order: VecDeque::new(), lines: HashMap::new() }
     }
 
-    /// Adds a line, and forgets the oldest where there are too many.
+    /// Adds a line. Drops the oldest if there are too many.
     pub(super) fn add(&mut self, message_id: String, line: u64) {
-        if self.order.len() == self.most
+        if self.order.len() == self.max
             && let Some((oldest, line)) = self.order.pop_front()
             && let Some(lines) = self.lines.get_mut(&oldest)
         {
-            // It may be taken already, and others have its id.
+            // It may have been taken already, and other lines may have its id.
             if lines.front() == Some(&line) {
                 lines.pop_front();
             }
@@ -37,7 +37,7 @@ impl Recent {
         self.order.push_back((message_id, line));
     }
 
-    /// The oldest line with this id that was not taken yet.
+    /// Takes the oldest line with this id.
     pub(super) fn take(&mut self, message_id: &str) -> Option<u64> {
         self.lines.get_mut(message_id)?.pop_front()
     }
@@ -48,12 +48,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_found_once_and_only_among_the_last() {
+    fn a_line_is_found_once_and_only_among_the_most_recent() {
         let mut recent = Recent::new(3);
         for (id, line) in [("a", 1), ("b", 2), ("c", 3), ("d", 4)] {
             recent.add(id.to_owned(), line);
         }
-        assert_eq!(recent.take("a"), None, "forgotten");
+        assert_eq!(recent.take("a"), None, "dropped");
         assert_eq!(recent.take("c"), Some(3));
         assert_eq!(recent.take("c"), None);
         assert_eq!(recent.take("never"), None);

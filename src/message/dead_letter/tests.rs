@@ -24,7 +24,7 @@ fn dead(reason: &str) -> BasicProperties {
 }
 
 #[test]
-fn a_letter_of_the_broker_is_unknown_with_its_reason_whatever_headers_it_has() {
+fn a_dead_letter_by_rabbitmq_is_unknown_with_its_reason_whatever_headers_it_has() {
     for reason in ["delivery_limit", "expired"] {
         let forged = [
             (headers::STATUS, text("refused")),
@@ -36,10 +36,13 @@ fn a_letter_of_the_broker_is_unknown_with_its_reason_whatever_headers_it_has() {
             headers.insert(name.into(), value);
         }
         for properties in [dead(reason), BasicProperties::default().with_headers(headers)] {
-            let record = Record::read(&properties);
-            assert_eq!((record.status, record.reason.as_deref()), (LetterStatus::Unknown, Some(reason)));
-            assert_eq!(record.dead_at, Some(Timestamp::from_millis(1_700_000_000_000)));
-            let detail = record.detail.expect("a detail");
+            let headers = DeadLetterHeaders::read(&properties);
+            assert_eq!(
+                (headers.status, headers.reason.as_deref()),
+                (DeadLetterStatus::Unknown, Some(reason))
+            );
+            assert_eq!(headers.dead_at, Some(Timestamp::from_millis(1_700_000_000_000)));
+            let detail = headers.detail.expect("a detail");
             assert!(
                 detail.starts_with("dead-lettered by RabbitMQ from trackfinity.unlock.requests:"),
                 "{detail}"
@@ -49,11 +52,11 @@ fn a_letter_of_the_broker_is_unknown_with_its_reason_whatever_headers_it_has() {
 }
 
 #[test]
-fn a_status_that_no_worker_writes_is_none() {
+fn a_status_that_no_worker_writes_counts_as_unknown() {
     for status in ["unreadable", "unknown", "crashed"] {
         let headers = table([(headers::STATUS, text(status)), (headers::REASON, text("forged"))]);
-        let record = Record::read(&BasicProperties::default().with_headers(headers));
-        assert_eq!((record.status, record.reason), (LetterStatus::Unknown, None));
+        let headers = DeadLetterHeaders::read(&BasicProperties::default().with_headers(headers));
+        assert_eq!((headers.status, headers.reason), (DeadLetterStatus::Unknown, None));
     }
 }
 
@@ -65,20 +68,25 @@ fn headers_of_the_wrong_type_count_as_absent() {
         (headers::DEAD_AT, text("yesterday")),
         ("x-death", text("none")),
     ]);
-    let record = Record::read(&BasicProperties::default().with_headers(headers));
-    assert_eq!((record.status, record.http_status, record.dead_at), (LetterStatus::Unknown, None, None));
+    let headers = DeadLetterHeaders::read(&BasicProperties::default().with_headers(headers));
+    assert_eq!(
+        (headers.status, headers.http_status, headers.dead_at),
+        (DeadLetterStatus::Unknown, None, None)
+    );
 }
 
 #[test]
-fn a_replayed_letter_is_the_original_with_its_count_and_id_alone() {
+fn a_replay_is_the_original_plus_only_its_count_and_id() {
     let original = BasicProperties::default()
         .with_content_type("application/json".into())
         .with_priority(3)
         .with_headers(table([("traceparent", text("00-x")), ("theirs", AMQPValue::Boolean(true))]));
-    let open = |properties| {
-        Envelope::open(properties, br#"{"customer_id":1}"#.to_vec(), Timestamp::EPOCH, || "given".to_owned())
+    let decode = |properties| {
+        Envelope::decode(properties, br#"{"customer_id":1}"#.to_vec(), Timestamp::EPOCH, || {
+            "given".to_owned()
+        })
     };
-    let death = Death {
+    let info = DeadLetterInfo {
         status: Status::Refused,
         reason: "http_404".to_owned(),
         detail: Some("no such customer".to_owned()),
@@ -87,13 +95,13 @@ fn a_replayed_letter_is_the_original_with_its_count_and_id_alone() {
         attempts: 7,
         dead_at: Timestamp::EPOCH,
     };
-    let letter = death.stamp(&open(original.clone()), None, 10_000);
-    let revived = revive(&open(letter), 10_000);
+    let dead_letter = info.properties(&decode(original.clone()), None, 10_000);
+    let replayed = replay_properties(&decode(dead_letter), 10_000);
     let expected = table([
         ("traceparent", text("00-x")),
         ("theirs", AMQPValue::Boolean(true)),
         (headers::REPLAYS, AMQPValue::LongLongInt(1)),
         (headers::REQUEST_ID, text("given")),
     ]);
-    assert_eq!(revived, original.with_headers(expected).with_delivery_mode(2));
+    assert_eq!(replayed, original.with_headers(expected).with_delivery_mode(2));
 }

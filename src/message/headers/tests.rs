@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const ROOM: usize = 4096;
+const MAX_LEN: usize = 4096;
 
 fn table(entries: impl IntoIterator<Item = (&'static str, AMQPValue)>) -> FieldTable {
     let entries = entries.into_iter().map(|(name, value)| (name.into(), value));
@@ -23,12 +23,12 @@ fn header(properties: &BasicProperties, name: &str) -> Option<AMQPValue> {
     properties.headers().as_ref().and_then(|headers| headers.inner().get(name).cloned())
 }
 
-fn stamp() -> Stamp {
-    let mut stamp = Stamp::default();
-    stamp.count(ATTEMPTS, 3);
-    stamp.text(DETAIL, "d".repeat(500));
-    stamp.text(RESPONSE, "r".repeat(1024));
-    stamp
+fn added() -> AddedHeaders {
+    let mut added = AddedHeaders::default();
+    added.count(ATTEMPTS, 3);
+    added.optional(DETAIL, "d".repeat(500));
+    added.optional(RESPONSE, "r".repeat(1024));
+    added
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn the_brokers_headers_and_stale_own_ones_are_left_behind() {
         ("traceparent", long("00-…")),
         ("theirs", AMQPValue::Double(1.5)),
     ]);
-    let copy = succeed(&original, stamp(), ROOM);
+    let copy = copy_for_next_queue(&original, added(), MAX_LEN);
     let names: Vec<_> = copy.headers().iter().flatten().map(|(name, _)| name.as_str().to_owned()).collect();
     assert_eq!(names, ["theirs", "traceparent", ATTEMPTS, DETAIL, RESPONSE]);
 }
@@ -84,7 +84,7 @@ fn expiration_and_user_id_are_kept_as_headers_through_every_copy() {
         .with_expiration("1000".into())
         .with_user_id("shop".into())
         .with_message_id("m-1".into());
-    let copy = succeed(&succeed(&original, stamp(), ROOM), stamp(), ROOM);
+    let copy = copy_for_next_queue(&copy_for_next_queue(&original, added(), MAX_LEN), added(), MAX_LEN);
     assert_eq!(copy.expiration(), &None);
     assert_eq!(copy.user_id(), &None);
     assert_eq!(copy.message_id().as_ref().map(|id| id.as_str()), Some("m-1"));
@@ -95,26 +95,26 @@ fn expiration_and_user_id_are_kept_as_headers_through_every_copy() {
 #[test]
 fn a_forged_original_that_is_too_long_is_not_carried() {
     let forged = properties([(ORIGINAL_EXPIRATION, long("a".repeat(5_000)))]);
-    let copy = succeed(&forged, stamp(), ROOM);
+    let copy = copy_for_next_queue(&forged, added(), MAX_LEN);
     assert_eq!(header(&copy, ORIGINAL_EXPIRATION), None);
-    assert!(encoded_len(&copy) <= ROOM);
+    assert!(encoded_len(&copy) <= MAX_LEN);
 }
 
 #[test]
 fn own_texts_are_cut_before_any_foreign_header() {
     let original = properties([("theirs", long("t".repeat(3_400)))]);
-    let copy = succeed(&original, stamp(), ROOM);
+    let copy = copy_for_next_queue(&original, added(), MAX_LEN);
     assert_eq!(header(&copy, "theirs"), Some(long("t".repeat(3_400))));
     assert_eq!(header(&copy, DETAIL), Some(long("d".repeat(500))));
     let response = header(&copy, RESPONSE).map(|value| value_len(&value));
     assert!(response.is_some_and(|length| length < 200), "{response:?}");
-    assert!(encoded_len(&copy) <= ROOM);
+    assert!(encoded_len(&copy) <= MAX_LEN);
 }
 
 #[test]
 fn the_largest_foreign_header_goes_where_even_the_facts_would_not_fit() {
     let original = properties([("large", long("t".repeat(4_050))), ("small", long("s"))]);
-    let copy = succeed(&original, stamp(), ROOM);
+    let copy = copy_for_next_queue(&original, added(), MAX_LEN);
     assert_eq!(header(&copy, "large"), None);
     assert_eq!(header(&copy, "small"), Some(long("s")));
     assert_eq!(header(&copy, ATTEMPTS), Some(AMQPValue::LongLongInt(3)));
@@ -126,7 +126,7 @@ fn a_text_is_cut_at_a_characters_boundary() {
     assert_eq!(truncate("aé".to_owned(), 3), "aé");
 }
 
-/// Bytes of the header frame that is written for them.
+/// Bytes of the header frame that lapin writes for these properties.
 fn frame_len(properties: &BasicProperties) -> usize {
     let header = AMQPContentHeader { class_id: 60, body_size: 1 << 40, properties: properties.clone() };
     let frame = AMQPFrame::Header(1, header);
@@ -170,8 +170,8 @@ fn any_headers(value: impl Strategy<Value = AMQPValue>) -> impl Strategy<Value =
 }
 
 proptest! {
-    /// 22 bytes of a header frame are no properties: its type, channel, size, class, weight, the body's
-    /// size, the flags, and its end.
+    /// 22 bytes of a header frame are not properties: type, channel, size, class, weight, the body's
+    /// size, the flags, and the end byte.
     #[test]
     fn properties_take_as_many_bytes_as_are_counted_or_a_few_less(
         headers in proptest::option::of(any_headers(any_value())),
@@ -203,7 +203,7 @@ proptest! {
     }
 
     #[test]
-    fn any_headers_are_read_and_copied_within_the_room(
+    fn any_headers_are_read_and_copied_within_the_limit(
         entries in proptest::collection::btree_map("[a-z]{0,40}", any_value(), 0..8),
         own in any_value(),
     ) {
@@ -213,8 +213,8 @@ proptest! {
             entries.insert(name.into(), own.clone());
         }
         let table = FieldTable::from(entries);
-        let copy = succeed(&BasicProperties::default().with_headers(table), stamp(), ROOM);
-        prop_assert!(encoded_len(&copy) <= ROOM);
+        let copy = copy_for_next_queue(&BasicProperties::default().with_headers(table), added(), MAX_LEN);
+        prop_assert!(encoded_len(&copy) <= MAX_LEN);
         prop_assert_eq!(History::read(copy.headers().as_ref()).attempts, 3);
     }
 }

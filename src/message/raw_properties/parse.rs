@@ -1,4 +1,4 @@
-//! A reader of AMQP 0-9-1's content properties that takes texts which are not UTF-8.
+//! A parser of AMQP 0-9-1 content properties that accepts texts which are not UTF-8.
 
 use lapin::{
     BasicProperties,
@@ -8,10 +8,10 @@ use lapin::{
 use super::Flaw;
 use crate::message::headers::MAX_SHORT_STRING;
 
-/// How deep tables and arrays may be nested. Reading them is recursive.
+/// How deep tables and arrays may be nested. Limited because the parser is recursive.
 const MAX_DEPTH: usize = 64;
 
-/// The properties in the order of their flags, the first one's being the highest bit.
+/// The properties in the order of their flags. The first flag is the highest bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Field {
     ContentType,
@@ -73,11 +73,11 @@ impl Field {
     }
 }
 
-/// Bytes that end before they should.
+/// The bytes end too early, or do not have the expected form.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Short;
+pub(super) struct Malformed;
 
-type Read<T> = Result<T, Short>;
+type Read<T> = Result<T, Malformed>;
 
 /// Reads bytes from their beginning to their end.
 #[derive(Clone, Copy, Debug)]
@@ -92,19 +92,19 @@ impl<'a> Reader<'a> {
         self.0.is_empty()
     }
 
-    /// What is left.
+    /// The bytes that are not read yet.
     pub(super) fn rest(self) -> &'a [u8] {
         self.0
     }
 
     pub(super) fn take(&mut self, count: usize) -> Read<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or(Short)?;
+        let (taken, rest) = self.0.split_at_checked(count).ok_or(Malformed)?;
         self.0 = rest;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Read<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or(Short)?;
+        let (taken, rest) = self.0.split_first_chunk().ok_or(Malformed)?;
         self.0 = rest;
         Ok(*taken)
     }
@@ -134,7 +134,7 @@ impl<'a> Reader<'a> {
     /// The bytes of a long string, a table or an array.
     pub(super) fn long(&mut self) -> Read<&'a [u8]> {
         let length = self.u32()?;
-        self.take(usize::try_from(length).map_err(|_| Short)?)
+        self.take(usize::try_from(length).map_err(|_| Malformed)?)
     }
 
     /// The bytes of a field.
@@ -149,10 +149,10 @@ impl<'a> Reader<'a> {
         self.take(self.0.len() - ahead.0.len())
     }
 
-    /// The bytes of a value, its type's tag included. Goes into no table or array.
+    /// The bytes of a value with its type tag. Does not parse tables and arrays.
     pub(super) fn value(&mut self) -> Read<&'a [u8]> {
         let mut ahead = *self;
-        match AMQPType::from_id(char::from(ahead.u8()?)).ok_or(Short)? {
+        match AMQPType::from_id(char::from(ahead.u8()?)).ok_or(Malformed)? {
             AMQPType::Boolean | AMQPType::ShortShortInt | AMQPType::ShortShortUInt => ahead.take(1)?,
             AMQPType::ShortInt | AMQPType::ShortUInt => ahead.take(2)?,
             AMQPType::LongInt | AMQPType::LongUInt | AMQPType::Float => ahead.take(4)?,
@@ -170,8 +170,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What the properties say, with U+FFFD for what is not UTF-8, and the first thing that is wrong
-/// with them, if anything is. Reads as much as can be read of any bytes.
+/// Reads as much as possible from any bytes: the properties with U+FFFD where they are not UTF-8,
+/// and the first flaw, if there is one.
 pub(super) fn read(bytes: &[u8]) -> (BasicProperties, Option<Flaw>) {
     let mut lenient = Lenient { flaw: None };
     let mut properties = BasicProperties::default();
@@ -181,12 +181,12 @@ pub(super) fn read(bytes: &[u8]) -> (BasicProperties, Option<Flaw>) {
     (properties, lenient.flaw)
 }
 
-/// Whether a header can be read to its end, by its bytes.
+/// Whether the bytes of a header can be read to their end.
 pub(super) fn is_whole(entry: &[u8]) -> bool {
     Lenient { flaw: None }.table(entry, &mut FieldTable::default(), 0).is_ok()
 }
 
-/// Reads on after what lapin would not read, and remembers what that was.
+/// A parser that continues after a flaw, and remembers the first one.
 struct Lenient {
     flaw: Option<Flaw>,
 }
@@ -199,9 +199,9 @@ impl Lenient {
     fn properties(&mut self, bytes: &[u8], properties: &mut BasicProperties) -> Read<()> {
         let mut reader = Reader::new(bytes);
         let flags = reader.u16()?;
-        // The lowest two are of no property; the last one says that more flags follow.
+        // The lowest two bits belong to no property. The last one means that more flags follow.
         if flags & 3 != 0 {
-            return Err(Short);
+            return Err(Malformed);
         }
         for field in Field::ALL.into_iter().filter(|field| flags & field.flag() != 0) {
             let read = std::mem::take(properties);
@@ -230,7 +230,7 @@ impl Lenient {
                 Field::ClusterId => read.with_cluster_id(self.field(&mut reader, field)?),
             };
         }
-        if reader.is_empty() { Ok(()) } else { Err(Short) }
+        if reader.is_empty() { Ok(()) } else { Err(Malformed) }
     }
 
     fn field(&mut self, reader: &mut Reader<'_>, field: Field) -> Read<ShortString> {
@@ -242,12 +242,12 @@ impl Lenient {
         if matches!(text, std::borrow::Cow::Owned(_)) {
             self.note(Flaw::NotUtf8(what));
         }
-        // U+FFFD takes more bytes than what it stands for.
+        // U+FFFD has more bytes than what it replaces, so the text may have become too long.
         let text = text.get(..text.floor_char_boundary(MAX_SHORT_STRING)).unwrap_or_default();
         ShortString::try_new(text).unwrap_or_default()
     }
 
-    /// Adds what can be read.
+    /// Adds the entries that can be read.
     fn table(&mut self, bytes: &[u8], table: &mut FieldTable, depth: usize) -> Read<()> {
         let mut reader = Reader::new(bytes);
         while !reader.is_empty() {
@@ -260,7 +260,7 @@ impl Lenient {
 
     fn value(&mut self, bytes: &[u8], depth: usize) -> Read<AMQPValue> {
         let mut reader = Reader::new(bytes);
-        Ok(match AMQPType::from_id(char::from(reader.u8()?)).ok_or(Short)? {
+        Ok(match AMQPType::from_id(char::from(reader.u8()?)).ok_or(Malformed)? {
             AMQPType::Boolean => AMQPValue::Boolean(reader.u8()? != 0),
             AMQPType::ShortShortInt => AMQPValue::ShortShortInt(i8::from_be_bytes(reader.array()?)),
             AMQPType::ShortShortUInt => AMQPValue::ShortShortUInt(reader.u8()?),

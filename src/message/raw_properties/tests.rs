@@ -104,7 +104,7 @@ fn tables_nested_without_an_end_are_unreadable() {
 }
 
 #[test]
-fn a_copy_keeps_all_bytes_but_what_the_broker_would_act_upon_again() {
+fn a_copy_keeps_all_bytes_except_what_the_broker_would_act_on_again() {
     let raw = unreadable([
         ("x-death", AMQPValue::FieldArray(vec![].into())),
         ("x-first-death-queue", text("q")),
@@ -141,7 +141,7 @@ fn a_copy_keeps_all_bytes_but_what_the_broker_would_act_upon_again() {
 }
 
 #[test]
-fn a_copy_without_room_leaves_out_the_senders_largest_headers() {
+fn a_copy_that_is_too_long_leaves_out_the_senders_largest_headers() {
     let raw = unreadable([("large", text(&"l".repeat(5000))), ("small", text("s"))]);
     let copy = raw.copy(&[("unlocker-status", text("invalid"))], 1000);
     assert!(copy.len() <= 1000);
@@ -182,7 +182,7 @@ proptest! {
             Properties::Readable(properties) => {
                 let (rest, as_lapin) = parse_properties(&bytes[..]).expect("lapin reads it");
                 prop_assert!(rest.is_empty());
-                // A double may be no number, which is never equal.
+                // A double may be NaN, which is never equal.
                 prop_assert_eq!(format!("{properties:?}"), format!("{as_lapin:?}"));
             }
             Properties::Unreadable(raw) => {

@@ -27,10 +27,10 @@ fn long_tailed(rng: &mut Rng) -> f64 {
 /// Each with its mean.
 const SERVICES: [(&str, Service, f64); 2] = [("even", even, 0.05), ("long-tailed", long_tailed, 0.0824)];
 
-/// Runs on for so many seconds; returns what share of what it could do at most Trackfinity did.
+/// Runs for this many seconds; returns which share of its capacity Trackfinity used.
 fn share(simulation: &mut Simulation, mean: f64, seconds: f64) -> f64 {
-    let most = simulation.trackfinity.capacity as f64 / mean;
-    simulation.run(secs(seconds)) / most
+    let max = simulation.trackfinity.capacity as f64 / mean;
+    simulation.run(secs(seconds)) / max
 }
 
 fn each(mut test: impl FnMut(&str, Trackfinity, f64)) {
@@ -42,7 +42,7 @@ fn each(mut test: impl FnMut(&str, Trackfinity, f64)) {
 }
 
 #[test]
-fn nearly_all_that_trackfinity_can_do_is_reached_within_seconds_and_not_much_more_is_asked() {
+fn nearly_all_of_the_capacity_is_used_within_seconds_and_the_limit_is_not_much_above_it() {
     each(|name, trackfinity, mean| {
         let capacity = trackfinity.capacity as f64;
         let mut simulation = Simulation::adaptive(trackfinity);
@@ -53,16 +53,16 @@ fn nearly_all_that_trackfinity_can_do_is_reached_within_seconds_and_not_much_mor
             levels.push(simulation.level(0));
         }
         let share = shares / 30.0;
-        let usual = levels.iter().sum::<f64>() / 30.0;
-        let most = levels.into_iter().fold(0.0, f64::max);
-        eprintln!("{name}: {share:.3} of all, with {usual:.0} under way, {most:.0} at most");
+        let average = levels.iter().sum::<f64>() / 30.0;
+        let max = levels.into_iter().fold(0.0, f64::max);
+        eprintln!("{name}: {share:.3} of the capacity, with {average:.0} in flight, {max:.0} at most");
         assert!(share > 0.9, "{name}: {share}");
-        assert!(usual <= 2.0 * capacity + 16.0 && most <= 3.0 * capacity + 16.0, "{name}: {usual}, {most}");
+        assert!(average <= 2.0 * capacity + 16.0 && max <= 3.0 * capacity + 16.0, "{name}: {average}, {max}");
     });
 }
 
 #[test]
-fn where_calls_beyond_the_capacity_are_turned_away_few_are() {
+fn where_trackfinity_turns_away_calls_beyond_its_capacity_few_are_turned_away() {
     each(|name, mut trackfinity, mean| {
         trackfinity.turns_away = true;
         let few = trackfinity.capacity == 8;
@@ -74,15 +74,16 @@ fn where_calls_beyond_the_capacity_are_turned_away_few_are() {
         let turned_away = turned_away as f64 / (served + turned_away) as f64;
         let pauses = simulation.workers[0].pauses;
         eprintln!("{name}: {share:.3} of all, {turned_away:.4} turned away, {pauses} pauses");
-        // One call too many is turned away again and again: it soon pauses such a small one.
+        // With so small a capacity, one call too many soon means ten failures in a row, and a
+        // pause.
         assert!(share > if few { 0.7 } else { 0.85 }, "{name}: {share}");
         assert!(turned_away < if few { 0.06 } else { 0.02 }, "{name}: {turned_away}");
     });
 }
 
 #[test]
-fn a_fall_of_the_capacity_is_followed_within_five_seconds_and_so_is_its_return() {
-    // Also at and near the moments at which something is measured.
+fn the_limit_follows_a_fall_of_the_capacity_and_its_return_within_five_seconds() {
+    // Also at and near the moments at which a baseline is measured.
     for moment in [20.0, 20.1, 25.5, 29.9] {
         each(|name, trackfinity, mean| {
             if trackfinity.capacity == 400 && moment != 25.5 {
@@ -99,7 +100,7 @@ fn a_fall_of_the_capacity_is_followed_within_five_seconds_and_so_is_its_return()
             simulation.run(secs(5.0));
             let back = share(&mut simulation, mean, 5.0);
             eprintln!("{name}, {moment} s: {before} in flight, then {after}; {back:.2} of all again");
-            // Where few calls end that differ much, it takes longer to be sure.
+            // Few calls that differ much: it takes longer to be sure.
             if name != "long-tailed, 8" {
                 assert!(after <= before / 2, "{name}, {moment} s: {before} in flight, then {after}");
             }
@@ -125,7 +126,7 @@ fn a_tenth_of_failures_costs_nothing() {
 }
 
 #[test]
-fn trackfinity_may_become_slower_for_good() {
+fn the_baseline_follows_when_trackfinity_becomes_slower_for_good() {
     for moment in [20.0, 20.1, 25.5, 29.9] {
         each(|name, trackfinity, mean| {
             if trackfinity.capacity == 400 && moment != 25.5 {
@@ -143,7 +144,7 @@ fn trackfinity_may_become_slower_for_good() {
 }
 
 #[test]
-fn several_workers_do_not_hide_from_each_other_what_they_ask_too_much() {
+fn several_workers_measure_at_the_same_moment_and_so_see_their_common_queue() {
     for (name, service, mean) in SERVICES {
         let mut simulation = Simulation::new(Trackfinity::new(64, service), &[None; 3]);
         simulation.run(secs(5.0));
@@ -162,7 +163,7 @@ fn several_workers_do_not_hide_from_each_other_what_they_ask_too_much() {
 }
 
 #[test]
-fn slow_answers_only_take_longer_to_learn_from() {
+fn with_slow_answers_the_limit_only_takes_longer_to_find() {
     let mut simulation = Simulation::adaptive(Trackfinity::new(50, |rng| 4.0 + 2.0 * rng.f64()));
     simulation.run(secs(60.0));
     let share = share(&mut simulation, 5.0, 120.0);
@@ -171,7 +172,7 @@ fn slow_answers_only_take_longer_to_learn_from() {
 }
 
 #[test]
-fn fast_answers_are_not_held_up_by_what_the_worker_itself_needs() {
+fn with_fast_answers_the_workers_own_time_does_not_lower_the_limit() {
     let fast = || Trackfinity::new(2, |_| 0.000_5);
     let fixed = Simulation::new(fast(), &[Some(64)]).run(secs(5.0));
     let mut simulation = Simulation::adaptive(fast());
@@ -193,26 +194,26 @@ fn a_limit_that_is_not_reached_does_not_grow_and_none_passes_2000() {
     assert_eq!(simulation.level(0), 2000.0);
 }
 
-fn auto(rate: Option<f64>) -> (Limit, Instant) {
+fn auto(rate: Option<f64>) -> (ConcurrencyLimit, Instant) {
     let now = Instant::now();
     let rate = rate.and_then(RateLimit::new);
-    (Limit::new(Concurrency::Auto, rate, now, now + LONGEST_INTERVAL), now)
+    (ConcurrencyLimit::new(Concurrency::Auto, rate, now, now + MAX_BASELINE_INTERVAL), now)
 }
 
-/// So many calls, one every ten milliseconds.
-fn calls(limit: &mut Limit, count: usize, now: &mut Instant, waited: Duration) {
+/// Records this many calls, one every ten milliseconds.
+fn calls(limit: &mut ConcurrencyLimit, count: usize, now: &mut Instant, waited: Duration) {
     for _call in 0..count {
         *now += secs(0.01);
-        let under_way = limit.current().into();
-        limit.finished(Call { took: secs(0.05), waited, served: true }, under_way, *now);
+        let in_flight = limit.current().into();
+        limit.record(Call { took: secs(0.05), waited, served: true }, in_flight, *now);
     }
 }
 
 #[test]
-fn the_rate_limit_bounds_it_and_calls_that_wait_for_their_turn_do_not_raise_it() {
+fn the_rate_limit_bounds_the_limit_and_calls_that_wait_for_it_do_not_raise_it() {
     let fixed = |rate| {
         let (rate, now) = (RateLimit::new(rate), Instant::now());
-        Limit::new(Concurrency::Fixed(64.try_into().unwrap()), rate, now, now).current()
+        ConcurrencyLimit::new(Concurrency::Fixed(64.try_into().unwrap()), rate, now, now).current()
     };
     assert_eq!([fixed(2.0), fixed(1.0), fixed(0.5), fixed(0.001)], [64, 60, 30, 1]);
     let (mut limit, mut now) = auto(Some(0.05));
@@ -227,13 +228,13 @@ fn the_rate_limit_bounds_it_and_calls_that_wait_for_their_turn_do_not_raise_it()
 }
 
 #[test]
-fn after_a_pause_it_starts_again_below_where_it_was() {
+fn after_a_pause_the_limit_starts_again_lower() {
     let (mut limit, mut now) = auto(None);
     calls(&mut limit, 900, &mut now, Duration::ZERO);
     let before = limit.current();
     assert!(before >= 64, "{limit:?}");
-    limit.begin(now);
-    assert_eq!(limit.current(), before, "a session is no pause");
+    limit.start_session(now);
+    assert_eq!(limit.current(), before, "a new session is no pause");
     limit.resume(before.into(), now);
     assert_eq!(limit.current(), 8);
     let resumed = now;
@@ -252,7 +253,7 @@ fn after_a_pause_it_starts_again_below_where_it_was() {
 fn the_prefetch_is_a_power_of_two_and_shrinks_late() {
     let (mut limit, now) = auto(None);
     let mut prefetch = |level: f64, seconds: f64| {
-        let Limit::Auto(adaptive) = &mut limit else { unreachable!() };
+        let ConcurrencyLimit::Auto(adaptive) = &mut limit else { unreachable!() };
         adaptive.level = level;
         limit.prefetch(now + secs(seconds))
     };
@@ -264,7 +265,7 @@ fn the_prefetch_is_a_power_of_two_and_shrinks_late() {
 }
 
 #[test]
-fn what_is_measured_by_the_clock_is_measured_by_all_at_once() {
+fn all_workers_measure_at_the_same_multiples_by_the_clock() {
     let now = Instant::now() + secs(10_000.0);
     let until = |interval, mark| until_multiple(secs(interval), mark, now);
     assert_eq!(until(10.0, now + secs(3.0)), secs(3.0));

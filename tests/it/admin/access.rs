@@ -3,29 +3,31 @@
 use super::*;
 
 #[test]
-fn without_tokens_one_may_look_and_nothing_else() {
+fn without_tokens_one_may_read_and_nothing_else() {
     kit::run(async |ctx| {
         let page = Page::start_with(ctx, &[]).await;
-        page.bury(2).await;
-        for path in ["/", "/letters", "/jobs", "/api/v1/summary", "/api/v1/letters", "/api/v1/worker"] {
+        page.publish_dead_letters(2).await;
+        for path in
+            ["/", "/dead-letters", "/jobs", "/api/v1/summary", "/api/v1/dead-letters", "/api/v1/worker"]
+        {
             assert_eq!(page.get(path).await.status, 200, "{path}");
         }
-        let letter = page.get("/letters/r-0").await;
-        assert_eq!(letter.status, 200);
-        assert!(!letter.body.contains("<button"), "there is nothing to press: {}", letter.body);
+        let dead_letter = page.get("/dead-letters/r-0").await;
+        assert_eq!(dead_letter.status, 200);
+        assert!(!dead_letter.body.contains("<button"), "there is nothing to press: {}", dead_letter.body);
 
         let browser = Browser::new(&page.address);
-        let wish = serde_json::json!({"action": "replay", "filter": {"ids": ["r-0"]}});
+        let request = serde_json::json!({"action": "replay", "filter": {"ids": ["r-0"]}});
         for request in [
-            browser.form("/plans", &[("action", "replay"), ("letter", "r-0")]),
-            browser.form("/letters/r-0/show", &[]),
+            browser.form("/plans", &[("action", "replay"), ("dead_letter", "r-0")]),
+            browser.form("/dead-letters/r-0/show", &[]),
             browser.form("/jobs/x/stop", &[]),
             browser.form("/plans/0123456789ab", &[]),
-            Request::new("POST", "/api/v1/plans").json(&wish),
-            Request::new("GET", "/api/v1/letters/r-0"),
+            Request::new("POST", "/api/v1/plans").json(&request),
+            Request::new("GET", "/api/v1/dead-letters/r-0"),
         ] {
-            let said = request.send(&page.address).await;
-            assert!(matches!(said.status, 401 | 403), "{} {}", said.status, said.body);
+            let response = request.send(&page.address).await;
+            assert!(matches!(response.status, 401 | 403), "{} {}", response.status, response.body);
         }
         let mut browser = Browser::new(&page.address);
         assert_eq!(browser.log_in("Anna", "").await.status, 401, "no token is no token");
@@ -38,16 +40,21 @@ fn without_tokens_one_may_look_and_nothing_else() {
 fn with_tokens_a_stranger_sees_nothing_but_the_login() {
     kit::run(async |ctx| {
         let page = Page::start(ctx).await;
-        page.bury(1).await;
-        for path in ["/", "/letters?status=refused", "/letters/r-0", "/jobs", "/plans/0123456789ab"] {
-            let said = page.get(path).await;
-            assert_eq!(said.status, 303, "{path}");
-            assert!(said.location().starts_with("/login?to=%2F"), "{}", said.location());
+        page.publish_dead_letters(1).await;
+        for path in ["/", "/dead-letters?status=refused", "/dead-letters/r-0", "/jobs", "/plans/0123456789ab"]
+        {
+            let response = page.get(path).await;
+            assert_eq!(response.status, 303, "{path}");
+            assert!(response.location().starts_with("/login?to=%2F"), "{}", response.location());
         }
-        for path in ["/api/v1/summary", "/api/v1/letters", "/api/v1/worker", "/api/v1/jobs"] {
-            let said = page.get(path).await;
-            assert_eq!((said.status, said.json()["code"].as_str()), (401, Some("unauthorized")), "{path}");
-            assert_eq!(said.headers["www-authenticate"], "Bearer");
+        for path in ["/api/v1/summary", "/api/v1/dead-letters", "/api/v1/worker", "/api/v1/jobs"] {
+            let response = page.get(path).await;
+            assert_eq!(
+                (response.status, response.json()["code"].as_str()),
+                (401, Some("unauthorized")),
+                "{path}"
+            );
+            assert_eq!(response.headers["www-authenticate"], "Bearer");
         }
         assert_eq!(page.get("/login").await.status, 200);
         assert_eq!(page.get("/style.css").await.headers["content-type"], "text/css; charset=utf-8");
@@ -55,53 +62,58 @@ fn with_tokens_a_stranger_sees_nothing_but_the_login() {
 }
 
 #[test]
-fn a_viewer_looks_and_an_operator_changes() {
+fn a_viewer_reads_and_an_operator_changes() {
     kit::run(async |ctx| {
         let page = Page::start(ctx).await;
-        page.bury(1).await;
+        page.publish_dead_letters(1).await;
         let mut viewer = page.logged_in(VIEWER).await;
-        let list = viewer.get("/letters").await;
+        let list = viewer.get("/dead-letters").await;
         assert!(list.body.contains("Anna (viewer)") && !list.body.contains("name=\"action\""));
         for (path, fields) in [
-            ("/plans", &[("action", "replay"), ("letter", "r-0")][..]),
-            ("/letters/r-0/show", &[]),
+            ("/plans", &[("action", "replay"), ("dead_letter", "r-0")][..]),
+            ("/dead-letters/r-0/show", &[]),
             ("/plans/0123456789ab", &[]),
             ("/jobs/x/stop", &[]),
         ] {
-            let said = viewer.post(path, fields).await;
-            assert_eq!(said.status, 403, "{path}");
-            assert!(said.body.contains("operators alone"), "{}", said.body);
+            let response = viewer.post(path, fields).await;
+            assert_eq!(response.status, 403, "{path}");
+            assert!(response.body.contains("Only operators"), "{}", response.body);
         }
-        let wish = serde_json::json!({"action": "replay", "filter": {"ids": ["r-0"]}});
-        let planned = page.api("POST", "/api/v1/plans", VIEWER, Some(wish)).await;
-        let shown = page.api("GET", "/api/v1/letters/r-0", VIEWER, None).await;
+        let request = serde_json::json!({"action": "replay", "filter": {"ids": ["r-0"]}});
+        let planned = page.api("POST", "/api/v1/plans", VIEWER, Some(request)).await;
+        let shown = page.api("GET", "/api/v1/dead-letters/r-0", VIEWER, None).await;
         assert_eq!((planned.status, shown.status), (403, 403));
         assert_eq!(page.audit(), Vec::<Value>::new());
 
         let mut operator = page.logged_in(OPERATOR).await;
-        assert!(operator.get("/letters").await.body.contains("name=\"action\""));
-        assert_eq!(operator.post("/plans", &[("action", "replay"), ("letter", "r-0")]).await.status, 303);
+        assert!(operator.get("/dead-letters").await.body.contains("name=\"action\""));
+        assert_eq!(
+            operator.post("/plans", &[("action", "replay"), ("dead_letter", "r-0")]).await.status,
+            303
+        );
     });
 }
 
 #[test]
-fn wrong_tokens_are_told_and_after_five_one_has_to_wait() {
+fn wrong_tokens_are_reported_and_after_five_one_must_wait() {
     kit::run(async |ctx| {
         let page = Page::start(ctx).await;
         let mut browser = Browser::new(&page.address);
         for _ in 0..4 {
-            let said = browser.log_in("Anna", "guess").await;
-            assert_eq!(said.status, 401);
-            assert!(said.body.contains("neither the viewer") && !said.body.contains("guess"));
+            let response = browser.log_in("Anna", "guess").await;
+            assert_eq!(response.status, 401);
+            assert!(response.body.contains("neither the viewer") && !response.body.contains("guess"));
         }
         // Guesses at the API count, too.
         assert_eq!(page.api("GET", "/api/v1/summary", "guess", None).await.status, 401);
-        let said = browser.log_in("Anna", OPERATOR).await;
-        assert_eq!(said.status, 429);
-        assert!(said.body.contains("too many wrong tokens; try again in"), "{}", said.body);
-        assert!(said.headers["retry-after"].parse::<u64>().is_ok_and(|seconds| (1..=60).contains(&seconds)));
-        let said = page.api("GET", "/api/v1/summary", OPERATOR, None).await;
-        assert_eq!((said.status, said.json()["code"].as_str()), (429, Some("too_many_attempts")));
+        let response = browser.log_in("Anna", OPERATOR).await;
+        assert_eq!(response.status, 429);
+        assert!(response.body.contains("too many wrong tokens; try again in"), "{}", response.body);
+        assert!(
+            response.headers["retry-after"].parse::<u64>().is_ok_and(|seconds| (1..=60).contains(&seconds))
+        );
+        let response = page.api("GET", "/api/v1/summary", OPERATOR, None).await;
+        assert_eq!((response.status, response.json()["code"].as_str()), (429, Some("too_many_attempts")));
     });
 }
 
@@ -115,9 +127,9 @@ fn a_session_ends_with_the_logout_and_with_its_token() {
             Page::start_with(ctx, &[("ADMIN__VIEWER_TOKEN", VIEWER), ("ADMIN__OPERATOR_TOKEN_FILE", path)])
                 .await;
         let mut first = page.logged_in(OPERATOR).await;
-        let said = first.post("/logout", &[]).await;
-        assert_eq!((said.status, said.location()), (303, "/login"));
-        assert!(said.cookies[0].contains("Max-Age=0"));
+        let response = first.post("/logout", &[]).await;
+        assert_eq!((response.status, response.location()), (303, "/login"));
+        assert!(response.cookies[0].contains("Max-Age=0"));
         let mut second = page.logged_in(OPERATOR).await;
         let mut viewer = page.logged_in(VIEWER).await;
         let old = second.cookie();

@@ -5,27 +5,29 @@ use serde_json::json;
 use super::*;
 
 #[test]
-fn a_script_plans_carries_out_and_hears_what_became_of_each() {
+fn a_script_makes_a_plan_executes_it_and_reads_each_result() {
     kit::run(async |ctx| {
         let page = Page::start(ctx).await;
-        page.bury(4).await;
+        page.publish_dead_letters(4).await;
         let summary = page.api("GET", "/api/v1/summary", VIEWER, None).await.json();
         assert_eq!((&summary["count"], summary["groups"].as_array().map(Vec::len)), (&json!(4), Some(2)));
         assert_eq!(summary["oldest"], "2026-11-01T09:00:00.000Z");
-        let list =
-            page.api("GET", "/api/v1/letters?status=refused&limit=2&offset=1", VIEWER, None).await.json();
-        assert_eq!((&list["count"], list["letters"].as_array().map(Vec::len)), (&json!(3), Some(2)));
-        assert_eq!(list["letters"][0]["request_id"], "r-1");
+        let list = page
+            .api("GET", "/api/v1/dead-letters?status=refused&limit=2&offset=1", VIEWER, None)
+            .await
+            .json();
+        assert_eq!((&list["count"], list["dead_letters"].as_array().map(Vec::len)), (&json!(3), Some(2)));
+        assert_eq!(list["dead_letters"][0]["request_id"], "r-1");
         let worker = page.api("GET", "/api/v1/worker", VIEWER, None).await.json();
         assert_eq!((&worker["connected"], &worker["paused"]), (&json!(true), &Value::Null));
 
-        let wish = json!({"action": "replay", "filter": {"status": ["refused"], "limit": 2}});
-        let planned = page.api("POST", "/api/v1/plans", OPERATOR, Some(wish)).await;
+        let request = json!({"action": "replay", "filter": {"status": ["refused"], "limit": 2}});
+        let planned = page.api("POST", "/api/v1/plans", OPERATOR, Some(request)).await;
         assert_eq!(planned.status, 201, "{}", planned.body);
         let plan = planned.json();
         let digest = plan["digest"].as_str().expect("a digest");
         assert_eq!(
-            (plan["ids"].as_array().map(Vec::len), &plan["letters"][1]["request_id"]),
+            (plan["ids"].as_array().map(Vec::len), &plan["dead_letters"][1]["request_id"]),
             (Some(2), &json!("r-1"))
         );
         let again = page.api("GET", &format!("/api/v1/plans/{digest}"), VIEWER, None).await.json();
@@ -43,7 +45,7 @@ fn a_script_plans_carries_out_and_hears_what_became_of_each() {
             if job["state"] == "finished" { Ok(job) } else { Err(job) }
         };
         let job = kit::eventually("the job's end", SOON, ended).await;
-        assert_eq!(job["finish"], json!({"done": 2, "left": 0, "of": 2, "ended": "complete"}));
+        assert_eq!(job["finish"], json!({"done": 2, "remaining": 0, "total": 2, "ended": "complete"}));
         assert!(
             job["steps"]
                 .as_array()
@@ -56,43 +58,45 @@ fn a_script_plans_carries_out_and_hears_what_became_of_each() {
 }
 
 #[test]
-fn what_is_wrong_is_said_as_json_with_what_to_do() {
+fn problems_are_json_with_advice() {
     kit::run(async |ctx| {
         let page = Page::start(ctx).await;
-        let wish = |filter: Value| json!({"action": "replay", "filter": filter});
+        let request = |filter: Value| json!({"action": "replay", "filter": filter});
         for (path, body, status, code) in [
-            ("/api/v1/plans", wish(json!({})), 400, "bad_request"),
-            ("/api/v1/plans", wish(json!({"status": ["dead"]})), 400, "bad_request"),
-            ("/api/v1/plans", wish(json!({"colour": "red"})), 422, "bad_request"),
-            ("/api/v1/plans", wish(json!({"ids": ["r-0"]})), 404, "not_found"),
+            ("/api/v1/plans", request(json!({})), 400, "bad_request"),
+            ("/api/v1/plans", request(json!({"status": ["dead"]})), 400, "bad_request"),
+            ("/api/v1/plans", request(json!({"colour": "red"})), 422, "bad_request"),
+            ("/api/v1/plans", request(json!({"ids": ["r-0"]})), 404, "not_found"),
             ("/api/v1/plans", json!({"action": "discard", "filter": {"ids": ["r-0"]}}), 400, "bad_request"),
             ("/api/v1/plans/0123456789ab/jobs", json!({}), 404, "no_plan"),
             ("/api/v1/plans/0123456789ab/jobs", json!({"per_second": 0}), 400, "bad_request"),
             ("/api/v1/jobs/x/stop", json!({}), 404, "not_found"),
             ("/api/v1/nowhere", json!({}), 404, "not_found"),
-            ("/api/v1/letters", json!({}), 405, "method_not_allowed"),
+            ("/api/v1/dead-letters", json!({}), 405, "method_not_allowed"),
         ] {
-            let said = page.api("POST", path, OPERATOR, Some(body)).await;
-            let problem = said.json();
-            assert_eq!((said.status, problem["code"].as_str()), (status, Some(code)), "{path} {problem}");
+            let response = page.api("POST", path, OPERATOR, Some(body)).await;
+            let problem = response.json();
+            assert_eq!((response.status, problem["code"].as_str()), (status, Some(code)), "{path} {problem}");
             assert!(problem["problem"].is_string() && problem["advice"].is_string());
         }
-        for path in ["/api/v1/letters?limit=0", "/api/v1/letters?since=soon", "/api/v1/summary?status=dead"] {
+        for path in
+            ["/api/v1/dead-letters?limit=0", "/api/v1/dead-letters?since=soon", "/api/v1/summary?status=dead"]
+        {
             assert_eq!(page.api("GET", path, VIEWER, None).await.status, 400, "{path}");
         }
         // A session's cookie opens nothing here, and another site's script nothing either.
         let browser = page.logged_in(OPERATOR).await;
-        let said = Request::new("GET", "/api/v1/summary")
+        let response = Request::new("GET", "/api/v1/summary")
             .header("cookie", &browser.cookie())
             .send(&page.address)
             .await;
-        assert_eq!(said.status, 401);
+        assert_eq!(response.status, 401);
         let forged = Request::new("POST", "/api/v1/plans")
             .header("authorization", &format!("Bearer {OPERATOR}"))
             .header("origin", "https://evil.example")
-            .json(&wish(json!({"ids": ["r-0"]})));
-        let said = forged.send(&page.address).await;
-        assert_eq!((said.status, said.json()["code"].as_str()), (403, Some("cross_site")));
+            .json(&request(json!({"ids": ["r-0"]})));
+        let response = forged.send(&page.address).await;
+        assert_eq!((response.status, response.json()["code"].as_str()), (403, Some("cross_site")));
     });
 }
 

@@ -32,10 +32,10 @@ fn somebody_on_call_filters_opens_replays_three_and_discards_one() {
             ],
         )
         .await;
-        page.bury(8).await;
+        page.publish_dead_letters(8).await;
         let mut browser = Chromium::start(&page.world.ctx).await;
 
-        browser.go(&format!("http://{}/letters", page.address));
+        browser.go(&format!("http://{}/dead-letters", page.address));
         browser.wait_heading("Log in").await;
         picture(&mut browser, "1-login");
         browser.type_into("#name", "Anna");
@@ -45,7 +45,7 @@ fn somebody_on_call_filters_opens_replays_three_and_discards_one() {
         assert_eq!(browser.evaluate("document.querySelector('#name').value"), "Anna");
         browser.type_into("#token", OPERATOR);
         browser.press("main form button");
-        browser.wait_heading("Letters").await;
+        browser.wait_heading("Dead letters").await;
 
         browser.press("a[href='/']");
         browser.wait_heading("Overview").await;
@@ -53,17 +53,19 @@ fn somebody_on_call_filters_opens_replays_three_and_discards_one() {
         assert_eq!(browser.evaluate("document.activeElement.innerText"), "Skip to the content");
         browser.evaluate("document.activeElement.blur()");
         picture(&mut browser, "2-overview");
-        browser.press("a[href='/letters?status=refused&reason=http_404']");
+        browser.press("a[href='/dead-letters?status=refused&reason=http_404']");
         browser
-            .wait("the filtered list", "document.querySelectorAll('input[name=letter]').length === 6")
+            .wait("the filtered list", "document.querySelectorAll('input[name=dead_letter]').length === 6")
             .await;
         browser.type_into("#until", "2026-11-01T09:00:04Z");
         browser.press("form[role=search] button");
-        browser.wait("a shorter list", "document.querySelectorAll('input[name=letter]').length === 4").await;
-        picture(&mut browser, "3-letters");
+        browser
+            .wait("a shorter list", "document.querySelectorAll('input[name=dead_letter]').length === 4")
+            .await;
+        picture(&mut browser, "3-dead-letters");
 
         browser.press("tbody tr:nth-child(1) th a");
-        browser.wait("a letter", "document.querySelector('article') !== null").await;
+        browser.wait("a dead letter", "document.querySelector('article') !== null").await;
         assert!(
             !browser.evaluate("document.body.innerText").as_str().is_some_and(|text| text.contains("c-0"))
         );
@@ -76,16 +78,16 @@ fn somebody_on_call_filters_opens_replays_three_and_discards_one() {
         assert_eq!(browser.evaluate("document.querySelectorAll('script').length"), 0);
         picture(&mut browser, "5-shown");
 
-        browser.go(&format!("http://{}/letters?status=refused", page.address));
-        browser.wait("the list", "document.querySelectorAll('input[name=letter]').length === 6").await;
+        browser.go(&format!("http://{}/dead-letters?status=refused", page.address));
+        browser.wait("the list", "document.querySelectorAll('input[name=dead_letter]').length === 6").await;
         for row in 1..=3 {
-            browser.press(&format!("tbody tr:nth-child({row}) input[name=letter]"));
+            browser.press(&format!("tbody tr:nth-child({row}) input[name=dead_letter]"));
         }
         browser.press("button[value=replay]");
-        browser.wait_heading("Replay 3 letters?").await;
+        browser.wait_heading("Replay 3 dead letters?").await;
         picture(&mut browser, "6-plan");
         browser.press(".confirm button");
-        browser.wait_heading("Replay of 3 letters").await;
+        browser.wait_heading("Replay of 3 dead letters").await;
         picture(&mut browser, "7-replaying");
         let unlocked =
             "[...document.querySelectorAll('tbody .tag')].filter(e => e.innerText === 'unlocked').length";
@@ -98,12 +100,12 @@ fn somebody_on_call_filters_opens_replays_three_and_discards_one() {
         picture(&mut browser, "8-replayed");
         assert_eq!(page.world.outcomes(3).await.keys().collect::<Vec<_>>(), ["r-0", "r-1", "r-3"]);
 
-        browser.go(&format!("http://{}/letters?status=abandoned", page.address));
-        browser.wait("the list", "document.querySelectorAll('input[name=letter]').length === 2").await;
-        browser.press("tbody tr:nth-child(1) input[name=letter]");
+        browser.go(&format!("http://{}/dead-letters?status=abandoned", page.address));
+        browser.wait("the list", "document.querySelectorAll('input[name=dead_letter]').length === 2").await;
+        browser.press("tbody tr:nth-child(1) input[name=dead_letter]");
         browser.type_into("#discard_reason", "the customer has left");
         browser.press("button[value=discard]");
-        browser.wait_heading("Discard 1 letter?").await;
+        browser.wait_heading("Discard 1 dead letter?").await;
         picture(&mut browser, "9-discard");
         browser.press(".confirm button");
         browser
@@ -115,7 +117,7 @@ fn somebody_on_call_filters_opens_replays_three_and_discards_one() {
         browser.press("a[href='/jobs']");
         browser.wait_heading("Jobs").await;
         picture(&mut browser, "10-jobs");
-        browser.press(".who button");
+        browser.press(".account button");
         browser.wait_heading("Log in").await;
         browser.go(&format!("http://{}/", page.address));
         browser.wait_heading("Log in").await;

@@ -11,11 +11,11 @@ use super::*;
 fn a_form_from_another_site_does_nothing() {
     kit::run(async |ctx| {
         let page = Page::start(ctx).await;
-        page.bury(1).await;
+        page.publish_dead_letters(1).await;
         let operator = page.logged_in(OPERATOR).await;
         let (cookie, csrf) = (operator.cookie(), operator.csrf.clone());
         // Even were the session's cookie sent along, and its secret known.
-        let fields = [("csrf", csrf.as_str()), ("action", "replay"), ("letter", "r-0")];
+        let fields = [("csrf", csrf.as_str()), ("action", "replay"), ("dead_letter", "r-0")];
         let own = format!("http://{}", page.address);
         for headers in [
             &[("origin", "https://evil.example"), ("sec-fetch-site", "cross-site")][..],
@@ -24,16 +24,21 @@ fn a_form_from_another_site_does_nothing() {
             &[("origin", "null")],
             &[],
         ] {
-            for path in
-                ["/plans", "/letters/r-0/show", "/logout", "/login", "/plans/0123456789ab", "/jobs/x/stop"]
-            {
+            for path in [
+                "/plans",
+                "/dead-letters/r-0/show",
+                "/logout",
+                "/login",
+                "/plans/0123456789ab",
+                "/jobs/x/stop",
+            ] {
                 let mut request = Request::new("POST", path).form(&fields).header("cookie", &cookie);
                 for (name, value) in headers {
                     request = request.header(name, value);
                 }
-                let said = request.send(&page.address).await;
-                assert_eq!(said.status, 403, "{path} {headers:?}");
-                assert!(said.body.contains("from another site"), "{}", said.body);
+                let response = request.send(&page.address).await;
+                assert_eq!(response.status, 403, "{path} {headers:?}");
+                assert!(response.body.contains("from another site"), "{}", response.body);
             }
         }
         assert_eq!(page.audit(), Vec::<Value>::new());
@@ -44,15 +49,17 @@ fn a_form_from_another_site_does_nothing() {
 fn a_form_without_the_sessions_secret_does_nothing() {
     kit::run(async |ctx| {
         let page = Page::start(ctx).await;
-        page.bury(1).await;
+        page.publish_dead_letters(1).await;
         let mut operator = page.logged_in(OPERATOR).await;
         let other = page.logged_in(OPERATOR).await.csrf;
         for csrf in ["", "guess", &other] {
-            for path in ["/plans", "/letters/r-0/show", "/logout", "/plans/0123456789ab", "/jobs/x/stop"] {
-                let form = operator.form(path, &[("csrf", csrf), ("action", "replay"), ("letter", "r-0")]);
-                let said = operator.send(form).await;
-                assert_eq!(said.status, 403, "{path} {csrf}");
-                assert!(said.body.contains("not written for you"), "{}", said.body);
+            for path in ["/plans", "/dead-letters/r-0/show", "/logout", "/plans/0123456789ab", "/jobs/x/stop"]
+            {
+                let form =
+                    operator.form(path, &[("csrf", csrf), ("action", "replay"), ("dead_letter", "r-0")]);
+                let response = operator.send(form).await;
+                assert_eq!(response.status, 403, "{path} {csrf}");
+                assert!(response.body.contains("does not belong to your session"), "{}", response.body);
             }
         }
         // A login, too, has to come from a form that this browser was given.
@@ -70,8 +77,8 @@ fn a_name_that_is_not_the_pages_is_not_answered() {
         let page = Page::start_with(ctx, &[("ADMIN__ALLOWED_HOSTS", "unlocker.example.com")]).await;
         for host in ["evil.example", "localhost", "127.0.0.1", "", "evil.example:80"] {
             for path in ["/", "/style.css", "/login", "/api/v1/summary", "/api/v1/openapi.json"] {
-                let said = Request::new("GET", path).host(host).send(&page.address).await;
-                assert_eq!(said.status, 421, "{host} {path}");
+                let response = Request::new("GET", path).host(host).send(&page.address).await;
+                assert_eq!(response.status, 421, "{host} {path}");
             }
         }
         let port = page.address.rsplit(':').next().expect("a port");
@@ -90,9 +97,9 @@ fn every_answer_carries_its_headers_and_cookies_are_kept_from_others() {
     kit::run(async |ctx| {
         let page = Page::start(ctx).await;
         for path in ["/", "/login", "/style.css", "/nowhere", "/api/v1/summary", "/api/v1/nowhere"] {
-            let said = page.get(path).await;
+            let response = page.get(path).await;
             assert_eq!(
-                said.headers["content-security-policy"],
+                response.headers["content-security-policy"],
                 "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
             );
             for (name, value) in [
@@ -101,13 +108,13 @@ fn every_answer_carries_its_headers_and_cookies_are_kept_from_others() {
                 ("referrer-policy", "same-origin"),
                 ("x-frame-options", "DENY"),
             ] {
-                assert_eq!(said.headers[name], value, "{path}");
+                assert_eq!(response.headers[name], value, "{path}");
             }
-            assert!(!said.body.contains("<script") && !said.body.contains("style="), "{path}");
+            assert!(!response.body.contains("<script") && !response.body.contains("style="), "{path}");
         }
         let mut browser = Browser::new(&page.address);
-        let said = browser.log_in("Anna", OPERATOR).await;
-        let cookie = &said.cookies[0];
+        let response = browser.log_in("Anna", OPERATOR).await;
+        let cookie = &response.cookies[0];
         assert!(
             cookie.starts_with("unlocker_session=")
                 && cookie.ends_with("; Path=/; HttpOnly; SameSite=Strict")
@@ -117,8 +124,8 @@ fn every_answer_carries_its_headers_and_cookies_are_kept_from_others() {
         browser.get("/login").await;
         let csrf = browser.csrf.clone();
         let form = browser.form("/login", &[("csrf", &csrf), ("name", "Anna"), ("token", OPERATOR)]);
-        let said = browser.send(form.header("x-forwarded-proto", "https")).await;
-        assert!(said.cookies[0].ends_with("; SameSite=Strict; Secure"), "{:?}", said.cookies);
+        let response = browser.send(form.header("x-forwarded-proto", "https")).await;
+        assert!(response.cookies[0].ends_with("; SameSite=Strict; Secure"), "{:?}", response.cookies);
     });
 }
 
@@ -127,13 +134,13 @@ fn what_changes_something_is_a_post_and_no_larger_than_a_form() {
     kit::run(async |ctx| {
         let page = Page::start(ctx).await;
         let mut operator = page.logged_in(OPERATOR).await;
-        for path in ["/plans", "/letters/r-0/show", "/logout", "/jobs/x/stop"] {
+        for path in ["/plans", "/dead-letters/r-0/show", "/logout", "/jobs/x/stop"] {
             assert_eq!(operator.get(path).await.status, 405, "{path}");
         }
         let large = "x".repeat(70 * 1024);
-        assert_eq!(operator.post("/plans", &[("letter", &large)]).await.status, 413);
-        let wish = serde_json::json!({"action": "replay", "filter": {"ids": [large]}});
-        assert_eq!(page.api("POST", "/api/v1/plans", OPERATOR, Some(wish)).await.status, 413);
+        assert_eq!(operator.post("/plans", &[("dead_letter", &large)]).await.status, 413);
+        let request = serde_json::json!({"action": "replay", "filter": {"ids": [large]}});
+        assert_eq!(page.api("POST", "/api/v1/plans", OPERATOR, Some(request)).await.status, 413);
     });
 }
 

@@ -46,11 +46,11 @@ impl Request {
         self.header("content-type", "application/x-www-form-urlencoded")
     }
 
-    pub async fn send(&self, address: &str) -> Said {
+    pub async fn send(&self, address: &str) -> Response {
         tokio::time::timeout(SOON, self.exchange(address)).await.expect("an answer in time")
     }
 
-    async fn exchange(&self, address: &str) -> Said {
+    async fn exchange(&self, address: &str) -> Response {
         let mut stream = TcpStream::connect(address).await.expect("a connection");
         let host = self.host.as_deref().unwrap_or(address);
         let mut head =
@@ -63,20 +63,20 @@ impl Request {
         stream.write_all(&self.body).await.ok();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.expect("an answer");
-        Said::parse(&String::from_utf8_lossy(&answer))
+        Response::parse(&String::from_utf8_lossy(&answer))
     }
 }
 
 /// An answer.
 #[derive(Debug)]
-pub struct Said {
+pub struct Response {
     pub status: u16,
     pub headers: BTreeMap<String, String>,
     pub cookies: Vec<String>,
     pub body: String,
 }
 
-impl Said {
+impl Response {
     fn parse(answer: &str) -> Self {
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
         let mut lines = head.lines();
@@ -114,12 +114,12 @@ impl Browser {
         Self { address: address.to_owned(), cookies: BTreeMap::new(), csrf: String::new() }
     }
 
-    pub async fn get(&mut self, path: &str) -> Said {
+    pub async fn get(&mut self, path: &str) -> Response {
         self.send(Request::new("GET", path)).await
     }
 
     /// Sends a form of the last page.
-    pub async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Said {
+    pub async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Response {
         let csrf = self.csrf.clone();
         self.send(self.form(path, &[&[("csrf", csrf.as_str())], fields].concat())).await
     }
@@ -130,29 +130,30 @@ impl Browser {
         request.header("origin", &format!("http://{}", self.address)).header("sec-fetch-site", "same-origin")
     }
 
-    pub async fn send(&mut self, request: Request) -> Said {
-        let said = request.header("cookie", &self.cookie()).send(&self.address).await;
-        for cookie in &said.cookies {
+    pub async fn send(&mut self, request: Request) -> Response {
+        let response = request.header("cookie", &self.cookie()).send(&self.address).await;
+        for cookie in &response.cookies {
             let (pair, _) = cookie.split_once(';').expect("attributes");
             let (name, value) = pair.split_once('=').expect("a value");
             self.cookies.insert(name.to_owned(), value.to_owned());
         }
-        if let Some((_, rest)) = said.body.split_once(r#"name="csrf" value=""#) {
+        if let Some((_, rest)) = response.body.split_once(r#"name="csrf" value=""#) {
             self.csrf = rest.split('"').next().expect("a value").to_owned();
         }
-        said
+        response
     }
 
     pub fn cookie(&self) -> String {
         self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
     }
 
-    pub async fn log_in(&mut self, name: &str, token: &str) -> Said {
+    pub async fn log_in(&mut self, name: &str, token: &str) -> Response {
         self.get("/login").await;
-        let said = self.post("/login", &[("name", name), ("token", token), ("to", "/letters")]).await;
-        if said.status == 303 {
+        let response =
+            self.post("/login", &[("name", name), ("token", token), ("to", "/dead-letters")]).await;
+        if response.status == 303 {
             self.get("/").await;
         }
-        said
+        response
     }
 }

@@ -11,7 +11,7 @@ fn a_replay_that_is_killed_loses_nothing_and_doubles_at_most_one() {
         declare(&ctx).await;
         let amqp = ctx.amqp().await;
         let count = 400;
-        bury(&amqp, count).await;
+        publish_dead_letters(&amqp, count).await;
         let mut kills = 0;
         let mut replayed = 0;
         while replayed < count as u32 && kills < 12 {
@@ -28,7 +28,7 @@ fn a_replay_that_is_killed_loses_nothing_and_doubles_at_most_one() {
             replay.kill9();
             replay.wait_exit(SOON).await;
             kills += 1;
-            // Its connections are gone when all letters are either back or replayed.
+            // Its connections are gone when all dead letters are either back or replayed.
             kit::eventually("nothing is held any more", SOON, async || {
                 let dead = amqp.ready_count(DEAD).await;
                 replayed = amqp.ready_count(REQUESTS).await;
@@ -44,9 +44,9 @@ fn a_replay_that_is_killed_loses_nothing_and_doubles_at_most_one() {
             let id = message.properties.message_id().as_ref().expect("an id").to_string();
             *copies.entry(id).or_default() += 1;
         }
-        assert_eq!(copies.len(), count, "letters are lost");
+        assert_eq!(copies.len(), count, "dead letters are lost");
         let doubled = found.len() - count;
-        println!("{kills} kills: {left} letters left, {doubled} doubled");
+        println!("{kills} kills: {left} dead letters left, {doubled} doubled");
         assert!(doubled <= kills as usize, "{doubled} doubled by {kills} kills");
         assert!(kills > 5 && left < count, "{kills} kills, {left} left");
     });

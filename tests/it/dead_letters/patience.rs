@@ -1,4 +1,4 @@
-//! Slow readers, alarms, and others who look meanwhile.
+//! Slow readers, alarms, and others who browse meanwhile.
 
 use std::{
     io::Read,
@@ -11,7 +11,7 @@ use serde_json::json;
 use super::*;
 use crate::world::{REQUESTS, RESULTS};
 
-/// A command whose output nobody reads, as behind `less`; ended with the test.
+/// A command whose output no one reads, as behind `less`. It is killed at the end of the test.
 struct Unread(Child);
 
 impl Unread {
@@ -33,7 +33,7 @@ impl Unread {
         assert!(sent.success());
     }
 
-    /// Reads all of it at last: its lines, and whether all went well.
+    /// Reads all output. Returns the number of lines and whether the command succeeded.
     fn read(mut self) -> (usize, bool) {
         let mut text = String::new();
         self.0.stdout.take().expect("stdout").read_to_string(&mut text).expect("text");
@@ -49,53 +49,55 @@ impl Drop for Unread {
 }
 
 #[test]
-fn an_export_that_nobody_reads_holds_no_letter() {
+fn an_export_that_no_one_reads_keeps_no_dead_letter() {
     kit::run(async |ctx| {
         declare(&ctx).await;
         let amqp = ctx.amqp().await;
-        bury(&amqp, 1000).await;
+        publish_dead_letters(&amqp, 1000).await;
         let mut export = Unread::start(&ctx, &["export"]);
-        // It has taken the letters when fewer are ready, and given them back when all are again.
+        // It has consumed when fewer are ready, and requeued when all are ready again.
         kit::eventually("it has begun", SOON, async || amqp.ready_count(DEAD).await < 1000).await;
         kit::eventually("all are back", SOON, async || amqp.ready_count(DEAD).await == 1000).await;
         assert!(export.is_running());
-        let said = say(&ctx, &["summary", "--json"]).await;
-        assert_eq!((said.code, &said.json()[0]["count"]), (Some(0), &json!(1000)), "{}", said.text());
+        let output = run_command(&ctx, &["summary", "--json"]).await;
+        assert_eq!((output.code, &output.json()[0]["count"]), (Some(0), &json!(1000)), "{}", output.text());
         assert!(export.is_running());
         assert_eq!(tokio::task::spawn_blocking(move || export.read()).await.expect("read"), (1000, true));
     });
 }
 
 #[test]
-fn a_discard_whose_progress_nobody_reads_goes_on_to_its_end() {
+fn a_discard_whose_output_no_one_reads_continues_to_its_end() {
     kit::run(async |ctx| {
         declare(&ctx).await;
         let amqp = ctx.amqp().await;
-        bury(&amqp, 1500).await;
+        publish_dead_letters(&amqp, 1500).await;
         let outcomes = amqp.consume_into(RESULTS, "unlock.discarded").await;
         let plan = plan(&ctx, &["discard", "--note", "over"]).await;
         let digest = plan["digest"].as_str().expect("a digest");
         let mut discard = Unread::start(&ctx, &["discard", "--confirm", digest, "--json"]);
         outcomes.wait_count(1500, SOON).await;
         kit::eventually("none is left", SOON, async || amqp.ready_count(DEAD).await == 0).await;
-        kit::eventually("the lock is free", SOON, async || say(&ctx, &["summary"]).await.code == Some(0))
-            .await;
+        kit::eventually("the lock is free", SOON, async || {
+            run_command(&ctx, &["summary"]).await.code == Some(0)
+        })
+        .await;
         assert!(discard.is_running());
         assert_eq!(tokio::task::spawn_blocking(move || discard.read()).await.expect("read"), (1501, true));
     });
 }
 
 #[test]
-fn the_second_signal_ends_a_change_whose_output_nobody_reads() {
+fn the_second_signal_ends_a_change_whose_output_no_one_reads() {
     kit::run(async |ctx| {
         declare(&ctx).await;
         let amqp = ctx.amqp().await;
-        bury(&amqp, 1500).await;
+        publish_dead_letters(&amqp, 1500).await;
         let plan = plan(&ctx, &["discard", "--note", "over"]).await;
         let digest = plan["digest"].as_str().expect("a digest");
         let mut discard = Unread::start(&ctx, &["discard", "--confirm", digest, "--json"]);
         kit::eventually("it is done", SOON, async || {
-            amqp.ready_count(DEAD).await == 0 && say(&ctx, &["summary"]).await.code == Some(0)
+            amqp.ready_count(DEAD).await == 0 && run_command(&ctx, &["summary"]).await.code == Some(0)
         })
         .await;
         discard.terminate();
@@ -112,14 +114,14 @@ fn the_second_signal_ends_a_change_whose_output_nobody_reads() {
 }
 
 #[test]
-fn while_a_replay_runs_others_see_what_it_does_not_hold_and_who_holds_the_rest() {
+fn during_a_replay_others_see_the_remaining_dead_letters_and_who_holds_the_rest() {
     kit::run(async |ctx| {
         declare(&ctx).await;
         let amqp = ctx.amqp().await;
-        bury(&amqp, 20).await;
+        publish_dead_letters(&amqp, 20).await;
         let plan = plan(&ctx, &["replay"]).await;
         let digest = plan["digest"].as_str().expect("a digest");
-        // No worker runs, so the first letter's outcome is waited for. At this rate five are held.
+        // No worker runs, so the replay waits for the first outcome. At this rate five are held.
         let replay = ctx.start(
             &Program::new(env!("CARGO_BIN_EXE_unlocker"))
                 .env("UNLOCKER__BROKER__URL", ctx.amqp_url())
@@ -127,24 +129,24 @@ fn while_a_replay_runs_others_see_what_it_does_not_hold_and_who_holds_the_rest()
         );
         kit::eventually("the first is replayed", SOON, async || amqp.ready_count(REQUESTS).await == 1).await;
         kit::eventually("the others can be seen", SOON, async || amqp.ready_count(DEAD).await == 15).await;
-        for look in [&["summary", "--json"][..], &["list", "--json"]] {
-            let said = say(&ctx, look).await;
-            assert_eq!(said.code, Some(1), "{}", said.text());
-            let text = said.text();
+        for args in [&["summary", "--json"][..], &["list", "--json"]] {
+            let output = run_command(&ctx, args).await;
+            assert_eq!(output.code, Some(1), "{}", output.text());
+            let text = output.text();
             assert!(text.contains("saw 15 of 19; alice by command line (replay, since 20"), "{text}");
             assert!(text.contains("holds 4 of them"), "{text}");
         }
-        assert_eq!(say(&ctx, &["show", "r-12", "--json"]).await.code, Some(0));
-        assert_eq!(say(&ctx, &["export"]).await.stdout.len(), 15);
-        let said = say(&ctx, &["discard", "--note", "over", "--id", "r-12", "--json"]).await;
-        let digest = said.json()[0]["digest"].as_str().expect("a digest").to_owned();
-        let second = say(&ctx, &["discard", "--confirm", &digest]).await;
+        assert_eq!(run_command(&ctx, &["show", "r-12", "--json"]).await.code, Some(0));
+        assert_eq!(run_command(&ctx, &["export"]).await.stdout.len(), 15);
+        let output = run_command(&ctx, &["discard", "--note", "over", "--id", "r-12", "--json"]).await;
+        let digest = output.json()[0]["digest"].as_str().expect("a digest").to_owned();
+        let second = run_command(&ctx, &["discard", "--confirm", &digest]).await;
         assert!(second.code == Some(1) && second.text().contains("locked by alice"), "{}", second.text());
         assert!(replay.try_exit().is_none());
         replay.signal(kit::Signal::INT);
         assert_eq!(ended(&replay).await.code, Some(1));
         kit::eventually("the others are back", SOON, async || amqp.ready_count(DEAD).await == 19).await;
-        assert_eq!(say(&ctx, &["summary", "--json"]).await.json()[0]["count"], 19);
+        assert_eq!(run_command(&ctx, &["summary", "--json"]).await.json()[0]["count"], 19);
     });
 }
 
@@ -153,7 +155,7 @@ fn during_a_memory_alarm_a_change_and_a_publish_end_at_the_first_signal() {
     kit::run_on_own_node_within(SOON * 4, NodeOptions::default(), async |ctx| {
         declare(&ctx).await;
         let amqp = ctx.amqp().await;
-        bury(&amqp, 5).await;
+        publish_dead_letters(&amqp, 5).await;
         let replay_plan = plan(&ctx, &["replay"]).await;
         let discard_plan = plan(&ctx, &["discard", "--note", "over"]).await;
         let digest = |plan: &Value| plan["digest"].as_str().expect("a digest").to_owned();
@@ -172,10 +174,10 @@ fn during_a_memory_alarm_a_change_and_a_publish_end_at_the_first_signal() {
             ["discard", "--confirm", &digest(&discard_plan), "--json", "--until", "1h", "--since", "10000h"],
         ] {
             let change = ctx.start(&command(&ctx, &args));
-            kit::eventually("it holds letters", SOON, async || amqp.ready_count(DEAD).await == 0).await;
+            kit::eventually("it holds dead letters", SOON, async || amqp.ready_count(DEAD).await == 0).await;
             change.signal(kit::Signal::TERM);
-            let said = ended(&change).await;
-            assert_eq!(said.code, Some(1), "{}", said.text());
+            let output = ended(&change).await;
+            assert_eq!(output.code, Some(1), "{}", output.text());
             kit::eventually("all are back", SOON, async || amqp.ready_count(DEAD).await == 5).await;
         }
         let lines = std::env::temp_dir().join(format!("alarm-{}.jsonl", std::process::id()));
@@ -187,10 +189,10 @@ fn during_a_memory_alarm_a_change_and_a_publish_end_at_the_first_signal() {
         );
         publish.wait_for_line(|line| line.contains("short of memory or disk"), SOON).await;
         publish.signal(kit::Signal::INT);
-        let said = ended(&publish).await;
+        let output = ended(&publish).await;
         std::fs::remove_file(&lines).expect("removed");
-        assert_eq!(said.code, Some(1), "{}", said.text());
-        assert!(said.text().contains("not known to be published"), "{}", said.text());
+        assert_eq!(output.code, Some(1), "{}", output.text());
+        assert!(output.text().contains("not known to be published"), "{}", output.text());
         ctx.node().memory_alarm(false).await;
     });
 }

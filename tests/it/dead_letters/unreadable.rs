@@ -22,27 +22,27 @@ fn with_request_id(id: &str) -> Vec<u8> {
     [&b"\x20\x80"[..], &length, &table, b"\x02\xff\xfe"].concat()
 }
 
-async fn bury_some(ctx: &Context, amqp: &Amqp) {
+async fn publish_some(ctx: &Context, amqp: &Amqp) {
     for n in 0..3 {
-        let (properties, body) = letter(n);
+        let (properties, body) = dead_letter(n);
         amqp.publish("", DEAD, properties, &body).await;
         if n == 0 {
             publish_raw(ctx, DEAD, UNREADABLE, b"raw").await;
             publish_raw(ctx, DEAD, &with_request_id("known"), b"raw").await;
         }
     }
-    kit::eventually("the letters", SOON, async || amqp.ready_count(DEAD).await == 5).await;
+    kit::eventually("the dead letters", SOON, async || amqp.ready_count(DEAD).await == 5).await;
 }
 
 #[test]
-fn letters_that_cannot_be_read_are_seen_and_hide_none() {
+fn unreadable_dead_letters_are_seen_and_hide_none() {
     kit::run(async |ctx| {
         declare(&ctx).await;
         let amqp = ctx.amqp().await;
-        bury_some(&ctx, &amqp).await;
-        let said = say(&ctx, &["summary", "--json"]).await;
-        let summary = said.json().remove(0);
-        assert_eq!((said.code, &summary["count"]), (Some(0), &json!(5)), "{}", said.text());
+        publish_some(&ctx, &amqp).await;
+        let output = run_command(&ctx, &["summary", "--json"]).await;
+        let summary = output.json().remove(0);
+        assert_eq!((output.code, &summary["count"]), (Some(0), &json!(5)), "{}", output.text());
         let unreadable = summary["groups"]
             .as_array()
             .expect("groups")
@@ -50,38 +50,38 @@ fn letters_that_cannot_be_read_are_seen_and_hide_none() {
             .find(|group| group["status"] == "unreadable");
         assert_eq!(unreadable.map(|group| &group["count"]), Some(&json!(2)), "{summary}");
 
-        let listed = say(&ctx, &["list", "--json", "--status", "unreadable"]).await.json();
+        let listed = run_command(&ctx, &["list", "--json", "--status", "unreadable"]).await.json();
         assert_eq!(listed.len(), 2);
         assert_eq!((&listed[0]["request_id"], &listed[1]["request_id"]), (&Value::Null, &json!("known")));
         assert!(listed[0]["detail"].as_str().is_some_and(|why| why.contains("a message_id is not UTF-8")));
 
         let id = listed[0]["id"].as_str().expect("an id");
-        let shown = say(&ctx, &["show", id, "--json"]).await.json().remove(0);
+        let shown = run_command(&ctx, &["show", id, "--json"]).await.json().remove(0);
         assert_eq!(shown["body"], "raw");
         assert!(shown["properties_hex"].as_str().is_some_and(|hex| hex.ends_with("02fffe")), "{shown}");
         assert_eq!(shown["properties"]["message_id"], "\u{fffd}\u{fffd}");
-        assert_eq!(say(&ctx, &["export"]).await.stdout.len(), 5);
+        assert_eq!(run_command(&ctx, &["export"]).await.stdout.len(), 5);
         assert_eq!(amqp.ready_count(DEAD).await, 5);
     });
 }
 
 #[test]
-fn letters_that_cannot_be_read_are_discarded_and_every_letter_has_one_outcome() {
+fn unreadable_dead_letters_are_discarded_and_each_has_one_outcome() {
     kit::run(async |ctx| {
         declare(&ctx).await;
         let amqp = ctx.amqp().await;
-        bury_some(&ctx, &amqp).await;
-        let listed = say(&ctx, &["list", "--json", "--status", "unreadable"]).await.json();
+        publish_some(&ctx, &amqp).await;
+        let listed = run_command(&ctx, &["list", "--json", "--status", "unreadable"]).await.json();
         let outcomes = amqp.consume_into(RESULTS, "unlock.discarded").await;
         let plan = plan(&ctx, &["discard", "--note", "over"]).await;
         let digest = plan["digest"].as_str().expect("a digest");
-        let said = say(&ctx, &["discard", "--confirm", digest, "--json"]).await;
-        assert_eq!(said.code, Some(0), "{}", said.text());
+        let output = run_command(&ctx, &["discard", "--confirm", digest, "--json"]).await;
+        assert_eq!(output.code, Some(0), "{}", output.text());
         let mut found: BTreeMap<String, usize> = BTreeMap::new();
         for outcome in outcomes.wait_count(5, SOON).await {
             *found.entry(outcome.json()["request_id"].as_str().expect("an id").to_owned()).or_default() += 1;
         }
-        let derived = format!("letter-{}", listed[0]["id"].as_str().expect("an id"));
+        let derived = format!("dead-letter-{}", listed[0]["id"].as_str().expect("an id"));
         let expected = ["known", &derived, "r-0", "r-1", "r-2"].map(|id| (id.to_owned(), 1));
         assert_eq!(found, BTreeMap::from(expected));
         assert_eq!(amqp.ready_count(DEAD).await, 0);
@@ -89,14 +89,14 @@ fn letters_that_cannot_be_read_are_discarded_and_every_letter_has_one_outcome() 
 }
 
 #[test]
-fn looks_change_no_byte_and_no_place_of_letters_that_cannot_be_read() {
+fn browsing_changes_no_byte_and_no_position_of_unreadable_dead_letters() {
     kit::run(async |ctx| {
         declare(&ctx).await;
         let amqp = ctx.amqp().await;
-        bury_some(&ctx, &amqp).await;
+        publish_some(&ctx, &amqp).await;
         let exported = async || {
-            let mut lines = say(&ctx, &["export"]).await.json();
-            // RabbitMQ's own count of deliveries is all that may change.
+            let mut lines = run_command(&ctx, &["export"]).await.json();
+            // Only RabbitMQ's own delivery counts may change.
             for line in &mut lines {
                 line["properties_hex"] = Value::Null;
                 if let Some(headers) = line["headers"].as_object_mut() {
@@ -110,8 +110,8 @@ fn looks_change_no_byte_and_no_place_of_letters_that_cannot_be_read() {
         };
         let first = exported().await;
         for _ in 0..10 {
-            say(&ctx, &["list", "--limit", "1"]).await;
-            say(&ctx, &["show", "known"]).await;
+            run_command(&ctx, &["list", "--limit", "1"]).await;
+            run_command(&ctx, &["show", "known"]).await;
             assert_eq!(exported().await, first);
         }
         assert_eq!((first.len(), amqp.ready_count(DEAD).await), (5, 5));
@@ -119,15 +119,19 @@ fn looks_change_no_byte_and_no_place_of_letters_that_cannot_be_read() {
 }
 
 #[test]
-fn a_replay_leaves_out_what_cannot_be_read_and_says_so() {
+fn a_replay_omits_unreadable_dead_letters_and_says_so() {
     kit::run(async |ctx| {
         declare(&ctx).await;
         let amqp = ctx.amqp().await;
-        bury_some(&ctx, &amqp).await;
-        let said = say(&ctx, &["replay", "--json"]).await;
-        assert_eq!(said.json()[0]["ids"].as_array().map(Vec::len), Some(3));
-        assert!(said.text().contains("2 of the letters cannot be replayed"), "{}", said.text());
-        let none = say(&ctx, &["replay", "--status", "unreadable"]).await;
-        assert!(none.text().contains("no letter to replay"), "{}", none.text());
+        publish_some(&ctx, &amqp).await;
+        let output = run_command(&ctx, &["replay", "--json"]).await;
+        assert_eq!(output.json()[0]["ids"].as_array().map(Vec::len), Some(3));
+        assert!(
+            output.text().contains("2 of the dead letters are unreadable and cannot be replayed"),
+            "{}",
+            output.text()
+        );
+        let none = run_command(&ctx, &["replay", "--status", "unreadable"]).await;
+        assert!(none.text().contains("no dead letter to replay"), "{}", none.text());
     });
 }

@@ -1,5 +1,5 @@
-//! The rights of an operator on call: they suffice for all that is done with dead letters, and each of
-//! them is needed for some of it, which says so where it is missing.
+//! The permissions of an operator: they are sufficient for all work on dead letters, and each is needed.
+//! A command that lacks one names it.
 
 use std::sync::{
     Arc,
@@ -11,8 +11,7 @@ use serde_json::Value;
 
 use super::*;
 
-/// What the operator's rights are for: where each stands among configure, write and read, and what
-/// it names.
+/// The operator's permissions: 0 configure, 1 write, 2 read, and the name.
 const RIGHTS: [(usize, &str); 14] = [
     (0, r"trackfinity\.unlock\.dead\.lock"),
     (0, r"trackfinity\.unlock\.dead\.lock\..+"),
@@ -30,38 +29,38 @@ const RIGHTS: [(usize, &str); 14] = [
     (2, r"trackfinity\.unlock\.dead\.replays\..+"),
 ];
 
-/// Makes dead letters: a worker with rights of its own, and a Trackfinity that can be mended.
-struct Letters<'a> {
+/// Makes dead letters: a worker with its own permissions, and a Trackfinity that refuses or accepts.
+struct DeadLetterMaker<'a> {
     amqp: Amqp,
-    mended: Arc<AtomicBool>,
+    accepts: Arc<AtomicBool>,
     worker: User<'a>,
     _running: (Trackfinity, Process),
 }
 
-impl<'a> Letters<'a> {
-    async fn of_a_worker(ctx: &'a Context) -> Self {
+impl<'a> DeadLetterMaker<'a> {
+    async fn start(ctx: &'a Context) -> Self {
         apply_topology(ctx.vhost().management(), ctx.vhost().name()).await;
         let worker = User::create(ctx, "worker").await;
         worker.grant(&granted("worker")).await;
-        let mended = Arc::new(AtomicBool::new(false));
-        let is_mended = Arc::clone(&mended);
-        let trackfinity = Trackfinity::start(move |_| match is_mended.load(Ordering::SeqCst) {
+        let accepts = Arc::new(AtomicBool::new(false));
+        let is_accepting = Arc::clone(&accepts);
+        let trackfinity = Trackfinity::start(move |_| match is_accepting.load(Ordering::SeqCst) {
             true => Answer::unlocked(),
             false => Answer::status(400),
         });
         let process = start_worker(ctx, &worker.url(), &trackfinity.url(), &[DECLARE_NOT]).await;
-        Self { amqp: ctx.amqp().await, mended, worker, _running: (trackfinity, process) }
+        Self { amqp: ctx.amqp().await, accepts, worker, _running: (trackfinity, process) }
     }
 
-    /// Lets requests be refused, and mends what refused them.
-    async fn bury(&self, ids: [&str; 2]) {
-        self.mended.store(false, Ordering::SeqCst);
+    /// Dead-letters requests. After that Trackfinity accepts them.
+    async fn dead_letter(&self, ids: [&str; 2]) {
+        self.accepts.store(false, Ordering::SeqCst);
         let refused = self.amqp.consume_into(RESULTS, "unlock.refused").await;
         for request in ids {
             self.amqp.publish(EXCHANGE, REQUEST, id(request), br#"{"customer_id":191}"#).await;
         }
         refused.wait_count(2, SOON).await;
-        self.mended.store(true, Ordering::SeqCst);
+        self.accepts.store(true, Ordering::SeqCst);
     }
 
     async fn end(self) {
@@ -69,7 +68,7 @@ impl<'a> Letters<'a> {
     }
 }
 
-/// Somebody at a command line.
+/// A person who uses the command line.
 struct Operator<'a> {
     ctx: &'a Context,
     name: &'static str,
@@ -82,7 +81,7 @@ impl Operator<'_> {
         self.ctx.start(&program.arg("dead-letters").args(args).args(["--actor", self.name]))
     }
 
-    /// What a command printed, as JSON, or else all that it said of its failure.
+    /// The JSON that a command printed, or else all its output.
     async fn run(&self, args: &[&str]) -> Result<Vec<Value>, String> {
         let process = self.start(args);
         match process.wait_exit(SOON * 2).await.success() {
@@ -100,7 +99,7 @@ impl Operator<'_> {
         Ok(text(&self.run(&[args, &["--json"]].concat()).await?[0]["digest"]))
     }
 
-    /// Does all that can be done with letters, to their ends.
+    /// Does everything that can be done with dead letters.
     async fn work(&self, [first, second]: [&str; 2]) -> Result<(), String> {
         let both = format!("{first},{second}");
         let summary = self.run(&["summary", "--id", &both, "--json"]).await?;
@@ -108,7 +107,7 @@ impl Operator<'_> {
         assert_eq!(self.run(&["list", "--id", &both, "--json"]).await?.len(), 2);
         assert_eq!(self.run(&["export", "--id", &both]).await?.len(), 2);
         let shown = self.run(&["show", first, "--json"]).await?;
-        assert_eq!((shown.len(), &shown[0]["letter"]["request_id"]), (1, &Value::from(first)));
+        assert_eq!((shown.len(), &shown[0]["dead_letter"]["request_id"]), (1, &Value::from(first)));
         let plan = self.plan(&["discard", "--id", first, "--note", "the customer is gone"]).await?;
         let discarded = self.run(&["discard", "--confirm", &plan, "--json"]).await?;
         assert_eq!(discarded[0]["result"], "discarded");
@@ -119,27 +118,27 @@ impl Operator<'_> {
         Ok(())
     }
 
-    /// Meets somebody who holds the letters, and is told who it is.
-    async fn meet(&self, holder: &str) -> Result<(), String> {
-        let said = self.run(&["summary", "--json"]).await.expect_err("not all can be seen");
-        if said.contains(&format!("saw 0 of 1; {holder} by command line (replay, since")) {
+    /// Expects that another operator has locked the dead letters, and that the command names this operator.
+    async fn expect_locked_by(&self, owner: &str) -> Result<(), String> {
+        let output = self.run(&["summary", "--json"]).await.expect_err("not all can be seen");
+        if output.contains(&format!("saw 0 of 1; {owner} by command line (replay, since")) {
             Ok(())
         } else {
-            Err(said)
+            Err(output)
         }
     }
 }
 
-/// Holds the letters, of which there have to be two, for as long as it runs.
-async fn hold(letters: &Letters<'_>, holder: &Operator<'_>) -> Process {
-    let unlocked = letters.amqp.consume_into(RESULTS, "unlock.unlocked").await;
-    let plan = holder.plan(&["replay"]).await.expect("a plan");
-    let replay = holder.start(&["replay", "--confirm", &plan, "--rate", "1/h"]);
+/// Starts a slow replay, which locks the dead letters while it runs. There must be two dead letters.
+async fn start_replay(maker: &DeadLetterMaker<'_>, owner: &Operator<'_>) -> Process {
+    let unlocked = maker.amqp.consume_into(RESULTS, "unlock.unlocked").await;
+    let plan = owner.plan(&["replay"]).await.expect("a plan");
+    let replay = owner.start(&["replay", "--confirm", &plan, "--rate", "1/h"]);
     unlocked.next(SOON).await;
     replay
 }
 
-/// Without whatever matches `left_out`.
+/// The permissions without those for `left_out`.
 fn without(rights: &[String; 3], at: usize, left_out: &str) -> [String; 3] {
     let mut less = rights.clone();
     less[at] = less[at].replacen('^', &format!("^(?!{left_out}$)"), 1);
@@ -149,29 +148,29 @@ fn without(rights: &[String; 3], at: usize, left_out: &str) -> [String; 3] {
 #[test]
 fn an_operator_needs_no_more_than_is_documented() {
     kit::run(async |ctx| {
-        let letters = Letters::of_a_worker(&ctx).await;
+        let maker = DeadLetterMaker::start(&ctx).await;
         let user = User::create(&ctx, "operator").await;
         user.grant(&granted("operator")).await;
         let operator = Operator { ctx: &ctx, name: "tester", url: user.url() };
         let ids = ["discarded", "replayed"];
-        letters.bury(ids).await;
-        operator.work(ids).await.unwrap_or_else(|said| panic!("{said}"));
+        maker.dead_letter(ids).await;
+        operator.work(ids).await.unwrap_or_else(|output| panic!("{output}"));
 
-        letters.bury(["held", "held-too"]).await;
+        maker.dead_letter(["replayed-1h", "waiting"]).await;
         let alice = Operator { ctx: &ctx, name: "alice", url: user.url() };
-        let holding = hold(&letters, &alice).await;
-        operator.meet("alice").await.unwrap_or_else(|said| panic!("{said}"));
-        holding.signal(kit::Signal::INT);
-        holding.wait_exit(SOON).await;
+        let replay = start_replay(&maker, &alice).await;
+        operator.expect_locked_by("alice").await.unwrap_or_else(|output| panic!("{output}"));
+        replay.signal(kit::Signal::INT);
+        replay.wait_exit(SOON).await;
         user.delete().await;
-        letters.end().await;
+        maker.end().await;
     });
 }
 
 #[test]
-fn an_operator_who_lacks_a_right_is_told_which() {
+fn an_operator_who_lacks_a_right_sees_which() {
     kit::run_within(Duration::from_secs(240), async |ctx| {
-        let letters = Letters::of_a_worker(&ctx).await;
+        let maker = DeadLetterMaker::start(&ctx).await;
         let user = User::create(&ctx, "less").await;
         let operator = Operator { ctx: &ctx, name: "tester", url: user.url() };
         let full = granted("operator");
@@ -181,26 +180,26 @@ fn an_operator_who_lacks_a_right_is_told_which() {
         for (n, (at, names)) in to_work.into_iter().enumerate() {
             let ids = [format!("discarded-{n}"), format!("replayed-{n}")];
             let ids = ids.each_ref().map(String::as_str);
-            letters.bury(ids).await;
+            maker.dead_letter(ids).await;
             user.grant(&without(&full, at, names)).await;
-            names_it(operator.work(ids).await, at, names);
+            assert_names(operator.work(ids).await, at, names);
         }
 
-        letters.bury(["held", "held-too"]).await;
+        maker.dead_letter(["replayed-1h", "waiting"]).await;
         let alice = Operator { ctx: &ctx, name: "alice", url: ctx.amqp_url().to_owned() };
-        let holding = hold(&letters, &alice).await;
+        let replay = start_replay(&maker, &alice).await;
         for (at, names) in to_ask {
             user.grant(&without(&full, at, names)).await;
-            names_it(operator.meet("alice").await, at, names);
+            assert_names(operator.expect_locked_by("alice").await, at, names);
         }
-        holding.signal(kit::Signal::INT);
-        holding.wait_exit(SOON).await;
+        replay.signal(kit::Signal::INT);
+        replay.wait_exit(SOON).await;
         user.delete().await;
-        letters.end().await;
+        maker.end().await;
     });
 }
 
-/// The rights of both.
+/// The permissions of both.
 fn joined(one: &[String; 3], other: &[String; 3]) -> [String; 3] {
     let names = |rights: &str| rights.trim_start_matches('^').trim_end_matches('$').to_owned();
     [0, 1, 2].map(|at| format!("^({}|{})$", names(&one[at]), names(&other[at])))
@@ -232,15 +231,15 @@ fn with_the_page_the_operators_rights_are_checked_too() {
     });
 }
 
-fn names_it(worked: Result<(), String>, at: usize, names: &str) {
+fn assert_names(worked: Result<(), String>, at: usize, names: &str) {
     let permission = ["configure", "write", "read"][at];
-    let said = worked.expect_err(&format!("{permission} on {names} is superfluous"));
+    let output = worked.expect_err(&format!("{permission} on {names} is superfluous"));
     let name = match names.strip_suffix(".+") {
         Some(start) => format!("'{}", start.replace('\\', "")),
         None => format!("'{}'", names.replace('\\', "")),
     };
     assert!(
-        said.contains("refused for user") && said.contains(&name),
-        "without {permission} {names}: {said}"
+        output.contains("refused for user") && output.contains(&name),
+        "without {permission} {names}: {output}"
     );
 }

@@ -1,4 +1,4 @@
-//! What traces cost.
+//! The CPU cost of traces.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn requests(count: usize) -> impl Iterator<Item = (kit::Properties, Vec<u8>)> {
 async fn cost(ctx: &Context, otlp: Option<&Otlp>) -> Duration {
     let trackfinity = Trackfinity::start(|_| Answer::unlocked().after(Duration::from_millis(5)));
     trackfinity.record(false);
-    // The intervals are the defaults: what is measured is what people run.
+    // The default intervals, because most people run with them.
     let env: Vec<_> = otlp.map(|otlp| ("OTEL_EXPORTER_OTLP_ENDPOINT", otlp.url())).into_iter().collect();
     let worker = ctx.start(&settings(unlocker(ctx.amqp_url(), &trackfinity.url()).arg("run"), &env));
     worker.wait_for_line(|line| line.contains(r#""message":"consuming""#), SOON).await;

@@ -1,4 +1,4 @@
-//! What is sent, and where, by OpenTelemetry's own variables; and a collector that does not take it.
+//! OpenTelemetry's own variables decide what is sent and where; and collectors that fail or hang.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use kit::{Answer, Otlp, Process, Trackfinity};
 use super::*;
 use crate::world::{EXCHANGE, REQUEST, id, start_worker};
 
-/// Unlocks one customer and ends the worker, which sends what is left.
+/// Unlocks one customer and stops the worker, which sends its last spans and metrics.
 async fn unlock_and_stop(ctx: &Context, env: &[(&str, String)]) -> (Process, Call) {
     let world = world(ctx.clone(), env, |_| Answer::unlocked()).await;
     world.publish(id("1").with_headers(traced()), r#"{"customer_id":1}"#).await;
@@ -39,7 +39,7 @@ fn nothing_is_sent_that_is_switched_off() {
             assert_eq!(otlp.count(), if traces { 3 } else { 0 }, "{row}");
             assert_eq!(!otlp.metric_names().is_empty(), metrics, "{row}");
             assert_eq!(otlp.exports() > 0, traces || metrics, "{row}");
-            // Without spans the producer's context is passed on as it came.
+            // Without spans the producer's context is passed on unchanged.
             assert_eq!(call.header("traceparent") == Some(TRACEPARENT), !traces, "{row}");
         }
     });
@@ -52,10 +52,10 @@ fn without_an_endpoint_nothing_is_sent_anywhere() {
             let (worker, call) = unlock_and_stop(&ctx, &env).await;
             assert_eq!(call.header("traceparent"), Some(TRACEPARENT), "no span is made");
             assert_eq!(call.header("tracestate"), Some(TRACESTATE));
-            // An export to the default address would fail, and be told of.
-            let told =
+            // An export to the default address would fail, and be logged.
+            let logged =
                 worker.stderr().into_iter().filter(|line| line.to_lowercase().contains("opentelemetry"));
-            assert_eq!(told.collect::<Vec<_>>(), [] as [&str; 0]);
+            assert_eq!(logged.collect::<Vec<_>>(), [] as [&str; 0]);
         }
     });
 }
@@ -136,7 +136,7 @@ fn the_last_spans_and_metrics_are_sent_when_the_worker_stops() {
 }
 
 #[test]
-fn a_collector_that_fails_is_told_of_now_and_then_and_holds_nothing_up() {
+fn a_collector_that_fails_is_logged_now_and_then_and_blocks_nothing() {
     kit::run(async |ctx| {
         let otlp = Otlp::failing();
         let world = world(ctx, &to(&otlp), |_| Answer::unlocked()).await;
@@ -145,19 +145,19 @@ fn a_collector_that_fails_is_told_of_now_and_then_and_holds_nothing_up() {
         }
         world.outcomes.wait_count(300, SOON).await;
         kit::eventually("exports are tried", SOON, async || otlp.exports() >= 5).await;
-        let told = Instant::now();
+        let stopped = Instant::now();
         world.stop().await;
-        assert!(told.elapsed() < Duration::from_secs(6), "{:?}", told.elapsed());
+        assert!(stopped.elapsed() < Duration::from_secs(6), "{:?}", stopped.elapsed());
         let lines = world.worker.stderr();
         assert!(lines.len() < 100, "{} lines, such as {:#?}", lines.len(), lines.last());
         assert!(lines.iter().any(|line| line.to_lowercase().contains("export")), "{lines:#?}");
     });
 }
 
-/// What a call takes: with 64 at once, about 640 a second, which leaves a busy machine room.
+/// The latency of a call: with 64 in flight, about 640 per second, which even a busy machine can do.
 const LATENCY: Duration = Duration::from_millis(250);
 
-/// Requests a second, from the first outcome to the last, by one worker that finds them waiting.
+/// Requests per second of one worker with a backlog, from the first outcome to the last.
 async fn throughput(ctx: &Context, requests: usize, env: &[(&str, String)]) -> (f64, Process, Trackfinity) {
     let trackfinity = Trackfinity::start(|_| Answer::unlocked().after(LATENCY));
     trackfinity.record(false);
@@ -173,7 +173,7 @@ async fn throughput(ctx: &Context, requests: usize, env: &[(&str, String)]) -> (
     (requests as f64 / first.elapsed().as_secs_f64(), worker, trackfinity)
 }
 
-/// The exchanges and queues, for workers to come.
+/// Declares the topology, for workers that are started later.
 async fn declare(ctx: &Context) {
     let declaring = start_worker(ctx, ctx.amqp_url(), "http://127.0.0.1:1", &[]).await;
     declaring.signal(kit::Signal::TERM);
@@ -197,7 +197,7 @@ fn a_hung_collector_slows_nothing() {
             }
         }
         assert!(otlp.exports() > 0, "the collector was called");
-        // The machine is shared: the best of some rounds tells what the worker can do.
+        // The machine is shared, so the best of several rounds counts.
         let best = |rates: &[f64]| rates.iter().copied().fold(0.0, f64::max);
         let ratio = best(&with) / best(&without);
         eprintln!(
@@ -207,8 +207,8 @@ fn a_hung_collector_slows_nothing() {
     });
 }
 
-/// How long after SIGTERM a worker ends whose collector hangs and whose last call outlasts the drain
-/// of one second.
+/// How long a worker needs to end after SIGTERM when its collector hangs and its last call takes longer
+/// than the drain of one second.
 async fn time_to_end(ctx: &Context, amqp_url: &str, before: impl AsyncFnOnce()) -> Duration {
     const REQUESTS: usize = 1_000;
     let otlp = Otlp::hung();
@@ -224,9 +224,9 @@ async fn time_to_end(ctx: &Context, amqp_url: &str, before: impl AsyncFnOnce()) 
     trackfinity.wait_count(REQUESTS as u64 + 1, SOON).await;
     before().await;
     worker.signal(kit::Signal::TERM);
-    let told = Instant::now();
+    let stopped = Instant::now();
     assert_eq!(worker.wait_exit(SOON).await.code(), Some(0));
-    let took = told.elapsed();
+    let took = stopped.elapsed();
     assert!(otlp.exports() > 0, "the collector was called");
     took
 }
@@ -241,7 +241,7 @@ fn sigterm_ends_in_time_though_the_collector_hangs() {
             assert!(took < Duration::from_secs(1 + 5), "{took:?}");
             let amqp = ctx.amqp().await;
             let back = async || !amqp.drain(crate::world::REQUESTS).await.is_empty();
-            kit::eventually("what was under way is back", SOON, back).await;
+            kit::eventually("what was in flight is requeued", SOON, back).await;
         }
     });
 }

@@ -12,12 +12,12 @@ async fn assert_live(base: &str) {
     assert_eq!(get(&format!("{base}/livez")).await.0, 200);
 }
 
-/// Waits until the worker is ready, and returns what it says.
+/// Waits until the worker is ready, and returns the response.
 async fn ready(base: &str) -> Value {
     wait_ready(base, 200, |_| true).await
 }
 
-/// Waits until the worker is not ready for that reason, and returns what it says.
+/// Waits until the worker is not ready with this code, and returns the response.
 async fn not_ready(base: &str, code: &str) -> Value {
     let said = wait_ready(base, 503, |said| said["code"] == code).await;
     assert!(said["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{said}");
@@ -75,7 +75,7 @@ fn a_worker_is_not_ready_while_the_topology_is_wrong() {
 }
 
 #[test]
-fn a_broker_that_is_away_is_no_longer_told_as_a_wrong_topology() {
+fn a_broker_that_is_away_is_no_longer_reported_as_a_wrong_topology() {
     kit::run(async |ctx| {
         let (listen, base) = ops();
         let (line, url) = ctx.cutter().await;
@@ -190,7 +190,7 @@ fn a_worker_stays_ready_while_paused_for_failures() {
             world.unlock(&n.to_string()).await;
         }
         wait_ready(&base, 200, |said| said["paused"]["cause"] == "failures").await;
-        // As long as it lasts, probes and all.
+        // During the whole pause, also while probes run.
         let calls = world.trackfinity.count();
         kit::eventually("some probes", SOON, async || {
             assert_eq!(get(&format!("{base}/readyz")).await.0, 200);

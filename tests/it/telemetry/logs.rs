@@ -1,4 +1,4 @@
-//! One JSON object a line, by which a request is found in its trace, and nothing that it asks for.
+//! One JSON object per line, which names the trace of a request and nothing from its body.
 
 use kit::{Answer, Otlp};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::*;
 use crate::world::id;
 
-/// What must never stand in a log line at info and above.
+/// What a log line at info and above must never contain.
 const PRIVATE: [&str; 5] = ["customer-4711", "subscription-4712", "order-4713", "body-4714", "answer-4715"];
 
 fn private_body() -> String {
@@ -74,7 +74,7 @@ fn a_finished_request_is_logged_with_its_place_in_the_trace_and_without_what_it_
                 .filter(|line| line["message"] == "finished" && line["request_id"] == message_id)
                 .collect();
             if status == "unlocked" {
-                assert!(finished.is_empty(), "what went well is said at debug alone");
+                assert!(finished.is_empty(), "a success is logged only at debug");
                 continue;
             }
             assert_eq!(finished.len(), 1, "{message_id}");
@@ -84,15 +84,16 @@ fn a_finished_request_is_logged_with_its_place_in_the_trace_and_without_what_it_
                 (Some("INFO"), Some(status), Some(TRACE_ID)),
                 "{line}"
             );
-            let ways = named(&spans, PROCESS);
-            let way = ways.iter().rfind(|span| span.text("messaging.message.id") == Some(message_id));
-            assert_eq!(line["span_id"].as_str(), way.map(|span| span.span_id.as_str()), "{line}");
+            let processed = named(&spans, PROCESS);
+            let process =
+                processed.iter().rfind(|span| span.text("messaging.message.id") == Some(message_id));
+            assert_eq!(line["span_id"].as_str(), process.map(|span| span.span_id.as_str()), "{line}");
         }
     });
 }
 
 #[test]
-fn what_is_told_of_one_request_names_its_trace() {
+fn log_lines_of_a_request_name_its_trace() {
     kit::run(async |ctx| {
         let world = world(ctx, &[("RUST_LOG", "debug".to_owned())], two_503s).await;
         world.publish(id("m-1").with_reply_to("ignored".into()).with_headers(traced()), private_body()).await;
@@ -101,7 +102,7 @@ fn what_is_told_of_one_request_names_its_trace() {
         let lines = json_lines(&world);
         let of_it: Vec<_> = lines.iter().filter(|line| line["request_id"] == "m-1").collect();
         let said = |message: &str| of_it.iter().filter(|line| line["message"] == message).count();
-        assert_eq!((said("parked"), said("finished")), (2, 1), "{of_it:#?}");
+        assert_eq!((said("scheduled for a retry"), said("finished")), (2, 1), "{of_it:#?}");
         for line in &of_it {
             assert_eq!(line["trace_id"].as_str(), Some(TRACE_ID), "{line}");
             assert_eq!(line["span_id"].as_str().map(str::len), Some(16), "{line}");

@@ -1,4 +1,4 @@
-//! What is counted and measured, at `/metrics` and by OTLP.
+//! The metrics at `/metrics` and by OTLP.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use kit::{Answer, Otlp};
 use super::*;
 use crate::world::{DEAD, EXCHANGE, REQUEST, id, requests};
 
-/// A metric's name, labels of the series that is meant, and what it is to be.
+/// A metric's name, labels of the series that is meant, and its expected value.
 type Figure<'a> = (&'a str, &'a [(&'a str, &'a str)], f64);
 
 /// The value of the one series that has these labels, whatever others it has.
@@ -29,7 +29,7 @@ pub async fn scrape(base: &str) -> String {
 }
 
 #[test]
-fn a_scrape_tells_what_came_of_the_requests_and_what_waits() {
+fn a_scrape_shows_the_results_of_the_requests_and_what_waits() {
     kit::run(async |ctx| {
         let (listen, base) = ops();
         let world = world(ctx, &[listen], |call| match call.field("orderid").as_deref() {
@@ -56,14 +56,14 @@ fn a_scrape_tells_what_came_of_the_requests_and_what_waits() {
         world.publish(id("message-invalid"), "no JSON").await;
         world.outcomes.wait_count(6, SOON).await;
         let tier = "trackfinity.unlock.retry.1024s";
-        kit::eventually("one is parked", SOON, async || world.amqp.ready_count(tier).await == 1).await;
+        kit::eventually("a retry waits", SOON, async || world.amqp.ready_count(tier).await == 1).await;
 
         let rows: &[Figure] = &[
             ("unlocker_requests_total", &[("status", "unlocked"), ("reason", "")], 3.0),
             ("unlocker_requests_total", &[("status", "refused"), ("reason", "http_400")], 2.0),
             ("unlocker_requests_total", &[("status", "invalid"), ("reason", "malformed")], 1.0),
             ("unlocker_attempts_total", &[("result", "unlocked")], 3.0),
-            ("unlocker_parked_total", &[("tier", "1024s")], 1.0),
+            ("unlocker_retries_scheduled_total", &[("tier", "1024s")], 1.0),
             ("unlocker_dead_lettered_total", &[("status", "refused")], 2.0),
             ("unlocker_dead_lettered_total", &[("status", "invalid")], 1.0),
             ("unlocker_in_flight", &[], 0.0),
@@ -115,12 +115,12 @@ fn a_scrape_tells_what_came_of_the_requests_and_what_waits() {
             assert!(helped(name), "{name} is not described");
         }
         world.stop().await;
-        assert_eq!(world.amqp.ready_count(DEAD).await, 3, "looking took none of them");
+        assert_eq!(world.amqp.ready_count(DEAD).await, 3, "counting consumed none of them");
     });
 }
 
 #[test]
-fn a_scrape_tells_of_a_pause_of_the_backlog_and_of_an_unheard_outcome() {
+fn a_scrape_shows_a_pause_the_backlog_and_unroutable_outcomes() {
     kit::run(async |ctx| {
         let (listen, base) = ops();
         let env = [listen, ("UNLOCKER__PAUSE__PROBE_DELAY", "300ms".to_owned())];
@@ -132,21 +132,21 @@ fn a_scrape_tells_of_a_pause_of_the_backlog_and_of_an_unheard_outcome() {
             let waiting =
                 |queue| sample(&text, "unlocker_queue_messages", &[("queue", queue)]).unwrap_or(0.0);
             let all = waiting("requests") + waiting("retry");
-            let told = paused("endpoint_fault") == Some(1.0) && paused("failures") == Some(0.0);
-            if told && (195.0..=200.0).contains(&all) { Ok(()) } else { Err(text) }
+            let matches = paused("endpoint_fault") == Some(1.0) && paused("failures") == Some(0.0);
+            if matches && (195.0..=200.0).contains(&all) { Ok(()) } else { Err(text) }
         })
         .await;
         let crate::world::World { ctx: _ctx, trackfinity, amqp, outcomes, worker: _worker } = world;
         drop(outcomes);
         trackfinity.answer_with(|_| Answer::unlocked());
-        kit::eventually("all is told of", SOON, async || {
+        kit::eventually("all outcomes are counted", SOON, async || {
             let text = scrape(&base).await;
             let figure = |name, labels: &[_]| sample(&text, name, labels);
-            let told = figure("unlocker_requests_total", &[("status", "unlocked")]) == Some(200.0)
+            let matches = figure("unlocker_requests_total", &[("status", "unlocked")]) == Some(200.0)
                 && figure("unlocker_publish_unroutable_total", &[("kind", "outcome")]) == Some(200.0)
                 && figure("unlocker_paused", &[("cause", "endpoint_fault")]) == Some(0.0)
                 && figure("unlocker_in_flight", &[]) == Some(0.0);
-            if told { Ok(()) } else { Err(text) }
+            if matches { Ok(()) } else { Err(text) }
         })
         .await;
         drop(amqp);
@@ -154,7 +154,7 @@ fn a_scrape_tells_of_a_pause_of_the_backlog_and_of_an_unheard_outcome() {
 }
 
 #[test]
-fn a_scrape_tells_how_many_are_under_way_and_of_a_lost_session() {
+fn a_scrape_shows_how_many_are_in_flight_and_a_lost_session() {
     kit::run(async |ctx| {
         let (listen, base) = ops();
         let (cutter, url) = ctx.cutter().await;
@@ -163,28 +163,28 @@ fn a_scrape_tells_how_many_are_under_way_and_of_a_lost_session() {
         for n in 0..5 {
             world.unlock(&n.to_string()).await;
         }
-        kit::eventually("five are under way", SOON, async || {
+        kit::eventually("five are in flight", SOON, async || {
             sample(&scrape(&base).await, "unlocker_in_flight", &[]) == Some(5.0)
         })
         .await;
         cutter.cut().await;
-        kit::eventually("the loss is told of", SOON, async || {
+        kit::eventually("the loss is counted", SOON, async || {
             let text = scrape(&base).await;
-            let told = sample(&text, "unlocker_broker_connected", &[]) == Some(0.0)
+            let matches = sample(&text, "unlocker_broker_connected", &[]) == Some(0.0)
                 && sample(&text, "unlocker_in_flight", &[]) == Some(0.0)
                 && sample(&text, "unlocker_broker_reconnects_total", &[]).is_some_and(|count| count >= 1.0)
                 && sample(&text, "unlocker_queue_messages", &[("queue", "requests")]).is_none();
-            if told { Ok(()) } else { Err(text) }
+            if matches { Ok(()) } else { Err(text) }
         })
         .await;
         cutter.restore().await;
         world.outcomes.wait_count(5, SOON).await;
         kit::eventually("all is well", SOON, async || {
             let text = scrape(&base).await;
-            let told = sample(&text, "unlocker_broker_connected", &[]) == Some(1.0)
+            let matches = sample(&text, "unlocker_broker_connected", &[]) == Some(1.0)
                 && sample(&text, "unlocker_in_flight", &[]) == Some(0.0)
                 && sample(&text, "unlocker_queue_messages", &[("queue", "requests")]) == Some(0.0);
-            if told { Ok(()) } else { Err(text) }
+            if matches { Ok(()) } else { Err(text) }
         })
         .await;
     });
@@ -216,7 +216,7 @@ fn counts_and_durations_arrive_by_otlp() {
             ("unlocker.requests", &[("status", "unlocked")], 1.0),
             ("unlocker.requests", &[("status", "refused"), ("reason", "http_400")], 1.0),
             ("unlocker.attempts", &[("result", "unlocked")], 1.0),
-            ("unlocker.parked", &[], 1.0),
+            ("unlocker.retries_scheduled", &[], 1.0),
             ("unlocker.dead_lettered", &[("status", "refused")], 1.0),
             ("unlocker.in_flight", &[], 0.0),
             ("unlocker.request.duration", &[("status", "unlocked")], 1.0),

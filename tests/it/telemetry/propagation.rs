@@ -1,11 +1,11 @@
-//! Contexts of all kinds that producers send, and what goes on from them.
+//! Trace contexts of all kinds that producers send, and what the worker passes on.
 
 use kit::{AMQPValue, Answer, Otlp};
 
 use super::*;
 use crate::world::id;
 
-/// What a request's headers hold, whether its trace goes on, and what of its state does.
+/// The headers of a request, whether its trace is continued, and which state is passed on.
 struct Row {
     name: &'static str,
     traceparent: AMQPValue,
@@ -100,8 +100,8 @@ fn without_a_collector_no_trace_is_made_up() {
         world.unlock("2").await;
         let refused = world.outcomes.next(SOON).await;
         assert_eq!(refused.json()["status"], "refused");
-        let letter = world.dead_letters().await.remove(0);
-        for message in [&outcome, &refused, &letter] {
+        let dead_letter = world.dead_letters().await.remove(0);
+        for message in [&outcome, &refused, &dead_letter] {
             assert_eq!(message.header("traceparent"), None, "{message:?}");
         }
         let calls = world.trackfinity.calls();
@@ -113,7 +113,7 @@ fn without_a_collector_no_trace_is_made_up() {
     });
 }
 
-/// Publishes a request with a row's headers and baggage; returns the call that came of it.
+/// Publishes a request with a row's headers and baggage; returns the resulting call.
 async fn send(world: &crate::world::World, row: &Row, n: usize) -> Call {
     let mut headers = table([("traceparent", row.traceparent.clone()), ("baggage", long("user=secret"))]);
     if let Some(state) = &row.tracestate {

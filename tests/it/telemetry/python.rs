@@ -100,15 +100,15 @@ fn a_producer_instrumented_with_opentelemetry_for_python_and_the_worker_are_one_
         for span in &spans {
             assert_eq!(span.trace_id, pay.trace_id, "{}", span.name);
         }
-        let ways = named(&spans, PROCESS);
-        assert_eq!(ways.len(), 3, "{:?}", names(&spans));
-        for way in ways {
+        let processed = named(&spans, PROCESS);
+        assert_eq!(processed.len(), 3, "{:?}", names(&spans));
+        for process in processed {
             assert_eq!(
-                way.parent.as_ref(),
+                process.parent.as_ref(),
                 Some(&publish.span_id),
                 "the publish is the parent of each attempt"
             );
-            assert_eq!(way.links, [(publish.trace_id.clone(), publish.span_id.clone(), String::new())]);
+            assert_eq!(process.links, [(publish.trace_id.clone(), publish.span_id.clone(), String::new())]);
         }
         world.stop().await;
     });

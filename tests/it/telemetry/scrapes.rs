@@ -1,4 +1,4 @@
-//! Many scrapes: the queues are not looked at for each of them.
+//! Many scrapes: the queues are not counted for each of them.
 
 use std::sync::{
     Arc,
@@ -14,7 +14,7 @@ use tokio::{
 use super::*;
 use crate::world::{EXCHANGE, REQUEST, requests};
 
-/// A line to the broker on which the declarations that pass are counted.
+/// A proxy to the broker that counts passive declarations.
 async fn counting_line(ctx: &Context) -> (Arc<AtomicUsize>, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = ctx.vhost().amqp_url_on_port(listener.local_addr().expect("an address").port());
@@ -49,7 +49,7 @@ async fn counting_line(ctx: &Context) -> (Arc<AtomicUsize>, String) {
     (declared, url)
 }
 
-/// AMQP frames as a client sends them: a type, a channel, a length, so many bytes, an end.
+/// AMQP frames as a client sends them: type, channel, length, payload, end byte.
 #[derive(Default)]
 struct Frames {
     bytes: Vec<u8>,
@@ -73,7 +73,7 @@ impl Frames {
                 break;
             }
             let frame: Vec<u8> = self.bytes.drain(..length + 8).collect();
-            // A method, of class queue (50), declare (10): a short, the name, then the bits.
+            // The method queue.declare (class 50, method 10): a short, the name, then the bits.
             if frame[0] == 1 && frame[7..11] == [0, 50, 0, 10] {
                 let name = usize::from(frame[13]);
                 declares += usize::from(frame[14 + name] & 1 == 1);

@@ -97,7 +97,7 @@ fn a_plain_unlock_is_three_spans_below_its_producers() {
 }
 
 #[test]
-fn two_503s_and_a_success_are_three_ways_in_the_producers_trace() {
+fn two_503s_and_a_success_are_three_process_spans_in_the_producers_trace() {
     kit::run(async |ctx| {
         let otlp = Otlp::start();
         let world = world(ctx, &to(&otlp), two_503s).await;
@@ -105,12 +105,12 @@ fn two_503s_and_a_success_are_three_ways_in_the_producers_trace() {
         let outcome = world.outcomes.next(SOON).await;
         assert_eq!(outcome.json()["attempts"], 3);
         let spans = otlp.wait_spans(9, SOON).await;
-        let (ways, calls) = (named(&spans, PROCESS), named(&spans, PATCH));
-        let parkings = named(&spans, PUBLISH_RETRY);
-        assert_eq!((ways.len(), calls.len(), parkings.len()), (3, 3, 2), "{:?}", names(&spans));
-        for (n, (way, call)) in ways.iter().zip(&calls).enumerate() {
-            assert_below_the_producer(way);
-            assert_child(call, way);
+        let (processed, calls) = (named(&spans, PROCESS), named(&spans, PATCH));
+        let retries = named(&spans, PUBLISH_RETRY);
+        assert_eq!((processed.len(), calls.len(), retries.len()), (3, 3, 2), "{:?}", names(&spans));
+        for (n, (process, call)) in processed.iter().zip(&calls).enumerate() {
+            assert_below_the_producer(process);
+            assert_child(call, process);
             let resends = (n > 0).then_some(n as i64);
             assert_eq!(call.int("http.request.resend_count"), resends);
             assert_eq!(call.attributes.contains_key("http.request.resend_count"), n > 0);
@@ -118,17 +118,17 @@ fn two_503s_and_a_success_are_three_ways_in_the_producers_trace() {
             assert_eq!(header, Some(traceparent(call)));
             let failed = n < 2;
             assert_eq!(call.int("http.response.status_code"), Some(if failed { 503 } else { 200 }));
-            assert_eq!((call.error.is_some(), way.error.is_some()), (failed, failed));
+            assert_eq!((call.error.is_some(), process.error.is_some()), (failed, failed));
             assert_eq!(call.text("error.type"), failed.then_some("503"));
-            assert_eq!(way.text("error.type"), failed.then_some("http_503"));
+            assert_eq!(process.text("error.type"), failed.then_some("http_503"));
         }
-        for (parking, way) in parkings.iter().zip(&ways) {
-            assert_eq!((parking.kind, &parking.error), (SpanKind::Producer, &None));
-            assert_child(parking, way);
-            let tier = parking.text("messaging.rabbitmq.destination.routing_key").expect("a tier");
+        for (retry, process) in retries.iter().zip(&processed) {
+            assert_eq!((retry.kind, &retry.error), (SpanKind::Producer, &None));
+            assert_child(retry, process);
+            let tier = retry.text("messaging.rabbitmq.destination.routing_key").expect("a tier");
             assert!(["1s", "2s"].contains(&tier), "{tier}");
             assert_attributes(
-                parking,
+                retry,
                 [
                     ("messaging.system", "rabbitmq".into()),
                     ("messaging.destination.name", "trackfinity.unlock.retry".into()),
@@ -140,7 +140,7 @@ fn two_503s_and_a_success_are_three_ways_in_the_producers_trace() {
             );
         }
         let publish = one(&spans, PUBLISH_RESULT);
-        assert_child(publish, ways[2]);
+        assert_child(publish, processed[2]);
         assert_eq!(traceparent_of(&outcome), traceparent(publish));
         world.stop().await;
         assert_eq!(otlp.count(), 9, "{:?}", names(&otlp.spans()));
@@ -148,7 +148,7 @@ fn two_503s_and_a_success_are_three_ways_in_the_producers_trace() {
 }
 
 #[test]
-fn a_dead_letter_is_published_before_its_outcome_and_the_way_has_its_reason() {
+fn a_dead_letter_is_published_before_its_outcome_and_the_span_has_its_reason() {
     kit::run(async |ctx| {
         let otlp = Otlp::start();
         let world = world(ctx, &to(&otlp), |_| Answer::json(400, r#"{"error":"no such customer"}"#)).await;
@@ -183,11 +183,11 @@ fn a_dead_letter_is_published_before_its_outcome_and_the_way_has_its_reason() {
             ],
         );
         assert_attributes(publish, result_attributes("unlock.refused", "m-1/0"));
-        assert!(patch.end_ns <= dead.start_ns && dead.end_ns <= publish.start_ns, "the letter first");
+        assert!(patch.end_ns <= dead.start_ns && dead.end_ns <= publish.start_ns, "the dead letter first");
         assert_eq!(traceparent_of(&outcome), traceparent(publish));
-        let letter = world.dead_letters().await.remove(0);
-        assert_eq!(traceparent_of(&letter), TRACEPARENT, "as the producer gave it");
-        assert_eq!(letter.text_header("tracestate").as_deref(), Some(TRACESTATE));
+        let dead_letter = world.dead_letters().await.remove(0);
+        assert_eq!(traceparent_of(&dead_letter), TRACEPARENT, "as the producer gave it");
+        assert_eq!(dead_letter.text_header("tracestate").as_deref(), Some(TRACESTATE));
         world.stop().await;
         assert_eq!(otlp.count(), 4);
     });
@@ -229,16 +229,16 @@ fn attempts_of_a_request_without_a_context_or_with_a_malformed_one_are_in_one_tr
             arrived += 9;
             let spans = otlp.wait_spans(arrived, SOON).await;
             let spans = &spans[9 * n..];
-            let ways = named(spans, PROCESS);
-            assert_eq!(ways.len(), 3);
-            let first = ways[0];
+            let processed = named(spans, PROCESS);
+            assert_eq!(processed.len(), 3);
+            let first = processed[0];
             assert_eq!((first.parent.as_deref(), first.links.len()), (None, 0), "a trace begins here");
             for span in spans {
                 assert_eq!(span.trace_id, first.trace_id, "{}", span.name);
                 assert_eq!(span.trace_state, "", "{}", span.name);
             }
-            for later in &ways[1..] {
-                assert_eq!(later.parent.as_ref(), Some(&first.span_id), "what the parked copy carries");
+            for later in &processed[1..] {
+                assert_eq!(later.parent.as_ref(), Some(&first.span_id), "what the retry carries");
                 let link = (first.trace_id.clone(), first.span_id.clone(), String::new());
                 assert_eq!(later.links, [link]);
             }

@@ -1,4 +1,4 @@
-//! A TCP line that can be cut.
+//! A TCP proxy that can cut its connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-/// A TCP proxy on a loopback port to one target, and everything that can go wrong with a line.
+/// A TCP proxy on a loopback port to one target, with every fault that a network can have.
 pub struct TcpCutter {
     address: SocketAddr,
     line: Arc<Line>,
@@ -85,25 +85,25 @@ impl TcpCutter {
         self.line.open.subscribe().wait_for(|open| *open == 0).await.expect("the line lives");
     }
 
-    /// Keeps every chunk back for that long, in both directions; zero switches it off.
+    /// Delays every chunk by this time, in both directions; zero switches it off.
     pub fn delay(&self, delay: Duration) {
         let micros = u64::try_from(delay.as_micros()).expect("a delay below 500,000 years");
         self.line.delay_micros.store(micros, Ordering::SeqCst);
     }
 
-    /// Lets so many bytes a second through to the target on each connection; zero is no limit.
+    /// Limits each connection to this many bytes per second towards the target; zero is no limit.
     pub fn throttle(&self, bytes_per_second: u64) {
         self.line.bytes_per_second.store(bytes_per_second, Ordering::SeqCst);
     }
 
-    /// From now on bytes are swallowed both ways, on old and new connections, and nothing is closed: a peer that is
-    /// gone without a word.
+    /// From now on drops all bytes in both directions, on old and new connections, and closes nothing: a peer that
+    /// vanished without closing.
     pub fn half_open(&self) {
         self.line.swallowing.store(true, Ordering::SeqCst);
     }
 
-    /// Lets that many more bytes through from the target, all connections together, then resets the one that carries
-    /// the last of them. Once.
+    /// Lets this many more bytes through from the target, on all connections together, then resets the connection
+    /// that carries the last of them. Once.
     pub fn sever_after(&self, bytes: usize) {
         *self.line.sever_after.lock().expect("no panic holds it") = Some(bytes);
     }
@@ -133,7 +133,7 @@ async fn accept(listener: TcpListener, line: Arc<Line>) {
         let Ok((client, _)) = listener.accept().await else {
             continue;
         };
-        // No await from here to the spawn: a connection is either counted or still the kernel's, also when aborted.
+        // No await between here and the spawn: even if aborted, a connection is either counted or not yet accepted.
         line.accepted.fetch_add(1, Ordering::SeqCst);
         line.open.send_modify(|open| *open += 1);
         let cuts = line.cuts.subscribe();
@@ -183,14 +183,14 @@ async fn carry(mut client: TcpStream, line: Arc<Line>, mut cuts: watch::Receiver
     }
 }
 
-/// Carries one direction. The end of the stream is passed on; an error ends both directions.
+/// Copies one direction. Passes the end of the stream on; an error ends both directions.
 async fn pump(
     line: &Line,
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
     from_target: bool,
 ) -> io::Result<()> {
-    // Reading goes on while chunks wait for their time: a delay must not lower the throughput.
+    // Reading continues while chunks are delayed: a delay must not lower the throughput.
     let (chunks, mut waiting) = mpsc::channel::<(Instant, Vec<u8>)>(1024);
     let read = async {
         let mut buffer = vec![0; 64 * 1024];
@@ -208,7 +208,7 @@ async fn pump(
             }
             let limit = line.bytes_per_second.load(Ordering::SeqCst);
             if limit > 0 && !from_target {
-                // Before the next read, so that the sender is held up.
+                // Before the next read, so that the sender has to wait.
                 tokio::time::sleep(
                     Duration::from_secs(1) * u32::try_from(read).expect("a chunk")
                         / u32::try_from(limit).expect("a low limit"),
@@ -261,7 +261,7 @@ impl Line {
         }
     }
 
-    /// On a half-open line nobody learns that the other end closed: never returns there.
+    /// On a half-open connection no end learns that the other one closed: then this never returns.
     async fn swallowed(&self) {
         if self.swallowing.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;

@@ -68,7 +68,7 @@ impl Context {
         Amqp::connect(self.amqp_url()).await
     }
 
-    /// A line to the broker that can be cut, and the vhost's AMQP URL through it.
+    /// A proxy to the broker that can be cut, and the vhost's AMQP URL through it.
     pub async fn cutter(&self) -> (TcpCutter, String) {
         let (host, port) = self.node().address();
         let cutter = TcpCutter::start(format!("{host}:{port}")).await;
@@ -76,7 +76,7 @@ impl Context {
         (cutter, url)
     }
 
-    /// A line to any address that can be cut.
+    /// A proxy to any address that can be cut.
     pub async fn cutter_to(&self, target: SocketAddr) -> TcpCutter {
         TcpCutter::start(target.to_string()).await
     }

@@ -30,10 +30,10 @@ use tokio::time::timeout;
 
 use crate::trackfinity::{from_std, on_own_thread};
 
-/// The one content type of OTLP over HTTP that is taken.
+/// The only content type of OTLP over HTTP that is accepted.
 const PROTOBUF: &str = "application/x-protobuf";
 
-/// What a span is to its peer.
+/// The kind of a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SpanKind {
     Unspecified,
@@ -80,7 +80,7 @@ pub struct OtlpSpan {
     /// Trace id, span id and trace state of each link.
     pub links: Vec<(String, String, String)>,
     pub attributes: BTreeMap<String, OtlpValue>,
-    /// Attributes that stand there more than once, which OTLP forbids.
+    /// Attributes that occur more than once, which OTLP forbids.
     pub repeated: Vec<String>,
     /// The status' description if the span failed.
     pub error: Option<String>,
@@ -142,7 +142,7 @@ pub struct Otlp {
 }
 
 impl Otlp {
-    /// Takes what it is sent.
+    /// Accepts everything.
     pub fn start() -> Self {
         Self::serve(Mode::Answering)
     }
@@ -185,7 +185,7 @@ impl Otlp {
         format!("http://{}", self.address)
     }
 
-    /// Whether spans are kept for [`Otlp::spans`]; on at first. Off, they are decoded and counted alone.
+    /// Whether spans are kept for [`Otlp::spans`], which is the default. Otherwise they are only decoded and counted.
     pub fn record(&self, on: bool) {
         self.shared.recording.store(on, Ordering::SeqCst);
     }
@@ -371,7 +371,7 @@ fn attributes(pairs: Vec<KeyValue>) -> BTreeMap<String, OtlpValue> {
     unique(pairs).0
 }
 
-/// Attributes by name, and the names that stand there more than once.
+/// Attributes by name, and the names that occur more than once.
 fn unique(pairs: Vec<KeyValue>) -> (BTreeMap<String, OtlpValue>, Vec<String>) {
     let (mut attributes, mut repeated) = (BTreeMap::new(), Vec::new());
     for pair in pairs {

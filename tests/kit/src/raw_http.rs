@@ -1,4 +1,4 @@
-//! Answers no HTTP server would give.
+//! Responses that no HTTP server would send.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -55,7 +55,7 @@ impl RawHttp {
         Self { address, accepted, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// Reads the request and says nothing, for ever.
+    /// Reads the request and never answers.
     pub fn never_answers() -> Self {
         Self::start(|mut stream| async move {
             read_head(&mut stream).await;
@@ -82,7 +82,7 @@ impl RawHttp {
         })
     }
 
-    /// Gives a perfect answer, one byte each `gap`.
+    /// Sends a correct response, one byte per `gap`.
     pub fn byte_by_byte(gap: Duration) -> Self {
         Self::start(move |mut stream| async move {
             read_head(&mut stream).await;
@@ -97,7 +97,7 @@ impl RawHttp {
         })
     }
 
-    /// Answers with something that is no HTTP.
+    /// Answers with something that is not HTTP.
     pub fn garbage() -> Self {
         Self::start(|mut stream| async move {
             read_head(&mut stream).await;

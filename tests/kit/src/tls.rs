@@ -16,12 +16,12 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Valid, issued by a private authority: trusted by clients that trust [`Certificate::authority_pem`].
+    /// Valid, issued by a private authority: clients that trust [`Certificate::authority_pem`] trust it.
     pub fn issued() -> Self {
         Self::issue(params())
     }
 
-    /// Issued by a private authority, and over since 2020.
+    /// Issued by a private authority, expired since 2020.
     pub fn expired() -> Self {
         let mut params = params();
         params.not_before = date_time_ymd(2019, 1, 1);

@@ -1,4 +1,4 @@
-//! A scripted stand-in for Trackfinity.
+//! A scripted fake Trackfinity.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -90,7 +90,7 @@ impl Answer {
         self
     }
 
-    /// Answers that long after the request was read.
+    /// Answers this long after the request was read.
     pub fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
@@ -178,7 +178,7 @@ impl Trackfinity {
         *self.shared.script.write().expect("no panic holds the script") = Arc::new(answer);
     }
 
-    /// Whether calls are kept for [`Trackfinity::calls`]; on at first. Off, only counters are kept.
+    /// Whether calls are kept for [`Trackfinity::calls`], which is the default. Otherwise they are only counted.
     pub fn record(&self, on: bool) {
         self.shared.recording.store(on, Ordering::SeqCst);
     }
@@ -210,7 +210,7 @@ impl Trackfinity {
         self.shared.in_flight.load(Ordering::SeqCst)
     }
 
-    /// The most that ever were in flight at once.
+    /// The largest number of calls in flight so far.
     pub fn max_in_flight(&self) -> usize {
         self.shared.max_in_flight.load(Ordering::SeqCst)
     }
@@ -258,7 +258,7 @@ fn status(status: StatusCode) -> Response {
     response
 }
 
-/// Counts also when the client hangs up and the answer is dropped half-way.
+/// Counts also if the client closes the connection and the response is dropped.
 struct InFlight(Arc<Shared>);
 
 impl InFlight {
@@ -287,7 +287,7 @@ impl Listener for TlsListener {
     async fn accept(&mut self) -> (Self::Io, SocketAddr) {
         loop {
             let (stream, address) = Listener::accept(&mut self.listener).await;
-            // A client that refuses the certificate, or says nothing, must not keep the next one out for long.
+            // A client that refuses the certificate, or sends nothing, must not block the next one for long.
             if let Ok(Ok(stream)) = timeout(Duration::from_secs(5), self.acceptor.accept(stream)).await {
                 return (stream, address);
             }

@@ -1,4 +1,4 @@
-//! The harness cleans up after whatever happened.
+//! The harness always cleans up.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! The stand-ins for Trackfinity.
+//! The fake Trackfinity servers.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! The line that can be cut.
+//! The proxy that can be cut.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 const ANSWERED_WITHIN: Duration = Duration::from_secs(15);
 
-/// A message as a queue gave it.
+/// A message from a queue.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     pub body: Vec<u8>,
@@ -67,7 +67,7 @@ impl From<lapin::message::Delivery> for Message {
 /// A connection to one vhost. Every call panics when the broker refuses it or does not answer within 15 s.
 pub struct Amqp {
     connection: Connection,
-    /// One mandatory publish at a time: with more in flight a return may be taken for the wrong one's.
+    /// One mandatory publish at a time: with more in flight a return may be attached to the wrong one.
     publishing: tokio::sync::Mutex<Channel>,
 }
 
@@ -209,7 +209,7 @@ impl Amqp {
         Inbox::start(self.channel().await, queue).await
     }
 
-    /// Closes the connection as AMQP has it.
+    /// Closes the connection with AMQP's close.
     pub async fn close(self) {
         answered("connection.close", self.connection.close(200, "done".into())).await;
     }

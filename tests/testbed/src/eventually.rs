@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 const POLL: Duration = Duration::from_millis(15);
 
-/// What one attempt gave: the value waited for, or what was seen instead.
+/// The result of one check: the expected value, or what was seen instead.
 pub trait Attempt {
     type Value;
     fn outcome(self) -> Result<Self::Value, String>;
@@ -34,7 +34,7 @@ impl<T, E: Display> Attempt for Result<T, E> {
     }
 }
 
-/// Tries every 15 ms until `attempt` gives a value.
+/// Checks every 15 ms until `attempt` gives a value.
 ///
 /// # Panics
 /// With `what` and the last thing seen, once `deadline` is over.

@@ -1,4 +1,4 @@
-//! RabbitMQ's management HTTP API, as far as it is needed here. Its figures lag behind by seconds: count ready messages
+//! RabbitMQ's management HTTP API, as far as tests need it. Its numbers are seconds old: count ready messages
 //! with [`Amqp::ready_count`](crate::Amqp::ready_count).
 
 use std::time::Duration;
@@ -19,7 +19,7 @@ impl Management {
     pub(crate) fn new(base: Url, vhost: &str) -> Self {
         let client = Client::builder()
             .no_proxy()
-            // No trust store is read: it takes longer than the call.
+            // Does not read the trust store, which takes longer than the call.
             .tls_certs_only([])
             .timeout(Duration::from_secs(10))
             .build()

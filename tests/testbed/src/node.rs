@@ -1,10 +1,14 @@
 //! A RabbitMQ to run against.
 
 mod cluster;
+#[cfg(feature = "docker")]
+mod docker;
+#[cfg(not(feature = "docker"))]
+#[path = "node/without_docker.rs"]
 mod docker;
 mod find;
 mod local;
-#[cfg(test)]
+#[cfg(all(test, feature = "docker"))]
 mod tests;
 
 use std::io::Write;
@@ -31,7 +35,7 @@ const UP_WITHIN: Duration = Duration::from_secs(90);
 
 static SHARED: OnceCell<Result<RabbitNode, String>> = OnceCell::const_new();
 
-/// How a node of one's own differs from the default.
+/// How a test's own node differs from the default.
 #[derive(Clone, Debug, Default)]
 pub struct NodeOptions {
     conf: String,
@@ -46,7 +50,7 @@ impl NodeOptions {
     }
 }
 
-/// A RabbitMQ node with the management plugin. It ends with the test process, however that ends.
+/// A RabbitMQ node with the management plugin. It ends with the test process, even if that is killed.
 ///
 /// Found in this order:
 /// 1. `UNLOCKER_TEST_AMQP_URL`, with `UNLOCKER_TEST_MANAGEMENT_URL` (default: same host and user, port 15672);
@@ -69,7 +73,7 @@ enum Kind {
 }
 
 impl RabbitNode {
-    /// The node all tests of this process share. It must not be hurt: take [`RabbitNode::start_own`] for that.
+    /// The node that all tests of this process share. A test that damages its node uses [`RabbitNode::start_own`].
     ///
     /// # Panics
     /// When no broker can be had; the message says how to get one.
@@ -109,7 +113,7 @@ impl RabbitNode {
         format!("{kind} at {host}:{port}")
     }
 
-    /// User's and system's CPU time so far; `None` where it can't be seen from here.
+    /// User and system CPU time so far; `None` if it cannot be measured.
     pub fn cpu_time(&self) -> Option<Duration> {
         match &self.kind {
             Kind::Local(node) => Some(node.cpu_time()),
@@ -152,10 +156,10 @@ impl RabbitNode {
         self.own
     }
 
-    /// SIGKILL: the broker is gone, its data stay.
+    /// SIGKILL: the broker ends, its data stay.
     pub async fn kill(&self) {
         match &self.hurt().kind {
-            Kind::Docker(node) => node.kill().await.unwrap_or_else(|error| panic!("{error}")),
+            Kind::Docker(node) => node.kill().await,
             Kind::Local(node) => node.kill(),
             Kind::Given => unreachable!("never an own node"),
         }
@@ -164,17 +168,17 @@ impl RabbitNode {
     /// Starts it again after [`RabbitNode::kill`]: same data, same ports. Returns when AMQP connects.
     pub async fn restart(&self) {
         match &self.hurt().kind {
-            Kind::Docker(node) => node.start_again().await.unwrap_or_else(|error| panic!("{error}")),
+            Kind::Docker(node) => node.start_again().await,
             Kind::Local(node) => node.launch(),
             Kind::Given => unreachable!("never an own node"),
         }
         self.wait_until_up().await.unwrap_or_else(|error| panic!("the node did not come back: {error}"));
     }
 
-    /// Stops it in its tracks: connections stay open and nothing answers.
+    /// Freezes it: connections stay open and nothing answers.
     pub async fn freeze(&self) {
         match &self.hurt().kind {
-            Kind::Docker(node) => node.pause().await.unwrap_or_else(|error| panic!("{error}")),
+            Kind::Docker(node) => node.pause().await,
             Kind::Local(node) => node.stop().await,
             Kind::Given => unreachable!("never an own node"),
         }
@@ -183,7 +187,7 @@ impl RabbitNode {
     /// Ends [`RabbitNode::freeze`].
     pub async fn thaw(&self) {
         match &self.hurt().kind {
-            Kind::Docker(node) => node.unpause().await.unwrap_or_else(|error| panic!("{error}")),
+            Kind::Docker(node) => node.unpause().await,
             Kind::Local(node) => node.signal(rustix::process::Signal::CONT),
             Kind::Given => unreachable!("never an own node"),
         }
@@ -222,7 +226,7 @@ impl RabbitNode {
     async fn wait_until_up(&self) -> Result<(), String> {
         let until = Instant::now() + UP_WITHIN;
         let (host, port) = self.address();
-        // A published Docker port accepts before the broker does: only AMQP's own greeting counts.
+        // A published Docker port accepts connections before the broker does. Only AMQP's greeting shows that it runs.
         while !greets(&host, port).await {
             self.look_alive()?;
             if Instant::now() > until {
@@ -263,7 +267,7 @@ impl RabbitNode {
     }
 }
 
-/// Says it on the real standard error: what `eprintln!` writes, a passing test swallows.
+/// Writes to the real standard error: a passing test hides what `eprintln!` writes.
 fn say(line: &str) {
     writeln!(std::io::stderr(), "testbed: {line}").ok();
 }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::watchdog::Watchdog;
 
-/// What a test's environment may decide for a program; everything else is given by the test.
+/// The variables that a program inherits from the test's environment; the test sets all others.
 const INHERITED: [&str; 8] =
     ["PATH", "HOME", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "LLVM_PROFILE_FILE"];
 
@@ -103,7 +103,7 @@ fn read(source: Source, pipe: impl Read + Send + 'static, lines: watch::Sender<V
     thread::spawn(move || {
         let mut pipe = BufReader::new(pipe);
         let mut line = Vec::new();
-        // Bytes that are no UTF-8 must not end the reading: a full pipe would stop the program.
+        // Bytes that are not UTF-8 must not end the reading: a full pipe would block the program.
         while pipe.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
             let text = String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned();
             lines.send_modify(|lines| lines.push((source, text)));
@@ -161,7 +161,7 @@ impl Process {
         let mut lines = self.running.lines.subscribe();
         let mut seen = 0;
         loop {
-            // Read before the lines: an ended program whose output was read writes no more.
+            // Checked before the lines: after a program has ended, it writes no more lines.
             let over = self.running.all_read();
             {
                 let lines = lines.borrow_and_update();
@@ -216,7 +216,7 @@ impl Process {
         let until = Instant::now() + deadline;
         loop {
             if let Some(status) = self.running.try_wait() {
-                // A grandchild may hold the pipes open: the output is waited for, but not for ever.
+                // A grandchild may keep the pipes open, so the wait for the output has a limit.
                 let until = Instant::now() + Duration::from_secs(1);
                 while !self.running.all_read() && Instant::now() < until {
                     sleep(Duration::from_millis(2)).await;

@@ -11,7 +11,7 @@ pub struct Vhost {
     name: String,
     amqp_url: String,
     management: Management,
-    /// A node of one's own is thrown away whole.
+    /// Not needed on a test's own node, which is deleted.
     delete: bool,
 }
 
@@ -19,7 +19,7 @@ impl Vhost {
     pub(crate) async fn create(node: &RabbitNode) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        // The process id alone may come again on a broker that outlives many test processes.
+        // A broker may outlive many test processes, so that a process id occurs again.
         let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
         let name = format!("kit-{}-{millis}-{count}", std::process::id());
         let management = node.management(&name);
@@ -68,7 +68,7 @@ impl Drop for Vhost {
         if !self.delete {
             return;
         }
-        // A client of its own: the connections of the other belong to a runtime that may be blocked by this very call.
+        // Its own client: the other one's connections belong to a runtime that this call may block.
         let management = self.management.anew();
         let deleted =
             block_on_node_runtime(Duration::from_secs(10), async move { management.delete_vhost().await });

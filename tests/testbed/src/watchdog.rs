@@ -1,4 +1,4 @@
-//! A small `sh` child that ends what the test process started once that process is gone, however it went.
+//! A small `sh` child that ends what the test process started, after that process has ended in any way.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -43,7 +43,7 @@ impl Watchdog {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .current_dir("/")
-            // Ctrl-C and a CI's kill reach the tests' process group; the watchdog has to outlive it.
+            // Ctrl-C and a kill by CI reach the tests' process group; the watchdog must outlive it.
             .process_group(0)
             .spawn()
             .expect("sh starts");
@@ -61,10 +61,12 @@ impl Watchdog {
     }
 
     /// A container to remove, known by name before it exists.
+    #[cfg(feature = "docker")]
     pub(crate) fn container(&self, name: &str) {
         self.tell(format_args!("container {name}"));
     }
 
+    #[cfg(feature = "docker")]
     pub(crate) fn forget_container(&self, name: &str) {
         self.tell(format_args!("forget-container {name}"));
     }

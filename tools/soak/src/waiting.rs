@@ -25,7 +25,7 @@ impl DeadLetter {
     /// From a line of `unlocker dead-letters export`.
     fn read(line: &str) -> Option<Self> {
         let json: Value = serde_json::from_str(line).ok()?;
-        let dead_letter = &json["letter"];
+        let dead_letter = &json["dead_letter"];
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         // What cannot be read was given an id, and is known by its customer.
         let body: Value = serde_json::from_str(&text(&json["body"])).unwrap_or_default();

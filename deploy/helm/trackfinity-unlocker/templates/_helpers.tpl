@@ -45,18 +45,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* The alerts look for jobs with "unlocker" in their name. */}}
+{{/* The alerts select jobs with "unlocker" in their name. */}}
 {{- define "unlocker.job" -}}
 {{- $name := include "unlocker.fullname" . -}}
 {{- if contains "unlocker" $name -}}{{ $name }}{{- else -}}{{ $name }}-unlocker{{- end -}}
 {{- end -}}
 
-{{/* Drain, then at most 10 s for the last acknowledgements, 5 s for telemetry, and 5 s to spare. */}}
+{{/* The drain, then at most 10 s for the last acknowledgements, 5 s for telemetry, and 5 s to spare. */}}
 {{- define "unlocker.gracePeriod" -}}
 {{- add (trimSuffix "s" .Values.settings.worker.drain_timeout | int) 20 -}}
 {{- end -}}
 
-{{/* The settings file. JSON's strings, numbers, booleans and lists are TOML, too. */}}
+{{/* The settings file. JSON's strings, numbers, booleans and lists are also valid TOML. */}}
 {{- define "unlocker.settings" -}}
 {{- $settings := deepCopy .Values.settings -}}
 {{- $paths := dict "trackfinity" (dict "api_key_file" "api-key" "api_username_file" "api-username") "broker" (dict "url_file" "broker-url") -}}
@@ -83,7 +83,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end -}}
 
-{{/* What the worker and the test have in common. */}}
+{{/* Shared by the worker and the test. */}}
 {{- define "unlocker.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532
@@ -106,7 +106,7 @@ capabilities:
     fieldRef:
       fieldPath: metadata.name
 {{- if .Values.certificateAuthority.configMap }}
-# The public authorities, and those of the directory.
+# The file has the public authorities, the directory your own.
 - name: SSL_CERT_FILE
   value: /etc/ssl/certs/ca-certificates.crt
 - name: SSL_CERT_DIR

@@ -1,4 +1,4 @@
-//! A stand-in for Trackfinity, and workers that call it, in virtual time.
+//! A simulated Trackfinity, and workers that call it, in virtual time.
 
 use std::{
     cmp::Reverse,
@@ -9,27 +9,29 @@ use std::{
 use fastrand::Rng;
 use tokio::time::Instant;
 
-use super::super::{Adaptive, Call};
+use super::super::{AdaptiveLimit, Call};
 
-/// What a worker needs after a call, to publish and acknowledge.
+/// How long a worker needs after a call to publish and acknowledge.
 const SETTLING: Duration = Duration::from_millis(2);
-/// How long it takes to be turned away.
+/// How long it takes to turn away a call.
 const REFUSAL: Duration = Duration::from_millis(2);
-const PAUSES_AFTER: u32 = 10;
+/// Failures in a row that open the breaker.
+const PAUSE_AFTER_FAILURES: u32 = 10;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a call is served, in seconds.
+/// How long Trackfinity works on a call, in seconds.
 pub type Service = fn(&mut Rng) -> f64;
 
 pub struct Trackfinity {
     /// Calls served at once.
     pub capacity: usize,
     pub service: Service,
-    /// Multiplies the service's time.
+    /// Multiplies the service time.
     pub slowness: f64,
-    /// Whether calls beyond the capacity are answered 503 at once, rather than made to wait.
+    /// Whether calls beyond the capacity get a 503 at once, instead of waiting.
     pub turns_away: bool,
-    /// The share of calls that are answered 503 whatever the load is, as late as others.
+    /// The share of calls that get a 503 whatever the load is, after the same time as other
+    /// answers.
     pub failing: f64,
     pub serving: usize,
     pub waiting: VecDeque<Pending>,
@@ -66,7 +68,7 @@ enum Event {
 
 pub struct Worker {
     limit: Limiter,
-    under_way: usize,
+    in_flight: usize,
     /// Requests that wait, if they come one by one.
     waiting: Option<usize>,
     failures: u32,
@@ -76,7 +78,7 @@ pub struct Worker {
 
 enum Limiter {
     Fixed(u16),
-    Auto(Box<Adaptive>),
+    Auto(Box<AdaptiveLimit>),
 }
 
 pub struct Simulation {
@@ -129,12 +131,12 @@ impl Simulation {
             Some(number) => Limiter::Fixed(number),
             None => {
                 let mark = self.start + Duration::from_secs(640) + self.skew * self.workers.len() as u32;
-                Limiter::Auto(Box::new(Adaptive::new(2000, now, mark)))
+                Limiter::Auto(Box::new(AdaptiveLimit::new(2000, now, mark)))
             }
         };
         self.workers.push(Worker {
             limit,
-            under_way: 0,
+            in_flight: 0,
             waiting: None,
             failures: 0,
             paused: false,
@@ -159,7 +161,7 @@ impl Simulation {
         }
     }
 
-    /// Requests that the worker may have under way, but for when something is measured.
+    /// The worker's limit while no baseline is measured.
     pub fn level(&self, worker: usize) -> f64 {
         match &self.workers[worker].limit {
             Limiter::Fixed(number) => f64::from(*number),
@@ -172,7 +174,7 @@ impl Simulation {
         self.trackfinity.serving + self.trackfinity.waiting.len()
     }
 
-    /// Runs on; returns how many calls a second were served.
+    /// Runs for this time; returns how many calls a second were served.
     pub fn run(&mut self, time: Duration) -> f64 {
         let (until, before) = (self.now + time, self.served);
         while let Some(Reverse((at, _, event))) = self.events.peek().copied() {
@@ -218,7 +220,7 @@ impl Simulation {
                 paused.paused = false;
                 paused.failures = 0;
                 if let Limiter::Auto(adaptive) = &mut paused.limit {
-                    adaptive.resume(paused.under_way, now);
+                    adaptive.resume(paused.in_flight, now);
                 }
                 self.begin(worker);
             }
@@ -231,29 +233,29 @@ impl Simulation {
         if !worker.paused {
             let call = Call { took, waited: Duration::ZERO, served };
             if let Limiter::Auto(adaptive) = &mut worker.limit {
-                adaptive.finished(call, worker.under_way, now);
+                adaptive.record(call, worker.in_flight, now);
             }
             worker.failures = if served { 0 } else { worker.failures + 1 };
-            if worker.failures >= PAUSES_AFTER {
+            if worker.failures >= PAUSE_AFTER_FAILURES {
                 worker.paused = true;
                 worker.pauses += 1;
                 self.after(PAUSE, Event::Resumed(index));
             }
         }
-        self.workers[index].under_way -= 1;
+        self.workers[index].in_flight -= 1;
         self.begin(index);
     }
 
-    /// Takes requests as there is room.
+    /// Starts requests as the limit allows.
     fn begin(&mut self, index: usize) {
         let limit = usize::from(self.limit(index));
-        while self.workers[index].under_way < limit && !self.workers[index].paused {
+        while self.workers[index].in_flight < limit && !self.workers[index].paused {
             match &mut self.workers[index].waiting {
                 None => {}
                 Some(0) => return,
                 Some(waiting) => *waiting -= 1,
             }
-            self.workers[index].under_way += 1;
+            self.workers[index].in_flight += 1;
             let call = Pending { worker: index, began: self.now };
             if self.rng.f64() < self.trackfinity.failing {
                 let took = self.service();

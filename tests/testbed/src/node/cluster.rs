@@ -14,7 +14,7 @@ pub struct RabbitCluster {
 }
 
 impl RabbitCluster {
-    /// Starts so many nodes and waits until they are one cluster.
+    /// Starts this many nodes and waits until they form a cluster.
     ///
     /// # Panics
     /// When there is no `rabbitmq-server` on this machine, or the cluster is not formed in time.

@@ -1,139 +1,192 @@
-//! A RabbitMQ container, by the `docker` command.
+//! A RabbitMQ container.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::env;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use std::{env, io, process};
 
-use tokio::process::Command;
+use futures_util::StreamExt;
+use testcontainers::bollard::container::LogOutput;
+use testcontainers::bollard::exec::StartExecResults;
+use testcontainers::bollard::models::{ExecConfig, PortBinding};
+use testcontainers::bollard::query_parameters::KillContainerOptionsBuilder;
+use testcontainers::core::IntoContainerPort;
+use testcontainers::core::client::docker_client_instance;
+use testcontainers::runners::AsyncRunner;
+use testcontainers::{ContainerAsync, GenericImage, ImageExt};
+use tokio::time::timeout;
 
-use super::{block_on_node_runtime, output, say};
+use super::{block_on_node_runtime, on_node_runtime, say};
 use crate::ports::free_port;
 use crate::watchdog::Watchdog;
 
 const DEFAULT_IMAGE: &str = "rabbitmq:4.0-management";
 const ENGINE_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 const PULLED_WITHIN: Duration = Duration::from_secs(300);
-const DONE_WITHIN: Duration = Duration::from_secs(60);
-const REMOVED_WITHIN: Duration = Duration::from_secs(20);
 
 pub(super) struct DockerNode {
     pub(super) image: String,
     pub(super) amqp_port: u16,
     pub(super) management_port: u16,
     name: String,
+    container: Option<Arc<ContainerAsync<GenericImage>>>,
     watchdog: Watchdog,
 }
 
 impl DockerNode {
     pub(super) async fn start(conf: &str) -> Result<Self, String> {
         let image = Self::look_for_image().await?;
+        let (repository, tag) = split(&image);
+
+        let (amqp_port, management_port) = (free_port(), free_port());
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
-        let name = format!("kit-rabbitmq-{}-{nanos}", process::id());
-        // The watchdog gets the name before the container exists: there is no moment in which nobody would remove it.
+        let name = format!("kit-rabbitmq-{}-{nanos}", std::process::id());
+        // Registered before the container exists, so that it is always removed.
         let watchdog = Watchdog::start();
         watchdog.container(&name);
-        let node = Self { image, amqp_port: free_port(), management_port: free_port(), name, watchdog };
-        match node.launch(conf).await {
-            Ok(()) => Ok(node),
-            Err(error) => Err(format!("{} can't be started ({error})", node.image)),
-        }
-    }
-
-    /// Readiness is not taken from the image's health check or log: the caller speaks AMQP to it.
-    async fn launch(&self, conf: &str) -> Result<(), String> {
-        // Fixed host ports, so that they are the same after a restart; on loopback only.
-        let amqp = format!("127.0.0.1:{}:5672", self.amqp_port);
-        let management = format!("127.0.0.1:{}:15672", self.management_port);
-        let ports = ["--publish", &amqp, "--publish", &management];
-        docker(&[&["create", "--name", &self.name][..], &ports, &[&self.image]].concat()).await?;
-        self.configure(conf).await?;
-        self.start_again().await
-    }
-
-    /// A copy, not a mount: the engine may run on another machine.
-    async fn configure(&self, conf: &str) -> Result<(), String> {
-        let directory = env::temp_dir().join(&self.name);
-        // The directory, and not the file alone: not every image has one.
-        let conf_d = directory.join("conf.d");
-        let copied = match write(&conf_d, &format!("loopback_users.guest = false\n{conf}")) {
-            Ok(()) => {
-                let target = format!("{}:/etc/rabbitmq/", self.name);
-                docker(&["cp", &conf_d.display().to_string(), &target]).await.map(drop)
-            }
-            Err(error) => Err(format!("{}: {error}", conf_d.display())),
-        };
-        // Gone already is as good.
-        fs::remove_dir_all(&directory).ok();
-        copied
+        // Readiness is not taken from the image's health check or log: the caller speaks AMQP to it.
+        let container = GenericImage::new(repository, tag)
+            .with_exposed_port(5672.tcp())
+            .with_exposed_port(15672.tcp())
+            .with_container_name(&name)
+            .with_copy_to(
+                "/etc/rabbitmq/conf.d/90-kit.conf",
+                format!("loopback_users.guest = false\n{conf}").into_bytes(),
+            )
+            // Fixed host ports, so that they are the same after a restart; on loopback only.
+            .with_host_config_modifier(move |host| {
+                let bind = |port: u16| {
+                    Some(vec![PortBinding {
+                        host_ip: Some("127.0.0.1".into()),
+                        host_port: Some(port.to_string()),
+                    }])
+                };
+                host.publish_all_ports = Some(false);
+                host.port_bindings = Some(
+                    [("5672/tcp".into(), bind(amqp_port)), ("15672/tcp".into(), bind(management_port))]
+                        .into(),
+                );
+            })
+            .start()
+            .await
+            .map_err(|error| format!("{image} can't be started ({error})"))?;
+        Ok(Self { image, amqp_port, management_port, name, container: Some(Arc::new(container)), watchdog })
     }
 
     /// The image's name, once an engine holds it.
     pub(super) async fn look_for_image() -> Result<String, String> {
         let image = env::var("UNLOCKER_TEST_RABBITMQ_IMAGE").ok().filter(|image| !image.is_empty());
         let image = image.unwrap_or_else(|| DEFAULT_IMAGE.into());
-        let version = ["version", "--format", "{{.Server.Version}}"];
-        docker_within(ENGINE_ANSWERS_WITHIN, &version)
-            .await
-            .map_err(|error| format!("no Docker engine answers ({error})"))?;
-        if docker(&["image", "inspect", &image]).await.is_err() {
+        let (repository, tag) = split(&image);
+
+        let present = timeout(ENGINE_ANSWERS_WITHIN, async {
+            let engine = docker_client_instance().await.map_err(|error| error.to_string())?;
+            engine.ping().await.map_err(|error| error.to_string())?;
+            Ok::<_, String>(engine.inspect_image(&image).await.is_ok())
+        });
+        let present = match present.await {
+            Ok(Ok(present)) => present,
+            Ok(Err(error)) => return Err(format!("no Docker engine answers ({error})")),
+            Err(_) => return Err("the Docker engine does not answer".into()),
+        };
+        if !present {
             say(&format!("pulling {image}"));
-            docker_within(PULLED_WITHIN, &["pull", "--quiet", &image])
-                .await
-                .map_err(|error| format!("{image} can't be pulled ({error})"))?;
+            match timeout(PULLED_WITHIN, GenericImage::new(repository, tag).pull_image()).await {
+                Ok(pulled) => drop(pulled.map_err(|error| format!("{image} can't be pulled ({error})"))?),
+                Err(_) => return Err(format!("{image} was not pulled within {PULLED_WITHIN:?}")),
+            }
         }
         Ok(image)
     }
 
-    pub(super) async fn kill(&self) -> Result<(), String> {
-        docker(&["kill", "--signal", "KILL", &self.name]).await?;
-        // `kill` returns before it is dead.
-        docker(&["wait", &self.name]).await.map(drop)
+    pub(super) async fn kill(&self) {
+        let name = self.name.clone();
+        on_node_runtime(async move {
+            let engine = docker_client_instance().await.expect("the Docker engine answers");
+            let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
+            engine.kill_container(&name, Some(options)).await.expect("docker kill");
+            // Returns once it is dead; the exit code of a killed container is reported as an error.
+            let mut exits = engine.wait_container(&name, None);
+            drop(exits.next().await);
+        })
+        .await;
     }
 
-    pub(super) async fn start_again(&self) -> Result<(), String> {
-        docker(&["start", &self.name]).await.map(drop)
+    pub(super) async fn start_again(&self) {
+        let container = self.container();
+        on_node_runtime(async move { container.start().await }).await.expect("docker start");
     }
 
-    pub(super) async fn pause(&self) -> Result<(), String> {
-        docker(&["pause", &self.name]).await.map(drop)
+    pub(super) async fn pause(&self) {
+        let container = self.container();
+        on_node_runtime(async move { container.pause().await }).await.expect("docker pause");
     }
 
-    pub(super) async fn unpause(&self) -> Result<(), String> {
-        docker(&["unpause", &self.name]).await.map(drop)
+    pub(super) async fn unpause(&self) {
+        let container = self.container();
+        on_node_runtime(async move { container.unpause().await }).await.expect("docker unpause");
     }
 
     pub(super) async fn rabbitmqctl(&self, args: &[&str]) -> Result<String, String> {
-        docker(&[&["exec", &self.name, "rabbitmqctl"], args].concat()).await
+        let name = self.name.clone();
+        let command: Vec<String> = ["rabbitmqctl"].iter().chain(args).map(ToString::to_string).collect();
+        on_node_runtime(async move {
+            let shown = command.join(" ");
+            match timeout(Duration::from_secs(60), exec(&name, command)).await {
+                Ok(Ok((Some(0), stdout, _))) => Ok(stdout),
+                Ok(Ok((code, stdout, stderr))) => {
+                    Err(format!("{shown}: exit code {code:?}: {stdout}{stderr}"))
+                }
+                Ok(Err(error)) => Err(format!("{shown}: {error}")),
+                Err(_) => Err(format!("{shown}: no end within 60 s")),
+            }
+        })
+        .await
+    }
+
+    fn container(&self) -> Arc<ContainerAsync<GenericImage>> {
+        Arc::clone(self.container.as_ref().expect("there until dropped"))
     }
 }
 
 impl Drop for DockerNode {
     fn drop(&mut self) {
-        let name = self.name.clone();
-        let removed = block_on_node_runtime(REMOVED_WITHIN, async move {
-            docker(&["rm", "--force", "--volumes", &name]).await
-        });
-        if matches!(removed, Some(Ok(_))) {
+        let Some(container) = self.container.take().and_then(Arc::into_inner) else {
+            return;
+        };
+        let removed = block_on_node_runtime(Duration::from_secs(20), container.rm());
+        if matches!(removed, Some(Ok(()))) {
             self.watchdog.forget_container(&self.name);
         }
     }
 }
 
-/// The broker has a user of its own in the container, and must be able to read it.
-fn write(conf_d: &Path, conf: &str) -> io::Result<()> {
-    let file = conf_d.join("90-kit.conf");
-    fs::create_dir_all(conf_d)?;
-    fs::write(&file, conf)?;
-    fs::set_permissions(conf_d, Permissions::from_mode(0o755))?;
-    fs::set_permissions(file, Permissions::from_mode(0o644))
+/// Exit code, standard output and standard error of a command in a container.
+async fn exec(container: &str, command: Vec<String>) -> Result<(Option<i64>, String, String), String> {
+    let engine = docker_client_instance().await.map_err(|error| error.to_string())?;
+    let config = ExecConfig {
+        cmd: Some(command),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        ..Default::default()
+    };
+    let exec = engine.create_exec(container, config).await.map_err(|error| error.to_string())?;
+    let started = engine.start_exec(&exec.id, None).await.map_err(|error| error.to_string())?;
+    let (mut stdout, mut stderr) = (String::new(), String::new());
+    if let StartExecResults::Attached { mut output, .. } = started {
+        while let Some(chunk) = output.next().await {
+            match chunk.map_err(|error| error.to_string())? {
+                LogOutput::StdErr { message } => stderr.push_str(&String::from_utf8_lossy(&message)),
+                other => stdout.push_str(&other.to_string()),
+            }
+        }
+    }
+    let ended = engine.inspect_exec(&exec.id).await.map_err(|error| error.to_string())?;
+    Ok((ended.exit_code, stdout, stderr))
 }
 
-async fn docker(args: &[&str]) -> Result<String, String> {
-    docker_within(DONE_WITHIN, args).await
-}
-
-async fn docker_within(limit: Duration, args: &[&str]) -> Result<String, String> {
-    output(Command::new("docker").args(args), limit).await
+fn split(image: &str) -> (&str, &str) {
+    match image.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+        _ => (image, "latest"),
+    }
 }

@@ -143,7 +143,7 @@ impl LocalNode {
             .expect("the broker's process group takes a signal");
     }
 
-    /// SIGSTOP, and waits until every thread stands still: the signal alone returns before that.
+    /// SIGSTOP, and waits until every thread has stopped: the signal itself does not wait.
     pub(super) async fn stop(&self) {
         self.signal(Signal::STOP);
         let pid =
@@ -153,7 +153,7 @@ impl LocalNode {
             let threads = std::fs::read_dir(&tasks).into_iter().flatten().flatten();
             threads.into_iter().all(|thread| {
                 let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-                // The state stands behind the name, which is in parentheses.
+                // The state comes after the name, which is in parentheses.
                 stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
             })
         })

@@ -1,0 +1,96 @@
+//! The user of an API call, found by a token in a header. Cookies are ignored, because other sites
+//! can make a browser send cookies but not this header.
+
+use std::{net::SocketAddr, time::Instant};
+
+use axum::{
+    extract::{ConnectInfo, FromRequest, FromRequestParts, Request},
+    http::{HeaderMap, StatusCode, header::AUTHORIZATION, request::Parts},
+};
+use serde::de::DeserializeOwned;
+
+use super::ApiProblem;
+use crate::{
+    admin::{
+        App,
+        access::{self, User},
+        problem::Problem,
+    },
+    dead_letters::Actor,
+};
+
+/// A user who may call the API.
+#[derive(Debug)]
+pub(super) struct ApiUser(User);
+
+impl ApiUser {
+    pub(super) fn actor(&self) -> Actor {
+        self.0.actor("api")
+    }
+
+    /// The user. An error if they are not an operator.
+    pub(super) fn operator(&self) -> Result<Actor, Problem> {
+        if self.0.is_operator() { Ok(self.actor()) } else { Err(Problem::no_operator()) }
+    }
+}
+
+impl FromRequestParts<App> for ApiUser {
+    type Rejection = ApiProblem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiProblem> {
+        let unauthorized = |what: &str| {
+            let advice = "Send `Authorization: Bearer TOKEN` with the viewer's or the operator's token.";
+            Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", what, advice)
+        };
+        let token = match parts.headers.get(AUTHORIZATION) {
+            None if app.tokens.anyone_may_read() => return Ok(Self(User::anonymous())),
+            None => return Err(unauthorized("The token is missing.").into()),
+            Some(header) => bearer(header.to_str().unwrap_or_default()),
+        };
+        let token =
+            token.ok_or_else(|| unauthorized("The header Authorization contains no bearer token."))?;
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let address = peer.map_or([0, 0, 0, 0].into(), |peer| peer.0.ip());
+        let role = app
+            .throttle
+            .attempt(address, Instant::now(), || app.tokens.role_of(token))
+            .map_err(Problem::from)?;
+        let role =
+            role.ok_or_else(|| unauthorized("The token is neither the viewer's nor the operator's."))?;
+        Ok(Self(User { name: name(&parts.headers)?, role }))
+    }
+}
+
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
+}
+
+/// The name that the caller gives.
+fn name(headers: &HeaderMap) -> Result<String, Problem> {
+    match headers.get("x-actor") {
+        None => Ok("a script".to_owned()),
+        Some(header) => std::str::from_utf8(header.as_bytes())
+            .ok()
+            .and_then(access::name)
+            .ok_or_else(|| Problem::bad_request("X-Actor is not a name of at most 64 characters.")),
+    }
+}
+
+/// The JSON body of a request.
+#[derive(Debug)]
+pub(super) struct JsonBody<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
+    type Rejection = ApiProblem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiProblem> {
+        match axum::Json::from_request(request, app).await {
+            Ok(axum::Json(body)) => Ok(Self(body)),
+            Err(rejection) => {
+                let advice = "Send JSON with its content type, as /api/v1/openapi.json describes it.";
+                Err(Problem::new(rejection.status(), "bad_request", rejection.body_text(), advice).into())
+            }
+        }
+    }
+}

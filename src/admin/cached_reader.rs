@@ -1,0 +1,162 @@
+//! Reads dead letters, one browse at a time, and caches results for a moment, so that many users of
+//! the page cause little work for RabbitMQ.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    time::Instant,
+};
+
+use super::problem::Problem;
+use crate::dead_letters::{
+    Action, Actor, DeadLetter, DeadLetterSummary, DeadLetters, Error, Filter, Listing, Plan, PlanPreview,
+    Summary,
+};
+
+/// How long a result is reused.
+const CACHE_TTL: Duration = Duration::from_secs(2);
+/// The most cached results.
+const MAX_ENTRIES: usize = 16;
+
+/// One page of the dead letters that match, and their number.
+pub(super) type Page = Listing<DeadLetterSummary>;
+
+/// Reads through a cache. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct CachedReader {
+    dead_letters: DeadLetters,
+    cache: Arc<Mutex<Vec<Entry>>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    read_at: Instant,
+    filter: Filter,
+    result: Cached,
+}
+
+#[derive(Clone, Debug)]
+enum Cached {
+    Summary(Arc<Summary>),
+    Page { offset: usize, max: usize, page: Arc<Page> },
+}
+
+impl CachedReader {
+    pub(super) fn new(dead_letters: DeadLetters) -> Self {
+        Self { dead_letters, cache: Arc::default() }
+    }
+
+    pub(super) async fn summary(&self, actor: &Actor, filter: &Filter) -> Result<Arc<Summary>, Problem> {
+        let mut cache = self.lock().await;
+        let cached = cache.iter().find_map(|entry| match &entry.result {
+            Cached::Summary(summary) if entry.filter == *filter => Some(Arc::clone(summary)),
+            _ => None,
+        });
+        if let Some(summary) = cached {
+            return Ok(summary);
+        }
+        let (dead_letters, actor, filter) = (self.dead_letters.clone(), actor.clone(), filter.clone());
+        finish(async move {
+            let summary = Arc::new(dead_letters.summary(&actor, &filter).await?);
+            insert(&mut cache, filter, Cached::Summary(Arc::clone(&summary)));
+            Ok(summary)
+        })
+        .await
+    }
+
+    /// At most `max` of the dead letters that match, oldest first, after skipping `offset`.
+    pub(super) async fn page(
+        &self,
+        actor: &Actor,
+        filter: &Filter,
+        offset: usize,
+        max: usize,
+    ) -> Result<Arc<Page>, Problem> {
+        let mut cache = self.lock().await;
+        let cached = cache.iter().find_map(|entry| match &entry.result {
+            Cached::Page { offset: from, max: count, page }
+                if (*from, *count) == (offset, max) && entry.filter == *filter =>
+            {
+                Some(Arc::clone(page))
+            }
+            _ => None,
+        });
+        if let Some(page) = cached {
+            return Ok(page);
+        }
+        let (dead_letters, actor, filter) = (self.dead_letters.clone(), actor.clone(), filter.clone());
+        finish(async move {
+            let page = Arc::new(dead_letters.page(&actor, &filter, offset, max).await?);
+            insert(&mut cache, filter, Cached::Page { offset, max, page: Arc::clone(&page) });
+            Ok(page)
+        })
+        .await
+    }
+
+    /// Everything about a dead letter. Writes to the audit log first. Not cached.
+    pub(super) async fn show(&self, actor: &Actor, id: &str) -> Result<Listing<DeadLetter>, Problem> {
+        let lock = self.lock().await;
+        let (dead_letters, actor, id) = (self.dead_letters.clone(), actor.clone(), id.to_owned());
+        finish(async move {
+            let shown = dead_letters.show(&actor, &id).await;
+            drop(lock);
+            shown
+        })
+        .await
+    }
+
+    pub(super) async fn plan(
+        &self,
+        actor: &Actor,
+        action: Action,
+        filter: &Filter,
+    ) -> Result<PlanPreview, Problem> {
+        let lock = self.lock().await;
+        let (dead_letters, actor, filter) = (self.dead_letters.clone(), actor.clone(), filter.clone());
+        finish(async move {
+            let preview = dead_letters.plan(&actor, action, &filter).await;
+            drop(lock);
+            preview
+        })
+        .await
+    }
+
+    pub(super) async fn find_plan(&self, digest: &str) -> Result<Plan, Problem> {
+        let lock = self.lock().await;
+        let (dead_letters, digest) = (self.dead_letters.clone(), digest.to_owned());
+        finish(async move {
+            let plan = dead_letters.find_plan(&digest).await;
+            drop(lock);
+            plan
+        })
+        .await
+    }
+
+    /// Clears the cache, because the dead letters change.
+    pub(super) async fn invalidate(&self) {
+        self.cache.lock().await.clear();
+    }
+
+    /// Waits until no one else reads. No one else can read until the guard is dropped.
+    async fn lock(&self) -> OwnedMutexGuard<Vec<Entry>> {
+        let mut cache = Arc::clone(&self.cache).lock_owned().await;
+        cache.retain(|entry| entry.read_at.elapsed() < CACHE_TTL);
+        cache
+    }
+}
+
+fn insert(cache: &mut Vec<Entry>, filter: Filter, result: Cached) {
+    cache.truncate(MAX_ENTRIES - 1);
+    cache.push(Entry { read_at: Instant::now(), filter, result });
+}
+
+/// Finishes the read even if the client has gone: the next client uses the result.
+async fn finish<T: Send + 'static>(
+    read: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::spawn(read).await {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(Problem::internal(&error)),
+    }
+}

@@ -1,0 +1,14 @@
+//! The layout around every page.
+
+/// The title, the user, and when to reload.
+#[derive(Debug, Default)]
+pub(super) struct PageLayout {
+    pub(super) title: String,
+    /// `Anna (operator)`, if someone is logged in.
+    pub(super) user: Option<String>,
+    pub(super) is_operator: bool,
+    pub(super) may_log_in: bool,
+    pub(super) csrf: String,
+    /// Seconds until the browser reloads the page; zero means never.
+    pub(super) refresh_s: u32,
+}

@@ -1,0 +1,25 @@
+//! What errors of lapin mean.
+
+use lapin::{
+    ErrorKind,
+    protocol::{AMQPErrorKind, AMQPSoftError},
+};
+
+/// Why RabbitMQ closed the channel, with its words; `None` if it was another error.
+#[must_use]
+pub fn soft_error(error: &lapin::Error) -> Option<(AMQPSoftError, String)> {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => match error.kind() {
+            AMQPErrorKind::Soft(soft) => Some((soft.clone(), error.get_message().to_string())),
+            AMQPErrorKind::Hard(_) => None,
+        },
+        _ => None,
+    }
+}
+
+/// Whether the content of a message ended the connection: for example a text in its properties is
+/// not UTF-8, which RabbitMQ delivers and lapin cannot read.
+#[must_use]
+pub fn is_unreadable(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ParsingError(_))
+}

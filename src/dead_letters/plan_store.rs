@@ -1,0 +1,75 @@
+//! Stores plans in a RabbitMQ queue until someone confirms them, because the next command may run
+//! in another container. A lost plan does no harm: plan again.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use lapin::{
+    BasicProperties,
+    options::{BasicGetOptions, QueueDeclareOptions},
+    protocol::AMQPSoftError,
+    types::{AMQPValue, FieldTable, ShortString},
+};
+
+use super::{error::AccessError, plan::Plan};
+use crate::{
+    broker::{
+        Lane, Mandatory, Publisher, Topology, connection, connection::Connection, errors::soft_error,
+        publisher::Outgoing,
+    },
+    settings::Broker,
+};
+
+/// How long a plan can be confirmed.
+const PLAN_TTL: Duration = Duration::from_secs(24 * 3600);
+/// The queue drops the oldest plan beyond this number.
+const MAX_PLANS: i64 = 100;
+
+/// Stores a plan.
+pub(super) async fn store(
+    link: &Connection,
+    publisher: &Publisher,
+    topology: &Topology,
+    plan: &Plan,
+) -> Result<(), AccessError> {
+    let queue = topology.dead_letter_plans();
+    let ttl = i64::try_from(PLAN_TTL.as_millis()).unwrap_or(i64::MAX);
+    let arguments = [("x-expires", ttl), ("x-message-ttl", ttl), ("x-max-length", MAX_PLANS)];
+    let arguments = arguments.map(|(name, value)| (ShortString::from(name), AMQPValue::LongLongInt(value)));
+    let arguments = FieldTable::from(arguments.into_iter().collect::<BTreeMap<_, _>>());
+    let channel = link.create_channel().await?;
+    // RabbitMQ 4.3 refuses queues that are neither durable nor exclusive.
+    let options = QueueDeclareOptions { durable: true, ..Default::default() };
+    channel.queue_declare(queue.as_str().into(), options, arguments).await?;
+    channel.close(200, "declared".into()).await?;
+    let body = plan.encode();
+    let properties = BasicProperties::default().with_content_type("application/json".into());
+    let message = Outgoing { exchange: "", routing_key: &queue, properties, body: &body };
+    publisher.publish(&message, Mandatory::Required(Lane::DeadLetters)).await?;
+    Ok(())
+}
+
+/// Finds the plan with this digest.
+pub(super) async fn find(
+    broker: &Broker,
+    topology: &Topology,
+    digest: &str,
+) -> Result<Option<Plan>, AccessError> {
+    let link = connection::connect(&broker.uris()?, "reads plans").await?;
+    let found = search(&link, &topology.dead_letter_plans(), digest).await;
+    // RabbitMQ requeues the plans that were read when the connection closes.
+    link.close().await;
+    match found {
+        Err(error) if matches!(soft_error(&error), Some((AMQPSoftError::NOTFOUND, _))) => Ok(None),
+        found => Ok(found?),
+    }
+}
+
+async fn search(link: &Connection, queue: &str, digest: &str) -> lapin::Result<Option<Plan>> {
+    let channel = link.create_channel().await?;
+    while let Some(message) = channel.basic_get(queue.into(), BasicGetOptions { no_ack: false }).await? {
+        if let Some(plan) = Plan::decode(&message.delivery.data).filter(|plan| plan.digest == digest) {
+            return Ok(Some(plan));
+        }
+    }
+    Ok(None)
+}

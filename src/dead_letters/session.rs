@@ -1,0 +1,131 @@
+//! The connections to the dead letters: one reads them, one holds locks, one publishes.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use super::{
+    audit::Actor,
+    dead_letter::DeadLetter,
+    error::AccessError,
+    lock::{self, Holder, Lock, LockedBy},
+    plan::Plan,
+    plan_store,
+    scan::{Coverage, Held, IdMode, Scan},
+};
+use crate::{
+    broker::{Publisher, Topology, browse::Bounds, connection, connection::Connection, wire::WireConnection},
+    message::Timestamp,
+    settings::Broker,
+};
+
+/// Three connections, open for one command. During an alarm RabbitMQ reads nothing from a
+/// connection that publishes, not even its close, and a lock ends only when its connection closes:
+/// so locks have their own connection.
+#[derive(Debug)]
+pub(super) struct LockedSession {
+    reading: WireConnection,
+    locking: Connection,
+    publishing: Arc<Connection>,
+    publisher: Publisher,
+    topology: Topology,
+    holder: Holder,
+    /// The number of dead letters that this session has taken. The lock reports it to others.
+    held: Arc<AtomicUsize>,
+}
+
+impl LockedSession {
+    /// Connects. Others see `doing` while this session holds a lock.
+    pub(super) async fn open(
+        broker: &Broker,
+        topology: &Topology,
+        actor: &Actor,
+        doing: &str,
+    ) -> Result<Self, AccessError> {
+        let urls = broker.uris()?;
+        let (reading, locking, publishing) = tokio::try_join!(
+            WireConnection::connect(&urls, "reads dead letters"),
+            connection::connect(&urls, "locks dead letters"),
+            connection::connect(&urls, "publishes for dead letters")
+        )?;
+        let holder = Holder {
+            actor: actor.to_string(),
+            doing: doing.to_owned(),
+            since: Timestamp::now().to_string(),
+            holds: None,
+        };
+        let publishing = Arc::new(publishing);
+        let publisher = Publisher::new(Arc::clone(&publishing));
+        let (topology, held) = (topology.clone(), Arc::default());
+        Ok(Self { reading, locking, publishing, publisher, topology, holder, held })
+    }
+
+    pub(super) fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    pub(super) fn publishing(&self) -> &Connection {
+        &self.publishing
+    }
+
+    /// Takes the lock for changes, so that no one else changes dead letters until this session
+    /// closes.
+    pub(super) async fn lock_changes(&self) -> Result<Lock, AccessError> {
+        let queue = self.topology.dead_letter_change_lock();
+        Ok(lock::try_acquire(&self.locking, &queue, &self.holder, &self.held).await?)
+    }
+
+    /// Waits for the lock for consuming: two who consume at the same time would each see only a
+    /// part. Everyone holds it only for a moment.
+    pub(super) async fn lock_consuming(&self) -> Result<Lock, AccessError> {
+        Ok(lock::acquire(&self.locking, &self.topology.dead_letter_lock(), &self.holder).await?)
+    }
+
+    /// Sets the number of dead letters that others see as taken.
+    pub(super) fn set_held(&self, count: usize) {
+        self.held.store(count, Ordering::Relaxed);
+    }
+
+    /// Starts to consume dead letters.
+    pub(super) async fn scan(
+        &self,
+        bounds: Bounds,
+        ids: IdMode,
+        held: Option<Held>,
+    ) -> Result<Scan<'_>, AccessError> {
+        Ok(Scan::open(&self.reading, &self.topology.dead(), bounds, ids, held).await?)
+    }
+
+    /// Calls `visit` with each dead letter and its position in the queue, then requeues all.
+    pub(super) async fn browse(
+        &self,
+        ids: IdMode,
+        mut visit: impl FnMut(DeadLetter, usize),
+    ) -> Result<Coverage, AccessError> {
+        let lock = self.lock_consuming().await?;
+        let changes = lock::holder(&self.locking, &self.topology.dead_letter_change_lock()).await?;
+        let held = changes.map(|by| match by {
+            LockedBy::Known(holder) => Held::new(&holder),
+            by => Held { count: None, by: by.to_string() },
+        });
+        let mut scan = self.scan(Bounds::default(), ids, held).await?;
+        while let Some((dead_letter, _tag)) = scan.next().await? {
+            let position = scan.position();
+            visit(dead_letter, position);
+        }
+        let coverage = scan.coverage();
+        scan.release().await?;
+        lock.release().await?;
+        Ok(coverage)
+    }
+
+    /// Stores a plan until someone confirms it.
+    pub(super) async fn store_plan(&self, plan: &Plan) -> Result<(), AccessError> {
+        plan_store::store(&self.publishing, &self.publisher, &self.topology, plan).await
+    }
+
+    pub(super) async fn close(self) {
+        tokio::join!(self.reading.close(), self.locking.close(), self.publishing.close());
+    }
+}

@@ -1,0 +1,97 @@
+use super::*;
+use crate::{
+    message::FaultCode,
+    policy::{HttpResponse, RetryAfter},
+};
+
+const NOW: Timestamp = Timestamp::EPOCH;
+
+fn message(body: &str) -> Envelope {
+    let properties = lapin::BasicProperties::default().with_message_id("m-1".into());
+    Envelope::decode(properties, body.as_bytes().to_vec(), NOW, || unreachable!("it has an id"))
+}
+
+fn reply(status: u16, body: &str) -> Reply {
+    let retry_after = None::<RetryAfter>;
+    Reply::Response(HttpResponse { status, body: body.as_bytes().to_vec(), cut: false, retry_after })
+}
+
+fn request() -> Envelope {
+    message(r#"{"customer_id":"191"}"#)
+}
+
+#[test]
+fn an_unlocked_request_gets_its_outcome_alone() {
+    let published = publications(Verdict::Unlocked { attempts: 2 }, &request(), &reply(200, "true"), NOW);
+    let [Publication::Outcome(outcome)] = published.as_slice() else { panic!("{published:?}") };
+    assert_eq!((outcome.status, outcome.attempts), (Status::Unlocked, 2));
+    assert_eq!((outcome.reason.as_deref(), outcome.http_status), (None, Some(200)));
+    assert!(outcome.request.is_some());
+    assert_eq!(published[0].reason(), None);
+}
+
+#[test]
+fn a_failed_request_gets_its_dead_letter_before_its_outcome() {
+    let (attempts, reason) = (3, Reason::Http(422));
+    let answer = reply(422, "no such customer");
+    for (verdict, status) in [
+        (Verdict::Refused { attempts, reason }, Status::Refused),
+        (Verdict::Abandoned { attempts, reason }, Status::Abandoned),
+    ] {
+        let published = publications(verdict, &request(), &answer, NOW);
+        let [Publication::DeadLetter(info), Publication::Outcome(outcome)] = published.as_slice() else {
+            panic!("{published:?}")
+        };
+        assert_eq!((outcome.status, outcome.attempts), (status, 3));
+        assert_eq!(outcome.detail.as_deref(), Some("Trackfinity answered 422: no such customer"));
+        assert_eq!((info.status, info.attempts, info.dead_at), (status, 3, NOW));
+        assert_eq!(info.response.as_deref(), Some("no such customer"));
+        assert!(published.iter().all(|publication| publication.reason().as_deref() == Some("http_422")));
+    }
+}
+
+#[test]
+fn a_request_that_may_succeed_later_gets_a_copy_for_a_retry() {
+    let verdict = Verdict::Retry { attempts: 1, reason: Reason::Timeout, tier: Tier::SHORTEST };
+    let published = publications(verdict, &request(), &Reply::Timeout, NOW);
+    let [Publication::Retry(info, Tier::SHORTEST)] = published.as_slice() else { panic!("{published:?}") };
+    assert_eq!((info.reason.as_deref(), info.attempts), (Some("timeout"), 1));
+}
+
+#[test]
+fn a_request_that_comes_during_a_pause_waits_without_a_reason() {
+    let published = paused(&request());
+    let [Publication::Retry(info, Tier::SHORTEST)] = published.as_slice() else { panic!("{published:?}") };
+    assert_eq!((info.reason.as_deref(), info.attempts), (None, 0));
+    assert_eq!(published[0].reason().as_deref(), Some("paused"));
+}
+
+#[test]
+fn a_message_that_is_no_request_is_rejected_with_what_was_readable() {
+    let message = message(r#"{"customer_id":" "}"#);
+    let fault = message.request.as_ref().expect_err("it has no identifier");
+    assert_eq!(fault.code, FaultCode::NoIdentifier);
+    let published = rejected(fault, &message, NOW);
+    let [Publication::DeadLetter(_), Publication::Outcome(outcome)] = published.as_slice() else {
+        panic!("{published:?}")
+    };
+    assert_eq!((outcome.status, outcome.reason.as_deref()), (Status::Invalid, Some("no_identifier")));
+}
+
+#[test]
+fn what_rabbitmq_gave_up_is_abandoned_with_rabbitmqs_reason() {
+    let death = |reason: &str| XDeath { queue: "requests".to_owned(), reason: reason.to_owned(), time: None };
+    for (death, reason) in [
+        (Some(death("delivery_limit")), "delivery_limit"),
+        (Some(death("expired")), "expired"),
+        (Some(death("maxlen")), "maxlen"),
+        (None, "undeliverable"),
+    ] {
+        let published = given_up(death.as_ref(), &request(), NOW);
+        let [Publication::DeadLetter(info), Publication::Outcome(outcome)] = published.as_slice() else {
+            panic!("{published:?}")
+        };
+        assert_eq!((info.status, info.reason.as_str()), (Status::Abandoned, reason));
+        assert_eq!(outcome.reason.as_deref(), Some(reason));
+    }
+}

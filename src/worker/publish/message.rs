@@ -1,0 +1,197 @@
+//! Publishes for one message: its dead letter, its outcome, or a copy for a retry.
+
+use opentelemetry::{KeyValue, trace::SpanKind};
+use secrecy::ExposeSecret;
+
+use super::{SessionPublisher, health::PublishKind};
+use crate::{
+    broker::{Lane, Mandatory, publisher::Outgoing, replies},
+    message::{DeadLetterInfo, Outcome, PendingOutcome, RetryInfo, headers},
+    policy::Tier,
+    settle::Publication,
+    telemetry::{Parent, Span, semconv},
+    worker::{handler::Unsettled, incoming::Incoming},
+};
+
+/// Publishes for one message of a session.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::worker) struct MessagePublisher<'a> {
+    pub(super) session: &'a SessionPublisher,
+    pub(super) incoming: &'a Incoming,
+}
+
+impl<'a> MessagePublisher<'a> {
+    pub(in crate::worker) fn new(session: &'a SessionPublisher, incoming: &'a Incoming) -> Self {
+        Self { session, incoming }
+    }
+
+    /// Publishes until RabbitMQ has confirmed.
+    pub(in crate::worker) async fn publish(&self, publication: &Publication) -> Result<(), Unsettled> {
+        match publication {
+            Publication::DeadLetter(info) => Box::pin(self.dead_letter(info)).await,
+            Publication::Outcome(outcome) => self.outcome(outcome, 0).await,
+            Publication::Retry(info, tier) => Box::pin(self.retry(info, *tier)).await,
+        }
+    }
+
+    async fn dead_letter(&self, info: &DeadLetterInfo) -> Result<(), Unsettled> {
+        let max_len = self.session.max_properties_len();
+        let message = Outgoing {
+            exchange: &self.session.config.dead,
+            routing_key: "",
+            properties: info.properties(&self.incoming.envelope, self.incoming.new_trace(), max_len),
+            body: &self.incoming.envelope.body,
+        };
+        let span = self.span(&message);
+        self.session
+            .publish_until_confirmed(
+                &message,
+                Mandatory::Required(Lane::DeadLetters),
+                PublishKind::DeadLetter,
+                span,
+            )
+            .await?;
+        self.session.telemetry.metrics.dead_lettered(info.status.as_str());
+        Ok(())
+    }
+
+    /// Publishes a copy of the request to a retry queue.
+    async fn retry(&self, retry: &RetryInfo, tier: Tier) -> Result<(), Unsettled> {
+        let max_len = self.session.max_properties_len();
+        let message = Outgoing {
+            exchange: &self.session.config.retry,
+            routing_key: &tier.to_string(),
+            properties: retry.properties(&self.incoming.envelope, self.incoming.new_trace(), max_len),
+            body: &self.incoming.envelope.body,
+        };
+        let span = self.span(&message);
+        self.session
+            .publish_until_confirmed(&message, Mandatory::Required(Lane::Requests), PublishKind::Retry, span)
+            .await?;
+        self.session.telemetry.metrics.retry_scheduled(tier.to_string());
+        let (trace_id, span_id) = self.incoming.trace_ids();
+        tracing::debug!(
+            request_id = self.incoming.envelope.request_id,
+            trace_id,
+            span_id,
+            attempts = retry.attempts,
+            reason = retry.reason,
+            %tier,
+            "scheduled for a retry"
+        );
+        Ok(())
+    }
+
+    /// Publishes a copy of the request, with its outcome, to a retry queue. When the copy comes
+    /// back, only the outcome is published.
+    pub(super) async fn pending_outcome(
+        &self,
+        pending: &PendingOutcome,
+        tier: Tier,
+    ) -> Result<(), Unsettled> {
+        let max_len = self.session.max_properties_len();
+        let key = self.session.client.api_key();
+        let key = key.expose_secret().as_bytes();
+        let properties = pending.properties(&self.incoming.envelope, self.incoming.new_trace(), key, max_len);
+        let message = Outgoing {
+            exchange: &self.session.config.retry,
+            routing_key: &tier.to_string(),
+            properties: properties.ok_or(Unsettled::Unproven)?,
+            body: &self.incoming.envelope.body,
+        };
+        let span = self.span(&message);
+        self.session
+            .publish_until_confirmed(&message, Mandatory::Required(Lane::Requests), PublishKind::Retry, span)
+            .await?;
+        Ok(())
+    }
+
+    /// Publishes a dead letter again, unchanged, that RabbitMQ removed from its queue.
+    pub(in crate::worker) async fn republish_dead_letter(&self) -> Result<(), Unsettled> {
+        let message = Outgoing {
+            exchange: &self.session.config.dead,
+            routing_key: "",
+            properties: headers::without_brokers(&self.incoming.envelope.properties),
+            body: &self.incoming.envelope.body,
+        };
+        let span = self.span(&message);
+        let mandatory = Mandatory::Required(Lane::DeadLetters);
+        self.session.publish_until_confirmed(&message, mandatory, PublishKind::DeadLetter, span).await?;
+        Ok(())
+    }
+
+    /// Counts and logs the end of a request.
+    pub(super) fn record_end(&self, outcome: &Outcome) {
+        let took = outcome.finished_at.since(outcome.first_received_at);
+        self.session.telemetry.metrics.request(outcome.status.as_str(), outcome.reason.as_deref(), took);
+        let request_id = outcome.request_id.as_str();
+        let (trace_id, span_id) = self.incoming.trace_ids();
+        let (status, attempts) = (outcome.status.as_str(), outcome.attempts);
+        match &outcome.reason {
+            None => tracing::debug!(request_id, trace_id, span_id, status, attempts, "finished"),
+            Some(reason) => {
+                tracing::info!(request_id, trace_id, span_id, status, reason, attempts, "finished");
+            }
+        }
+    }
+
+    pub(super) fn warn_unrouted(&self, outcome: &Outcome) {
+        if self.session.config.unrouted_log.is_due() {
+            tracing::warn!(
+                exchange = self.session.config.results,
+                status = outcome.status.as_str(),
+                "no queue receives outcomes like this one: bind a queue if you need them"
+            );
+        }
+    }
+
+    /// Sends a copy of the outcome to the request's `reply_to`, if only the requester can read that
+    /// queue. The queue may no longer exist: that does not delay the request.
+    pub(super) async fn reply(&self, outcome: &Outgoing<'_>) {
+        let reply_to = self.incoming.envelope.properties.reply_to().as_ref();
+        let Some(queue) = reply_to.map(|queue| queue.as_str()).filter(|queue| !queue.is_empty()) else {
+            return;
+        };
+        let request_id = self.incoming.envelope.request_id.as_str();
+        let (trace_id, span_id) = self.incoming.trace_ids();
+        let Some(routing) = replies::routing(queue, &self.session.config.reply_to_prefixes) else {
+            tracing::warn!(
+                request_id,
+                trace_id,
+                span_id,
+                "reply_to is ignored: it is not a direct reply-to queue of RabbitMQ, and it begins with \
+                 none of results.reply_to_prefixes"
+            );
+            return;
+        };
+        let copy = Outgoing { exchange: "", routing_key: queue, ..outcome.clone() };
+        let mut span = self.span(&copy);
+        if let Err(error) = self.session.replies.send(&copy, routing).await {
+            span.set_error("undelivered");
+            self.session.telemetry.metrics.unroutable("reply");
+            tracing::warn!(request_id, trace_id, span_id, %error, "the reply could not be delivered");
+        }
+    }
+
+    pub(super) fn span(&self, message: &Outgoing<'_>) -> Span {
+        let destination = if message.exchange.is_empty() { message.routing_key } else { message.exchange };
+        let name = || format!("publish {destination}");
+        self.session.telemetry.traces.start(
+            name,
+            SpanKind::Producer,
+            Parent::Span(self.incoming.trace()),
+            || {
+                let message_id = message.properties.message_id().as_ref().map(|id| id.to_string());
+                let mut attributes = vec![
+                    KeyValue::new(semconv::MESSAGING_SYSTEM, semconv::RABBITMQ),
+                    KeyValue::new(semconv::MESSAGING_DESTINATION, destination.to_owned()),
+                    KeyValue::new(semconv::MESSAGING_OPERATION_NAME, "publish"),
+                    KeyValue::new(semconv::MESSAGING_OPERATION_TYPE, "send"),
+                    KeyValue::new(semconv::MESSAGING_ROUTING_KEY, message.routing_key.to_owned()),
+                ];
+                attributes.extend(message_id.map(|id| KeyValue::new(semconv::MESSAGING_MESSAGE_ID, id)));
+                attributes
+            },
+        )
+    }
+}
