@@ -18,7 +18,7 @@ use super::problem::Problem;
 /// The longest a request may take, including its body. A browse takes at most 30 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const CSP: &str =
-    "default-src 'none'; style-src 'self'; form-action 'self'; layout-ancestors 'none'; base-uri 'none'";
+    "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 const HEADERS: [(HeaderName, &str); 6] = [
     (header::CONTENT_SECURITY_POLICY, CSP),
     (header::CACHE_CONTROL, "no-store"),
