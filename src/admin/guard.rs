@@ -128,20 +128,20 @@ mod tests {
     #[test]
     fn only_the_own_address_localhost_and_allowed_names_are_answered() {
         let allowed = ["unlocker.example.com".to_owned()];
-        let hosts = Hosts::new("127.0.0.1:9465".parse().expect("an address"), &allowed);
-        for own in ["127.0.0.1:9465", "localhost:9465", "LOCALHOST:9465", "Unlocker.example.com"] {
+        let hosts = Hosts::new("127.0.0.1:8090".parse().expect("an address"), &allowed);
+        for own in ["127.0.0.1:8090", "localhost:8090", "LOCALHOST:8090", "Unlocker.example.com"] {
             assert!(hosts.allow(own), "{own}");
         }
-        for other in ["", "localhost", "127.0.0.1", "10.0.0.1:9465", "evil.example:9465", "example.com"] {
+        for other in ["", "localhost", "127.0.0.1", "10.0.0.1:8090", "evil.example:8090", "example.com"] {
             assert!(!hosts.allow(other), "{other}");
         }
     }
 
     #[test]
     fn a_server_on_all_addresses_answers_to_each_of_them() {
-        let hosts = Hosts::new("0.0.0.0:9465".parse().expect("an address"), &[]);
-        assert!(hosts.allow("10.1.2.3:9465") && hosts.allow("[::1]:9465"));
-        assert!(!hosts.allow("10.1.2.3:80") && !hosts.allow("10.1.2.3") && !hosts.allow("evil.example:9465"));
+        let hosts = Hosts::new("0.0.0.0:8090".parse().expect("an address"), &[]);
+        assert!(hosts.allow("10.1.2.3:8090") && hosts.allow("[::1]:8090"));
+        assert!(!hosts.allow("10.1.2.3:80") && !hosts.allow("10.1.2.3") && !hosts.allow("evil.example:8090"));
     }
 
     #[test]
@@ -150,16 +150,16 @@ mod tests {
             let headers = pairs
                 .iter()
                 .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-            is_same_origin("localhost:9465", &headers.collect())
+            is_same_origin("localhost:8090", &headers.collect())
         };
         assert!(same(&[("sec-fetch-site", "same-origin"), ("origin", "null")]));
-        assert!(same(&[("origin", "http://localhost:9465")]));
+        assert!(same(&[("origin", "http://localhost:8090")]));
         for wrong in [
             &[][..],
             &[("origin", "null")],
             &[("origin", "http://evil.example")],
             &[("origin", "http://localhost:9466")],
-            &[("sec-fetch-site", "same-site"), ("origin", "http://localhost:9465")],
+            &[("sec-fetch-site", "same-site"), ("origin", "http://localhost:8090")],
             &[("sec-fetch-site", "cross-site")],
             &[("sec-fetch-site", "none")],
         ] {

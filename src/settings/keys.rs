@@ -36,7 +36,7 @@ pub(super) const KEYS: &[Key] = &[
     key("results.require_subscriber", "false"),
     key("results.reply_to_prefixes", "[\"replies.\"]"),
     key("ops.listen", "\"127.0.0.1:9464\""),
-    key("admin.listen", "\"127.0.0.1:8080\""),
+    key("admin.listen", "\"127.0.0.1:8090\""),
     key("admin.allowed_hosts", "[\"unlocker.example.com\"]"),
     key("admin.trace_url", "\"https://jaeger.example.com/trace/{trace_id}\""),
     key("admin.audit_log", "\"/var/log/unlocker/audit.jsonl\""),
