@@ -196,12 +196,11 @@ pub(super) async fn execute(files: &[PathBuf], command: Command) -> Result<(), F
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    print(format_args!("{}", json(value)))
+    print(format_args!("{}", json(value)?))
 }
 
-fn json(value: &impl serde::Serialize) -> String {
-    // Only strings and numbers, so encoding cannot fail.
-    serde_json::to_string(value).unwrap_or_default()
+fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    Ok(serde_json::to_string(value).map_err(anyhow::Error::from)?)
 }
 
 fn print_summary(summary: &Summary) -> Result<(), Failure> {

@@ -42,6 +42,8 @@ pub enum AccessError {
     Wire(WireError),
     #[error("not published: {0}")]
     Publish(#[from] PublishError),
+    #[error("the plan cannot be encoded: {0}")]
+    Encode(#[from] serde_json::Error),
 }
 
 impl From<lapin::Error> for AccessError {

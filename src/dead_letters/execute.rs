@@ -243,8 +243,10 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
                 }
                 (Action::Replay, None) => Err("it is unreadable, so it cannot be replayed".to_owned()),
                 (Action::Discard { reason }, _) => {
-                    let discarded = self.discard(session, dead_letter, reason.as_str()).await;
-                    discarded.map_err(|error| error.to_string())
+                    let outcome = discarded(dead_letter, reason.as_str());
+                    let body = outcome.encode().map_err(|error| error.to_string())?;
+                    let published = self.publish_outcome(session, dead_letter, &outcome, &body).await;
+                    published.map_err(|error| error.to_string())
                 }
             }
         };
@@ -266,14 +268,13 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
     }
 
     /// Publishes the outcome of a discarded dead letter. `true`: a queue received it.
-    async fn discard(
+    async fn publish_outcome(
         &self,
         session: &LockedSession,
         dead_letter: &DeadLetter,
-        reason: &str,
+        outcome: &Outcome,
+        body: &[u8],
     ) -> Result<bool, PublishError> {
-        let outcome = discarded(dead_letter, reason);
-        let body = outcome.encode().unwrap_or_default();
         let results = self.inner.topology.results();
         let lossy = dead_letter.properties.lossy();
         let trace = crate::telemetry::TraceContext::from_headers(lossy.headers().as_ref());
@@ -286,7 +287,7 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
             exchange: &results,
             routing_key: outcome.status.routing_key(),
             properties,
-            body: &body,
+            body,
         };
         let routing = match self.inner.settings.results.require_subscriber {
             true => Mandatory::Required(Lane::Outcomes),

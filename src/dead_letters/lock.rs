@@ -184,13 +184,14 @@ async fn answer(
                 continue;
             }
             let holder = Holder { holds: Some(holds.load(Ordering::Relaxed)), ..holder.clone() };
-            let answer = serde_json::to_vec(&holder).unwrap_or_default();
-            let options = BasicPublishOptions::default();
-            let properties = BasicProperties::default();
-            if let Err(error) =
-                channel.basic_publish("".into(), asker.clone(), options, &answer, properties).await
-            {
-                tracing::debug!(%error, "the question who locks the dead letters could not be answered");
+            let sent = async {
+                let answer = serde_json::to_vec(&holder).map_err(|error| error.to_string())?;
+                let (options, properties) = Default::default();
+                let sent = channel.basic_publish("".into(), asker.clone(), options, &answer, properties);
+                sent.await.map_err(|error| error.to_string())
+            };
+            if let Err(error) = sent.await {
+                tracing::debug!(error, "the question who locks the dead letters could not be answered");
             }
         }
     }))
