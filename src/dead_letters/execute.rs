@@ -191,10 +191,10 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
                 }
                 _ => StepResult::Discarded { routed },
             };
-            let failed = result.is_failure();
+            let ended = result.ends(self.options.keep_going, self.stop.is_cancelled());
             self.record(id, Some(request_id), result).await?;
-            if failed && !self.options.keep_going {
-                return Ok(Some(Ended::Failure));
+            if ended.is_some() {
+                return Ok(ended);
             }
         }
         Ok(None)
@@ -283,12 +283,8 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
         if let Some(trace) = trace {
             properties = properties.with_headers(trace.headers());
         }
-        let message = Outgoing {
-            exchange: &results,
-            routing_key: outcome.status.routing_key(),
-            properties,
-            body,
-        };
+        let message =
+            Outgoing { exchange: &results, routing_key: outcome.status.routing_key(), properties, body };
         let routing = match self.inner.settings.results.require_subscriber {
             true => Mandatory::Required(Lane::Outcomes),
             false => Mandatory::Reported,
