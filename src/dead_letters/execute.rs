@@ -109,11 +109,12 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
             if self.remaining.is_empty() {
                 return Ok(Ended::Complete);
             }
-            if self.stop.is_cancelled() {
-                return Ok(Ended::Stopped);
-            }
             let max = self.max_round_count();
-            let mut round = Round::take(session, &self.remaining, max, Bounds::default()).await?;
+            let taking = Round::take(session, &self.remaining, max, Bounds::DEFAULT);
+            let Some(round) = self.stop.run_until_cancelled(taking).await else {
+                return Ok(Ended::Stopped);
+            };
+            let mut round = round?;
             let found = !round.held.is_empty();
             let (missing, saw_all) = (std::mem::take(&mut round.missing), round.saw_all);
             let ended = self.run_round(session, &mut round, outcomes.as_mut()).await;
@@ -152,7 +153,7 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
     async fn run_round(
         &mut self,
         session: &LockedSession,
-        round: &mut Round<'_>,
+        round: &mut Round,
         mut outcomes: Option<&mut OutcomeListener>,
     ) -> Result<Option<Ended>, Error> {
         let until = Instant::now() + MAX_ROUND;

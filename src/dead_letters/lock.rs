@@ -26,7 +26,7 @@ use crate::broker::{errors::soft_error, lock::try_once};
 
 /// How long to wait for a lock. Consuming all dead letters takes about a second, more for very
 /// many.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(20);
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// How long to wait for the holder's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
