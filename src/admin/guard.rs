@@ -14,9 +14,12 @@ use axum::{
 };
 
 use super::problem::Problem;
+use crate::dead_letters::MAX_BROWSE_TIME;
 
-/// The longest a request may take, including its body. A browse takes at most 30 s.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest a request may take, including its body: three minutes. That is enough for another
+/// browse, for its own after that, and for connecting. After this time the browse stops.
+pub(super) const REQUEST_TIMEOUT: Duration =
+    MAX_BROWSE_TIME.saturating_mul(2).saturating_add(Duration::from_secs(20));
 const CSP: &str =
     "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 const HEADERS: [(HeaderName, &str); 6] = [
@@ -66,7 +69,7 @@ pub(super) async fn guard(State(hosts): State<Hosts>, request: Request, next: Ne
     let checked = check(&hosts, request.method(), request.uri(), request.headers());
     let answer = match checked {
         Ok(()) => tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await.map_err(|_elapsed| {
-            let advice = "It may still be running. Check the result before you try again.";
+            let advice = "Nothing was changed. Try again, or use `unlocker dead-letters`.";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "This takes too long.", advice)
         }),
         Err(problem) => Err(problem),
