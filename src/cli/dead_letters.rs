@@ -63,7 +63,7 @@ pub(in crate::cli) struct OutputArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ActorArgs {
-    /// Your name in the audit log and in messages about locks [default: USER@HOST]
+    /// Your name in the audit log and in messages about locks (default: USER@HOST)
     #[arg(long = "actor", value_name = "NAME")]
     name: Option<String>,
 }
