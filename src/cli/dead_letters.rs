@@ -63,7 +63,7 @@ pub(in crate::cli) struct OutputArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ActorArgs {
-    /// Your name in the audit log and in messages about locks [default: USER@HOST]
+    /// Your name in the audit log and in messages about locks (default: USER@HOST)
     #[arg(long = "actor", value_name = "NAME")]
     name: Option<String>,
 }
@@ -196,12 +196,11 @@ pub(super) async fn execute(files: &[PathBuf], command: Command) -> Result<(), F
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    print(format_args!("{}", json(value)))
+    print(format_args!("{}", json(value)?))
 }
 
-fn json(value: &impl serde::Serialize) -> String {
-    // Only strings and numbers, so encoding cannot fail.
-    serde_json::to_string(value).unwrap_or_default()
+fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    Ok(serde_json::to_string(value).map_err(anyhow::Error::from)?)
 }
 
 fn print_summary(summary: &Summary) -> Result<(), Failure> {

@@ -166,7 +166,7 @@ section! {
     struct Admin {
         /// Where the page and its API are served; `None` is off.
         listen: Option<SocketAddr> = value(string, optional(listen)),
-            key("admin.listen", "\"127.0.0.1:8080\"").or_empty("off");
+            key("admin.listen", "\"127.0.0.1:8090\"").or_empty("off");
         /// Allows reading.
         viewer_token: Option<Secret> = optional_secret(check_token, hidden),
             key("admin.viewer_token", "the output of `openssl rand -hex 32`")

@@ -167,7 +167,7 @@ fn every_key_is_read_from_its_variable() {
             ("UNLOCKER__RESULTS__REQUIRE_SUBSCRIBER", "true"),
             ("UNLOCKER__RESULTS__REPLY_TO_PREFIXES", "replies., answers."),
             ("UNLOCKER__OPS__LISTEN", ""),
-            ("UNLOCKER__ADMIN__LISTEN", "[::]:8080"),
+            ("UNLOCKER__ADMIN__LISTEN", "[::]:8090"),
             ("UNLOCKER__ADMIN__VIEWER_TOKEN_FILE", &token),
             ("UNLOCKER__ADMIN__OPERATOR_TOKEN", "op"),
         ],
@@ -193,7 +193,7 @@ fn every_key_is_read_from_its_variable() {
     assert!(settings.results.require_subscriber);
     assert_eq!(settings.results.reply_to_prefixes, ["replies.", "answers."]);
     assert_eq!(settings.ops.listen, None);
-    assert_eq!(settings.admin.listen.unwrap().to_string(), "[::]:8080");
+    assert_eq!(settings.admin.listen.unwrap().to_string(), "[::]:8090");
     assert_eq!(value(settings.admin.viewer_token.as_ref().unwrap()), "t0ken");
     assert_eq!(value(settings.admin.operator_token.as_ref().unwrap()), "op");
     assert_eq!(settings.secrets().len(), 1);

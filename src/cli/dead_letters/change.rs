@@ -155,12 +155,12 @@ async fn execute(
         .execute(actor, plan, options, &stop, |step| {
             printer.step(match as_json {
                 true => json(step),
-                false => describe(step),
+                false => Ok(describe(step)),
             });
         })
         .await;
     if let Ok(finish) = &finish {
-        printer.end(if as_json { json(finish) } else { describe_finish(plan, finish) });
+        printer.end(if as_json { json(finish) } else { Ok(describe_finish(plan, finish)) });
     }
     let printed = printer.finish().await;
     signal_task.abort();

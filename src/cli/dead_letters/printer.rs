@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Failure, print};
 
-/// A line with the result of one dead letter, or with the end.
+/// A line with the result of one dead letter, or with the end. An error stops the printing.
 enum PrintedLine {
-    Step(String),
-    End(String),
+    Step(Result<String, Failure>),
+    End(Result<String, Failure>),
 }
 
 /// Prints lines in their order. Queues those that are not printed yet.
@@ -40,11 +40,11 @@ impl Printer {
         Ok(Self { lines, printed })
     }
 
-    pub(super) fn step(&self, line: String) {
+    pub(super) fn step(&self, line: Result<String, Failure>) {
         self.send(PrintedLine::Step(line));
     }
 
-    pub(super) fn end(&self, line: String) {
+    pub(super) fn end(&self, line: Result<String, Failure>) {
         self.send(PrintedLine::End(line));
     }
 
@@ -68,12 +68,13 @@ fn print_all(lines: &mpsc::Receiver<PrintedLine>, steps: usize) -> Result<(), Fa
     for line in lines {
         match line {
             PrintedLine::Step(line) => {
+                let line = line?;
                 bar.inc(1);
                 bar.suspend(|| print(format_args!("{line}")))?;
             }
             PrintedLine::End(line) => {
                 bar.finish_and_clear();
-                print(format_args!("{line}"))?;
+                print(format_args!("{}", line?))?;
             }
         }
     }
