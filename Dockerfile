@@ -1,7 +1,7 @@
 # The worker as an image: docker build -t trackfinity-unlocker .
 # The image holds one program and what it links to, no shell and no package manager; it runs as uid 65532 and writes nowhere.
 
-FROM rust:1-slim-bookworm AS build
+FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /build
 # jemalloc is built with make, which the slim image does not hold. A pinned version would be gone with the next Debian.
 # hadolint ignore=DL3008
@@ -13,9 +13,12 @@ RUN [ "$(uname -m)" != aarch64 ] || echo 'env.JEMALLOC_SYS_WITH_LG_PAGE = "16"' 
 # The dependencies alone: this layer is built again only when a manifest changes.
 COPY Cargo.toml Cargo.lock ./
 COPY tests/kit/Cargo.toml tests/kit/
-RUN mkdir -p src tests/kit/src \
- && echo 'fn main() {}' >src/main.rs \
- && touch src/lib.rs tests/kit/src/lib.rs \
+COPY tests/testbed/Cargo.toml tests/testbed/
+COPY tools/demo/Cargo.toml tools/demo/
+COPY tools/soak/Cargo.toml tools/soak/
+RUN mkdir -p src tests/kit/src tests/testbed/src tools/demo/src tools/soak/src \
+ && for member in . tools/demo tools/soak; do echo 'fn main() {}' >"$member/src/main.rs"; done \
+ && touch src/lib.rs tests/kit/src/lib.rs tests/testbed/src/lib.rs \
  && cargo build --release --locked --bin unlocker \
  && rm -r src
 
@@ -42,7 +45,7 @@ COPY LICENSE-APACHE LICENSE-MIT /licenses/
 # itself once more to set it.
 ENV UNLOCKER__OPS__LISTEN=0.0.0.0:9464 \
     RUST_MIN_STACK=1073741824
-EXPOSE 9464 8080
+EXPOSE 9464 8090
 USER 65532:65532
 ENTRYPOINT ["/unlocker"]
 CMD ["run"]

@@ -1,5 +1,9 @@
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-matrix soak bench bench-instructions bench-publish lint check-deploy check-contract schemas render image image-test audit
+
+# The version of everything: Cargo.toml's.
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+.PHONY: help setup build demo test test-matrix soak bench bench-instructions bench-publish lint check-text check-deploy check-contract schemas render image image-test version audit
 
 # The RabbitMQ versions of `make test-matrix`.
 VERSIONS ?= 3.10 4.0 4.3
@@ -7,30 +11,26 @@ VERSIONS ?= 3.10 4.0 4.3
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
+setup: ## Name and install the system packages that demo, test, lint and the benches need
+	@scripts/setup
+
 build: ## Build everything
 	cargo build --workspace --all-targets
 
-demo: ## Show the worker at work with a broker and a stand-in Trackfinity; KEEP=1 stays up
+demo: ## Set up what is missing, then show the worker at work with a stand-in Trackfinity; KEEP=1 stays up
 	@exec scripts/demo $(if $(filter-out 0,$(KEEP)),--keep)
 
-test: ## Get a broker and run all tests
-	@scripts/get-broker
-	@scripts/get-broker --local
-	@scripts/get-prometheus
-	@scripts/get-clients
-	@scripts/get-chromium
+test: ## Set up what is missing and run all tests
+	@scripts/setup test
 	cargo test --workspace --no-fail-fast
 
 test-matrix: ## Run all tests on several RabbitMQ versions; needs a Docker engine (VERSIONS="3.10 4.0")
-	@scripts/get-broker --local
-	@scripts/get-prometheus
-	@scripts/get-clients
-	@scripts/get-chromium
+	@UNLOCKER_TEST_BROKER=local scripts/setup test
 	@scripts/test-matrix $(VERSIONS)
 
 soak: ## Let workers live through random faults and account for every request (SECONDS=120 SEED=… RATE=100)
 	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
-	cargo build --workspace --bins
+	cargo build --bins -p trackfinity-unlocker -p soak
 	@exec "$${CARGO_TARGET_DIR:-target}/debug/soak" --seconds $(or $(SECONDS),120) --rate $(or $(RATE),100) $(if $(SEED),--seed $(SEED))
 
 bench: ## Time the worker against a bare loop, by turns, in one run (PAIRS=5 REQUESTS=30000 BACKLOG=1000000 ONLY="quorum latency")
@@ -43,16 +43,19 @@ bench-instructions: ## Count the instructions of a message's pure parts; fails w
 
 bench-publish: ## Time `publish --from` against a bare confirm loop, in one run (REQUESTS=100000 ROUNDS=3)
 	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
-	cargo build --release --workspace --bins
-	@exec "$${CARGO_TARGET_DIR:-target}/release/bench-publish" $(or $(REQUESTS),100000) $(or $(ROUNDS),3)
+	cargo bench --bench publish -- $(or $(REQUESTS),100000) $(or $(ROUNDS),3)
 
-lint: check-deploy check-contract ## Check formatting, clippy, docs, licences, unused dependencies, deploy/, and the AsyncAPI document
+lint: check-text check-deploy check-contract ## Check formatting, clippy, docs, licences, unused dependencies, spelling, scripts, deploy/ and the AsyncAPI document
+	@scripts/get-cargo-tools
 	cargo fmt --all --check
 	cargo fetch --locked
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	cargo deny --offline check bans licenses sources
 	cargo machete --skip-target-dir
+
+check-text: ## Check the spelling, and the shell scripts; gets typos and shellcheck
+	@scripts/check-text
 
 check-deploy: ## Check the alerts, the chart and the manifests; gets promtool and Helm
 	@scripts/get-prometheus
@@ -63,7 +66,7 @@ render: ## Write deploy/kubernetes from the chart
 	@scripts/check-deploy --write
 
 image: ## Build the image trackfinity-unlocker:VERSION; needs a Docker engine
-	docker build -t trackfinity-unlocker:0.1.0 --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" .
+	docker build -t trackfinity-unlocker:$(VERSION) --build-arg VERSION=$(VERSION) --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" .
 
 image-test: ## Build the image and let it unlock, read-only and not as root; needs a Docker engine
 	@scripts/image-test
@@ -76,5 +79,9 @@ schemas: ## Write docs/schemas/ anew
 	cargo build --bin unlocker
 	@for message in request outcome; do "$${CARGO_TARGET_DIR:-target}/debug/unlocker" schema $$message >docs/schemas/$$message.json; done
 
+version: ## Print the version
+	@echo $(VERSION)
+
 audit: ## Check the dependencies for known vulnerabilities; needs the network
+	@scripts/get-cargo-tools cargo-deny
 	cargo deny check advisories

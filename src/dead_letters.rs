@@ -1,11 +1,12 @@
 //! Dead letters, for people: browse, replay and discard them. The command line and the page share
 //! this implementation. It talks to RabbitMQ directly, so it works while no worker runs.
 //!
-//! Browsing consumes all dead letters without acknowledging them, then closes the channels so that
-//! RabbitMQ requeues them. Results are sorted oldest first, whatever order the queue has. Two locks
-//! protect this: one person at a time consumes, because two consumers would each see only a part;
-//! and one person at a time changes dead letters. A change consumes only the next dead letters of
-//! its plan, and others can browse the rest.
+//! Browsing consumes dead letters without acknowledging them, then closes the channel so that
+//! RabbitMQ requeues them. It may stop after any dead letter. Results are sorted oldest first,
+//! whatever order the queue has: so a list needs all dead letters, and says so if it could not see
+//! all. Two locks protect this: one person at a time consumes, because two consumers would each see
+//! only a part; and one person at a time changes dead letters. A change keeps only the next dead
+//! letters of its plan, and others can browse the rest.
 //!
 //! A change executes a [`Plan`]: a fixed list of ids and its digest. A dead letter is acknowledged
 //! only after its new copy is confirmed.
@@ -28,7 +29,7 @@ mod session;
 mod spool;
 pub mod summary;
 
-use std::{io::Write, sync::Arc};
+use std::{io::Write, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -52,7 +53,14 @@ pub use self::{
     scan::{Coverage, Held, StopReason},
     summary::{Group, Summary},
 };
-use crate::{broker::Topology, message::DeadLetterStatus, settings::BrokerSettings};
+use crate::{
+    broker::{Topology, browse::Bounds},
+    message::DeadLetterStatus,
+    settings::BrokerSettings,
+};
+
+/// How long a browse may take, with the wait for its lock. Connecting comes before.
+pub const MAX_BROWSE_TIME: Duration = lock::ACQUIRE_TIMEOUT.saturating_add(Bounds::DEFAULT.time);
 
 /// At most this many dead letters are shown at once; the newest ones of the id.
 const MAX_SHOWN: usize = 100;
@@ -96,7 +104,11 @@ impl Exported {
 
 /// The dead letters of one prefix on one broker. Clones share the audit log.
 #[derive(Clone, Debug)]
-pub struct DeadLetters(Arc<Inner>);
+pub struct DeadLetters {
+    inner: Arc<Inner>,
+    /// Stops each browse.
+    stop: CancellationToken,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -109,19 +121,33 @@ impl DeadLetters {
     #[must_use]
     pub fn new(settings: BrokerSettings, audit: Audit) -> Self {
         let topology = Topology::new(&settings.topology_prefix);
-        Self(Arc::new(Inner { settings, topology, audit }))
+        Self { inner: Arc::new(Inner { settings, topology, audit }), stop: CancellationToken::new() }
     }
 
-    /// Calls `visit` with each dead letter and its position, in the queue's order.
+    /// The same dead letters, but a browse of this value stops when `stop` is cancelled: it returns
+    /// [`AccessError::Stopped`] once RabbitMQ has requeued what it had consumed. An execution has a
+    /// token of its own.
+    #[must_use]
+    pub fn stopped_by(&self, stop: CancellationToken) -> Self {
+        Self { inner: Arc::clone(&self.inner), stop }
+    }
+
+    /// Connects. Others see `doing` while the session holds a lock.
+    async fn open_session(&self, actor: &Actor, doing: &'static str) -> Result<LockedSession, AccessError> {
+        let session = self.inner.open_session(actor, doing);
+        self.stop.run_until_cancelled(session).await.unwrap_or(Err(AccessError::Stopped))
+    }
+
+    /// Calls `visit` with each dead letter.
     async fn browse(
         &self,
         actor: &Actor,
         doing: &'static str,
         ids: IdMode,
-        visit: impl FnMut(DeadLetter, usize),
+        visit: impl FnMut(DeadLetter),
     ) -> Result<Coverage, Error> {
-        let session = self.0.open_session(actor, doing).await?;
-        let browsed = session.browse(ids, visit).await;
+        let session = self.open_session(actor, doing).await?;
+        let browsed = session.browse(ids, &self.stop, visit).await;
         session.close().await;
         Ok(browsed?)
     }
@@ -139,7 +165,7 @@ impl DeadLetters {
         }
         let mut builder = SummaryBuilder::default();
         let ids = if filter.ids.is_empty() { IdMode::Skip } else { IdMode::Compute };
-        let visit = |dead_letter: DeadLetter, _position| {
+        let visit = |dead_letter: DeadLetter| {
             if filter.matches(&dead_letter.summary) {
                 builder.add(&dead_letter.summary);
             }
@@ -169,9 +195,9 @@ impl DeadLetters {
     ) -> Result<Listing<DeadLetterSummary>, Error> {
         let limit = offset.saturating_add(max).min(filter.max_count());
         let mut found = Sorted::new(Limit::Oldest(limit));
-        let visit = |dead_letter: DeadLetter, position| {
+        let visit = |dead_letter: DeadLetter| {
             if filter.matches(&dead_letter.summary) {
-                found.add(AgeKey::new(&dead_letter.summary, position), dead_letter.summary);
+                found.add(AgeKey::new(&dead_letter.summary), dead_letter.summary);
             }
         };
         let coverage = self.browse(actor, "browse", IdMode::Compute, visit).await?;
@@ -186,14 +212,14 @@ impl DeadLetters {
     /// # Errors
     /// If the audit log or the queue fails.
     pub async fn show(&self, actor: &Actor, id: &str) -> Result<Listing<DeadLetter>, Error> {
-        self.0.audit.write(actor, &AuditEvent::Show { id }).await?;
+        self.inner.audit.write(actor, &AuditEvent::Show { id }).await?;
         let filter = Filter { ids: vec![id.to_owned()], ..Filter::default() };
         let mut found = Sorted::new(Limit::Newest(MAX_SHOWN));
         let mut bytes = 0;
-        let visit = |dead_letter: DeadLetter, position| {
+        let visit = |dead_letter: DeadLetter| {
             if filter.matches(&dead_letter.summary) {
                 bytes += dead_letter.size();
-                found.add(AgeKey::new(&dead_letter.summary, position), dead_letter);
+                found.add(AgeKey::new(&dead_letter.summary), dead_letter);
                 while bytes > MAX_SHOWN_BYTES {
                     match found.drop_oldest() {
                         Some(dropped) => bytes -= dropped.size().min(bytes),
@@ -213,12 +239,12 @@ impl DeadLetters {
     /// # Errors
     /// If the audit log, the queue or the temporary file fails.
     pub async fn export(&self, actor: &Actor, filter: &Filter) -> Result<Exported, Error> {
-        self.0.audit.write(actor, &AuditEvent::Export { filter }).await?;
+        self.inner.audit.write(actor, &AuditEvent::Export { filter }).await?;
         let mut spool = Spool::new(filter.max_count());
         let mut failed = None;
-        let visit = |dead_letter: DeadLetter, position| {
+        let visit = |dead_letter: DeadLetter| {
             if failed.is_none() && filter.matches(&dead_letter.summary) {
-                let key = AgeKey::new(&dead_letter.summary, position);
+                let key = AgeKey::new(&dead_letter.summary);
                 failed = spool.add(key, &dead_letter.to_json()).err();
             }
         };
@@ -235,8 +261,8 @@ impl DeadLetters {
     /// # Errors
     /// If the queue cannot be browsed or the plan cannot be stored.
     pub async fn plan(&self, actor: &Actor, action: Action, filter: &Filter) -> Result<PlanPreview, Error> {
-        let session = self.0.open_session(actor, "plan").await?;
-        let preview = plan(&session, action, filter).await;
+        let session = self.open_session(actor, "plan").await?;
+        let preview = plan(&session, &self.stop, action, filter).await;
         session.close().await;
         Ok(preview?)
     }
@@ -246,7 +272,7 @@ impl DeadLetters {
     /// # Errors
     /// If there is none, or it cannot be read.
     pub async fn find_plan(&self, digest: &str) -> Result<Plan, Error> {
-        let found = plan_store::find(&self.0.settings.broker, &self.0.topology, digest).await?;
+        let found = plan_store::find(&self.inner.settings.broker, &self.inner.topology, digest).await?;
         found.ok_or_else(|| Error::NoPlan(digest.to_owned()))
     }
 
@@ -263,23 +289,28 @@ impl DeadLetters {
         stop: &CancellationToken,
         report: impl FnMut(&Step) + Send,
     ) -> Result<Finish, Error> {
-        execute::execute(&self.0, actor, plan, options, stop, report).await
+        execute::execute(&self.inner, actor, plan, options, stop, report).await
     }
 }
 
-async fn plan(session: &LockedSession, action: Action, filter: &Filter) -> Result<PlanPreview, AccessError> {
+async fn plan(
+    session: &LockedSession,
+    stop: &CancellationToken,
+    action: Action,
+    filter: &Filter,
+) -> Result<PlanPreview, AccessError> {
     let mut found = Sorted::new(Limit::Oldest(filter.max_count()));
     let mut unreadable = 0;
-    let visit = |dead_letter: DeadLetter, position| {
+    let visit = |dead_letter: DeadLetter| {
         if !filter.matches(&dead_letter.summary) {
             return;
         }
         match (&action, dead_letter.summary.status) {
             (Action::Replay, DeadLetterStatus::Unreadable) => unreadable += 1,
-            _ => found.add(AgeKey::new(&dead_letter.summary, position), dead_letter.summary),
+            _ => found.add(AgeKey::new(&dead_letter.summary), dead_letter.summary),
         }
     };
-    let coverage = session.browse(IdMode::Compute, visit).await?;
+    let coverage = session.browse(IdMode::Compute, stop, visit).await?;
     let dead_letters = found.into_vec();
     let ids = dead_letters.iter().map(|dead_letter: &DeadLetterSummary| dead_letter.id.clone()).collect();
     let plan = Plan::new(action, ids);

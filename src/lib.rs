@@ -10,8 +10,7 @@
 //!
 //! One task owns one delivery until it may be acknowledged; the consume loop then acknowledges for
 //! all tasks. Delivery is at least once; unlocking is idempotent, and outcomes carry a `message_id`
-//! to deduplicate by. Pure functions decide; code that does IO decides nothing. The tasks share one
-//! piece of state, the circuit [`breaker`].
+//! to deduplicate by. Pure functions decide what a response means and what is published for it.
 //!
 //! Dependencies run one way, from left to right; a later module may use an earlier one:
 //!

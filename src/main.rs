@@ -13,6 +13,7 @@ use clap::Parser;
 use trackfinity_unlocker::{cli::Cli, telemetry::logs};
 
 /// With glibc's allocator a request costs a tenth more CPU time.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -6,10 +6,12 @@ check.py --write    write the render first
 
 import copy
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 
 import cloudcoil.models.keda.v1alpha1 as keda
 import cloudcoil.models.prometheus_operator.v1 as prometheus_operator
@@ -246,14 +248,42 @@ def check_lint():
         [binaries / "yamllint", "--strict", "--config-file", HERE / "yamllint.yaml", *files],
         [binaries / "hadolint", "Dockerfile"],
         [binaries / "check-jsonschema", "--quiet", "--builtin-schema", "vendor.compose-spec", "deploy/compose.yaml"],
+        *(
+            [binaries / "check-jsonschema", "--quiet", "--builtin-schema", f"vendor.{schema}", *sorted(found)]
+            for schema, found in (
+                ("github-workflows", (root / ".github/workflows").glob("*.yml")),
+                ("dependabot", (root / ".github").glob("dependabot.yml")),
+            )
+        ),
     ):
         if subprocess.run(command, cwd=root, check=False).returncode:
             fault(f"{command[0].name} finds faults")
-    print(f"ok    yamllint: {len(files)} files; hadolint: the Dockerfile; compose.yaml by its schema")
+    print(f"ok    yamllint: {len(files)} files; hadolint: the Dockerfile; compose.yaml and .github by their schemas")
     for name, service in yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].items():
         for source in (volume.split(":")[0] for volume in service.get("volumes", [])):
             if source.startswith(".") and not (DEPLOY / source).is_file():
                 fault(f"compose.yaml: {name} mounts {source}, which is not there")
+
+
+def check_versions():
+    """The version stands in Cargo.toml, the toolchain in rust-toolchain.toml; elsewhere they are repeated."""
+    root = DEPLOY.parent
+    version = tomllib.loads((root / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+    toolchain = tomllib.loads((root / "rust-toolchain.toml").read_text())["toolchain"]["channel"]
+    workflows = [path.relative_to(root) for path in sorted((root / ".github/workflows").glob("*.yml"))]
+    repeated = [
+        (version, CHART / "Chart.yaml", r"(?m)^(?:version|appVersion): (.*)$"),
+        (version, "deploy/compose.yaml", r"image: trackfinity-unlocker:(.*)"),
+        (version, "Dockerfile", r"ARG VERSION=(.*)"),
+        (version, "docs/production.md", r"trackfinity-unlocker:(\d[\w.-]*)"),
+        (toolchain, "Dockerfile", r"FROM rust:([\d.]+)"),
+        *((toolchain, path, r"container: rust:([\d.]+)") for path in workflows),
+    ]
+    for wanted, path, pattern in repeated:
+        for found in re.findall(pattern, (root / path).read_text()):
+            if found != wanted:
+                fault(f"{path} says {found}, not {wanted}")
+    print(f"ok    version {version} and Rust {toolchain} are the same everywhere")
 
 
 def main():
@@ -264,6 +294,7 @@ def main():
     manifests = check_manifests()
     check_typos(everything + manifests)
     check_lint()
+    check_versions()
     sys.exit(1 if faults else 0)
 
 

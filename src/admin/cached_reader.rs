@@ -1,5 +1,5 @@
 //! Reads dead letters, one browse at a time, and caches results for a moment, so that many users of
-//! the page cause little work for RabbitMQ.
+//! the page cause little work for RabbitMQ. A browse stops when its client has gone.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,6 +7,7 @@ use tokio::{
     sync::{Mutex, OwnedMutexGuard},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::problem::Problem;
 use crate::dead_letters::{
@@ -56,8 +57,8 @@ impl CachedReader {
         if let Some(summary) = cached {
             return Ok(summary);
         }
-        let (dead_letters, actor, filter) = (self.dead_letters.clone(), actor.clone(), filter.clone());
-        finish(async move {
+        let (actor, filter) = (actor.clone(), filter.clone());
+        self.read(|dead_letters| async move {
             let summary = Arc::new(dead_letters.summary(&actor, &filter).await?);
             insert(&mut cache, filter, Cached::Summary(Arc::clone(&summary)));
             Ok(summary)
@@ -85,8 +86,8 @@ impl CachedReader {
         if let Some(page) = cached {
             return Ok(page);
         }
-        let (dead_letters, actor, filter) = (self.dead_letters.clone(), actor.clone(), filter.clone());
-        finish(async move {
+        let (actor, filter) = (actor.clone(), filter.clone());
+        self.read(|dead_letters| async move {
             let page = Arc::new(dead_letters.page(&actor, &filter, offset, max).await?);
             insert(&mut cache, filter, Cached::Page { offset, max, page: Arc::clone(&page) });
             Ok(page)
@@ -97,8 +98,8 @@ impl CachedReader {
     /// Everything about a dead letter. Writes to the audit log first. Not cached.
     pub(super) async fn show(&self, actor: &Actor, id: &str) -> Result<Listing<DeadLetter>, Problem> {
         let lock = self.lock().await;
-        let (dead_letters, actor, id) = (self.dead_letters.clone(), actor.clone(), id.to_owned());
-        finish(async move {
+        let (actor, id) = (actor.clone(), id.to_owned());
+        self.read(|dead_letters| async move {
             let shown = dead_letters.show(&actor, &id).await;
             drop(lock);
             shown
@@ -113,8 +114,8 @@ impl CachedReader {
         filter: &Filter,
     ) -> Result<PlanPreview, Problem> {
         let lock = self.lock().await;
-        let (dead_letters, actor, filter) = (self.dead_letters.clone(), actor.clone(), filter.clone());
-        finish(async move {
+        let (actor, filter) = (actor.clone(), filter.clone());
+        self.read(|dead_letters| async move {
             let preview = dead_letters.plan(&actor, action, &filter).await;
             drop(lock);
             preview
@@ -124,8 +125,8 @@ impl CachedReader {
 
     pub(super) async fn find_plan(&self, digest: &str) -> Result<Plan, Problem> {
         let lock = self.lock().await;
-        let (dead_letters, digest) = (self.dead_letters.clone(), digest.to_owned());
-        finish(async move {
+        let digest = digest.to_owned();
+        self.read(|dead_letters| async move {
             let plan = dead_letters.find_plan(&digest).await;
             drop(lock);
             plan
@@ -144,19 +145,26 @@ impl CachedReader {
         cache.retain(|entry| entry.read_at.elapsed() < CACHE_TTL);
         cache
     }
+
+    /// Reads in a task of its own. If the returned future is dropped, because the client has gone,
+    /// the browse stops. The task then still holds its lock until RabbitMQ has requeued what the
+    /// browse consumed, so that the next browse sees it.
+    async fn read<T, R>(&self, read: impl FnOnce(DeadLetters) -> R) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        R: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let reading = tokio::spawn(read(self.dead_letters.stopped_by(stop.clone())));
+        let _stop_when_dropped = stop.drop_guard();
+        match reading.await {
+            Ok(result) => Ok(result?),
+            Err(error) => Err(Problem::internal(&error)),
+        }
+    }
 }
 
 fn insert(cache: &mut Vec<Entry>, filter: Filter, result: Cached) {
     cache.truncate(MAX_ENTRIES - 1);
     cache.push(Entry { read_at: Instant::now(), filter, result });
-}
-
-/// Finishes the read even if the client has gone: the next client uses the result.
-async fn finish<T: Send + 'static>(
-    read: impl Future<Output = Result<T, Error>> + Send + 'static,
-) -> Result<T, Problem> {
-    match tokio::spawn(read).await {
-        Ok(result) => Ok(result?),
-        Err(error) => Err(Problem::internal(&error)),
-    }
 }

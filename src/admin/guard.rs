@@ -14,11 +14,14 @@ use axum::{
 };
 
 use super::problem::Problem;
+use crate::dead_letters::MAX_BROWSE_TIME;
 
-/// The longest a request may take, including its body. A browse takes at most 30 s.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest a request may take, including its body: three minutes. That is enough for another
+/// browse, for its own after that, and for connecting. After this time the browse stops.
+pub(super) const REQUEST_TIMEOUT: Duration =
+    MAX_BROWSE_TIME.saturating_mul(2).saturating_add(Duration::from_secs(20));
 const CSP: &str =
-    "default-src 'none'; style-src 'self'; form-action 'self'; layout-ancestors 'none'; base-uri 'none'";
+    "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 const HEADERS: [(HeaderName, &str); 6] = [
     (header::CONTENT_SECURITY_POLICY, CSP),
     (header::CACHE_CONTROL, "no-store"),
@@ -66,7 +69,7 @@ pub(super) async fn guard(State(hosts): State<Hosts>, request: Request, next: Ne
     let checked = check(&hosts, request.method(), request.uri(), request.headers());
     let answer = match checked {
         Ok(()) => tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await.map_err(|_elapsed| {
-            let advice = "It may still be running. Check the result before you try again.";
+            let advice = "Nothing was changed. Try again, or use `unlocker dead-letters`.";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "This takes too long.", advice)
         }),
         Err(problem) => Err(problem),
@@ -128,20 +131,20 @@ mod tests {
     #[test]
     fn only_the_own_address_localhost_and_allowed_names_are_answered() {
         let allowed = ["unlocker.example.com".to_owned()];
-        let hosts = Hosts::new("127.0.0.1:9465".parse().expect("an address"), &allowed);
-        for own in ["127.0.0.1:9465", "localhost:9465", "LOCALHOST:9465", "Unlocker.example.com"] {
+        let hosts = Hosts::new("127.0.0.1:8090".parse().expect("an address"), &allowed);
+        for own in ["127.0.0.1:8090", "localhost:8090", "LOCALHOST:8090", "Unlocker.example.com"] {
             assert!(hosts.allow(own), "{own}");
         }
-        for other in ["", "localhost", "127.0.0.1", "10.0.0.1:9465", "evil.example:9465", "example.com"] {
+        for other in ["", "localhost", "127.0.0.1", "10.0.0.1:8090", "evil.example:8090", "example.com"] {
             assert!(!hosts.allow(other), "{other}");
         }
     }
 
     #[test]
     fn a_server_on_all_addresses_answers_to_each_of_them() {
-        let hosts = Hosts::new("0.0.0.0:9465".parse().expect("an address"), &[]);
-        assert!(hosts.allow("10.1.2.3:9465") && hosts.allow("[::1]:9465"));
-        assert!(!hosts.allow("10.1.2.3:80") && !hosts.allow("10.1.2.3") && !hosts.allow("evil.example:9465"));
+        let hosts = Hosts::new("0.0.0.0:8090".parse().expect("an address"), &[]);
+        assert!(hosts.allow("10.1.2.3:8090") && hosts.allow("[::1]:8090"));
+        assert!(!hosts.allow("10.1.2.3:80") && !hosts.allow("10.1.2.3") && !hosts.allow("evil.example:8090"));
     }
 
     #[test]
@@ -150,16 +153,16 @@ mod tests {
             let headers = pairs
                 .iter()
                 .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-            is_same_origin("localhost:9465", &headers.collect())
+            is_same_origin("localhost:8090", &headers.collect())
         };
         assert!(same(&[("sec-fetch-site", "same-origin"), ("origin", "null")]));
-        assert!(same(&[("origin", "http://localhost:9465")]));
+        assert!(same(&[("origin", "http://localhost:8090")]));
         for wrong in [
             &[][..],
             &[("origin", "null")],
             &[("origin", "http://evil.example")],
             &[("origin", "http://localhost:9466")],
-            &[("sec-fetch-site", "same-site"), ("origin", "http://localhost:9465")],
+            &[("sec-fetch-site", "same-site"), ("origin", "http://localhost:8090")],
             &[("sec-fetch-site", "cross-site")],
             &[("sec-fetch-site", "none")],
         ] {

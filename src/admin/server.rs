@@ -10,12 +10,15 @@ use hyper_util::{
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::guard::REQUEST_TIMEOUT;
+
 /// The most open connections; others wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
 /// How long a request's head may take to arrive, and how long a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may last.
 const MAX_CONNECTION_LIFETIME: Duration = Duration::from_secs(300);
+const _: () = assert!(MAX_CONNECTION_LIFETIME.as_secs() > REQUEST_TIMEOUT.as_secs());
 /// The pause after a failed accept: the process may be out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

@@ -1,8 +1,8 @@
-//! Browses a queue: consumes without acknowledging, then closes the channels so that RabbitMQ
+//! Browses a queue: consumes without acknowledging, then closes the channel so that RabbitMQ
 //! requeues. Reads also messages that lapin cannot read.
 //!
-//! Browsing only some messages of a queue moves them to its end (seen on RabbitMQ 3.10, 4.0 and 4.3);
-//! browsing all keeps their order. Nothing in this program depends on that order.
+//! A browse may stop after any message. Messages that it has read may then be behind all others
+//! (seen on RabbitMQ 3.10, 4.0 and 4.3). Nothing in this program depends on the queue's order.
 
 use std::time::Duration;
 
@@ -12,9 +12,6 @@ use super::wire::{WireChannel, WireConnection, WireDelivery, WireError};
 
 /// The largest prefetch of a consumer of a quorum queue (RabbitMQ docs, "Quorum queues").
 const MAX_PREFETCH: usize = 2000;
-/// RabbitMQ requeues a channel's messages consumer by consumer. It keeps the order of the consumer
-/// tags only up to 32 consumers, because larger maps have no order in Erlang.
-const MAX_CONSUMERS_PER_CHANNEL: usize = 30;
 /// The prefetch of the first consumer. The size of its messages decides the next prefetch.
 const SAMPLE_MESSAGES: usize = 100;
 /// The largest sum of bodies that RabbitMQ may send ahead, in bytes.
@@ -24,6 +21,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often in a row RabbitMQ must say that no message is ready. A busy RabbitMQ stops counting
 /// messages as ready seconds before it delivers them.
 const MAX_EMPTY_CHECKS: usize = 10;
+/// How many messages are requeued before RabbitMQ is asked for an answer. RabbitMQ searches each one
+/// among all that are not acknowledged, so it could not answer in time for very many.
+const REQUEUE_STEP: usize = 1000;
 
 /// How many messages a browse reads at most, and how long it may take.
 #[derive(Clone, Copy, Debug)]
@@ -32,10 +32,9 @@ pub struct Bounds {
     pub time: Duration,
 }
 
-impl Default for Bounds {
-    fn default() -> Self {
-        Self { messages: 250_000, time: Duration::from_secs(60) }
-    }
+impl Bounds {
+    /// Of a browse that a person waits for.
+    pub const DEFAULT: Self = Self { messages: 250_000, time: Duration::from_secs(60) };
 }
 
 /// Why a browse ended before the last message.
@@ -57,25 +56,20 @@ pub struct BrowsedMessage {
 }
 
 /// Identifies a message within one browser.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Tag {
-    channel: usize,
-    delivery_tag: u64,
-}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag(u64);
 
 /// Browses a queue. RabbitMQ requeues the messages when the browser is released or dropped.
 #[derive(Debug)]
-pub struct QueueBrowser<'a> {
-    connection: &'a WireConnection,
+pub struct QueueBrowser {
+    channel: WireChannel,
     queue: String,
     bounds: Bounds,
     deadline: Instant,
-    channels: Vec<WireChannel>,
-    /// The running consumers: the index of the channel, and the consumer tag.
-    consumers: Vec<(usize, String)>,
+    /// The tags of the running consumers.
+    consumers: Vec<String>,
     /// How many messages the last consumer may still deliver.
     remaining_prefetch: usize,
-    started_consumers: usize,
     /// Whether all consumers are cancelled, so that no more messages are delivered.
     is_stopped: bool,
     total: usize,
@@ -86,27 +80,21 @@ pub struct QueueBrowser<'a> {
     incomplete: Option<Incomplete>,
 }
 
-impl<'a> QueueBrowser<'a> {
+impl QueueBrowser {
     /// Counts the messages; consumes none yet.
     ///
     /// # Errors
     /// If the queue does not exist, or the connection is lost.
-    pub async fn open(
-        connection: &'a WireConnection,
-        queue: &str,
-        bounds: Bounds,
-    ) -> Result<Self, WireError> {
+    pub async fn open(connection: &WireConnection, queue: &str, bounds: Bounds) -> Result<Self, WireError> {
         let mut channel = connection.open_channel().await?;
         let total = channel.message_count(queue).await?;
         Ok(Self {
-            connection,
+            channel,
             queue: queue.to_owned(),
             deadline: Instant::now() + bounds.time,
             bounds,
-            channels: vec![channel],
             consumers: Vec::new(),
             remaining_prefetch: 0,
-            started_consumers: 0,
             is_stopped: false,
             total,
             taken: 0,
@@ -147,18 +135,14 @@ impl<'a> QueueBrowser<'a> {
             if self.remaining_prefetch == 0 {
                 self.start_consumer().await?;
             }
-            let at = self.channels.len() - 1;
-            let Some(channel) = self.channels.last_mut() else {
-                break;
-            };
             let wait = IDLE_TIMEOUT.min(self.deadline.saturating_duration_since(Instant::now()));
-            match tokio::time::timeout(wait, channel.next()).await {
+            match tokio::time::timeout(wait, self.channel.next()).await {
                 Ok(Ok(Some(delivery))) => {
                     self.remaining_prefetch = self.remaining_prefetch.saturating_sub(1);
                     self.empty_checks = 0;
                     self.taken += 1;
                     self.bytes += delivery.body.len();
-                    let tag = Tag { channel: at, delivery_tag: delivery.delivery_tag };
+                    let tag = Tag(delivery.delivery_tag);
                     return Ok(Some(BrowsedMessage { delivery, tag }));
                 }
                 Ok(Err(error)) => return Err(error),
@@ -167,7 +151,7 @@ impl<'a> QueueBrowser<'a> {
                 Err(_elapsed) if Instant::now() >= self.deadline => {
                     self.incomplete = Some(Incomplete::Time);
                 }
-                Err(_elapsed) if channel.message_count(&self.queue).await? > 0 => self.empty_checks = 0,
+                Err(_elapsed) if self.channel.message_count(&self.queue).await? > 0 => self.empty_checks = 0,
                 Err(_elapsed) => {
                     self.empty_checks += 1;
                     if self.empty_checks >= MAX_EMPTY_CHECKS {
@@ -184,10 +168,8 @@ impl<'a> QueueBrowser<'a> {
     /// # Errors
     /// If the connection is lost.
     pub async fn stop_taking(&mut self) -> Result<(), WireError> {
-        for (at, tag) in std::mem::take(&mut self.consumers) {
-            if let Some(channel) = self.channels.get_mut(at) {
-                channel.cancel(&tag).await?;
-            }
+        for tag in std::mem::take(&mut self.consumers) {
+            self.channel.cancel(&tag).await?;
         }
         self.is_stopped = true;
         Ok(())
@@ -202,24 +184,24 @@ impl<'a> QueueBrowser<'a> {
         if !self.is_stopped {
             self.stop_taking().await?;
         }
-        match self.channels.get_mut(tag.channel) {
-            Some(channel) => channel.acknowledge(tag.delivery_tag).await,
-            None => Err(WireError::Lost("the message does not belong to this browser".to_owned())),
-        }
+        self.channel.acknowledge(tag.0).await
     }
 
-    /// Cancels the consumers and requeues these messages, in the order of their delivery.
+    /// Cancels the consumers, and requeues these messages and those that [`next`](Self::next) has
+    /// not returned.
     ///
     /// # Errors
     /// If the connection is lost.
-    pub async fn requeue(&mut self, mut tags: Vec<Tag>) -> Result<(), WireError> {
+    pub async fn requeue(&mut self, tags: &[Tag]) -> Result<(), WireError> {
         self.stop_taking().await?;
-        tags.sort_unstable();
-        for (at, channel) in self.channels.iter_mut().enumerate() {
-            let of_channel = tags.iter().filter(|tag| tag.channel == at).map(|tag| tag.delivery_tag);
-            channel.requeue(of_channel).await?;
+        for step in tags.chunks(REQUEUE_STEP) {
+            self.channel.requeue(step.iter().map(|tag| tag.0)).await?;
         }
-        Ok(())
+        // RabbitMQ may answer a cancel before it sends the consumer's last messages; this answer
+        // comes after them.
+        self.channel.requeue(std::iter::empty()).await?;
+        let unread: Vec<_> = std::iter::from_fn(|| self.channel.buffered()).collect();
+        self.channel.requeue(unread.iter().map(|delivery| delivery.delivery_tag)).await
     }
 
     /// Requeues everything that was not acknowledged.
@@ -227,10 +209,7 @@ impl<'a> QueueBrowser<'a> {
     /// # Errors
     /// If the connection is lost.
     pub async fn release(self) -> Result<(), WireError> {
-        for channel in self.channels {
-            channel.close().await?;
-        }
-        Ok(())
+        self.channel.close().await
     }
 
     async fn start_consumer(&mut self) -> Result<(), WireError> {
@@ -239,19 +218,10 @@ impl<'a> QueueBrowser<'a> {
             taken => (WINDOW_BYTES / (self.bytes / taken).max(1)).clamp(1, MAX_PREFETCH),
         };
         self.remaining_prefetch = by_size.min(self.bounds.messages - self.taken);
-        let started = self.started_consumers;
-        if started > 0 && started.is_multiple_of(MAX_CONSUMERS_PER_CHANNEL) {
-            self.channels.push(self.connection.open_channel().await?);
-        }
-        let at = self.channels.len() - 1;
-        let Some(channel) = self.channels.last_mut() else {
-            return Ok(());
-        };
-        channel.qos(u16::try_from(self.remaining_prefetch).unwrap_or(u16::MAX)).await?;
-        let tag = format!("browse-{started:06}");
-        channel.consume(&self.queue, &tag).await?;
-        self.consumers.push((at, tag));
-        self.started_consumers += 1;
+        self.channel.qos(u16::try_from(self.remaining_prefetch).unwrap_or(u16::MAX)).await?;
+        let tag = format!("browse-{}", self.consumers.len());
+        self.channel.consume(&self.queue, &tag).await?;
+        self.consumers.push(tag);
         Ok(())
     }
 }

@@ -32,6 +32,8 @@ pub enum AccessError {
     Urls(#[from] BrokerUrlsError),
     #[error("RabbitMQ cannot be reached: {0}")]
     Connect(#[from] ConnectError),
+    #[error("the browse was stopped")]
+    Stopped,
     #[error("the dead letters are locked by {0}; try again when they have finished")]
     Locked(LockedBy),
     #[error("RabbitMQ says: {0}. The user needs configure, write and read on the prefix's names")]
@@ -42,6 +44,8 @@ pub enum AccessError {
     Wire(WireError),
     #[error("not published: {0}")]
     Publish(#[from] PublishError),
+    #[error("the plan cannot be encoded: {0}")]
+    Encode(#[from] serde_json::Error),
 }
 
 impl From<lapin::Error> for AccessError {

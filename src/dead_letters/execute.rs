@@ -109,11 +109,12 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
             if self.remaining.is_empty() {
                 return Ok(Ended::Complete);
             }
-            if self.stop.is_cancelled() {
-                return Ok(Ended::Stopped);
-            }
             let max = self.max_round_count();
-            let mut round = Round::take(session, &self.remaining, max, Bounds::default()).await?;
+            let taking = Round::take(session, &self.remaining, max, Bounds::DEFAULT);
+            let Some(round) = self.stop.run_until_cancelled(taking).await else {
+                return Ok(Ended::Stopped);
+            };
+            let mut round = round?;
             let found = !round.held.is_empty();
             let (missing, saw_all) = (std::mem::take(&mut round.missing), round.saw_all);
             let ended = self.run_round(session, &mut round, outcomes.as_mut()).await;
@@ -152,7 +153,7 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
     async fn run_round(
         &mut self,
         session: &LockedSession,
-        round: &mut Round<'_>,
+        round: &mut Round,
         mut outcomes: Option<&mut OutcomeListener>,
     ) -> Result<Option<Ended>, Error> {
         let until = Instant::now() + MAX_ROUND;
@@ -191,10 +192,10 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
                 }
                 _ => StepResult::Discarded { routed },
             };
-            let failed = result.is_failure();
+            let ended = result.ends(self.options.keep_going, self.stop.is_cancelled());
             self.record(id, Some(request_id), result).await?;
-            if failed && !self.options.keep_going {
-                return Ok(Some(Ended::Failure));
+            if ended.is_some() {
+                return Ok(ended);
             }
         }
         Ok(None)
@@ -243,8 +244,10 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
                 }
                 (Action::Replay, None) => Err("it is unreadable, so it cannot be replayed".to_owned()),
                 (Action::Discard { reason }, _) => {
-                    let discarded = self.discard(session, dead_letter, reason.as_str()).await;
-                    discarded.map_err(|error| error.to_string())
+                    let outcome = discarded(dead_letter, reason.as_str());
+                    let body = outcome.encode().map_err(|error| error.to_string())?;
+                    let published = self.publish_outcome(session, dead_letter, &outcome, &body).await;
+                    published.map_err(|error| error.to_string())
                 }
             }
         };
@@ -266,14 +269,13 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
     }
 
     /// Publishes the outcome of a discarded dead letter. `true`: a queue received it.
-    async fn discard(
+    async fn publish_outcome(
         &self,
         session: &LockedSession,
         dead_letter: &DeadLetter,
-        reason: &str,
+        outcome: &Outcome,
+        body: &[u8],
     ) -> Result<bool, PublishError> {
-        let outcome = discarded(dead_letter, reason);
-        let body = outcome.encode().unwrap_or_default();
         let results = self.inner.topology.results();
         let lossy = dead_letter.properties.lossy();
         let trace = crate::telemetry::TraceContext::from_headers(lossy.headers().as_ref());
@@ -282,12 +284,8 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
         if let Some(trace) = trace {
             properties = properties.with_headers(trace.headers());
         }
-        let message = Outgoing {
-            exchange: &results,
-            routing_key: outcome.status.routing_key(),
-            properties,
-            body: &body,
-        };
+        let message =
+            Outgoing { exchange: &results, routing_key: outcome.status.routing_key(), properties, body };
         let routing = match self.inner.settings.results.require_subscriber {
             true => Mandatory::Required(Lane::Outcomes),
             false => Mandatory::Reported,

@@ -26,7 +26,7 @@ use crate::broker::{errors::soft_error, lock::try_once};
 
 /// How long to wait for a lock. Consuming all dead letters takes about a second, more for very
 /// many.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(20);
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// How long to wait for the holder's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -184,13 +184,14 @@ async fn answer(
                 continue;
             }
             let holder = Holder { holds: Some(holds.load(Ordering::Relaxed)), ..holder.clone() };
-            let answer = serde_json::to_vec(&holder).unwrap_or_default();
-            let options = BasicPublishOptions::default();
-            let properties = BasicProperties::default();
-            if let Err(error) =
-                channel.basic_publish("".into(), asker.clone(), options, &answer, properties).await
-            {
-                tracing::debug!(%error, "the question who locks the dead letters could not be answered");
+            let sent = async {
+                let answer = serde_json::to_vec(&holder).map_err(|error| error.to_string())?;
+                let (options, properties) = Default::default();
+                let sent = channel.basic_publish("".into(), asker.clone(), options, &answer, properties);
+                sent.await.map_err(|error| error.to_string())
+            };
+            if let Err(error) = sent.await {
+                tracing::debug!(error, "the question who locks the dead letters could not be answered");
             }
         }
     }))

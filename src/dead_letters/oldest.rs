@@ -3,21 +3,21 @@
 
 use std::collections::BTreeMap;
 
-use super::dead_letter::DeadLetterSummary;
+use super::dead_letter::{DeadLetterId, DeadLetterSummary};
 use crate::message::Timestamp;
 
-/// Sort key of a dead letter: its time of death, then its position in the queue. Those without a
-/// time come last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Sort key of a dead letter: its time of death, then its id. Those without a time come last.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct AgeKey {
     unknown: bool,
     dead_at: Option<Timestamp>,
-    position: usize,
+    id: DeadLetterId,
 }
 
 impl AgeKey {
-    pub(super) fn new(dead_letter: &DeadLetterSummary, position: usize) -> Self {
-        Self { unknown: dead_letter.dead_at.is_none(), dead_at: dead_letter.dead_at, position }
+    pub(super) fn new(dead_letter: &DeadLetterSummary) -> Self {
+        let DeadLetterSummary { dead_at, id, .. } = dead_letter;
+        Self { unknown: dead_at.is_none(), dead_at: *dead_at, id: id.clone() }
     }
 }
 
@@ -75,25 +75,27 @@ impl<T> Sorted<T> {
 mod tests {
     use super::*;
 
-    fn key(seconds: Option<i64>, position: usize) -> AgeKey {
-        let dead_at = seconds.map(|seconds| Timestamp::from_millis(seconds * 1000));
-        AgeKey { unknown: dead_at.is_none(), dead_at, position }
-    }
+    /// Dead letters with these ids and times of death, in seconds.
+    const DEAD_LETTERS: [(&str, Option<i64>); 6] =
+        [("f", Some(30)), ("e", None), ("d", Some(10)), ("c", Some(20)), ("b", None), ("a", Some(10))];
 
-    fn sorted(limit: Limit) -> Vec<usize> {
+    fn sorted(limit: Limit, queue: impl Iterator<Item = (&'static str, Option<i64>)>) -> String {
         let mut sorted = Sorted::new(limit);
-        let times = [Some(30), None, Some(10), Some(20), None, Some(10)];
-        for (position, seconds) in times.into_iter().enumerate() {
-            sorted.add(key(seconds, position), position);
+        for (id, seconds) in queue {
+            let dead_at = seconds.map(|seconds| Timestamp::from_millis(seconds * 1000));
+            sorted.add(AgeKey { unknown: dead_at.is_none(), dead_at, id: id.into() }, id);
         }
         assert_eq!(sorted.count(), 6);
-        sorted.into_vec()
+        sorted.into_vec().concat()
     }
 
     #[test]
-    fn the_oldest_comes_first_ties_keep_the_queues_order_and_items_without_a_time_come_last() {
-        assert_eq!(sorted(Limit::Oldest(10)), [2, 5, 3, 0, 1, 4]);
-        assert_eq!(sorted(Limit::Oldest(3)), [2, 5, 3]);
-        assert_eq!(sorted(Limit::Newest(2)), [1, 4]);
+    fn the_oldest_comes_first_and_items_without_a_time_come_last_whatever_order_the_queue_has() {
+        for (limit, expected) in
+            [(Limit::Oldest(10), "adcfbe"), (Limit::Oldest(3), "adc"), (Limit::Newest(2), "be")]
+        {
+            assert_eq!(sorted(limit, DEAD_LETTERS.into_iter()), expected);
+            assert_eq!(sorted(limit, DEAD_LETTERS.into_iter().rev()), expected);
+        }
     }
 }

@@ -31,6 +31,7 @@ pub(super) async fn store(
     topology: &Topology,
     plan: &Plan,
 ) -> Result<(), AccessError> {
+    let body = plan.encode()?;
     let queue = topology.dead_letter_plans();
     let ttl = i64::try_from(PLAN_TTL.as_millis()).unwrap_or(i64::MAX);
     let arguments = [("x-expires", ttl), ("x-message-ttl", ttl), ("x-max-length", MAX_PLANS)];
@@ -41,7 +42,6 @@ pub(super) async fn store(
     let options = QueueDeclareOptions { durable: true, ..Default::default() };
     channel.queue_declare(queue.as_str().into(), options, arguments).await?;
     channel.close(200, "declared".into()).await?;
-    let body = plan.encode();
     let properties = BasicProperties::default().with_content_type("application/json".into());
     let message = Outgoing { exchange: "", routing_key: &queue, properties, body: &body };
     publisher.publish(&message, Mandatory::Required(Lane::DeadLetters)).await?;

@@ -23,8 +23,8 @@ pub enum StepResult {
     Unlocked,
     /// Replayed, and it failed again: there is a new dead letter.
     FailedAgain { status: String, reason: Option<String> },
-    /// Replayed, but its outcome did not arrive in time. The request is queued or waits for a
-    /// retry.
+    /// Replayed, but its outcome had not arrived when the time was over or the replay was stopped.
+    /// The request is queued or waits for a retry.
     Pending,
     /// Discarded, and its outcome published. `routed`: whether a queue received the outcome.
     Discarded { routed: bool },
@@ -37,9 +37,14 @@ pub enum StepResult {
 }
 
 impl StepResult {
-    /// Whether a replay stops here, unless the person chose to keep going.
-    pub(super) fn is_failure(&self) -> bool {
-        matches!(self, Self::FailedAgain { .. } | Self::Pending)
+    /// How the execution ends after this result; `None` if it continues. An outcome that is missing
+    /// because the execution was stopped is no failure.
+    pub(super) fn ends(&self, keep_going: bool, is_stopped: bool) -> Option<Ended> {
+        match self {
+            Self::Pending if is_stopped => Some(Ended::Stopped),
+            Self::FailedAgain { .. } | Self::Pending if !keep_going => Some(Ended::Failure),
+            _ => None,
+        }
     }
 }
 
@@ -100,5 +105,26 @@ impl fmt::Display for Finish {
             Ended::PublishFailed => "one could not be published",
         };
         write!(f, "stopped: {why}; {done} of {total} left the dead letters, {remaining} are untouched")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_while_an_outcome_is_awaited_is_no_failure_of_the_dead_letter() {
+        let failed = StepResult::FailedAgain { status: "refused".to_owned(), reason: None };
+        for (result, keep_going, is_stopped, ended) in [
+            (&StepResult::Pending, false, true, Some(Ended::Stopped)),
+            (&StepResult::Pending, true, true, Some(Ended::Stopped)),
+            (&StepResult::Pending, false, false, Some(Ended::Failure)),
+            (&StepResult::Pending, true, false, None),
+            (&failed, false, true, Some(Ended::Failure)),
+            (&failed, true, true, None),
+            (&StepResult::Unlocked, false, true, None),
+        ] {
+            assert_eq!(result.ends(keep_going, is_stopped), ended, "{result:?} {keep_going} {is_stopped}");
+        }
     }
 }

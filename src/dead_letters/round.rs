@@ -1,7 +1,7 @@
-//! One round of an execution: consumes all dead letters, keeps the next ones of the plan, and
+//! One round of an execution: consumes dead letters until it has the next ones of the plan, and
 //! requeues the others so that everyone else can see them.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::{
     dead_letter::{DeadLetter, DeadLetterId},
@@ -57,20 +57,21 @@ impl Remaining {
 
 /// The dead letters that a round has taken.
 #[derive(Debug)]
-pub(super) struct Round<'a> {
-    scan: Scan<'a>,
+pub(super) struct Round {
+    scan: Scan,
     /// Dead letters that are neither acknowledged nor requeued, by their position in the plan.
     pub(super) held: BTreeMap<usize, (DeadLetter, Tag)>,
-    /// Positions in the plan of dead letters that this round did not see.
+    /// Positions in the plan of dead letters that this round did not see. Those behind the next ones
+    /// may be in the queue, unless the round took none.
     pub(super) missing: Vec<usize>,
     /// Whether the round saw all dead letters of the queue.
     pub(super) saw_all: bool,
 }
 
-impl<'a> Round<'a> {
-    /// Takes the next `max` dead letters of the plan.
+impl Round {
+    /// Takes the next `max` dead letters of the plan. `max` is at least one.
     pub(super) async fn take(
-        session: &'a LockedSession,
+        session: &LockedSession,
         remaining: &Remaining,
         max: usize,
         bounds: Bounds,
@@ -81,9 +82,11 @@ impl<'a> Round<'a> {
         let mut others = Vec::new();
         // How many dead letters with these bytes were found.
         let mut found: HashMap<&str, usize> = HashMap::new();
-        let wanted: usize = remaining.next(max).map(|(at, _)| at).last().unwrap_or_default();
-        let mut bytes = 0;
-        while let Some((dead_letter, tag)) = round.scan.next().await? {
+        let wanted: BTreeSet<usize> = remaining.next(max).map(|(at, _)| at).collect();
+        let (mut seen, mut bytes) = (0, 0);
+        while seen < wanted.len()
+            && let Some((dead_letter, tag)) = round.scan.next().await?
+        {
             let identical = remaining.identical.get_key_value(dead_letter.summary.id.digits());
             let position = identical.and_then(|(digits, places)| {
                 let nth = found.entry(digits).or_default();
@@ -91,7 +94,8 @@ impl<'a> Round<'a> {
                 places.get(*nth - 1).copied()
             });
             match position {
-                Some(at) if at <= wanted => {
+                Some(at) if wanted.contains(&at) => {
+                    seen += 1;
                     bytes += dead_letter.size();
                     round.held.insert(at, (dead_letter, tag));
                 }
@@ -110,7 +114,7 @@ impl<'a> Round<'a> {
             round.missing.extend(places.iter().skip(found));
         }
         round.missing.sort_unstable();
-        round.scan.browser().requeue(others).await?;
+        round.scan.browser().requeue(&others).await?;
         session.set_held(round.held.len());
         lock.release().await?;
         Ok(round)

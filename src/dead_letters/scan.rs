@@ -1,4 +1,4 @@
-//! Consumes dead letters in the queue's order.
+//! Consumes dead letters, in any order.
 
 use std::collections::HashMap;
 
@@ -88,17 +88,17 @@ pub(super) enum IdMode {
 
 /// Consumes dead letters; they stay unacknowledged.
 #[derive(Debug)]
-pub(super) struct Scan<'a> {
-    browser: QueueBrowser<'a>,
+pub(super) struct Scan {
+    browser: QueueBrowser,
     mode: IdMode,
     held: Option<Held>,
     ids: IdAllocator,
 }
 
-impl<'a> Scan<'a> {
+impl Scan {
     /// `held`: dead letters that are not in the queue because someone else is changing them.
     pub(super) async fn open(
-        connection: &'a WireConnection,
+        connection: &WireConnection,
         queue: &str,
         bounds: Bounds,
         mode: IdMode,
@@ -109,7 +109,7 @@ impl<'a> Scan<'a> {
     }
 
     /// The next dead letter and its tag for the acknowledgement. `None` when there are no more, or
-    /// the bounds allow no more.
+    /// the bounds allow no more. Cancel safe.
     pub(super) async fn next(&mut self) -> Result<Option<(DeadLetter, Tag)>, WireError> {
         let Some(BrowsedMessage { delivery, tag }) = self.browser.next().await? else {
             return Ok(None);
@@ -137,12 +137,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The position of the last dead letter, counted from one.
-    pub(super) fn position(&self) -> usize {
-        self.browser.taken()
-    }
-
-    pub(super) fn browser(&mut self) -> &mut QueueBrowser<'a> {
+    pub(super) fn browser(&mut self) -> &mut QueueBrowser {
         &mut self.browser
     }
 

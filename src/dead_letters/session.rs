@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use super::{
     audit::Actor,
     dead_letter::DeadLetter,
@@ -93,31 +95,36 @@ impl LockedSession {
         bounds: Bounds,
         ids: IdMode,
         held: Option<Held>,
-    ) -> Result<Scan<'_>, AccessError> {
+    ) -> Result<Scan, AccessError> {
         Ok(Scan::open(&self.reading, &self.topology.dead(), bounds, ids, held).await?)
     }
 
-    /// Calls `visit` with each dead letter and its position in the queue, then requeues all.
+    /// Calls `visit` with each dead letter, then requeues all. [`AccessError::Stopped`] if `stop`
+    /// is cancelled before; then all are requeued, too.
     pub(super) async fn browse(
         &self,
         ids: IdMode,
-        mut visit: impl FnMut(DeadLetter, usize),
+        stop: &CancellationToken,
+        mut visit: impl FnMut(DeadLetter),
     ) -> Result<Coverage, AccessError> {
-        let lock = self.lock_consuming().await?;
+        let lock = stop.run_until_cancelled(self.lock_consuming()).await.ok_or(AccessError::Stopped)??;
         let changes = lock::holder(&self.locking, &self.topology.dead_letter_change_lock()).await?;
         let held = changes.map(|by| match by {
             LockedBy::Known(holder) => Held::new(&holder),
             by => Held { count: None, by: by.to_string() },
         });
-        let mut scan = self.scan(Bounds::default(), ids, held).await?;
-        while let Some((dead_letter, _tag)) = scan.next().await? {
-            let position = scan.position();
-            visit(dead_letter, position);
-        }
+        let mut scan = self.scan(Bounds::DEFAULT, ids, held).await?;
+        let read = async {
+            while let Some((dead_letter, _tag)) = scan.next().await? {
+                visit(dead_letter);
+            }
+            Ok::<_, AccessError>(())
+        };
+        let read = stop.run_until_cancelled(read).await.transpose()?;
         let coverage = scan.coverage();
         scan.release().await?;
         lock.release().await?;
-        Ok(coverage)
+        read.map(|()| coverage).ok_or(AccessError::Stopped)
     }
 
     /// Stores a plan until someone confirms it.
@@ -125,7 +132,10 @@ impl LockedSession {
         plan_store::store(&self.publishing, &self.publisher, &self.topology, plan).await
     }
 
+    /// Closes the connections; the locks last, so that the next who gets them finds in the queue
+    /// what this session has requeued.
     pub(super) async fn close(self) {
-        tokio::join!(self.reading.close(), self.locking.close(), self.publishing.close());
+        self.reading.close().await;
+        tokio::join!(self.locking.close(), self.publishing.close());
     }
 }

@@ -96,9 +96,9 @@ impl PendingOutcome {
     }
 }
 
-/// Whether this is the outcome of a request that RabbitMQ gave up, whose body is only in its dead
-/// letter. It needs no proof, so that it survives a change of the key. A sender who forges one only
-/// abandons its own request, which it can also do with an expiration.
+/// Whether this is the outcome of a request that RabbitMQ gave up, whose body is only in its
+/// dead letter. It needs no proof, so that it survives a change of the key. A sender who forges one
+/// only abandons its own request, which it can also do with an expiration.
 fn is_given_up(envelope: &Envelope, outcome: &Outcome) -> bool {
     let is_given_up =
         matches!(outcome.reason.as_deref(), Some("delivery_limit" | "expired" | "undeliverable"));

@@ -1,10 +1,9 @@
-use std::error::Error;
-use std::fmt;
+use std::{error::Error, fmt};
 
-/// One thing that is wrong with the settings. No field ever holds a secret.
+/// One fault of the settings. No field ever holds a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The key, `worker.concurrency`; for a file that cannot be read, `--config`.
+    /// The key, such as `worker.concurrency`; for a file that cannot be read, `--config`.
     pub key: String,
     /// Where its value came from: a file, an environment variable, or "not set anywhere".
     pub source: String,
@@ -14,15 +13,11 @@ pub struct Fault {
     pub remedy: String,
 }
 
-/// Everything that is wrong with the settings; `Display` lists it, numbered.
+/// All faults of the settings; `Display` lists them, numbered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Faults(Vec<Fault>);
+pub struct Faults(pub(super) Vec<Fault>);
 
 impl Faults {
-    pub(super) fn new(faults: Vec<Fault>) -> Self {
-        Self(faults)
-    }
-
     /// The faults in the order in which they are listed.
     pub fn iter(&self) -> impl Iterator<Item = &Fault> {
         self.0.iter()
@@ -31,17 +26,10 @@ impl Faults {
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.len() {
-            1 => writeln!(f, "the settings have 1 fault:")?,
-            count => writeln!(f, "the settings have {count} faults:")?,
-        }
-        for (index, fault) in self.0.iter().enumerate() {
-            if index > 0 {
-                writeln!(f)?;
-            }
-            writeln!(f, "{:>3}. {} ({})", index + 1, fault.key, fault.source)?;
-            writeln!(f, "     {}", fault.wrong)?;
-            write!(f, "     fix: {}", fault.remedy)?;
+        let count = self.0.len();
+        write!(f, "the settings have {count} fault{}:", if count == 1 { "" } else { "s" })?;
+        for (number, Fault { key, source, wrong, remedy }) in (1..).zip(&self.0) {
+            write!(f, "\n{number:>3}. {key} ({source})\n     {wrong}\n     fix: {remedy}")?;
         }
         Ok(())
     }

@@ -1,193 +1,131 @@
-//! Reads the layers (compiled in, files, environment), keeps what is a key, and lets `config` put them together.
+//! Reads the layers (compiled in, files, environment), reports what is not a key, and lets `config` merge the rest.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::fs;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Read},
+    iter,
+    path::{Path, PathBuf},
+};
 
-use config::{Config, ConfigError, Environment, FileFormat, Format, Map, Source, Value, ValueKind};
+use config::{Config, FileFormat, Format, Map, Value, ValueKind};
 
-use super::faults::Fault;
-use super::keys::{self, KEYS};
-use super::values::{kind_name, quoted};
+use super::{
+    faults::Fault,
+    keys::{self, Key, PREFIX, variable},
+    values::quoted,
+};
+
+/// The origin of a default.
+pub(super) const COMPILED_IN: &str = "config/default.toml (compiled in)";
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
-const PREFIX: &str = "UNLOCKER__";
 
-/// Where a value came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
-    CompiledIn,
-    File(PathBuf),
-    Variable(String),
-}
+/// What a layer sets: names as `section.key`, with their values.
+type Layer = BTreeMap<String, Value>;
 
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::CompiledIn => f.write_str("config/default.toml (compiled in)"),
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::Variable(name) => f.write_str(name),
-        }
-    }
-}
-
-/// All layers put together.
+/// The origin of a value is [`COMPILED_IN`], a file's path, or a variable's name.
 pub(super) struct Layers {
-    merged: HashMap<String, ValueKind>,
-    origins: BTreeMap<&'static str, Origin>,
-    /// What was wrong with the layers themselves.
-    pub(super) faults: Vec<Fault>,
+    merged: Config,
+    /// What was read, in order, or why a file could not be read.
+    layers: Vec<Result<Layer, Fault>>,
 }
 
 impl Layers {
     pub(super) fn read(files: &[PathBuf], environment: impl IntoIterator<Item = (String, String)>) -> Self {
-        let mut layers = Self { merged: HashMap::new(), origins: BTreeMap::new(), faults: Vec::new() };
-        let mut builder = Config::builder();
-        if let Some(table) = layers.parse(&Origin::CompiledIn, DEFAULTS) {
-            builder = builder.add_source(layers.keep_keys(&Origin::CompiledIn, table));
-        }
-        for path in files {
-            let origin = Origin::File(path.clone());
-            if let Some(table) = layers.read_file(&origin, path) {
-                builder = builder.add_source(layers.keep_keys(&origin, table));
-            }
-        }
-        let builder = builder.add_source(layers.keep_variables(environment));
-        match builder.build() {
-            Ok(config) => layers.merged = flatten(config.cache.kind),
-            Err(_) => layers.fault_of_file(&Origin::CompiledIn, "the layers cannot be put together".into()),
-        }
-        layers
-    }
-
-    /// The value of a key, and where the layer that won has it from.
-    pub(super) fn get(&self, key: &str) -> Option<(&ValueKind, &Origin)> {
-        Some((self.merged.get(key)?, self.origins.get(key)?))
-    }
-
-    fn read_file(&mut self, origin: &Origin, path: &Path) -> Option<Map<String, Value>> {
-        match read_text(path) {
-            Ok(text) => self.parse(origin, &text),
-            Err(error) => {
-                self.fault_of_file(origin, format!("cannot be read: {error}"));
-                None
-            }
-        }
-    }
-
-    fn parse(&mut self, origin: &Origin, text: &str) -> Option<Map<String, Value>> {
-        match FileFormat::Toml.parse(Some(&origin.to_string()), text) {
-            Ok(table) => Some(table),
-            Err(error) => {
-                let reason = without_excerpt(&error.to_string());
-                self.fault_of_file(origin, format!("is not TOML: {reason}"));
-                None
-            }
-        }
-    }
-
-    fn fault_of_file(&mut self, origin: &Origin, wrong: String) {
-        self.faults.push(Fault {
-            key: "--config".into(),
-            source: origin.to_string(),
-            wrong,
-            remedy: "give the path of a readable TOML file, see config/default.toml".into(),
+        let defaults = (COMPILED_IN.to_owned(), Ok(DEFAULTS.to_owned()));
+        let files = files.iter().map(|path| (path.display().to_string(), read_text(path)));
+        let parsed = iter::once(defaults).chain(files).map(|(source, text)| {
+            let text = text.map_err(|error| format!("cannot be read: {error}"));
+            text.and_then(|text| parse(&source, &text)).map_err(|wrong| Fault {
+                key: "--config".into(),
+                source,
+                wrong,
+                remedy: "give the path of a readable TOML file, see config/default.toml".into(),
+            })
         });
+        let layers: Vec<_> = parsed.chain([Ok(variables(environment))]).collect();
+        let builder =
+            layers.iter().flatten().fold(Config::builder(), |all, layer| all.add_source(source(layer)));
+        // This merge cannot fail. If it did, the required keys would be reported as missing.
+        Self { merged: builder.build().unwrap_or_default(), layers }
     }
 
-    /// Names what is not a key and keeps the rest. `config` would take a name such as `a[99999999999]` for an index.
-    fn keep_keys(&mut self, origin: &Origin, table: Map<String, Value>) -> Layer {
-        let mut kept = Layer(Map::new());
-        // A hash map has no order, the list of faults should have one.
-        for (section, value) in BTreeMap::from_iter(table) {
-            let known = KEYS.iter().any(|key| key.section() == section);
-            match value.kind {
-                ValueKind::Table(entries) if known => {
-                    let entries = BTreeMap::from_iter(entries)
-                        .into_iter()
-                        .filter(|(leaf, _)| self.is_key(origin, &section, leaf))
-                        .collect::<Map<_, _>>();
-                    kept.0.insert(section, Value::from(entries));
-                }
-                kind if known => self.faults.push(Fault {
-                    key: section.clone(),
-                    source: origin.to_string(),
-                    wrong: format!("is {}, but it is the name of a section", kind_name(&kind)),
-                    remedy: format!("write its keys under [{section}], see config/default.toml"),
-                }),
-                ValueKind::Table(_) => self.unknown(origin, &plain(&section), suggested_section(&section)),
-                _ => self.unknown(origin, &plain(&section), suggested_key(&section)),
-            }
-        }
-        kept
+    /// The value of a key from the last layer that has it, and its origin.
+    pub(super) fn get(&self, key: &str) -> Option<(ValueKind, String)> {
+        let (section, leaf) = key.split_once('.')?;
+        let value = self.merged.get_table(section).ok()?.remove(leaf)?;
+        let origin = value.origin().unwrap_or_default().to_owned();
+        Some((value.kind, origin))
     }
 
-    fn is_key(&mut self, origin: &Origin, section: &str, leaf: &str) -> bool {
-        let name = format!("{section}.{leaf}");
-        match keys::find(&name) {
-            Some(key) => {
-                self.origins.insert(key.name, origin.clone());
-                true
-            }
-            None => {
-                let shown = format!("{section}.{}", plain(leaf));
-                self.unknown(origin, &shown, suggested_key(&name));
-                false
-            }
-        }
-    }
-
-    fn keep_variables(&mut self, environment: impl IntoIterator<Item = (String, String)>) -> Environment {
-        let mut kept = Map::new();
-        let ours = environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX));
-        for (name, value) in BTreeMap::from_iter(ours) {
-            match KEYS.iter().find(|key| key.variable() == name) {
-                Some(key) if value.contains(char::REPLACEMENT_CHARACTER) => self.faults.push(Fault {
-                    key: key.name.to_owned(),
-                    source: name,
-                    wrong: "is not valid UTF-8".into(),
-                    remedy: format!("set {}, e.g. {}, in UTF-8", key.variable(), key.example),
-                }),
-                Some(key) => {
-                    self.origins.insert(key.name, Origin::Variable(name.clone()));
-                    kept.insert(name, value);
-                }
-                None => {
-                    let dotted = name.strip_prefix(PREFIX).unwrap_or(&name).replace("__", ".");
-                    let suggestion = keys::nearest(&dotted).map(keys::Key::variable);
-                    self.unknown(&Origin::Variable(plain(&name)), &plain(&dotted.to_lowercase()), suggestion);
-                }
-            }
-        }
-        Environment::with_prefix("UNLOCKER").separator("__").source(Some(kept))
-    }
-
-    /// The value is not shown: it may be a secret under a misspelt name.
-    fn unknown(&mut self, origin: &Origin, key: &str, suggestion: Option<String>) {
-        self.faults.push(Fault {
-            key: key.to_owned(),
-            source: origin.to_string(),
-            wrong: "is not a known key".into(),
-            remedy: match suggestion {
-                Some(name) => format!("did you mean {name}? Else remove it"),
-                None => "remove it; config/default.toml has all keys".into(),
-            },
-        });
+    /// Files that could not be read, and values that belong to none of `keys`, or are not UTF-8.
+    pub(super) fn faults(self, keys: &[Key]) -> Vec<Fault> {
+        let of_layer = |layer: Result<Layer, Fault>| match layer {
+            Ok(layer) => layer.into_iter().filter_map(|(name, value)| fault(keys, &name, &value)).collect(),
+            Err(fault) => vec![fault],
+        };
+        self.layers.into_iter().flat_map(of_layer).collect()
     }
 }
 
-fn suggested_key(name: &str) -> Option<String> {
-    keys::nearest(name).map(|key| key.name.to_owned())
+/// The value is not shown: it may be a secret under a misspelt name.
+fn fault(keys: &[Key], name: &str, value: &Value) -> Option<Fault> {
+    let origin = value.origin().unwrap_or_default();
+    let (is_variable, is_key) = (origin.starts_with(PREFIX), keys::find(keys, name).is_some());
+    let (wrong, remedy) = match keys::nearest(keys, name) {
+        _ if is_key && is_utf8(value) => return None,
+        _ if is_key => ("is not valid UTF-8", "write it again, in UTF-8".into()),
+        _ if keys::has_section(keys, name) => {
+            ("is the name of a section", format!("write its keys under [{name}], see config/default.toml"))
+        }
+        Some(key) => {
+            let meant = if is_variable { variable(&key) } else { key };
+            ("is not a known key", format!("did you mean {meant}? Else remove it"))
+        }
+        None => ("is not a known key", "remove it; config/default.toml has all keys".into()),
+    };
+    let source = if is_variable { plain(origin) } else { origin.to_owned() };
+    Some(Fault { key: plain(name), source, wrong: wrong.into(), remedy })
 }
 
-fn suggested_section(name: &str) -> Option<String> {
-    keys::nearest_section(name).map(|section| format!("[{section}]"))
+/// [`environment`](super::environment) puts U+FFFD in the place of bytes that are not UTF-8.
+fn is_utf8(value: &Value) -> bool {
+    !value.kind.to_string().contains(char::REPLACEMENT_CHARACTER)
 }
 
-/// A key's name as it is, or quoted if a terminal or a reader could stumble over it.
+/// A layer for `config` to merge, without names that cannot be keys: `config` would read `a[99999999999]` as an index.
+fn source(layer: &Layer) -> Config {
+    let in_name = |c: char| c.is_ascii_lowercase() || c == '_' || c == '.';
+    let is_name = |name: &str| name.chars().all(in_name) && name.matches('.').count() == 1;
+    let mut values = Map::from_iter(layer.clone());
+    values.retain(|name, value| is_name(name) && is_utf8(value));
+    let mut source = Config::default();
+    source.cache = values.into();
+    source
+}
+
+fn flatten(prefix: &str, table: Map<String, Value>) -> Layer {
+    let entries = table.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value));
+    let flat = entries.flat_map(|(name, value)| match value.kind {
+        ValueKind::Table(table) => flatten(&format!("{name}."), table),
+        _ => Layer::from([(name, value)]),
+    });
+    flat.collect()
+}
+
+/// The variables of the program. One that no key can have keeps its own name.
+fn variables(environment: impl IntoIterator<Item = (String, String)>) -> Layer {
+    let of_program = environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX));
+    let named = of_program.map(|(name, value)| {
+        let key = name.replacen(PREFIX, "", 1).replace("__", ".").to_lowercase();
+        (if variable(&key) == name { key } else { name.clone() }, Value::new(Some(&name), value))
+    });
+    named.collect()
+}
+
+/// A key's name as it is, or quoted if it holds unusual characters.
 fn plain(name: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if !name.is_empty() && name.len() <= 100 && name.chars().all(bare) {
@@ -195,40 +133,6 @@ fn plain(name: &str) -> String {
     } else {
         quoted(name)
     }
-}
-
-/// One layer, pruned to what is a key.
-#[derive(Clone)]
-struct Layer(Map<String, Value>);
-
-impl fmt::Debug for Layer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Layer")
-    }
-}
-
-impl Source for Layer {
-    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
-        Box::new(self.clone())
-    }
-
-    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
-        Ok(self.0.clone())
-    }
-}
-
-/// `section → key → value` to `section.key → value`.
-fn flatten(root: ValueKind) -> HashMap<String, ValueKind> {
-    let mut flat = HashMap::new();
-    let ValueKind::Table(sections) = root else {
-        return flat;
-    };
-    for (section, value) in sections {
-        if let ValueKind::Table(entries) = value.kind {
-            flat.extend(entries.into_iter().map(|(leaf, value)| (format!("{section}.{leaf}"), value.kind)));
-        }
-    }
-    flat
 }
 
 fn read_text(path: &Path) -> io::Result<String> {
@@ -241,16 +145,19 @@ fn read_text(path: &Path) -> io::Result<String> {
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
-/// The TOML parser's message without the excerpt of the file, which may show a secret: the place, then the reason.
-fn without_excerpt(message: &str) -> String {
-    let mut lines = message.lines();
-    let Some(first) = lines.next() else {
-        return "unknown reason".into();
-    };
-    let Some(place) = first.strip_prefix("TOML parse error ") else {
-        return first.to_owned();
-    };
-    // Three lines of excerpt: a margin, the line of the file, the marks below it.
-    let reason: Vec<&str> = lines.skip(3).map(str::trim).collect();
-    format!("{} ({place})", reason.join(", "))
+/// An error gives the reason and the place, but nothing of the text, which may be a secret.
+fn parse(origin: &String, text: &str) -> Result<Layer, String> {
+    let table = FileFormat::Toml.parse(Some(origin), text).map_err(|error| {
+        let Some(error) = error.downcast_ref::<toml::de::Error>() else {
+            // The only other error of `config` for TOML.
+            return "holds a number that is too large".into();
+        };
+        let place = error.span().and_then(|span| text.get(..span.start)).map(|before| {
+            let line = before.split('\n').count();
+            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+            format!(" (at line {line}, column {column})")
+        });
+        format!("is not TOML: {}{}", error.message(), place.unwrap_or_default())
+    });
+    table.map(|table| flatten("", table))
 }

@@ -1,260 +1,169 @@
 //! Reads keys one by one, and collects the faults and a description of what was read.
 
-use std::fmt::Display;
-
 use config::ValueKind;
 
-use super::faults::{Fault, Faults};
-use super::keys::{self, KEYS};
-use super::layers::{Layers, Origin};
-use super::values::{Parsed, kind_name, quoted};
+use super::{
+    faults::{Fault, Faults},
+    keys::{self, Key, variable},
+    layers::{COMPILED_IN, Layers},
+    values::{Parsed, quoted},
+};
 use crate::secret::{Check, Secret};
 
-/// Which settings a command cannot do without.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Needs {
-    Worker,
-    /// Secrets of other sections are neither required nor are their files opened.
-    BrokerOnly,
-}
+/// For each key: its name, its value for people, and its origin.
+pub(super) type Described = Vec<(String, String, String)>;
 
-/// Every method that returns `None` has recorded a fault, unless it says otherwise.
+/// Every method that returns `None` has recorded a fault, unless the command does not need the missing value.
 pub(super) struct Reader {
     layers: Layers,
-    needs: Needs,
+    /// The keys that were read, which are all there are.
+    keys: Vec<Key>,
     faults: Vec<Fault>,
-    described: Vec<(String, String, String)>,
+    described: Described,
+    /// Keys that are not for the broker may be missing, and their secret files are not opened.
+    broker_only: bool,
 }
 
 impl Reader {
-    pub(super) fn new(mut layers: Layers, needs: Needs) -> Self {
-        let faults = std::mem::take(&mut layers.faults);
-        let described = Vec::new();
-        Self { layers, needs, faults, described }
+    pub(super) fn new(layers: Layers, broker_only: bool) -> Self {
+        Self { layers, keys: Vec::new(), faults: Vec::new(), described: Vec::new(), broker_only }
     }
 
-    /// The value, with what was read, if there was no fault.
-    pub(super) fn finish<T>(
-        self,
-        build: impl FnOnce(Vec<(String, String, String)>) -> Option<T>,
-    ) -> Result<T, Faults> {
-        let Self { faults, described, .. } = self;
-        if faults.is_empty()
-            && let Some(settings) = build(described)
-        {
-            return Ok(settings);
-        }
-        Err(Faults::new(faults))
+    /// The settings and their description, if there was no fault.
+    pub(super) fn finish<T>(self, build: impl FnOnce(Described) -> Option<T>) -> Result<T, Faults> {
+        let mut faults = self.layers.faults(&self.keys);
+        faults.extend(self.faults);
+        let settings = if faults.is_empty() { build(self.described) } else { None };
+        settings.ok_or(Faults(faults))
     }
 
-    /// Whether the command uses the section of `key`.
-    pub(super) fn uses(&self, key: &str) -> bool {
-        let by_all = ["broker.", "topology.", "results.", "admin.audit_log"];
-        self.needs == Needs::Worker || by_all.iter().any(|section| key.starts_with(section))
+    /// Whether the command needs the key.
+    pub(super) fn needs(&self, name: &str) -> bool {
+        !self.broker_only || keys::find(&self.keys, name).is_some_and(|key| key.for_broker)
     }
 
-    /// A key that has to have a value. `None` without a fault if it has none and the command does not use its section.
-    pub(super) fn required<T>(
+    /// A value that is no secret.
+    pub(super) fn value<T>(
         &mut self,
-        key: &str,
-        parse: impl FnOnce(&ValueKind) -> Parsed<T>,
+        key: Key,
+        text: fn(&ValueKind) -> Parsed<String>,
+        parse: impl FnOnce(&str) -> Parsed<T>,
     ) -> Option<T> {
-        let Some((kind, origin)) = self.layers.get(key) else {
-            if self.uses(key) {
-                self.unfit(key, "is required".into());
-            }
-            return None;
+        self.keys.push(key);
+        let (text, from) = match self.layers.get(key.name) {
+            Some((kind, from)) => (text(&kind), from),
+            None if self.needs(key.name) || key.when_empty.is_some() => (Ok(String::new()), String::new()),
+            None => return None,
         };
-        let (origin, shown) = (origin.clone(), shown(key, kind));
-        let parsed = match kind {
-            ValueKind::String(text) if text.trim().is_empty() && !may_be_empty(key) => Err("is empty".into()),
-            kind => parse(kind),
-        };
+        let parsed = text.and_then(|text| match (key.when_empty, text.is_empty()) {
+            (None, true) if from.is_empty() => Err("is required".into()),
+            (None, true) => Err("is empty".into()),
+            (Some(shown), true) => parse("").map(|value| (value, shown.to_owned())),
+            (_, false) => parse(&text).map(|value| (value, text)),
+        });
         match parsed {
-            Ok(value) => {
-                self.describe(key, shown, &origin);
+            Ok((value, shown)) => {
+                self.describe(key, &shown, &from);
                 Some(value)
             }
-            Err(wrong) => {
-                self.fault(key, Some(&origin), wrong);
-                None
-            }
+            Err(wrong) => self.fail(key.name, wrong),
         }
     }
 
-    /// A key that may be absent or empty: `Some(None)`.
-    pub(super) fn optional<T>(
-        &mut self,
-        key: &str,
-        parse: impl FnOnce(&ValueKind) -> Parsed<T>,
-    ) -> Option<Option<T>> {
-        match self.layers.get(key) {
-            Some((ValueKind::String(text), _)) if text.trim().is_empty() => {}
-            Some(_) => return self.required(key, parse).map(Some),
-            None => {}
-        }
-        self.describe(key, "not set".into(), "");
-        Some(None)
+    /// A secret that must be given.
+    pub(super) fn secret(&mut self, key: Key, check: Check, mask: fn(&str) -> String) -> Option<Secret> {
+        self.optional_secret(key, check, mask).flatten()
     }
 
-    /// A secret that has to be given, as `key` or as `key_file`. `None` without a fault if the command does not need it.
-    pub(super) fn required_secret(
+    /// A secret, given as KEY or as KEY_file. `Some(None)` if it is not given, or is a file that the command does not
+    /// need.
+    pub(super) fn optional_secret(
         &mut self,
-        key: &str,
-        check: Check,
-        mask: fn(&str) -> String,
-    ) -> Option<Secret> {
-        let secret = self.secret(key, check, mask)?;
-        if secret.is_none() && self.uses(key) {
-            self.unfit(key, "is required".into());
-        }
-        secret
-    }
-
-    /// A secret, as `key` or as `key_file`; `Some(None)` if it is not given, or not read because it is not used.
-    pub(super) fn secret(
-        &mut self,
-        key: &str,
+        key: Key,
         check: Check,
         mask: fn(&str) -> String,
     ) -> Option<Option<Secret>> {
-        let file_key = format!("{key}_file");
-        let (value, file) = (self.given(key), self.given(&file_key));
-        let (mut value, file) = (value?, file?);
-        // What is compiled in is a fallback, not something that somebody gave.
-        if file.is_some() && matches!(value, Some((_, Origin::CompiledIn))) {
-            value = None;
+        self.keys.push(key);
+        let file_key = format!("{}_file", key.name);
+        let (value, path) = (self.given(key.name), self.given(&file_key));
+        let (mut value, path) = (value?, path?);
+        // The default is a fallback: nobody gave it.
+        if path.is_some() {
+            value = value.filter(|(_, from)| from != COMPILED_IN);
         }
-        match (value, file) {
+        match (value, path) {
             (Some((_, from)), Some((_, file_from))) => {
                 self.faults.push(Fault {
-                    key: key.to_owned(),
+                    key: key.name.to_owned(),
                     source: format!("{from} and {file_from}"),
-                    wrong: format!("is given twice: {key} by {from}, {file_key} by {file_from}"),
+                    wrong: format!("is given twice: {} by {from}, {file_key} by {file_from}", key.name),
                     remedy: "keep one; an empty string takes back what an earlier source gave".into(),
                 });
                 None
             }
-            (Some((value, from)), None) => match check(&value) {
-                Ok(()) => {
-                    self.describe(key, mask(&value), &from);
-                    Some(Some(Secret::fixed(value)))
+            (Some((value, from)), None) => {
+                if let Err(error) = check(&value) {
+                    return self.fail(key.name, format!("holds a value that cannot be used: {error}"));
                 }
-                Err(error) => {
-                    self.fault(key, Some(&from), format!("holds a value that cannot be used: {error}"));
-                    None
+                self.describe(key, &mask(&value), &from);
+                Some(Some(Secret::fixed(value)))
+            }
+            // Someone who mixes up KEY and KEY_file puts the secret where the path belongs.
+            (None, Some((path, _))) if path.contains("://") || path.contains(char::is_control) => {
+                self.fail(&file_key, "is not a path (not shown, as it may be the secret itself)".into())
+            }
+            (None, Some((path, from))) => {
+                self.describe(key, &format!("file {path}"), &from);
+                let hidden = "(its name is not shown, as it may be the secret itself)";
+                let shown = if path.contains('/') { quoted(&path) } else { hidden.into() };
+                match self.needs(key.name).then(|| Secret::open(path, check)).transpose() {
+                    Ok(secret) => Some(secret),
+                    Err(error) => self.fail(&file_key, format!("the file {shown} {error}")),
                 }
-            },
-            (None, Some((path, from))) => self.secret_file(key, &file_key, &path, &from, check),
+            }
+            (None, None) if key.when_empty.is_none() && self.needs(key.name) => {
+                self.fail(key.name, "is required".into())
+            }
             (None, None) => {
-                self.describe(key, "not set".into(), "");
+                self.describe(key, "not set", "");
                 Some(None)
             }
         }
     }
 
-    fn secret_file(
-        &mut self,
-        key: &str,
-        file_key: &str,
-        path: &str,
-        from: &Origin,
-        check: Check,
-    ) -> Option<Option<Secret>> {
-        // Somebody who mixes up KEY and KEY_file puts the secret where the path belongs: it must not be shown.
-        if path.contains("://") || path.contains(char::is_control) {
-            let wrong = "is not a path (not shown, as it may be the secret itself)";
-            self.fault(file_key, Some(from), wrong.into());
-            return None;
+    /// A string and its origin; `Some(None)` if there is none, or it is blank.
+    fn given(&mut self, name: &str) -> Option<Option<(String, String)>> {
+        match self.layers.get(name) {
+            None => Some(None),
+            Some((ValueKind::String(text), _)) if text.trim().is_empty() => Some(None),
+            Some((ValueKind::String(text), from)) => Some(Some((text, from))),
+            Some(_) => self.fail(name, "is not a string: write it in quotes".into()),
         }
-        self.describe(key, format!("file {path}"), from);
-        if !self.uses(key) {
-            return Some(None);
-        }
-        match Secret::open(path, check) {
-            Ok(secret) => Some(Some(secret)),
-            Err(error) => {
-                let file = match path.contains('/') {
-                    true => format!("the file {}", quoted(path)),
-                    false => "the file (its name is not shown, as it may be the secret itself)".into(),
-                };
-                self.fault(file_key, Some(from), format!("{file} {error}"));
-                None
+    }
+
+    /// Records what is wrong with a key, and how to set it.
+    pub(super) fn fault(&mut self, name: &str, wrong: String) {
+        let source = self.layers.get(name).map_or("not set anywhere".into(), |(_, origin)| origin);
+        let (example, or_file) = match keys::find(&self.keys, name) {
+            Some(Key { name: known, example, file_example: Some(_), .. }) if *known == name => {
+                (*example, format!(", or {name}_file (a path)"))
             }
-        }
-    }
-
-    /// A string that is not empty, as it is; `Some(None)` if there is none.
-    fn given(&mut self, key: &str) -> Option<Option<(String, Origin)>> {
-        let Some((kind, origin)) = self.layers.get(key) else {
-            return Some(None);
+            key => (key.map_or("", |key| key.file_example.unwrap_or(key.example)), String::new()),
         };
-        let origin = origin.clone();
-        match kind {
-            ValueKind::String(text) if text.trim().is_empty() => Some(None),
-            ValueKind::String(text) => Some(Some((text.clone(), origin))),
-            other => {
-                let wrong = format!("is {}, not a string: write it in quotes", kind_name(other));
-                self.fault(key, Some(&origin), wrong);
-                None
-            }
-        }
-    }
-
-    /// Records what is wrong with a key in the light of others, or that it is missing.
-    pub(super) fn unfit(&mut self, key: &str, wrong: String) {
-        let origin = self.layers.get(key).map(|(_, origin)| origin.clone());
-        self.fault(key, origin.as_ref(), wrong);
-    }
-
-    fn fault(&mut self, key: &str, origin: Option<&Origin>, wrong: String) {
-        let example = keys::find(key).map_or("", |key| key.example);
-        let variable = keys::variable(key);
-        let file_key = format!("{key}_file");
-        let or_file = match KEYS.iter().any(|key| key.name == file_key) {
-            true => format!(", or {file_key} (a path)"),
-            false => String::new(),
+        let variable = variable(name);
+        let remedy = match source == variable {
+            true => format!("set {variable}, e.g. to {}{or_file}", example.trim_matches('"')),
+            false => format!("set {name}, e.g. {example}{or_file}, or {variable}"),
         };
-        self.faults.push(Fault {
-            key: key.to_owned(),
-            source: origin.map_or_else(|| "not set anywhere".to_owned(), Origin::to_string),
-            wrong,
-            remedy: match origin {
-                Some(Origin::Variable(_)) => {
-                    format!("set {variable}, e.g. to {}{or_file}", example.trim_matches('"'))
-                }
-                _ => format!("set {key}, e.g. {example}{or_file}, or {variable}"),
-            },
-        });
+        self.faults.push(Fault { key: name.to_owned(), source, wrong, remedy });
     }
 
-    fn describe(&mut self, key: &str, shown: String, source: impl Display) {
-        self.described.push((key.to_owned(), shown, source.to_string()));
+    fn fail<T>(&mut self, name: &str, wrong: String) -> Option<T> {
+        self.fault(name, wrong);
+        None
     }
-}
 
-/// Addresses, which an empty string switches off, and the list, which it empties.
-fn may_be_empty(key: &str) -> bool {
-    let of_admin = ["admin.listen", "admin.allowed_hosts", "admin.trace_url", "admin.audit_log"];
-    of_admin.contains(&key) || ["ops.listen", "results.reply_to_prefixes"].contains(&key)
-}
-
-/// A value that is no secret, for people.
-fn shown(key: &str, kind: &ValueKind) -> String {
-    match kind {
-        ValueKind::String(text) if text.trim().is_empty() && key.ends_with(".listen") => "off".into(),
-        ValueKind::String(text) if text.trim().is_empty() => "none".into(),
-        ValueKind::String(text) => text.trim().to_owned(),
-        ValueKind::Array(values) if values.is_empty() => "none".into(),
-        ValueKind::Array(values) => {
-            let items: Vec<String> = values.iter().map(|value| value.kind.to_string()).collect();
-            items.join(",")
-        }
-        other => other.to_string(),
+    fn describe(&mut self, key: Key, shown: &str, source: &str) {
+        self.described.push((key.name.to_owned(), shown.to_owned(), source.to_owned()));
     }
-}
-
-/// Shows nothing of a secret.
-pub(super) fn hidden(_: &str) -> String {
-    "***".into()
 }

@@ -1,13 +1,15 @@
-//! From a raw value to a valid one. An error is the phrase for [`super::Fault::wrong`]; it may repeat the value, so
-//! nothing here is for secrets but the `check_…` functions, which never do.
+//! From a raw value to its text, and from the text to a valid value. An error is the phrase for [`Fault::wrong`](super::Fault::wrong). It may
+//! repeat the value, so only the `check_…` functions, which never do, are for secrets.
 
-use std::error::Error;
-use std::fmt::Display;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroU16;
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{
+    error::Error,
+    fmt::{self, Display},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU16,
+    ops::RangeInclusive,
+    path::PathBuf,
+    time::Duration,
+};
 
 use config::ValueKind;
 use url::{Host, Url};
@@ -15,78 +17,62 @@ use url::{Host, Url};
 /// A valid value, or what is wrong with the raw one.
 pub(super) type Parsed<T> = Result<T, String>;
 
-/// Trackfinity's address: `https`, or `http` where that is allowed, without query, fragment and credentials.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BaseUrl {
-    base: Url,
-    unlock: Url,
-    ping: Url,
+const CREDENTIALS: &str =
+    "holds credentials, which belong in trackfinity.api_key and trackfinity.api_username";
+
+/// The phrase as an error, if the value is wrong.
+pub(super) fn refuse_if(is_wrong: bool, phrase: &'static str) -> Result<(), &'static str> {
+    if is_wrong { Err(phrase) } else { Ok(()) }
 }
 
+/// Trackfinity's address: `https` or `http`, without query, fragment and credentials, with a slash at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl(Url);
+
 impl BaseUrl {
-    /// `http` to another machine than this one is refused unless `allow_http`.
-    ///
-    /// # Errors
-    /// What is wrong, as a phrase for people that shows no credentials.
-    pub fn parse(text: &str, allow_http: bool) -> Parsed<Self> {
-        if text.is_empty() {
-            return Err("is empty".into());
+    pub(super) fn parse(text: &str) -> Parsed<Self> {
+        let blank = |c: char| c.is_control() || c.is_whitespace();
+        refuse_if(text.contains(blank), "holds a blank or a control character")?;
+        let mut url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+        refuse_if(!url.username().is_empty() || url.password().is_some(), CREDENTIALS)?;
+        refuse_if(url.query().is_some() || url.fragment().is_some(), "holds a query or a fragment")?;
+        refuse_if(!["https", "http"].contains(&url.scheme()), "is neither an https:// nor an http:// URL")?;
+        if !url.path().ends_with('/') {
+            url.set_path(&format!("{}/", url.path()));
         }
-        if text.contains(|c: char| c.is_control() || c.is_whitespace()) {
-            return Err("holds a blank or a control character".into());
-        }
-        let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(
-                "holds credentials, which belong in trackfinity.api_key and trackfinity.api_username".into(),
-            );
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err("holds a query or a fragment".into());
-        }
-        match url.scheme() {
-            "https" => {}
-            "http" if allow_http || is_this_machine(&url) => {}
-            "http" => {
-                return Err(format!(
-                    "{url} would send the key in clear text to another machine: use https://, or set trackfinity.allow_http = true"
-                ));
-            }
-            _ => return Err("is neither an https:// nor an http:// URL".into()),
-        }
-        Self::under(url).map_err(|error| format!("is not a URL to which a path can be appended: {error}"))
+        Ok(Self(url))
     }
 
-    fn under(mut base: Url) -> Result<Self, url::ParseError> {
-        // Without a slash at its end, joining would replace the last segment.
-        if !base.path().ends_with('/') {
-            base.set_path(&format!("{}/", base.path()));
-        }
-        Ok(Self { unlock: base.join("api/customer/unlock")?, ping: base.join("api/service/ping")?, base })
+    /// Whether calls send the key to another machine without TLS.
+    pub(super) fn exposes_key(&self) -> bool {
+        let loopback = match self.0.host() {
+            Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+            Some(Host::Ipv4(address)) => Ipv4Addr::is_loopback(&address),
+            Some(Host::Ipv6(address)) => Ipv6Addr::to_canonical(&address).is_loopback(),
+            None => false,
+        };
+        self.0.scheme() == "http" && !loopback
     }
 
     /// The address itself, with a slash at its end.
     pub fn as_url(&self) -> &Url {
-        &self.base
+        &self.0
     }
 
     /// `{base}/api/customer/unlock`
     pub fn unlock_url(&self) -> Url {
-        self.unlock.clone()
+        self.endpoint("api/customer/unlock")
     }
 
     /// `{base}/api/service/ping`
     pub fn ping_url(&self) -> Url {
-        self.ping.clone()
+        self.endpoint("api/service/ping")
     }
-}
 
-fn is_this_machine(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => Ipv4Addr::is_loopback(&address),
-        Some(Host::Ipv6(address)) => Ipv6Addr::to_canonical(&address).is_loopback(),
-        None => false,
+    fn endpoint(&self, path: &str) -> Url {
+        let mut url = self.0.clone();
+        url.set_path(&format!("{}{path}", url.path()));
+        url
     }
 }
 
@@ -100,22 +86,16 @@ impl TopologyPrefix {
     ///
     /// # Errors
     /// What is wrong, as a phrase for people.
-    pub fn parse(text: &str) -> Parsed<Self> {
-        if text.is_empty() {
-            return Err("is empty".into());
-        }
-        if text.len() > 200 {
-            return Err(format!(
-                "is {} bytes long; at most 200 leave room for the names' endings",
-                text.len()
-            ));
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if !(1..=200).contains(&text.len()) {
+            return Err(format!("is {} bytes long; 1 to 200 leave room for the names' endings", text.len()));
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
         if let Some(c) = text.chars().find(|c| !allowed(*c)) {
             return Err(format!("{} holds {c:?}; allowed are A-Z a-z 0-9 . _ : -", quoted(text)));
         }
         if text.starts_with("amq.") {
-            return Err(format!("{} starts with amq., which RabbitMQ keeps for itself", quoted(text)));
+            return Err(format!("{} starts with amq., which RabbitMQ reserves", quoted(text)));
         }
         Ok(Self(text.to_owned()))
     }
@@ -127,53 +107,47 @@ impl TopologyPrefix {
 }
 
 impl Display for TopologyPrefix {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-/// How many requests are in flight at once, at most.
+/// How many requests may be in flight at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Concurrency {
-    /// So many: 1 to [`Concurrency::MOST`].
+    /// This number: 1 to [`Concurrency::MAX`].
     Fixed(NonZeroU16),
-    /// As many as Trackfinity serves best, which the worker finds out.
+    /// As many as Trackfinity serves best. The worker finds this number.
     Auto,
 }
 
 impl Concurrency {
-    /// The most a quorum queue allows as a prefetch (RabbitMQ docs, "Quorum queues").
-    pub const MOST: u16 = 2000;
+    /// The largest prefetch of a quorum queue (RabbitMQ docs, "Quorum queues").
+    pub const MAX: u16 = 2000;
 
-    pub(super) fn parse(kind: &ValueKind) -> Parsed<Self> {
-        let wrong = format!("neither \"auto\" nor a whole number from 1 to {}", Self::MOST);
-        let (number, shown) = match kind {
-            ValueKind::String(text) if text.trim() == "auto" => return Ok(Self::Auto),
-            ValueKind::String(text) => (text.trim().parse().ok(), quoted(text)),
-            ValueKind::I64(number) => (u16::try_from(*number).ok(), number.to_string()),
-            other => return Err(format!("is {}, {wrong}", kind_name(other))),
-        };
-        let allowed = number.filter(|number| *number <= Self::MOST).and_then(NonZeroU16::new);
-        allowed.map(Self::Fixed).ok_or_else(|| format!("{shown} is {wrong}"))
+    pub(super) fn parse(text: &str) -> Parsed<Self> {
+        let number = text.parse().ok().filter(|number| *number <= Self::MAX).and_then(NonZeroU16::new);
+        match number {
+            Some(number) => Ok(Self::Fixed(number)),
+            None if text == "auto" => Ok(Self::Auto),
+            None => Err(format!(
+                "{} is neither \"auto\" nor a whole number from 1 to {}",
+                quoted(text),
+                Self::MAX
+            )),
+        }
     }
 }
 
-/// A number of calls per second, 0.001 to 1,000,000: finite, and its interval neither overflows nor is zero.
+/// Calls per second, 0.001 to 1,000,000: the time between two calls neither overflows nor is zero.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct RateLimit(f64);
 
 impl RateLimit {
-    pub(super) fn parse(kind: &ValueKind) -> Parsed<Self> {
-        let per_second = match kind {
-            ValueKind::Float(number) => *number,
-            ValueKind::I64(number) => *number as f64,
-            ValueKind::String(text) => {
-                text.trim().parse().map_err(|_| format!("{} is not a number", quoted(text)))?
-            }
-            other => return Err(format!("is {}, not a number", kind_name(other))),
-        };
+    pub(super) fn parse(text: &str) -> Parsed<Self> {
+        let per_second: f64 = text.parse().map_err(|_| format!("{} is not a number", quoted(text)))?;
         Self::new(per_second)
-            .ok_or_else(|| format!("{per_second} is not between 0.001 and 1000000 calls per second"))
+            .ok_or_else(|| format!("{} is not between 0.001 and 1000000 calls per second", quoted(text)))
     }
 
     /// `per_second` as a limit, if it is one.
@@ -192,167 +166,130 @@ impl RateLimit {
     }
 }
 
-pub(super) fn text(kind: &ValueKind) -> Parsed<&str> {
+/// The text of a string.
+pub(super) fn string(kind: &ValueKind) -> Parsed<String> {
     match kind {
-        ValueKind::String(text) => Ok(text.trim()),
-        other => Err(format!("is {}, not a string: write it in quotes", kind_name(other))),
+        ValueKind::String(text) => Ok(text.trim().to_owned()),
+        _ => Err("is not a string: write it in quotes".into()),
     }
 }
 
-pub(super) fn boolean(kind: &ValueKind) -> Parsed<bool> {
+/// The text of a number, true or false, or a string, since a variable is always a string.
+pub(super) fn scalar(kind: &ValueKind) -> Parsed<String> {
     match kind {
-        ValueKind::Boolean(value) => Ok(*value),
-        ValueKind::String(text) => match text.trim() {
-            "true" => Ok(true),
-            "false" => Ok(false),
-            other => Err(format!("{} is neither true nor false", quoted(other))),
-        },
-        other => Err(format!("is {}, neither true nor false", kind_name(other))),
+        ValueKind::Array(_) => Err("is a list, not a single value".into()),
+        kind => Ok(kind.to_string().trim().to_owned()),
     }
 }
 
-/// A whole number within `allowed`, as the type `T`, which must be able to hold all of `allowed`.
-pub(super) fn whole_number<T: TryFrom<i64>>(kind: &ValueKind, allowed: RangeInclusive<i64>) -> Parsed<T> {
-    let number: i64 = match kind {
-        ValueKind::I64(number) => *number,
-        ValueKind::String(text) => {
-            text.trim().parse().map_err(|_| format!("{} is not a whole number", quoted(text)))?
-        }
-        other => return Err(format!("is {}, not a whole number", kind_name(other))),
+/// The text of a list: its items with commas between them, as in a variable.
+pub(super) fn list(kind: &ValueKind) -> Parsed<String> {
+    let ValueKind::Array(items) = kind else {
+        return string(kind).map_err(|_| "is not a list of strings".into());
     };
-    let outside = || format!("{number} is not between {} and {}", allowed.start(), allowed.end());
-    if !allowed.contains(&number) {
-        return Err(outside());
-    }
-    T::try_from(number).map_err(|_| outside())
+    let is_item = |text: &String| !text.is_empty() && !text.contains(',');
+    let items: Option<Vec<_>> = items.iter().map(|item| string(&item.kind).ok().filter(is_item)).collect();
+    let wrong = "holds an item that is not a string, is empty, or has a comma";
+    items.map(|items| items.join(",")).ok_or(wrong.into())
 }
 
-/// A duration within `allowed`. Without an upper limit a clock that adds it could overflow.
-pub(super) fn duration(kind: &ValueKind, allowed: RangeInclusive<Duration>) -> Parsed<Duration> {
-    let text = match kind {
-        ValueKind::String(text) => text.trim(),
-        ValueKind::I64(number) => {
-            return Err(format!("{number} has no unit: write for example \"{number}s\""));
+/// Reads a value where "" is none.
+pub(super) fn optional<T>(parse: fn(&str) -> Parsed<T>) -> impl FnOnce(&str) -> Parsed<Option<T>> {
+    move |text| if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
+}
+
+pub(super) fn boolean(text: &str) -> Parsed<bool> {
+    text.parse().map_err(|_| format!("{} is neither true nor false", quoted(text)))
+}
+
+/// A whole number from 1.
+pub(super) fn positive(text: &str) -> Parsed<u32> {
+    let number: i64 = text.parse().map_err(|_| format!("{} is not a whole number", quoted(text)))?;
+    let positive = u32::try_from(number).ok().filter(|number| *number > 0);
+    positive.ok_or_else(|| format!("{number} is not between 1 and {}", u32::MAX))
+}
+
+/// A duration within `allowed`. Without an upper limit, adding it to a time could overflow.
+pub(super) fn duration(allowed: RangeInclusive<Duration>) -> impl FnOnce(&str) -> Parsed<Duration> {
+    move |text| {
+        if text.parse::<i64>().is_ok() {
+            return Err(format!("{text} has no unit: write for example \"{text}s\""));
         }
-        other => {
-            return Err(format!("is {}, not a duration such as \"10s\"", kind_name(other)));
+        let duration = humantime::parse_duration(text)
+            .map_err(|error| format!("{} is not a duration such as \"10s\": {error}", quoted(text)))?;
+        if allowed.contains(&duration) {
+            return Ok(duration);
         }
-    };
-    let duration = humantime::parse_duration(text)
-        .map_err(|error| format!("{} is not a duration such as \"10s\": {error}", quoted(text)))?;
-    if !allowed.contains(&duration) {
         let [from, to] = [allowed.start(), allowed.end()].map(|limit| humantime::format_duration(*limit));
-        return Err(format!("{} is not between {from} and {to}", quoted(text)));
+        Err(format!("{} is not between {from} and {to}", quoted(text)))
     }
-    Ok(duration)
 }
 
-/// An address to listen on; an empty one is none.
-pub(super) fn listen(kind: &ValueKind) -> Parsed<Option<SocketAddr>> {
-    let text = text(kind)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(|_| {
-        format!(
-            "{} is not an IP address and a port, such as 127.0.0.1:9464 or [::]:9464; \"\" is off",
-            quoted(text)
-        )
-    })
+/// An address to listen on.
+pub(super) fn listen(text: &str) -> Parsed<SocketAddr> {
+    let wrong = "is not an IP address and a port, such as 127.0.0.1:9464 or [::]:9464; \"\" is off";
+    text.parse().map_err(|_| format!("{} {wrong}", quoted(text)))
 }
 
-/// A path; "" is none.
-pub(super) fn path(kind: &ValueKind) -> Parsed<Option<PathBuf>> {
-    let text = text(kind)?;
-    Ok((!text.is_empty()).then(|| text.into()))
+pub(super) fn path(text: &str) -> Parsed<PathBuf> {
+    Ok(text.into())
 }
 
-/// The address of a trace in a tracing system, with the place for the trace's id; "" is none.
-pub(super) fn trace_url(kind: &ValueKind) -> Parsed<Option<String>> {
-    let text = text(kind)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
+/// The address of a trace in a tracing system, with the place for the trace's id.
+pub(super) fn trace_url(text: &str) -> Parsed<String> {
     if !text.contains("{trace_id}") {
         return Err(format!("{} does not contain {{trace_id}}", quoted(text)));
     }
     match Url::parse(&text.replace("{trace_id}", "0")) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(Some(text.to_owned())),
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(text.to_owned()),
         _ => Err(format!("{} is not an http:// or https:// address", quoted(text))),
     }
 }
 
 /// Host names, without scheme and path; a port only where it is part of the `Host` header.
-pub(super) fn hosts(kind: &ValueKind) -> Parsed<Vec<String>> {
-    let hosts = list(kind)?;
-    match hosts.iter().find(|host| host.is_empty() || host.contains(['/', ' ', '@', '*'])) {
-        Some(wrong) => Err(format!("{} is not a host name such as unlocker.example.com", quoted(wrong))),
-        None => Ok(hosts.iter().map(|host| host.to_ascii_lowercase()).collect()),
-    }
+pub(super) fn hosts(text: &str) -> Parsed<Vec<String>> {
+    each(text, |host| match host.is_empty() || host.contains(['/', ' ', '@', '*']) {
+        true => Err(format!("{} is not a host name such as unlocker.example.com", quoted(host))),
+        false => Ok(host.to_ascii_lowercase()),
+    })
 }
 
 /// What a `reply_to` may start with.
-pub(super) fn prefixes(kind: &ValueKind) -> Parsed<Vec<String>> {
-    let items = list(kind)?;
-    for item in &items {
-        if item.is_empty() {
-            return Err("holds an empty prefix, which any reply_to would start with".into());
+pub(super) fn prefixes(text: &str) -> Parsed<Vec<String>> {
+    each(text, |prefix| match prefix {
+        "" => Err("holds an empty prefix, which any reply_to would start with".into()),
+        _ if prefix.len() > 255 || prefix.contains(char::is_control) => {
+            Err(format!("holds {}, with which no queue's name can start", quoted(prefix)))
         }
-        if item.len() > 255 || item.contains(char::is_control) {
-            return Err(format!("holds {}, with which no queue's name can start", quoted(item)));
-        }
-    }
-    Ok(items)
+        _ => Ok(prefix.to_owned()),
+    })
 }
 
-/// A list of strings, or one string with commas between them.
-fn list(kind: &ValueKind) -> Parsed<Vec<String>> {
-    let items: Vec<&str> = match kind {
-        ValueKind::String(text) if text.trim().is_empty() => Vec::new(),
-        ValueKind::String(text) => text.split(',').map(str::trim).collect(),
-        ValueKind::Array(values) => values
-            .iter()
-            .map(|value| text(&value.kind))
-            .collect::<Parsed<_>>()
-            .map_err(|wrong| format!("holds an item that {wrong}"))?,
-        other => return Err(format!("is {}, not a list of strings", kind_name(other))),
-    };
-    Ok(items.into_iter().map(str::to_owned).collect())
+fn each(text: &str, parse: impl Fn(&str) -> Parsed<String>) -> Parsed<Vec<String>> {
+    let items = text.split(',').map(|item| parse(item.trim()));
+    if text.is_empty() { Ok(Vec::new()) } else { items.collect() }
 }
 
 /// Whether a secret can be sent as an HTTP header's value.
 pub(super) fn check_header_value(value: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
-    if value.starts_with(' ') || value.ends_with(' ') {
-        return Err("it starts or ends with a blank".into());
-    }
-    if !value.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
-        return Err("it holds a character other than visible ASCII (a line break at its end, perhaps)".into());
-    }
-    Ok(())
+    refuse_if(value.starts_with(' ') || value.ends_with(' '), "it starts or ends with a blank")?;
+    let visible = value.chars().all(|c| c == ' ' || c.is_ascii_graphic());
+    let phrase = "it holds a character other than visible ASCII (perhaps a line break at its end)";
+    Ok(refuse_if(!visible, phrase)?)
 }
 
 /// Whether a secret can be used as a bearer token.
 pub(super) fn check_token(value: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
-    if value.contains(' ') {
-        return Err("it holds a blank".into());
-    }
+    refuse_if(value.contains(' '), "it holds a blank")?;
     check_header_value(value)
 }
 
-/// What a raw value is, without showing it.
-pub(super) fn kind_name(kind: &ValueKind) -> &'static str {
-    match kind {
-        ValueKind::Nil => "empty",
-        ValueKind::Boolean(_) => "true or false",
-        ValueKind::I64(_) | ValueKind::I128(_) | ValueKind::U64(_) | ValueKind::U128(_) => "a whole number",
-        ValueKind::Float(_) => "a fraction",
-        ValueKind::String(_) => "a string",
-        ValueKind::Table(_) => "a section",
-        ValueKind::Array(_) => "a list",
-    }
+/// Shows nothing of a secret.
+pub(super) fn hidden(_: &str) -> String {
+    "***".into()
 }
 
-/// A value in quotes, escaped, and cut to a length that a terminal can bear.
+/// A value in quotes, escaped, and cut to 80 characters.
 pub(super) fn quoted(text: &str) -> String {
     let mut short: String = text.chars().take(80).collect();
     if short.len() < text.len() {

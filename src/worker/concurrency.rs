@@ -44,9 +44,7 @@ impl ConcurrencyLimit {
         let bound = |number: u16| number.min(per_minute.max(1));
         match concurrency {
             Concurrency::Fixed(number) => Self::Fixed(bound(number.get())),
-            Concurrency::Auto => {
-                Self::Auto(Box::new(AdaptiveLimit::new(bound(Concurrency::MOST), now, mark)))
-            }
+            Concurrency::Auto => Self::Auto(Box::new(AdaptiveLimit::new(bound(Concurrency::MAX), now, mark))),
         }
     }
 

@@ -26,11 +26,9 @@ use super::{
     unreadable::Unreadable,
 };
 use crate::{
-    breaker::BreakerLimits,
     broker::{
         Backoff, ConnectError, Connector, ReplyPublisher, Session, TopologyError, session::SessionEvents,
     },
-    policy::RetryLimits,
     settings::Settings,
     telemetry::Telemetry,
     trackfinity::{BuildError, Client},
@@ -77,18 +75,10 @@ impl Worker {
     pub fn new(settings: Settings, telemetry: Telemetry, stop: CancellationToken) -> Result<Self, RunError> {
         let handler = Handler {
             client: Client::new(&settings.trackfinity)?,
-            breaker: Arc::new(SharedBreaker::new(BreakerLimits {
-                after_failures: settings.pause.after_failures.get(),
-                probe_delay: settings.pause.probe_delay,
-                probe_max_delay: settings.pause.probe_max_delay,
-            })),
+            breaker: Arc::new(SharedBreaker::new(settings.pause)),
             telemetry,
             rate: settings.worker.rate_limit.map(RateLimiter::new),
-            limits: RetryLimits {
-                max_attempts: settings.retry.max_attempts.get(),
-                max_delay: settings.retry.max_delay,
-                give_up_after: settings.retry.give_up_after,
-            },
+            limits: settings.retry,
             address_proven: AtomicBool::new(false),
             stop: stop.clone(),
         };

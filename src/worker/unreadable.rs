@@ -105,10 +105,10 @@ impl Unreadable {
 
     /// Keeps the messages at the head of the queue that cannot be read, unacknowledged; requeues
     /// the others.
-    async fn browse<'a>(
+    async fn browse(
         &self,
-        connection: &'a WireConnection,
-    ) -> Result<(QueueBrowser<'a>, Vec<BrowsedMessage>), WireError> {
+        connection: &WireConnection,
+    ) -> Result<(QueueBrowser, Vec<BrowsedMessage>), WireError> {
         let bounds = Bounds { messages: self.window, time: BROWSE_TIMEOUT };
         let mut browser = QueueBrowser::open(connection, self.publisher.queue(), bounds).await?;
         let (mut unreadable, mut others) = (Vec::new(), Vec::new());
@@ -118,7 +118,7 @@ impl Unreadable {
                 Properties::Readable(_) => others.push(message.tag),
             }
         }
-        browser.requeue(others).await?;
+        browser.requeue(&others).await?;
         Ok((browser, unreadable))
     }
 }

@@ -84,9 +84,9 @@ fn publishes_and_waits(language: &'static str) {
             assert_eq!(sent.map(trace_id), came.as_deref().map(trace_id));
         }
         // The dead letter is the request as the example published it.
-        let letter = world.dead_letters().await.pop().expect("a dead letter");
-        assert!(letter.properties.message_id().is_some());
-        assert_eq!(header(&letter, "traceparent").is_some(), is_traced, "the example's own trace");
+        let dead_letter = world.dead_letters().await.pop().expect("a dead letter");
+        assert!(dead_letter.properties.message_id().is_some());
+        assert_eq!(header(&dead_letter, "traceparent").is_some(), is_traced, "the example's own trace");
         world.stop().await;
     });
 }

@@ -34,8 +34,8 @@ const MAX_RECENT_PLANS: usize = 20;
 /// Seconds until the page of a running job reloads.
 const REFRESH_S: u32 = 2;
 
-/// The last plans made on this page. RabbitMQ stores the plans, but not the summaries of their dead
-/// letters.
+/// The last plans made on this page. RabbitMQ stores the plans, but not the summaries of their
+/// dead letters.
 #[derive(Clone, Debug, Default)]
 pub(in crate::admin) struct RecentPlans(Arc<Mutex<VecDeque<RecentPlan>>>);
 

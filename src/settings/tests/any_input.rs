@@ -3,10 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn any_toml() -> impl Strategy<Value = String> {
-    let name = prop_oneof![
-        prop::sample::select(KEYS).prop_map(|key| key.name.to_owned()),
-        "[a-z\"\\[\\].0-9]{1,12}",
-    ];
+    let name = prop_oneof![prop::sample::select(all_keys()), "[a-z\"\\[\\].0-9]{1,12}",];
     let value = prop_oneof![
         "[0-9.e+-]{1,24}",
         "\"[ -!#-\\[\\]-~]{0,30}\"",
@@ -21,10 +18,8 @@ fn any_toml() -> impl Strategy<Value = String> {
 
 fn any_variable() -> impl Strategy<Value = (String, String)> {
     let name = prop_oneof![
-        prop::sample::select(KEYS).prop_filter_map("files", |key| {
-            // A path could be that of a device.
-            (!key.name.ends_with("_file")).then(|| key.variable())
-        }),
+        // Without secret files: a path could be that of a device.
+        prop::sample::select(all_keys()).prop_map(|key| keys::variable(&key)),
         "UNLOCKER__\\PC{0,20}",
         "UNLOCKER__[A-Z]{1,5}\\[-?[0-9]{1,20}\\]",
     ];

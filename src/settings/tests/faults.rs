@@ -65,13 +65,13 @@ fn an_unknown_key_is_named_with_its_source_and_a_suggestion() {
         found,
         [
             ("trackfinity.apikey", file.as_str(), "did you mean trackfinity.api_key? Else remove it"),
-            ("workers", &file, "did you mean [worker]? Else remove it"),
-            ("broker_url", "UNLOCKER__BROKER_URL", "did you mean UNLOCKER__BROKER__URL? Else remove it"),
+            ("workers.concurrency", &file, "did you mean worker.concurrency? Else remove it"),
             (
-                "worker.concurrency",
+                "UNLOCKER__worker__concurrency",
                 "UNLOCKER__worker__concurrency",
                 "did you mean UNLOCKER__WORKER__CONCURRENCY? Else remove it"
             ),
+            ("broker_url", "UNLOCKER__BROKER_URL", "did you mean UNLOCKER__BROKER__URL? Else remove it"),
         ]
     );
     assert!(!format!("{faults:?}").contains("hunter2"));
@@ -107,20 +107,17 @@ fn values_of_the_wrong_shape_are_faults() {
         found,
         [
             ("\"a[99999999999]\"", "is not a known key"),
-            ("pause", "is a list, but it is the name of a section"),
-            ("worker", "is a string, but it is the name of a section"),
-            ("trackfinity.api_key", "is a whole number, not a string: write it in quotes"),
+            ("ops.listen.a", "is not a known key"),
+            ("pause", "is the name of a section"),
+            ("worker", "is the name of a section"),
+            ("trackfinity.api_key", "is not a string: write it in quotes"),
             (
                 "trackfinity.timeout",
                 "\"2020-01-01\" is not a duration such as \"10s\": invalid character at 4"
             ),
-            ("broker.declare", "is a list, neither true nor false"),
-            ("retry.max_attempts", "is a fraction, not a whole number"),
-            (
-                "results.reply_to_prefixes",
-                "holds an item that is a whole number, not a string: write it in quotes"
-            ),
-            ("ops.listen", "is a section, not a string: write it in quotes"),
+            ("broker.declare", "is a list, not a single value"),
+            ("retry.max_attempts", "\"1.5\" is not a whole number"),
+            ("results.reply_to_prefixes", "holds an item that is not a string, is empty, or has a comma"),
         ],
         "{faults}"
     );
@@ -128,12 +125,62 @@ fn values_of_the_wrong_shape_are_faults() {
 }
 
 #[test]
+fn a_fault_between_two_keys_does_not_wait_for_other_faults() {
+    let base_url = ("UNLOCKER__TRACKFINITY__BASE_URL", "http://example.com");
+    let (listen, hosts) = (("UNLOCKER__ADMIN__LISTEN", "0.0.0.0:1"), ("UNLOCKER__ADMIN__ALLOWED_HOSTS", "*"));
+    let pause = [("UNLOCKER__PAUSE__PROBE_DELAY", "31s"), ("UNLOCKER__PAUSE__AFTER_FAILURES", "0")];
+    let faults = Settings::load(&[], variables(&[base_url, listen, hosts, pause[0], pause[1]])).unwrap_err();
+    let keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();
+    let expected = [
+        "trackfinity.api_key",
+        "trackfinity.api_username",
+        "trackfinity.base_url",
+        "pause.after_failures",
+        "pause.probe_max_delay",
+        "admin.allowed_hosts",
+        "admin.viewer_token",
+        "admin.operator_token",
+    ];
+    assert_eq!(keys, expected, "{faults}");
+}
+
+#[test]
+fn what_only_looks_like_a_value_is_a_fault() {
+    for (text, key, wrong) in [
+        ("topology.prefix = 5", "topology.prefix", "is not a string: write it in quotes"),
+        ("admin.audit_log = true", "admin.audit_log", "is not a string: write it in quotes"),
+        ("admin.allowed_hosts = 5", "admin.allowed_hosts", "is not a list of strings"),
+        ("retry.max_delay = ['1s']", "retry.max_delay", "is a list, not a single value"),
+        ("worker.concurrency.max = 5", "worker.concurrency.max", "is not a known key"),
+    ] {
+        let (_folder, files) = toml(text);
+        let fault = only_fault(&files, &[]);
+        assert_eq!((fault.key.as_str(), fault.wrong.as_str()), (key, wrong), "{text}");
+    }
+    for list in ["['a,b']", "['']", "['a', '']"] {
+        let (_folder, files) = toml(&format!("results.reply_to_prefixes = {list}"));
+        let wrong = "holds an item that is not a string, is empty, or has a comma";
+        assert_eq!(only_fault(&files, &[]).wrong, wrong, "{list}");
+    }
+    // A section without keys sets nothing.
+    let (_folder, files) = toml("[worker]\n");
+    assert_eq!(load(&files, &[]).unwrap().worker.concurrency, at_most(64));
+}
+
+#[test]
 fn a_file_that_is_not_toml_is_a_fault_with_its_line_but_without_its_text() {
     let (_folder, files) = toml("[trackfinity]\napi_key = \"hunter2\n");
     let fault = only_fault(&files, &[]);
     assert_eq!((fault.key.as_str(), fault.source), ("--config", path(&files[0])));
-    assert!(fault.wrong.contains("line 2"), "{}", fault.wrong);
-    assert!(!fault.wrong.contains("hunter2"), "{}", fault.wrong);
+    assert_eq!(fault.wrong, "is not TOML: invalid basic string, expected `\"` (at line 2, column 19)");
+    for text in ["", "# ü\n\n  ", "\u{feff}"] {
+        let (_folder, files) = toml(&format!("{text}= 'hunter2'\n"));
+        let fault = only_fault(&files, &[]);
+        let place = if text.contains('ü') { "(at line 3, column 3)" } else { "(at line 1, column 1)" };
+        assert!(fault.wrong.ends_with(place) && !fault.wrong.contains("hunter2"), "{}", fault.wrong);
+    }
+    let (_folder, files) = toml("worker.concurrency = 99999999999999999999");
+    assert_eq!(only_fault(&files, &[]).wrong, "holds a number that is too large");
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! The JSON API, as a script uses it.
 
+use std::time::Duration;
+
+use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use serde_json::json;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::*;
 
@@ -54,6 +58,34 @@ fn a_script_makes_a_plan_executes_it_and_reads_each_result() {
         assert!(
             page.audit().iter().all(|line| line["actor"] == "nightly (operator)" && line["via"] == "api")
         );
+    });
+}
+
+#[test]
+fn a_browse_stops_soon_after_its_client_has_gone() {
+    kit::run(async |ctx| {
+        let (line, url) = ctx.cutter().await;
+        let tokens = [("ADMIN__VIEWER_TOKEN", VIEWER), ("ADMIN__OPERATOR_TOKEN", OPERATOR)];
+        let page = Page::start_with(ctx, &[&tokens[..], &[("BROKER__URL", &url)]].concat()).await;
+        page.publish_dead_letters(3).await;
+        // While another one has the lock, a browse waits for it for twenty seconds.
+        let lock = format!("{DEAD}.lock");
+        let channel = page.world.amqp.channel().await;
+        let exclusive = QueueDeclareOptions { exclusive: true, ..Default::default() };
+        channel.queue_declare(lock.as_str().into(), exclusive, FieldTable::default()).await.expect("a lock");
+        assert_eq!(line.open(), 2, "one to consume, one to publish");
+        let mut client = TcpStream::connect(&page.address).await.expect("a connection");
+        let request = format!(
+            "GET /api/v1/summary HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {VIEWER}\r\n\r\n",
+            page.address
+        );
+        client.write_all(request.as_bytes()).await.expect("a request is sent");
+        kit::eventually("the browse has connected", SOON, async || line.open() == 5).await;
+        drop(client);
+        kit::eventually("it has stopped", Duration::from_secs(8), async || line.open() == 2).await;
+        channel.queue_delete(lock.as_str().into(), QueueDeleteOptions::default()).await.expect("deleted");
+        let summary = page.api("GET", "/api/v1/summary", VIEWER, None).await;
+        assert_eq!((summary.status, &summary.json()["coverage"]["seen"]), (200, &json!(3)));
     });
 }
 

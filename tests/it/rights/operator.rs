@@ -215,7 +215,7 @@ fn with_the_page_the_operators_rights_are_checked_too() {
             user.grant(rights).await;
             let program = unlocker(&user.url(), &trackfinity.url()).arg("check");
             let program = program.env("UNLOCKER__BROKER__DECLARE", "false");
-            let check = ctx.start(&program.env("UNLOCKER__ADMIN__LISTEN", "127.0.0.1:8080"));
+            let check = ctx.start(&program.env("UNLOCKER__ADMIN__LISTEN", "127.0.0.1:8090"));
             check.wait_exit(SOON).await;
             check
         };

@@ -7,9 +7,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use testbed::{Process, Program, eventually};
 use tungstenite::{Message, WebSocket};
 
-use crate::{Context, Process, Program, eventually};
+use crate::Context;
 
 /// Long enough for a busy machine.
 const SOON: Duration = Duration::from_secs(30);

@@ -12,8 +12,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use crate::ports;
-
 /// A TCP proxy on a loopback port to one target, with every fault that a network can have.
 pub struct TcpCutter {
     address: SocketAddr,
@@ -37,7 +35,7 @@ struct Line {
 impl TcpCutter {
     /// `target` is `host:port`.
     pub async fn start(target: impl Into<String>) -> Self {
-        let listener = ports::listen();
+        let listener = testbed::listen();
         let address = listener.local_addr().expect("a listener has an address");
         listener.set_nonblocking(true).expect("a socket can be non-blocking");
         let line = Arc::new(Line {

@@ -8,16 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use testbed::{Amqp, NodeOptions, Process, Program, RabbitNode, Running, Vhost};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-use crate::amqp::Amqp;
 use crate::cutter::TcpCutter;
-use crate::node::{NodeOptions, RabbitNode};
-use crate::process::{Process, Program, Running};
-use crate::vhost::Vhost;
 
 const LIMIT: Duration = Duration::from_secs(60);
 

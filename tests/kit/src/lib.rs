@@ -15,37 +15,23 @@
 //!
 //! The broker is found as [`RabbitNode`] says. A test that hurts it takes a node of its own ([`run_on_own_node`]).
 
-mod amqp;
+// Tests fail by panicking.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 mod chromium;
 mod cutter;
-mod eventually;
 mod harness;
-mod management;
-mod node;
 mod otlp;
-mod ports;
-mod process;
 pub mod raw_amqp;
 mod raw_http;
 mod tls;
 mod trackfinity;
-mod vhost;
-mod watchdog;
 
-pub use amqp::{Amqp, Inbox, Message};
 pub use chromium::{Chromium, Screen};
 pub use cutter::TcpCutter;
-pub use eventually::{Attempt, eventually};
 pub use harness::{Context, run, run_on_own_node, run_on_own_node_within, run_within};
-pub use lapin::BasicProperties as Properties;
-pub use lapin::options;
-pub use lapin::types::{AMQPValue, FieldTable};
-pub use management::Management;
-pub use node::{NodeOptions, RabbitCluster, RabbitNode};
 pub use otlp::{Otlp, OtlpPoint, OtlpSpan, OtlpValue, SpanKind};
-pub use ports::{free_port, listen};
-pub use process::{Process, Program, Signal};
 pub use raw_http::RawHttp;
+pub use testbed::*;
 pub use tls::Certificate;
 pub use trackfinity::{Answer, Call, Trackfinity};
-pub use vhost::Vhost;

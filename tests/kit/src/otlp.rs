@@ -28,7 +28,6 @@ use prost::Message;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
-use crate::ports;
 use crate::trackfinity::{from_std, on_own_thread};
 
 /// The only content type of OTLP over HTTP that is accepted.
@@ -168,7 +167,7 @@ impl Otlp {
             metrics: Mutex::default(),
         });
         let app = Router::new().fallback(take).with_state(shared.clone());
-        let listener = ports::listen();
+        let listener = testbed::listen();
         let address = listener.local_addr().expect("a listener has an address");
         let (stop, stopped) = oneshot::channel();
         let thread = on_own_thread("otlp", async move {

@@ -12,7 +12,6 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use crate::ports;
 use crate::trackfinity::{from_std, on_own_thread};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -35,7 +34,7 @@ impl RawHttp {
     }
 
     fn serve(answer: Box<dyn Fn(TcpStream) -> Task + Send + Sync>) -> Self {
-        let listener = ports::listen();
+        let listener = testbed::listen();
         let address = listener.local_addr().expect("a listener has an address");
         let accepted = Arc::new(AtomicU64::new(0));
         let count = accepted.clone();

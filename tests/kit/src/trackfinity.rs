@@ -18,7 +18,6 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::ports;
 use crate::tls::Certificate;
 
 /// A request as it arrived.
@@ -146,7 +145,7 @@ impl Trackfinity {
             max_in_flight: AtomicUsize::new(0),
         });
         let app = Router::new().fallback(answer).with_state(shared.clone());
-        let listener = ports::listen();
+        let listener = testbed::listen();
         let address = listener.local_addr().expect("a listener has an address");
         let (stop, stopped) = oneshot::channel();
         let thread = on_own_thread("trackfinity", async move {

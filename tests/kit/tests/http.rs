@@ -1,5 +1,7 @@
 //! The fake Trackfinity servers.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
 use std::time::{Duration, Instant};
 
 use kit::{Answer, Certificate, RawHttp, Trackfinity};

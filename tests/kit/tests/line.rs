@@ -1,5 +1,7 @@
 //! The proxy that can be cut.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 

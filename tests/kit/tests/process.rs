@@ -1,5 +1,7 @@
 //! Programs under test, and what ends them.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -46,7 +48,7 @@ async fn a_killed_program_is_gone_and_so_is_a_dropped_one() {
 }
 
 #[tokio::test]
-async fn use_of_cpu_and_memory_is_told() {
+async fn use_of_cpu_and_memory_is_measured() {
     let process = shell("while :; do :; done").start();
     eventually("it used 50 ms", SOON, async || process.cpu_time() > Duration::from_millis(50)).await;
     assert!((100_000..100_000_000).contains(&process.rss()), "{}", process.rss());

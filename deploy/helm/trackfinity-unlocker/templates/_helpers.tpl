@@ -62,7 +62,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $paths := dict "trackfinity" (dict "api_key_file" "api-key" "api_username_file" "api-username") "broker" (dict "url_file" "broker-url") -}}
 {{- if .Values.page.enabled -}}
 {{- $_ := set $paths "admin" (dict "viewer_token_file" "viewer-token" "operator_token_file" "operator-token") -}}
-{{- $admin := dict "listen" "0.0.0.0:8080" -}}
+{{- $admin := dict "listen" "0.0.0.0:8090" -}}
 {{- if .Values.page.ingress.enabled -}}
 {{- $_ := set $admin "allowed_hosts" (list .Values.page.ingress.host) -}}
 {{- end -}}

@@ -1,0 +1,139 @@
+//! Loads the settings: of the worker, or of a command that talks to RabbitMQ alone.
+
+use std::path::PathBuf;
+
+use super::{
+    faults::Faults,
+    layers::Layers,
+    reader::{Described, Reader},
+    sections::{Admin, Broker, Ops, Results, Topology, Trackfinity, Worker},
+    values::TopologyPrefix,
+};
+use crate::{breaker::BreakerLimits, policy::RetryLimits, secret::Secret};
+
+/// What the worker needs: all sections.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub trackfinity: Trackfinity,
+    pub broker: Broker,
+    pub topology_prefix: TopologyPrefix,
+    pub worker: Worker,
+    pub retry: RetryLimits,
+    pub pause: BreakerLimits,
+    pub results: Results,
+    pub ops: Ops,
+    pub admin: Admin,
+    described: Described,
+}
+
+/// What commands need that talk to RabbitMQ alone, such as `publish` and `dead-letters`.
+#[derive(Clone, Debug)]
+pub struct BrokerSettings {
+    pub broker: Broker,
+    pub topology_prefix: TopologyPrefix,
+    pub results: Results,
+    /// See [`Admin::audit_log`].
+    pub audit_log: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Loads everything. `files` in the order of the command line; `environment` as [`environment`] gives it.
+    ///
+    /// # Errors
+    /// Everything that is wrong, not only the first fault.
+    pub fn load(
+        files: &[PathBuf],
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Faults> {
+        let mut reader = Reader::new(Layers::read(files, environment), false);
+        let (settings, _) = read(&mut reader);
+        reader.finish(|described| Some(Self { described, ..settings? }))
+    }
+
+    /// Each key, its value for people (secrets as `***` or `file PATH`), and where it came from (empty if not set).
+    pub fn describe(&self) -> Vec<(String, String, String)> {
+        self.described.clone()
+    }
+
+    /// All files that secrets are read from, for [`crate::secret::watch()`].
+    pub fn secrets(&self) -> Vec<Secret> {
+        let required = [&self.trackfinity.api_key, &self.trackfinity.api_username, &self.broker.urls];
+        let optional = [&self.admin.viewer_token, &self.admin.operator_token];
+        let all = required.into_iter().chain(optional.into_iter().flatten());
+        all.filter(|secret| secret.path().is_some()).cloned().collect()
+    }
+}
+
+impl BrokerSettings {
+    /// Loads what is needed for RabbitMQ. The settings of Trackfinity and the admin tokens may be missing, and their
+    /// files are not opened. What is there is checked all the same.
+    ///
+    /// # Errors
+    /// Everything that is wrong, not only the first fault.
+    pub fn load(
+        files: &[PathBuf],
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Faults> {
+        let mut reader = Reader::new(Layers::read(files, environment), true);
+        let (_, settings) = read(&mut reader);
+        reader.finish(|_| settings)
+    }
+}
+
+impl From<&Settings> for BrokerSettings {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            broker: settings.broker.clone(),
+            topology_prefix: settings.topology_prefix.clone(),
+            results: settings.results.clone(),
+            audit_log: settings.admin.audit_log.clone(),
+        }
+    }
+}
+
+/// Reads all sections, so that every command reports the same faults.
+fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>) {
+    let trackfinity = Trackfinity::read(reader);
+    let broker = Broker::read(reader);
+    let topology_prefix = Topology::read(reader).map(|topology| topology.prefix);
+    let worker = Worker::read(reader);
+    let retry = RetryLimits::read(reader);
+    let pause = BreakerLimits::read(reader);
+    let results = Results::read(reader);
+    let ops = Ops::read(reader);
+    let admin = Admin::read(reader);
+    let address = ops.as_ref().and_then(|ops| ops.listen).filter(|address| address.port() != 0);
+    if address.is_some() && address == admin.as_ref().and_then(|admin| admin.listen) {
+        reader.fault("admin.listen", "is the address of ops.listen, too".into());
+    }
+    let for_broker = (|| {
+        Some(BrokerSettings {
+            broker: broker.clone()?,
+            topology_prefix: topology_prefix.clone()?,
+            results: results.clone()?,
+            audit_log: admin.as_ref()?.audit_log.clone(),
+        })
+    })();
+    let for_worker = (|| {
+        Some(Settings {
+            trackfinity: trackfinity?,
+            broker: broker?,
+            topology_prefix: topology_prefix?,
+            worker: worker?,
+            retry: retry?,
+            pause: pause?,
+            results: results?,
+            ops: ops?,
+            admin: admin?,
+            described: Vec::new(),
+        })
+    })();
+    (for_worker, for_broker)
+}
+
+/// The variables of this process for [`Settings::load`]. In a variable that is not UTF-8, U+FFFD replaces the invalid
+/// bytes; `load` reports it if the variable is one of ours.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+}
