@@ -34,6 +34,11 @@ async fn publish_some(ctx: &Context, amqp: &Amqp) {
     kit::eventually("the dead letters", SOON, async || amqp.ready_count(DEAD).await == 5).await;
 }
 
+/// The dead letter whose request has no id. Those without a time are listed by their ids.
+fn without_request_id(listed: &[Value]) -> &Value {
+    listed.iter().find(|dead_letter| dead_letter["request_id"].is_null()).expect("one without a request id")
+}
+
 #[test]
 fn unreadable_dead_letters_are_seen_and_hide_none() {
     kit::run(async |ctx| {
@@ -52,10 +57,11 @@ fn unreadable_dead_letters_are_seen_and_hide_none() {
 
         let listed = run_command(&ctx, &["list", "--json", "--status", "unreadable"]).await.json();
         assert_eq!(listed.len(), 2);
-        assert_eq!((&listed[0]["request_id"], &listed[1]["request_id"]), (&Value::Null, &json!("known")));
-        assert!(listed[0]["detail"].as_str().is_some_and(|why| why.contains("a message_id is not UTF-8")));
+        assert!(listed.iter().any(|dead_letter| dead_letter["request_id"] == "known"));
+        let nameless = without_request_id(&listed);
+        assert!(nameless["detail"].as_str().is_some_and(|why| why.contains("a message_id is not UTF-8")));
 
-        let id = listed[0]["id"].as_str().expect("an id");
+        let id = nameless["id"].as_str().expect("an id");
         let shown = run_command(&ctx, &["show", id, "--json"]).await.json().remove(0);
         assert_eq!(shown["body"], "raw");
         assert!(shown["properties_hex"].as_str().is_some_and(|hex| hex.ends_with("02fffe")), "{shown}");
@@ -81,7 +87,7 @@ fn unreadable_dead_letters_are_discarded_and_each_has_one_outcome() {
         for outcome in outcomes.wait_count(5, SOON).await {
             *found.entry(outcome.json()["request_id"].as_str().expect("an id").to_owned()).or_default() += 1;
         }
-        let derived = format!("dead-letter-{}", listed[0]["id"].as_str().expect("an id"));
+        let derived = format!("dead-letter-{}", without_request_id(&listed)["id"].as_str().expect("an id"));
         let expected = ["known", &derived, "r-0", "r-1", "r-2"].map(|id| (id.to_owned(), 1));
         assert_eq!(found, BTreeMap::from(expected));
         assert_eq!(amqp.ready_count(DEAD).await, 0);
