@@ -7,6 +7,7 @@
 
 mod access;
 mod api;
+mod app;
 mod cached_reader;
 mod fields;
 mod filters;
@@ -18,26 +19,20 @@ mod page_layout;
 mod page_user;
 mod pages;
 mod problem;
+mod recent_plans;
 mod server;
 mod sessions;
 mod worker_state;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use axum::{Router, extract::DefaultBodyLimit, middleware};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 pub use self::api::openapi;
-use self::{
-    access::Tokens, cached_reader::CachedReader, guard::Hosts, jobs::Jobs, login_throttle::LoginThrottle,
-    pages::RecentPlans, sessions::Sessions,
-};
-use crate::{
-    dead_letters::{Audit, DeadLetters},
-    ops::WorkerHandles,
-    settings::{BrokerSettings, Settings},
-};
+use self::{app::App, guard::Hosts};
+use crate::{ops::WorkerHandles, settings::Settings};
 
 /// The largest request body, in bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -74,19 +69,6 @@ impl Served {
     }
 }
 
-/// State that all HTTP requests share.
-#[derive(Clone, Debug)]
-struct App {
-    tokens: Tokens,
-    sessions: Sessions,
-    throttle: LoginThrottle,
-    reader: CachedReader,
-    jobs: Jobs,
-    plans: RecentPlans,
-    handles: WorkerHandles,
-    trace_url: Option<Arc<str>>,
-}
-
 /// Serves the page until `stop` is cancelled. Returns once the address is bound; `None` if the page
 /// is off.
 ///
@@ -108,19 +90,7 @@ pub fn serve(
         Ok((listener, bound))
     };
     let (listener, bound) = bind().map_err(|source| AdminError::Bind { address, source })?;
-    let dead_letters =
-        DeadLetters::new(BrokerSettings::from(settings), Audit::new(admin.audit_log.as_deref()));
-    let reader = CachedReader::new(dead_letters.clone());
-    let app = App {
-        tokens: Tokens::new(admin),
-        sessions: Sessions::default(),
-        throttle: LoginThrottle::default(),
-        jobs: Jobs::new(dead_letters, reader.clone(), stop.clone()),
-        reader,
-        plans: RecentPlans::default(),
-        handles,
-        trace_url: admin.trace_url.as_deref().map(Arc::from),
-    };
+    let app = App::new(settings, handles, &stop);
     let hosts = Hosts::new(bound, &admin.allowed_hosts);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AdminError::Thread)?;

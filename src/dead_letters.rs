@@ -16,6 +16,7 @@ pub mod dead_letter;
 mod error;
 mod execute;
 pub mod filter;
+mod inner;
 mod lock;
 mod oldest;
 mod options;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     audit::AuditEvent,
+    inner::Inner,
     oldest::{AgeKey, Limit, Sorted},
     scan::IdMode,
     session::LockedSession,
@@ -108,13 +110,6 @@ pub struct DeadLetters {
     inner: Arc<Inner>,
     /// Stops each browse.
     stop: CancellationToken,
-}
-
-#[derive(Debug)]
-struct Inner {
-    settings: BrokerSettings,
-    topology: Topology,
-    audit: Audit,
 }
 
 impl DeadLetters {
@@ -319,11 +314,4 @@ async fn plan(
     }
     let listing = Listing { count: dead_letters.len(), dead_letters, coverage };
     Ok(PlanPreview { plan, listing, unreadable })
-}
-
-impl Inner {
-    /// Others see `doing` while the session holds a lock.
-    async fn open_session(&self, actor: &Actor, doing: &'static str) -> Result<LockedSession, AccessError> {
-        LockedSession::open(&self.settings.broker, &self.topology, actor, doing).await
-    }
 }

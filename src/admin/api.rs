@@ -1,5 +1,6 @@
 //! The JSON API: the same rules as the page, with a token in a header.
 
+mod api_problem;
 mod api_user;
 mod bodies;
 mod changes;
@@ -7,7 +8,6 @@ mod dead_letters;
 
 use axum::{
     Json, Router,
-    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use utoipa::{
@@ -15,23 +15,7 @@ use utoipa::{
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use super::{App, problem::Problem};
-
-/// A problem as a JSON response.
-#[derive(Debug)]
-struct ApiProblem(Problem);
-
-impl IntoResponse for ApiProblem {
-    fn into_response(self) -> Response {
-        self.0.json()
-    }
-}
-
-impl From<Problem> for ApiProblem {
-    fn from(problem: Problem) -> Self {
-        Self(problem)
-    }
-}
+use super::app::App;
 
 pub(super) fn router() -> Router<App> {
     Router::new()

@@ -12,8 +12,8 @@ use axum::{
 };
 
 use super::{
-    App,
     access::{self, User, random, same_text},
+    app::App,
     fields::Fields,
     page_layout::PageLayout,
     page_user::{COOKIE_NAME, SignedForm, cookie},

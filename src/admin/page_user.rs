@@ -9,7 +9,7 @@ use axum::{
 };
 
 use super::{
-    App, access::User, fields::Fields, page_layout::PageLayout, problem::Problem, sessions::Session,
+    access::User, app::App, fields::Fields, page_layout::PageLayout, problem::Problem, sessions::Session,
 };
 use crate::dead_letters::Actor;
 

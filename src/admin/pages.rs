@@ -13,10 +13,9 @@ use axum::{
     routing::{get, post},
 };
 
-pub(super) use self::changes::RecentPlans;
 use self::view::TimeView;
 use super::{
-    App,
+    app::App,
     page_layout::PageLayout,
     page_user::PageUser,
     problem::{Problem, render},

@@ -7,10 +7,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Inner,
     audit::{Actor, AuditEvent},
     dead_letter::{DeadLetter, DeadLetterId},
     error::{AccessError, Error},
+    inner::Inner,
     options::ReplayOptions,
     plan::{Action, Plan},
     replay::{self, OutcomeListener},

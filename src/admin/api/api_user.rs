@@ -9,11 +9,11 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 
-use super::ApiProblem;
+use super::api_problem::ApiProblem;
 use crate::{
     admin::{
-        App,
         access::{self, User},
+        app::App,
         problem::Problem,
     },
     dead_letters::Actor,

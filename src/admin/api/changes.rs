@@ -7,13 +7,13 @@ use axum::{
 };
 
 use super::{
-    ApiProblem,
+    api_problem::ApiProblem,
     api_user::{ApiUser, JsonBody},
     bodies::{JobOptions, JobState, PlanAction, PlanRequest, PlanResponse},
 };
 use crate::{
     admin::{
-        App,
+        app::App,
         problem::{Problem, ProblemBody},
     },
     dead_letters::{Action, Plan, ReplayOptions, ReplayRate},

@@ -6,13 +6,13 @@ use axum::{
 };
 
 use super::{
-    ApiProblem,
+    api_problem::ApiProblem,
     api_user::ApiUser,
     bodies::{DeadLetterDetails, DeadLetterList, DeadLetterSummary},
 };
 use crate::{
     admin::{
-        App,
+        app::App,
         fields::Fields,
         filters,
         problem::{Problem, ProblemBody},

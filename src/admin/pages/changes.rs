@@ -1,10 +1,5 @@
 //! Replay and discard: the selected dead letters become a plan, and a confirmed plan becomes a job.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
-};
-
 use askama::Template;
 use axum::{
     extract::{Path, State},
@@ -14,51 +9,22 @@ use axum::{
 use super::view::{self, Row, TimeView};
 use crate::{
     admin::{
-        App,
+        app::App,
         fields::Fields,
         filters,
         jobs::{Job, JobEnd},
         page_layout::PageLayout,
         page_user::{PageUser, SignedForm},
         problem::{Problem, render},
+        recent_plans::RecentPlan,
     },
-    dead_letters::{
-        Action, DeadLetterSummary, Ended, Filter, Finish, PlanPreview, ReplayOptions, ReplayRate,
-    },
+    dead_letters::{Action, Ended, Filter, Finish, PlanPreview, ReplayOptions, ReplayRate},
 };
 
 /// Dead letters of a plan, and results of a job, that a page lists.
 const MAX_LISTED: usize = 200;
-/// The most plans whose summaries are in memory.
-const MAX_RECENT_PLANS: usize = 20;
 /// Seconds until the page of a running job reloads.
 const REFRESH_S: u32 = 2;
-
-/// The last plans made on this page. RabbitMQ stores the plans, but not the summaries of their
-/// dead letters.
-#[derive(Clone, Debug, Default)]
-pub(in crate::admin) struct RecentPlans(Arc<Mutex<VecDeque<RecentPlan>>>);
-
-#[derive(Clone, Debug)]
-struct RecentPlan {
-    digest: String,
-    dead_letters: Arc<[DeadLetterSummary]>,
-    note: Option<String>,
-}
-
-impl RecentPlans {
-    fn insert(&self, plan: RecentPlan) {
-        let mut plans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        plans.retain(|known| known.digest != plan.digest);
-        plans.push_front(plan);
-        plans.truncate(MAX_RECENT_PLANS);
-    }
-
-    fn find(&self, digest: &str) -> Option<RecentPlan> {
-        let plans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        plans.iter().find(|known| known.digest == digest).cloned()
-    }
-}
 
 /// Plans a change of the selected dead letters, or of all that match the filter.
 pub(super) async fn plan(State(app): State<App>, form: SignedForm) -> Result<Response, Problem> {

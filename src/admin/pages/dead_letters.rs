@@ -11,7 +11,7 @@ use axum::{
 use super::view::{self, Row, TimeView};
 use crate::{
     admin::{
-        App,
+        app::App,
         fields::Fields,
         filters,
         page_layout::PageLayout,
