@@ -44,12 +44,8 @@ pub fn publications(verdict: Verdict, message: &Envelope, reply: &Reply, now: Ti
         ..blank_outcome(message, status, attempts, now)
     };
     let failure = |status, attempts, reason: Reason| {
-        let outcome = Outcome {
-            reason: Some(reason.to_string()),
-            detail: Some(detail(reason, reply)),
-            ..outcome(status, attempts)
-        };
-        dead_letter_then_outcome(outcome, reply.body_text())
+        let outcome = Outcome { detail: Some(detail(reason, reply)), ..outcome(status, attempts) };
+        dead_letter_then_outcome(outcome, reason.to_string(), reply.body_text())
     };
     match verdict {
         Verdict::Unlocked { attempts } => vec![Publication::Outcome(outcome(Status::Unlocked, attempts))],
@@ -72,11 +68,10 @@ pub fn publications(verdict: Verdict, message: &Envelope, reply: &Reply, now: Ti
 pub fn rejected(fault: &Fault, message: &Envelope, now: Timestamp) -> Vec<Publication> {
     let outcome = Outcome {
         request: fault.readable.clone(),
-        reason: Some(fault.code.as_str().to_owned()),
         detail: Some(fault.detail.clone()),
         ..blank_outcome(message, Status::Invalid, message.attempts, now)
     };
-    dead_letter_then_outcome(outcome, None)
+    dead_letter_then_outcome(outcome, fault.code.as_str().to_owned(), None)
 }
 
 /// A request that was delivered while calls are paused: it waits in the shortest tier, without a call.
@@ -102,18 +97,18 @@ pub fn given_up(death: Option<&XDeath>, message: &Envelope, now: Timestamp) -> V
     };
     let outcome = Outcome {
         request: message.request.as_ref().err().and_then(|fault| fault.readable.clone()),
-        reason: Some(reason.to_owned()),
         detail: Some(detail),
         ..blank_outcome(message, Status::Abandoned, message.attempts, now)
     };
-    dead_letter_then_outcome(outcome, None)
+    dead_letter_then_outcome(outcome, reason.to_owned(), None)
 }
 
-/// A listener who reacts to the outcome finds the dead letter.
-fn dead_letter_then_outcome(outcome: Outcome, response: Option<String>) -> Vec<Publication> {
+/// In this order, so that a listener who reacts to the outcome finds the dead letter.
+fn dead_letter_then_outcome(outcome: Outcome, reason: String, response: Option<String>) -> Vec<Publication> {
+    let outcome = Outcome { reason: Some(reason.clone()), ..outcome };
     let info = DeadLetterInfo {
         status: outcome.status,
-        reason: outcome.reason.clone().unwrap_or_default(),
+        reason,
         detail: outcome.detail.clone(),
         http_status: outcome.http_status,
         response,

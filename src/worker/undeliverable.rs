@@ -27,7 +27,7 @@ use crate::{
         wire::{WireConnection, WireDelivery},
     },
     message::{Timestamp, raw_properties::Properties, x_death::XDeath},
-    settle,
+    settle::{self, Publication},
 };
 
 /// How often the messages in the queue are counted.
@@ -176,8 +176,10 @@ async fn abandon(
 ) -> Result<(), Unsettled> {
     for publication in settle::given_up(death, &incoming.envelope, Timestamp::now()) {
         MessagePublisher::new(publisher, incoming).publish(&publication).await?;
-        // The dead letter has the body. It must not be decoded again: that may crash the worker.
-        incoming.envelope.body.clear();
+        if let Publication::DeadLetter(_) = publication {
+            // The dead letter has the body. It must not be decoded again: that may crash the worker.
+            incoming.envelope.body.clear();
+        }
     }
     Ok(())
 }
