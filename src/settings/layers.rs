@@ -74,9 +74,14 @@ impl Layers {
 fn fault(keys: &[Key], name: &str, value: &Value) -> Option<Fault> {
     let origin = value.origin().unwrap_or_default();
     let (is_variable, is_key) = (origin.starts_with(PREFIX), keys::find(keys, name).is_some());
+    let is_empty_table = is_empty_table(value);
     let (wrong, remedy) = match keys::nearest(keys, name) {
+        _ if is_key && is_empty_table => {
+            ("is the name of a key, not of a section", format!("write it as {name} = …"))
+        }
         _ if is_key && is_utf8(value) => return None,
         _ if is_key => ("is not valid UTF-8", "write it again, in UTF-8".into()),
+        _ if is_empty_table && keys::has_section(keys, name) => return None,
         _ if keys::has_section(keys, name) => {
             ("is the name of a section", format!("write its keys under [{name}], see config/default.toml"))
         }
@@ -95,21 +100,26 @@ fn is_utf8(value: &Value) -> bool {
     !value.kind.to_string().contains(char::REPLACEMENT_CHARACTER)
 }
 
-/// A layer for `config` to merge, without names that cannot be keys: `config` would read `a[99999999999]` as an index.
+fn is_empty_table(value: &Value) -> bool {
+    matches!(&value.kind, ValueKind::Table(table) if table.is_empty())
+}
+
+/// A layer for `config` to merge, without empty tables, and without names that cannot be keys: `config` would read `a[99999999999]` as an index.
 fn source(layer: &Layer) -> Config {
     let in_name = |c: char| c.is_ascii_lowercase() || c == '_' || c == '.';
     let is_name = |name: &str| name.chars().all(in_name) && name.matches('.').count() == 1;
     let mut values = Map::from_iter(layer.clone());
-    values.retain(|name, value| is_name(name) && is_utf8(value));
+    values.retain(|name, value| is_name(name) && is_utf8(value) && !is_empty_table(value));
     let mut source = Config::default();
     source.cache = values.into();
     source
 }
 
+/// An empty table stays a value, so that a misspelt section without keys is reported.
 fn flatten(prefix: &str, table: Map<String, Value>) -> Layer {
     let entries = table.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value));
     let flat = entries.flat_map(|(name, value)| match value.kind {
-        ValueKind::Table(table) => flatten(&format!("{name}."), table),
+        ValueKind::Table(table) if !table.is_empty() => flatten(&format!("{name}."), table),
         _ => Layer::from([(name, value)]),
     });
     flat.collect()

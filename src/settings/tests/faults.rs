@@ -162,9 +162,25 @@ fn what_only_looks_like_a_value_is_a_fault() {
         let wrong = "holds an item that is not a string, is empty, or has a comma";
         assert_eq!(only_fault(&files, &[]).wrong, wrong, "{list}");
     }
-    // A section without keys sets nothing.
-    let (_folder, files) = toml("[worker]\n");
-    assert_eq!(load(&files, &[]).unwrap().worker.concurrency, at_most(64));
+}
+
+#[test]
+fn a_section_without_keys_sets_nothing_but_must_exist() {
+    for text in ["[worker]\n", "worker = {}\n"] {
+        let (_folder, files) = toml(text);
+        assert_eq!(load(&files, &[]).unwrap().worker.concurrency, at_most(64), "{text}");
+    }
+    for (text, key, wrong) in [
+        ("[workers]", "workers", "is not a known key"),
+        ("[nope]", "nope", "is not a known key"),
+        ("[trackfinity.foo]", "trackfinity.foo", "is not a known key"),
+        ("[worker.concurrency]", "worker.concurrency", "is the name of a key, not of a section"),
+    ] {
+        let (_folder, files) = toml(text);
+        let fault = only_fault(&files, &[]);
+        assert_eq!((fault.key.as_str(), fault.wrong.as_str()), (key, wrong), "{text}");
+        assert_eq!(fault.source, path(&files[0]), "{text}");
+    }
 }
 
 #[test]
