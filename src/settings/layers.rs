@@ -115,9 +115,12 @@ fn source(layer: &Layer) -> Config {
     source
 }
 
-/// An empty table stays a value, so that a misspelt section without keys is reported.
+/// A name with a dot keeps its quotes: it is no key, even if it looks like one. An empty table stays a value, so that a misspelt section without keys is reported.
 fn flatten(prefix: &str, table: Map<String, Value>) -> Layer {
-    let entries = table.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value));
+    let entries = table.into_iter().map(|(name, value)| match name.contains('.') {
+        true => (format!("{prefix}{name:?}"), value),
+        false => (format!("{prefix}{name}"), value),
+    });
     let flat = entries.flat_map(|(name, value)| match value.kind {
         ValueKind::Table(table) if !table.is_empty() => flatten(&format!("{name}."), table),
         _ => Layer::from([(name, value)]),
@@ -137,7 +140,7 @@ fn variables(environment: impl IntoIterator<Item = (String, String)>) -> Layer {
 
 /// A key's name as it is, or quoted if it holds unusual characters.
 fn plain(name: &str) -> String {
-    let bare = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let bare = |c: char| c.is_ascii_alphanumeric() || "._-\"".contains(c);
     if !name.is_empty() && name.len() <= 100 && name.chars().all(bare) {
         name.to_owned()
     } else {

@@ -78,6 +78,20 @@ fn an_unknown_key_is_named_with_its_source_and_a_suggestion() {
 }
 
 #[test]
+fn a_name_in_quotes_with_a_dot_is_not_a_key() {
+    for (text, key) in [
+        ("\"worker.concurrency\" = 1", "\"worker.concurrency\""),
+        ("[worker]\n'rate.limit' = 1", "worker.\"rate.limit\""),
+        ("['worker.x']\nconcurrency = 1", "\"worker.x\".concurrency"),
+    ] {
+        let (_folder, files) = toml(text);
+        let fault = only_fault(&files, &[]);
+        assert_eq!((fault.key.as_str(), fault.wrong.as_str()), (key, "is not a known key"), "{text}");
+        assert!(fault.remedy.starts_with("did you mean worker."), "{fault:?}");
+    }
+}
+
+#[test]
 fn variables_of_others_do_not_matter() {
     let others = [
         ("UNLOCKER_TEST_AMQP_URL", "amqp://x"),
