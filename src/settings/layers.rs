@@ -73,7 +73,7 @@ impl Layers {
 /// The value is not shown: it may be a secret under a misspelt name.
 fn fault(keys: &[Key], name: &str, value: &Value) -> Option<Fault> {
     let origin = value.origin().unwrap_or_default();
-    let (is_variable, is_key) = (origin.starts_with(PREFIX), keys::find(keys, name).is_some());
+    let (is_variable, is_key) = (is_variable(value), keys::find(keys, name).is_some());
     let is_empty_table = is_empty_table(value);
     let (wrong, remedy) = match keys::nearest(keys, name) {
         _ if is_key && is_empty_table => {
@@ -95,9 +95,15 @@ fn fault(keys: &[Key], name: &str, value: &Value) -> Option<Fault> {
     Some(Fault { key: plain(name), source, wrong: wrong.into(), remedy })
 }
 
-/// [`environment`](super::environment) puts U+FFFD in the place of bytes that are not UTF-8.
+/// Whether the value is from a variable, and no file.
+fn is_variable(value: &Value) -> bool {
+    value.origin().is_some_and(|origin| origin.starts_with(PREFIX))
+}
+
+/// [`environment`](super::environment) puts U+FFFD in the place of bytes that are not UTF-8. In a
+/// file, which is UTF-8, the character is itself.
 fn is_utf8(value: &Value) -> bool {
-    !value.kind.to_string().contains(char::REPLACEMENT_CHARACTER)
+    !is_variable(value) || !value.kind.to_string().contains(char::REPLACEMENT_CHARACTER)
 }
 
 fn is_empty_table(value: &Value) -> bool {

@@ -107,6 +107,8 @@ fn a_variable_that_is_not_utf8_is_a_fault_of_its_key() {
     let fault = only_fault(&[], &[("UNLOCKER__BROKER__URL", "amqp://u:hunter2\u{fffd}@h")]);
     assert_eq!((fault.key.as_str(), fault.wrong.as_str()), ("broker.url", "is not valid UTF-8"));
     assert!(!format!("{fault:?}").contains("hunter2"));
+    let (_folder, files) = toml("results.reply_to_prefixes = ['\u{fffd}']");
+    assert_eq!(load(&files, &[]).unwrap().results.reply_to_prefixes, ["\u{fffd}"]);
 }
 
 #[test]
