@@ -178,6 +178,8 @@ pub(super) fn string(kind: &ValueKind) -> Parsed<String> {
 pub(super) fn scalar(kind: &ValueKind) -> Parsed<String> {
     match kind {
         ValueKind::Array(_) => Err("is a list, not a single value".into()),
+        // `Display` would make the whole number 64 of 64.0.
+        ValueKind::Float(number) => Ok(format!("{number:?}")),
         kind => Ok(kind.to_string().trim().to_owned()),
     }
 }

@@ -75,12 +75,24 @@ fn concurrency_is_a_number_or_auto() {
         ("-1", "\"-1\" is"),
         ("\"fast\"", "\"fast\" is"),
         ("6.5", "\"6.5\" is"),
+        ("64.0", "\"64.0\" is"),
         ("true", "\"true\" is"),
     ] {
         let (_folder, files) = toml(&format!("worker.concurrency = {raw}"));
         let fault = only_fault(&files, &[]);
         assert_eq!(fault.wrong, format!("{shown} {allowed}"));
     }
+}
+
+#[test]
+fn a_fraction_is_no_whole_number() {
+    for key in ["retry.max_attempts", "pause.after_failures"] {
+        let (_folder, files) = toml(&format!("{key} = 12.0"));
+        let fault = only_fault(&files, &[]);
+        assert_eq!((fault.key.as_str(), fault.wrong.as_str()), (key, "\"12.0\" is not a whole number"));
+    }
+    let (_folder, files) = toml("worker.rate_limit = 20.0");
+    assert_eq!(load(&files, &[]).unwrap().worker.rate_limit.unwrap().per_second(), 20.0);
 }
 
 #[test]
