@@ -152,7 +152,10 @@ impl Reader {
         };
         let variable = variable(name);
         let remedy = match source == variable {
-            true => format!("set {variable}, e.g. to {}{or_file}", example.trim_matches('"')),
+            true => {
+                let example = example.trim_matches(['[', ']', '"']).replace("\", \"", ",");
+                format!("set {variable}, e.g. to {example}{or_file}")
+            }
             false => format!("set {name}, e.g. {example}{or_file}, or {variable}"),
         };
         self.faults.push(Fault { key: name.to_owned(), source, wrong, remedy });

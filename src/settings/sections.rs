@@ -148,7 +148,7 @@ section! {
             key("results.require_subscriber", "false").for_broker();
         /// What a `reply_to` may start with, besides RabbitMQ's own reply queues. None of them is empty.
         reply_to_prefixes: Vec<String> = value(list, prefixes),
-            key("results.reply_to_prefixes", "[\"replies.\"]").for_broker().or_empty("none");
+            key("results.reply_to_prefixes", "[\"replies.\", \"answers.\"]").for_broker().or_empty("none");
     }
 }
 
@@ -177,7 +177,7 @@ section! {
                 .or_file("\"/run/secrets/unlocker/operator-token\"").or_empty("not set");
         /// Host names of the page, besides its own address and `localhost`; in lower case.
         allowed_hosts: Vec<String> = value(list, hosts),
-            key("admin.allowed_hosts", "[\"unlocker.example.com\"]").or_empty("none");
+            key("admin.allowed_hosts", "[\"unlocker.example.com\", \"10.0.0.7:8090\"]").or_empty("none");
         /// The address of a trace, with `{trace_id}` in it.
         trace_url: Option<String> = value(string, optional(trace_url)),
             key("admin.trace_url", "\"https://jaeger.example.com/trace/{trace_id}\"").or_empty("none");

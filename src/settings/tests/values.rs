@@ -59,6 +59,28 @@ fn limits_are_kept() {
 }
 
 #[test]
+fn the_example_of_a_list_fits_its_source() {
+    for (key, bad, list, commas) in [
+        ("results.reply_to_prefixes", "a,,b", "[\"replies.\", \"answers.\"]", "replies.,answers."),
+        (
+            "admin.allowed_hosts",
+            "*",
+            "[\"unlocker.example.com\", \"10.0.0.7:8090\"]",
+            "unlocker.example.com,10.0.0.7:8090",
+        ),
+    ] {
+        let variable = keys::variable(key);
+        let remedy = only_fault(&[], &[(&variable, bad)]).remedy;
+        assert_eq!(remedy, format!("set {variable}, e.g. to {commas}"));
+        assert!(load(&[], &[(&variable, commas)]).is_ok(), "{commas}");
+        let (_folder, files) = toml(&format!("{key} = 5"));
+        assert_eq!(only_fault(&files, &[]).remedy, format!("set {key}, e.g. {list}, or {variable}"));
+        let (_folder, files) = toml(&format!("{key} = {list}"));
+        assert!(load(&files, &[]).is_ok(), "{list}");
+    }
+}
+
+#[test]
 fn concurrency_is_a_number_or_auto() {
     let variable = "UNLOCKER__WORKER__CONCURRENCY";
     for (text, expected) in [("1", at_most(1)), (" 2000 ", at_most(2000)), ("auto", Concurrency::Auto)] {
