@@ -37,12 +37,13 @@ impl Layers {
         let defaults = (COMPILED_IN.to_owned(), Ok(DEFAULTS.to_owned()));
         let files = files.iter().map(|path| (path.display().to_string(), read_text(path)));
         let parsed = iter::once(defaults).chain(files).map(|(source, text)| {
-            let text = text.map_err(|error| format!("cannot be read: {error}"));
-            text.and_then(|text| parse(&source, &text)).map_err(|wrong| Fault {
+            let readable = "give the path of a readable TOML file, see config/default.toml";
+            let text = text.map_err(|error| (format!("cannot be read: {error}"), readable.into()));
+            text.and_then(|text| parse(&source, &text)).map_err(|(wrong, remedy)| Fault {
                 key: "--config".into(),
                 source,
                 wrong,
-                remedy: "give the path of a readable TOML file, see config/default.toml".into(),
+                remedy,
             })
         });
         let layers: Vec<_> = parsed.chain([Ok(variables(environment))]).collect();
@@ -58,6 +59,11 @@ impl Layers {
         let value = self.merged.get_table(section).ok()?.remove(leaf)?;
         let origin = value.origin().unwrap_or_default().to_owned();
         Some((value.kind, origin))
+    }
+
+    /// Whether there is a file that could not be read: it may set any key.
+    pub(super) fn has_unread(&self) -> bool {
+        self.layers.iter().any(Result::is_err)
     }
 
     /// Files that could not be read, and values that belong to none of `keys`, or are not UTF-8.
@@ -164,19 +170,21 @@ fn read_text(path: &Path) -> io::Result<String> {
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
-/// An error gives the reason and the place, but nothing of the text, which may be a secret.
-fn parse(origin: &String, text: &str) -> Result<Layer, String> {
+/// An error gives the reason with the place, and the remedy, but nothing of the text, which may be
+/// a secret.
+fn parse(origin: &String, text: &str) -> Result<Layer, (String, String)> {
     let table = FileFormat::Toml.parse(Some(origin), text).map_err(|error| {
         let Some(error) = error.downcast_ref::<toml::de::Error>() else {
             // The only other error of `config` for TOML.
-            return "holds a number that is too large".into();
+            return ("contains a number that is too large".into(), "write a smaller number".into());
         };
         let place = error.span().and_then(|span| text.get(..span.start)).map(|before| {
             let line = before.split('\n').count();
             let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-            format!(" (at line {line}, column {column})")
+            (format!(" (at line {line}, column {column})"), format!("correct line {line}"))
         });
-        format!("is not TOML: {}{}", error.message(), place.unwrap_or_default())
+        let (place, remedy) = place.unwrap_or_else(|| (String::new(), "correct the file".into()));
+        (format!("is not TOML: {}{place}", error.message()), remedy)
     });
     table.map(|table| flatten("", table))
 }

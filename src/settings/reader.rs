@@ -13,7 +13,8 @@ use crate::secret::{Check, Secret};
 /// For each key: its name, its value for people, and its origin.
 pub(super) type Described = Vec<(String, String, String)>;
 
-/// Every method that returns `None` has recorded a fault, unless the command does not need the missing value.
+/// Every method that returns `None` has recorded a fault, unless the command does not need the
+/// missing value, or there is already the fault of a file that could not be read.
 pub(super) struct Reader {
     layers: Layers,
     /// The keys that were read, which are all there are.
@@ -141,9 +142,14 @@ impl Reader {
         }
     }
 
-    /// Records what is wrong with a key, and how to set it.
+    /// Records what is wrong with a key, and how to set it. Not for a missing key that a file which
+    /// could not be read may set.
     pub(super) fn fault(&mut self, name: &str, wrong: String) {
-        let source = self.layers.get(name).map_or("not set anywhere".into(), |(_, origin)| origin);
+        let source = match self.layers.get(name) {
+            Some((_, origin)) => origin,
+            None if self.layers.has_unread() => return,
+            None => "not set anywhere".into(),
+        };
         let (example, or_file) = match keys::find(&self.keys, name) {
             Some(Key { name: known, example, file_example: Some(_), .. }) if *known == name => {
                 (*example, format!(", or {name}_file (a path)"))
