@@ -1,4 +1,5 @@
-//! Reads the layers (compiled in, files, environment), reports what is not a key, and lets `config` merge the rest.
+//! Reads the layers (compiled in, files, environment), reports what is not a key, and lets `config`
+//! merge the rest.
 
 use std::{
     collections::BTreeMap,
@@ -101,7 +102,7 @@ fn fault(keys: &[Key], name: &str, value: &Value) -> Option<Fault> {
     Some(Fault { key: plain(name), source, wrong: wrong.into(), remedy })
 }
 
-/// Whether the value is from a variable, and no file.
+/// Whether the value is from a variable, not from a file.
 fn is_variable(value: &Value) -> bool {
     value.origin().is_some_and(|origin| origin.starts_with(PREFIX))
 }
@@ -116,7 +117,8 @@ fn is_empty_table(value: &Value) -> bool {
     matches!(&value.kind, ValueKind::Table(table) if table.is_empty())
 }
 
-/// A layer for `config` to merge, without empty tables, and without names that cannot be keys: `config` would read `a[99999999999]` as an index.
+/// A layer for `config` to merge, without empty tables, and without names that cannot be keys:
+/// `config` would read `a[99999999999]` as an index.
 fn source(layer: &Layer) -> Config {
     let in_name = |c: char| c.is_ascii_lowercase() || c == '_' || c == '.';
     let is_name = |name: &str| name.chars().all(in_name) && name.matches('.').count() == 1;
@@ -127,7 +129,8 @@ fn source(layer: &Layer) -> Config {
     source
 }
 
-/// A name with a dot keeps its quotes: it is no key, even if it looks like one. An empty table stays a value, so that a misspelt section without keys is reported.
+/// A name with a dot keeps its quotes: it is no key, even if it looks like one. An empty table
+/// stays a value, so that a misspelt section without keys is reported.
 fn flatten(prefix: &str, table: Map<String, Value>) -> Layer {
     let entries = table.into_iter().map(|(name, value)| match name.contains('.') {
         true => (format!("{prefix}{name:?}"), value),
@@ -150,7 +153,7 @@ fn variables(environment: impl IntoIterator<Item = (String, String)>) -> Layer {
     named.collect()
 }
 
-/// A key's name as it is, or quoted if it holds unusual characters.
+/// A key's name as it is, or quoted if it contains unusual characters.
 fn plain(name: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || "._-\"".contains(c);
     if !name.is_empty() && name.len() <= 100 && name.chars().all(bare) {

@@ -76,8 +76,8 @@ impl Reader {
         self.optional_secret(key, check, mask).flatten()
     }
 
-    /// A secret, given as KEY or as KEY_file. `Some(None)` if it is not given, or is a file that the command does not
-    /// need.
+    /// A secret, given as KEY or as KEY_file. `Some(None)` if it is not given, or is a file that
+    /// the command does not need.
     pub(super) fn optional_secret(
         &mut self,
         key: Key,
@@ -104,7 +104,7 @@ impl Reader {
             }
             (Some((value, from)), None) => {
                 if let Err(error) = check(&value) {
-                    return self.fail(key.name, format!("holds a value that cannot be used: {error}"));
+                    return self.fail(key.name, format!("contains a value that cannot be used: {error}"));
                 }
                 self.describe(key, &mask(&value), &from);
                 Some(Some(Secret::fixed(value)))

@@ -131,7 +131,7 @@ fn values_of_the_wrong_shape_are_faults() {
             ),
             ("broker.declare", "is a list, not a single value"),
             ("retry.max_attempts", "\"1.5\" is not a whole number"),
-            ("results.reply_to_prefixes", "holds an item that is not a string, is empty, or has a comma"),
+            ("results.reply_to_prefixes", "contains an item that is not a string, is empty, or has a comma"),
         ],
         "{faults}"
     );
@@ -173,7 +173,7 @@ fn what_only_looks_like_a_value_is_a_fault() {
     }
     for list in ["['a,b']", "['']", "['a', '']"] {
         let (_folder, files) = toml(&format!("results.reply_to_prefixes = {list}"));
-        let wrong = "holds an item that is not a string, is empty, or has a comma";
+        let wrong = "contains an item that is not a string, is empty, or has a comma";
         assert_eq!(only_fault(&files, &[]).wrong, wrong, "{list}");
     }
 }
