@@ -1,7 +1,8 @@
-//! The settings: `config/default.toml` (compiled in), then each file, then the environment; later wins.
+//! The settings: `config/default.toml` (compiled in), then each file, then the environment; later
+//! wins.
 //!
-//! A [`Settings`] is valid by its types. Loading reports every fault at once, each with its key, its source and what to
-//! do. No fault, `Debug` or description ever shows a secret.
+//! A [`Settings`] is valid by its types. Loading reports every fault at once, each with its key,
+//! its source and what to do. No fault, `Debug` or description ever shows a secret.
 
 mod broker_urls;
 mod faults;

@@ -9,7 +9,7 @@ mod returns;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context, anyhow};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use futures_util::StreamExt;
 use lapin::{
     BasicProperties, Channel, Confirmation,
@@ -26,9 +26,12 @@ use crate::{
 
 /// RabbitMQ's pseudo-queue for replies (RabbitMQ docs, "Direct Reply-to").
 const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
+/// At least one of these must be given.
+const IDENTIFIERS: [&str; 4] = ["customer_id", "subscription_id", "orderid", "from"];
 
 #[derive(Debug, Args)]
-#[group(id = "identifiers", required = true, multiple = true, args = ["customer_id", "subscription_id", "orderid", "from"])]
+// An explicit group: `#[group]` would add every field, and `--wait` alone would do.
+#[command(group(ArgGroup::new("identifiers").required(true).multiple(true).args(IDENTIFIERS)))]
 pub(super) struct PublishArgs {
     /// The customer to unlock.
     #[arg(long, value_name = "ID")]
@@ -136,5 +139,39 @@ async fn publish_confirmed(
             Some(why) => Err(anyhow!("not published: {why}")),
             None => Err(error).context("not known to be published"),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Parser, error::ErrorKind};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Publish {
+        #[command(flatten)]
+        args: PublishArgs,
+    }
+
+    fn parse(args: &[&str]) -> Result<PublishArgs, ErrorKind> {
+        let parsed = Publish::try_parse_from([&["publish"], args].concat());
+        parsed.map(|publish| publish.args).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn a_request_needs_an_identifier() {
+        for args in [&[][..], &["--wait"], &["--message-id", "x"], &["--wait", "--timeout", "1s"]] {
+            assert_eq!(parse(args).unwrap_err(), ErrorKind::MissingRequiredArgument, "{args:?}");
+        }
+        for args in [
+            &["--customer-id", "1"][..],
+            &["--subscription-id", "1", "--wait"],
+            &["--orderid", "1", "--customer-id", "2", "--message-id", "x"],
+            &["--from", "-"],
+        ] {
+            assert!(parse(args).is_ok(), "{args:?}");
+        }
+        assert_eq!(parse(&["--from", "-", "--wait"]).unwrap_err(), ErrorKind::ArgumentConflict);
     }
 }

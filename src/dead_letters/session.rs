@@ -46,11 +46,13 @@ impl LockedSession {
         doing: &str,
     ) -> Result<Self, AccessError> {
         let urls = broker.uris()?;
-        let (reading, locking, publishing) = tokio::try_join!(
+        // All finish, even if one fails: lapin's task of a dropped connect panics when the program ends.
+        let (reading, locking, publishing) = tokio::join!(
             WireConnection::connect(&urls, "reads dead letters"),
             connection::connect(&urls, "locks dead letters"),
             connection::connect(&urls, "publishes for dead letters")
-        )?;
+        );
+        let (reading, locking, publishing) = (reading?, locking?, publishing?);
         let holder = Holder {
             actor: actor.to_string(),
             doing: doing.to_owned(),

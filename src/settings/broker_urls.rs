@@ -7,13 +7,15 @@ use url::{Host, Url};
 
 use super::values::refuse_if;
 
-/// Seconds between heartbeats where the URL names none. A frozen broker is noticed after about twice as long.
+/// Seconds between heartbeats where the URL names none. A frozen broker is noticed after about
+/// twice as long.
 const HEARTBEAT_SECONDS: u16 = 10;
 /// lapin would ignore others.
 const PARAMETERS: [&str; 5] =
     ["heartbeat", "frame_max", "channel_max", "connection_timeout", "auth_mechanism"];
 
-/// The value of `broker.url`: one URL, or several separated by commas, which are tried one after the other.
+/// The value of `broker.url`: one URL, or several separated by commas, which are tried one after
+/// the other.
 #[derive(Clone, Copy, Debug)]
 pub struct BrokerUrls;
 
@@ -36,7 +38,7 @@ const NO_HOST: Wrong = "names no host";
 const SCHEME: Wrong =
     "starts with neither amqp:// nor amqps://; a comma in user or password has to be written %2C";
 const STRAY_AT: Wrong =
-    "holds an @ after the host; in user and password / has to be written %2F and ? %3F, in a vhost @ is %40";
+    "contains an @ after the host; in user and password write / as %2F and ? as %3F, in a vhost @ as %40";
 const UNKNOWN_PARAMETER: Wrong =
     "has a parameter other than heartbeat, frame_max, channel_max, connection_timeout, auth_mechanism";
 const BAD_VALUE: Wrong = "has a parameter, a user, a password or a vhost whose value cannot be used";
@@ -85,7 +87,7 @@ fn read(item: &str) -> Result<(Url, AMQPUri), Wrong> {
     let blank = |c: char| c.is_control() || c.is_whitespace();
     refuse_if(
         item.contains(blank),
-        "holds a blank or a control character; several URLs are separated by commas",
+        "contains a blank or a control character; several URLs are separated by commas",
     )?;
     refuse_if(!item.starts_with("amqp://") && !item.starts_with("amqps://"), SCHEME)?;
     let url = Url::parse(item).map_err(|error| match error {
@@ -93,11 +95,12 @@ fn read(item: &str) -> Result<(Url, AMQPUri), Wrong> {
         _ => "is not a URL; in user and password these have to be percent-encoded: , / @ # ? % :",
     })?;
     refuse_if(url.port() == Some(0), "names port 0")?;
-    // A password with a bare `/`, `?` or `#` ends the host early: the rest would be read as a vhost or a parameter.
+    // A password with a bare `/`, `?` or `#` ends the host early: the rest would be read as a vhost
+    // or a parameter.
     let stray_at = url.path().contains('@') || url.query().is_some_and(|query| query.contains('@'));
     refuse_if(
         url.fragment().is_some(),
-        "holds a # after the host; in user and password it has to be written %23",
+        "contains a # after the host; in user and password it has to be written %23",
     )?;
     refuse_if(stray_at, STRAY_AT)?;
     refuse_if(!url.query_pairs().all(|(name, _)| PARAMETERS.contains(&&*name)), UNKNOWN_PARAMETER)?;
@@ -184,7 +187,7 @@ mod tests {
             ("", "is empty"),
             ("amqp://a,", "is empty"),
             ("amqp://a,,amqp://b", "is empty"),
-            ("amqp://a\namqp://b", "holds a blank"),
+            ("amqp://a\namqp://b", "contains a blank"),
             ("http://a", "starts with neither"),
             ("a:5672", "starts with neither"),
             ("amqp://u:p,q@a", "is not a URL"),
@@ -193,9 +196,9 @@ mod tests {
             ("amqp://u:p@/v", "names no host"),
             ("amqp://a:0", "names port 0"),
             ("amqp://a:99999", "is not a URL"),
-            ("amqp://u:1#2@a", "holds a #"),
-            ("amqp://u:1/2@a", "holds an @"),
-            ("amqp://u:1?2@a", "holds an @"),
+            ("amqp://u:1#2@a", "contains a #"),
+            ("amqp://u:1/2@a", "contains an @"),
+            ("amqp://u:1?2@a", "contains an @"),
             ("amqp://a?heartbeats=3", "has a parameter other"),
             ("amqp://a?heartbeat=fast", "has a parameter, a user"),
             ("amqp://a?heartbeat=", "has a parameter, a user"),

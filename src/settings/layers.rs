@@ -1,4 +1,5 @@
-//! Reads the layers (compiled in, files, environment), reports what is not a key, and lets `config` merge the rest.
+//! Reads the layers (compiled in, files, environment), reports what is not a key, and lets `config`
+//! merge the rest.
 
 use std::{
     collections::BTreeMap,
@@ -37,12 +38,13 @@ impl Layers {
         let defaults = (COMPILED_IN.to_owned(), Ok(DEFAULTS.to_owned()));
         let files = files.iter().map(|path| (path.display().to_string(), read_text(path)));
         let parsed = iter::once(defaults).chain(files).map(|(source, text)| {
-            let text = text.map_err(|error| format!("cannot be read: {error}"));
-            text.and_then(|text| parse(&source, &text)).map_err(|wrong| Fault {
+            let readable = "give the path of a readable TOML file, see config/default.toml";
+            let text = text.map_err(|error| (format!("cannot be read: {error}"), readable.into()));
+            text.and_then(|text| parse(&source, &text)).map_err(|(wrong, remedy)| Fault {
                 key: "--config".into(),
                 source,
                 wrong,
-                remedy: "give the path of a readable TOML file, see config/default.toml".into(),
+                remedy,
             })
         });
         let layers: Vec<_> = parsed.chain([Ok(variables(environment))]).collect();
@@ -60,6 +62,11 @@ impl Layers {
         Some((value.kind, origin))
     }
 
+    /// Whether there is a file that could not be read: it may set any key.
+    pub(super) fn has_unread(&self) -> bool {
+        self.layers.iter().any(Result::is_err)
+    }
+
     /// Files that could not be read, and values that belong to none of `keys`, or are not UTF-8.
     pub(super) fn faults(self, keys: &[Key]) -> Vec<Fault> {
         let of_layer = |layer: Result<Layer, Fault>| match layer {
@@ -73,10 +80,15 @@ impl Layers {
 /// The value is not shown: it may be a secret under a misspelt name.
 fn fault(keys: &[Key], name: &str, value: &Value) -> Option<Fault> {
     let origin = value.origin().unwrap_or_default();
-    let (is_variable, is_key) = (origin.starts_with(PREFIX), keys::find(keys, name).is_some());
+    let (is_variable, is_key) = (is_variable(value), keys::find(keys, name).is_some());
+    let is_empty_table = is_empty_table(value);
     let (wrong, remedy) = match keys::nearest(keys, name) {
+        _ if is_key && is_empty_table => {
+            ("is the name of a key, not of a section", format!("write it as {name} = …"))
+        }
         _ if is_key && is_utf8(value) => return None,
         _ if is_key => ("is not valid UTF-8", "write it again, in UTF-8".into()),
+        _ if is_empty_table && keys::has_section(keys, name) => return None,
         _ if keys::has_section(keys, name) => {
             ("is the name of a section", format!("write its keys under [{name}], see config/default.toml"))
         }
@@ -90,26 +102,42 @@ fn fault(keys: &[Key], name: &str, value: &Value) -> Option<Fault> {
     Some(Fault { key: plain(name), source, wrong: wrong.into(), remedy })
 }
 
-/// [`environment`](super::environment) puts U+FFFD in the place of bytes that are not UTF-8.
-fn is_utf8(value: &Value) -> bool {
-    !value.kind.to_string().contains(char::REPLACEMENT_CHARACTER)
+/// Whether the value is from a variable, not from a file.
+fn is_variable(value: &Value) -> bool {
+    value.origin().is_some_and(|origin| origin.starts_with(PREFIX))
 }
 
-/// A layer for `config` to merge, without names that cannot be keys: `config` would read `a[99999999999]` as an index.
+/// [`environment`](super::environment) puts U+FFFD in the place of bytes that are not UTF-8. In a
+/// file, which is UTF-8, the character is itself.
+fn is_utf8(value: &Value) -> bool {
+    !is_variable(value) || !value.kind.to_string().contains(char::REPLACEMENT_CHARACTER)
+}
+
+fn is_empty_table(value: &Value) -> bool {
+    matches!(&value.kind, ValueKind::Table(table) if table.is_empty())
+}
+
+/// A layer for `config` to merge, without empty tables, and without names that cannot be keys:
+/// `config` would read `a[99999999999]` as an index.
 fn source(layer: &Layer) -> Config {
     let in_name = |c: char| c.is_ascii_lowercase() || c == '_' || c == '.';
     let is_name = |name: &str| name.chars().all(in_name) && name.matches('.').count() == 1;
     let mut values = Map::from_iter(layer.clone());
-    values.retain(|name, value| is_name(name) && is_utf8(value));
+    values.retain(|name, value| is_name(name) && is_utf8(value) && !is_empty_table(value));
     let mut source = Config::default();
     source.cache = values.into();
     source
 }
 
+/// A name with a dot keeps its quotes: it is no key, even if it looks like one. An empty table
+/// stays a value, so that a misspelt section without keys is reported.
 fn flatten(prefix: &str, table: Map<String, Value>) -> Layer {
-    let entries = table.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value));
+    let entries = table.into_iter().map(|(name, value)| match name.contains('.') {
+        true => (format!("{prefix}{name:?}"), value),
+        false => (format!("{prefix}{name}"), value),
+    });
     let flat = entries.flat_map(|(name, value)| match value.kind {
-        ValueKind::Table(table) => flatten(&format!("{name}."), table),
+        ValueKind::Table(table) if !table.is_empty() => flatten(&format!("{name}."), table),
         _ => Layer::from([(name, value)]),
     });
     flat.collect()
@@ -125,9 +153,9 @@ fn variables(environment: impl IntoIterator<Item = (String, String)>) -> Layer {
     named.collect()
 }
 
-/// A key's name as it is, or quoted if it holds unusual characters.
+/// A key's name as it is, or quoted if it contains unusual characters.
 fn plain(name: &str) -> String {
-    let bare = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let bare = |c: char| c.is_ascii_alphanumeric() || "._-\"".contains(c);
     if !name.is_empty() && name.len() <= 100 && name.chars().all(bare) {
         name.to_owned()
     } else {
@@ -145,19 +173,21 @@ fn read_text(path: &Path) -> io::Result<String> {
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
-/// An error gives the reason and the place, but nothing of the text, which may be a secret.
-fn parse(origin: &String, text: &str) -> Result<Layer, String> {
+/// An error gives the reason with the place, and the remedy, but nothing of the text, which may be
+/// a secret.
+fn parse(origin: &String, text: &str) -> Result<Layer, (String, String)> {
     let table = FileFormat::Toml.parse(Some(origin), text).map_err(|error| {
         let Some(error) = error.downcast_ref::<toml::de::Error>() else {
             // The only other error of `config` for TOML.
-            return "holds a number that is too large".into();
+            return ("contains a number that is too large".into(), "write a smaller number".into());
         };
         let place = error.span().and_then(|span| text.get(..span.start)).map(|before| {
             let line = before.split('\n').count();
             let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-            format!(" (at line {line}, column {column})")
+            (format!(" (at line {line}, column {column})"), format!("correct line {line}"))
         });
-        format!("is not TOML: {}{}", error.message(), place.unwrap_or_default())
+        let (place, remedy) = place.unwrap_or_else(|| (String::new(), "correct the file".into()));
+        (format!("is not TOML: {}{place}", error.message()), remedy)
     });
     table.map(|table| flatten("", table))
 }

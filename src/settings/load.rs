@@ -37,7 +37,8 @@ pub struct BrokerSettings {
 }
 
 impl Settings {
-    /// Loads everything. `files` in the order of the command line; `environment` as [`environment`] gives it.
+    /// Loads everything. `files` in the order of the command line; `environment` as [`environment`]
+    /// gives it.
     ///
     /// # Errors
     /// Everything that is wrong, not only the first fault.
@@ -50,7 +51,8 @@ impl Settings {
         reader.finish(|described| Some(Self { described, ..settings? }))
     }
 
-    /// Each key, its value for people (secrets as `***` or `file PATH`), and where it came from (empty if not set).
+    /// Each key, its value for people (secrets as `***` or `file PATH`), and where it came from
+    /// (empty if not set).
     pub fn describe(&self) -> Vec<(String, String, String)> {
         self.described.clone()
     }
@@ -65,8 +67,8 @@ impl Settings {
 }
 
 impl BrokerSettings {
-    /// Loads what is needed for RabbitMQ. The settings of Trackfinity and the admin tokens may be missing, and their
-    /// files are not opened. What is there is checked all the same.
+    /// Loads what is needed for RabbitMQ. The settings of Trackfinity and the admin tokens may be
+    /// missing, and their files are not opened. What is there is checked all the same.
     ///
     /// # Errors
     /// Everything that is wrong, not only the first fault.
@@ -131,8 +133,8 @@ fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>) {
     (for_worker, for_broker)
 }
 
-/// The variables of this process for [`Settings::load`]. In a variable that is not UTF-8, U+FFFD replaces the invalid
-/// bytes; `load` reports it if the variable is one of ours.
+/// The variables of this process for [`Settings::load`]. In a variable that is not UTF-8, U+FFFD
+/// replaces the invalid bytes; `load` reports it if the variable is one of ours.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))

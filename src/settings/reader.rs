@@ -13,7 +13,8 @@ use crate::secret::{Check, Secret};
 /// For each key: its name, its value for people, and its origin.
 pub(super) type Described = Vec<(String, String, String)>;
 
-/// Every method that returns `None` has recorded a fault, unless the command does not need the missing value.
+/// Every method that returns `None` has recorded a fault, unless the command does not need the
+/// missing value, or there is already the fault of a file that could not be read.
 pub(super) struct Reader {
     layers: Layers,
     /// The keys that were read, which are all there are.
@@ -75,8 +76,8 @@ impl Reader {
         self.optional_secret(key, check, mask).flatten()
     }
 
-    /// A secret, given as KEY or as KEY_file. `Some(None)` if it is not given, or is a file that the command does not
-    /// need.
+    /// A secret, given as KEY or as KEY_file. `Some(None)` if it is not given, or is a file that
+    /// the command does not need.
     pub(super) fn optional_secret(
         &mut self,
         key: Key,
@@ -103,7 +104,7 @@ impl Reader {
             }
             (Some((value, from)), None) => {
                 if let Err(error) = check(&value) {
-                    return self.fail(key.name, format!("holds a value that cannot be used: {error}"));
+                    return self.fail(key.name, format!("contains a value that cannot be used: {error}"));
                 }
                 self.describe(key, &mask(&value), &from);
                 Some(Some(Secret::fixed(value)))
@@ -141,9 +142,14 @@ impl Reader {
         }
     }
 
-    /// Records what is wrong with a key, and how to set it.
+    /// Records what is wrong with a key, and how to set it. Not for a missing key that a file which
+    /// could not be read may set.
     pub(super) fn fault(&mut self, name: &str, wrong: String) {
-        let source = self.layers.get(name).map_or("not set anywhere".into(), |(_, origin)| origin);
+        let source = match self.layers.get(name) {
+            Some((_, origin)) => origin,
+            None if self.layers.has_unread() => return,
+            None => "not set anywhere".into(),
+        };
         let (example, or_file) = match keys::find(&self.keys, name) {
             Some(Key { name: known, example, file_example: Some(_), .. }) if *known == name => {
                 (*example, format!(", or {name}_file (a path)"))
@@ -152,7 +158,10 @@ impl Reader {
         };
         let variable = variable(name);
         let remedy = match source == variable {
-            true => format!("set {variable}, e.g. to {}{or_file}", example.trim_matches('"')),
+            true => {
+                let example = example.trim_matches(['[', ']', '"']).replace("\", \"", ",");
+                format!("set {variable}, e.g. to {example}{or_file}")
+            }
             false => format!("set {name}, e.g. {example}{or_file}, or {variable}"),
         };
         self.faults.push(Fault { key: name.to_owned(), source, wrong, remedy });

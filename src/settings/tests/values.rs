@@ -59,6 +59,28 @@ fn limits_are_kept() {
 }
 
 #[test]
+fn the_example_of_a_list_fits_its_source() {
+    for (key, bad, list, commas) in [
+        ("results.reply_to_prefixes", "a,,b", "[\"replies.\", \"answers.\"]", "replies.,answers."),
+        (
+            "admin.allowed_hosts",
+            "*",
+            "[\"unlocker.example.com\", \"10.0.0.7:8090\"]",
+            "unlocker.example.com,10.0.0.7:8090",
+        ),
+    ] {
+        let variable = keys::variable(key);
+        let remedy = only_fault(&[], &[(&variable, bad)]).remedy;
+        assert_eq!(remedy, format!("set {variable}, e.g. to {commas}"));
+        assert!(load(&[], &[(&variable, commas)]).is_ok(), "{commas}");
+        let (_folder, files) = toml(&format!("{key} = 5"));
+        assert_eq!(only_fault(&files, &[]).remedy, format!("set {key}, e.g. {list}, or {variable}"));
+        let (_folder, files) = toml(&format!("{key} = {list}"));
+        assert!(load(&files, &[]).is_ok(), "{list}");
+    }
+}
+
+#[test]
 fn concurrency_is_a_number_or_auto() {
     let variable = "UNLOCKER__WORKER__CONCURRENCY";
     for (text, expected) in [("1", at_most(1)), (" 2000 ", at_most(2000)), ("auto", Concurrency::Auto)] {
@@ -75,12 +97,24 @@ fn concurrency_is_a_number_or_auto() {
         ("-1", "\"-1\" is"),
         ("\"fast\"", "\"fast\" is"),
         ("6.5", "\"6.5\" is"),
+        ("64.0", "\"64.0\" is"),
         ("true", "\"true\" is"),
     ] {
         let (_folder, files) = toml(&format!("worker.concurrency = {raw}"));
         let fault = only_fault(&files, &[]);
         assert_eq!(fault.wrong, format!("{shown} {allowed}"));
     }
+}
+
+#[test]
+fn a_fraction_is_no_whole_number() {
+    for key in ["retry.max_attempts", "pause.after_failures"] {
+        let (_folder, files) = toml(&format!("{key} = 12.0"));
+        let fault = only_fault(&files, &[]);
+        assert_eq!((fault.key.as_str(), fault.wrong.as_str()), (key, "\"12.0\" is not a whole number"));
+    }
+    let (_folder, files) = toml("worker.rate_limit = 20.0");
+    assert_eq!(load(&files, &[]).unwrap().worker.rate_limit.unwrap().per_second(), 20.0);
 }
 
 #[test]
