@@ -109,7 +109,7 @@ pub fn given_up(death: Option<&XDeath>, message: &Envelope, now: Timestamp) -> V
     dead_letter_then_outcome(outcome, None)
 }
 
-/// A listener who reacts to the outcome finds the dead letter.
+/// A listener who reacts to the outcome finds the dead letter (decision 31).
 fn dead_letter_then_outcome(outcome: Outcome, response: Option<String>) -> Vec<Publication> {
     let info = DeadLetterInfo {
         status: outcome.status,
