@@ -17,7 +17,7 @@ setup: ## Name and install the system packages that demo, test, lint and the ben
 build: ## Build everything
 	cargo build --workspace --all-targets
 
-demo: ## Set up what is missing, then show the worker at work with a stand-in Trackfinity; KEEP=1 stays up
+demo: ## Set up what is missing, then show the worker at work with a stand-in for Trackfinity; KEEP=1 stays up
 	@exec scripts/demo $(if $(filter-out 0,$(KEEP)),--keep)
 
 test: ## Set up what is missing and run all tests
@@ -75,7 +75,7 @@ check-contract: ## Check docs/asyncapi.yaml, its schemas and its examples; gets 
 	@scripts/get-clients asyncapi
 	@PATH="$$PWD/target/node/bin:$$PATH" node scripts/asyncapi/check.js docs/asyncapi.yaml
 
-schemas: ## Write docs/schemas/ anew
+schemas: ## Write docs/schemas/ again
 	cargo build --bin unlocker
 	@for message in request outcome; do "$${CARGO_TARGET_DIR:-target}/debug/unlocker" schema $$message >docs/schemas/$$message.json; done
 

@@ -56,8 +56,8 @@ pub enum CallResult {
 impl CallResult {
     /// The result of a call; `rate_limit` is the wait that a 429 asks for.
     #[must_use]
-    pub fn new(meaning: Classification, rate_limit: Duration) -> Self {
-        match meaning {
+    pub fn new(classification: Classification, rate_limit: Duration) -> Self {
+        match classification {
             Classification::Unlocked | Classification::Refused(_) | Classification::NotFound => Self::Served,
             Classification::Transient(reason, _) => Self::Failure(reason),
             Classification::EndpointFault(reason) => Self::EndpointFault(reason),

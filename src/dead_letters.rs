@@ -5,8 +5,8 @@
 //! RabbitMQ requeues them. It may stop after any dead letter. Results are sorted oldest first,
 //! whatever order the queue has: so a list needs all dead letters, and says so if it could not see
 //! all. Two locks protect this: one person at a time consumes, because two consumers would each see
-//! only a part; and one person at a time changes dead letters. A change keeps only the next dead
-//! letters of its plan, and others can browse the rest.
+//! only a part; and one person at a time changes dead letters. A change takes only the next
+//! dead letters of its plan, and others can browse the rest.
 //!
 //! A change executes a [`Plan`]: a fixed list of ids and its digest. A dead letter is acknowledged
 //! only after its new copy is confirmed.
@@ -52,7 +52,7 @@ pub use self::{
     options::{DiscardReason, InvalidOption, ReplayOptions, ReplayRate},
     plan::{Action, Plan},
     result::{Ended, Finish, Step, StepResult},
-    scan::{Coverage, Held, StopReason},
+    scan::{Coverage, StopReason, Taken},
     summary::{Group, Summary},
 };
 use crate::{

@@ -48,8 +48,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// RabbitMQ accepts header tables nested thousands of levels deep. lapin parses them recursively,
 /// on a thread whose stack size only this variable can set. With the default of 2 MiB, one such
-/// message crashes the process. So the program replaces itself by a new start. Returns only on
-/// failure.
+/// message crashes the process. So the program replaces itself by a new start (decision 44). Returns
+/// only on failure.
 fn restart_with_large_stacks() {
     let error = match env::current_exe() {
         Ok(program) => {

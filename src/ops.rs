@@ -168,7 +168,7 @@ fn not_ready(handles: &WorkerHandles) -> Option<(&'static str, String)> {
         return Some(("not_consuming", "connected to RabbitMQ, but not consuming yet".to_owned()));
     }
     if let Some(reason) = status.blocked {
-        return Some(("publish", format!("RabbitMQ takes no messages for now: {reason}")));
+        return Some(("publish", format!("RabbitMQ blocks publishing: {reason}")));
     }
     handles.publish_health.problem().map(|problem| ("publish", problem))
 }

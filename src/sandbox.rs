@@ -200,7 +200,7 @@ fn print_call(method: &Method, path: &str, form: &[(String, String)], status: St
     let fields: Vec<_> = form.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let line =
         format!("{}  {method} {path}  {}  {}  {text}\n", Timestamp::now(), fields.join(" "), status.as_u16());
-    // If nobody reads stdout any more, the sandbox continues without it.
+    // If no one reads stdout any more, the sandbox continues without it.
     drop(std::io::stdout().lock().write_all(line.as_bytes()));
 }
 

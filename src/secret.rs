@@ -224,7 +224,7 @@ fn spawn_read(file: &WatchedFile) -> JoinHandle<Result<SecretString, SecretError
 }
 
 fn read(path: &Path, check: Check) -> Result<SecretString, SecretError> {
-    // Checked before opening: opening a pipe blocks until somebody writes to it.
+    // Checked before opening: opening a pipe blocks until someone writes to it.
     if !fs::metadata(path)?.is_file() {
         return Err(SecretError::NotAFile);
     }

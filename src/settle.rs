@@ -103,7 +103,8 @@ pub fn given_up(death: Option<&XDeath>, message: &Envelope, now: Timestamp) -> V
     dead_letter_then_outcome(outcome, reason.to_owned(), None)
 }
 
-/// In this order, so that a listener who reacts to the outcome finds the dead letter.
+/// In this order, so that a listener who reacts to the outcome finds the dead letter (decision
+/// 31).
 fn dead_letter_then_outcome(outcome: Outcome, reason: String, response: Option<String>) -> Vec<Publication> {
     let outcome = Outcome { reason: Some(reason.clone()), ..outcome };
     let info = DeadLetterInfo {

@@ -44,7 +44,7 @@ pub enum Incomplete {
     Count,
     /// The time limit was reached.
     Time,
-    /// Somebody else consumed some of the messages.
+    /// Someone else consumed some of the messages.
     Elsewhere,
 }
 
@@ -176,7 +176,8 @@ impl QueueBrowser {
     }
 
     /// Acknowledges a message, and waits until RabbitMQ has processed that. Cancels the consumers
-    /// before: after an acknowledgement RabbitMQ would send one more message to the consumer.
+    /// before: after an acknowledgement RabbitMQ would send one more message to the consumer
+    /// (decision 102).
     ///
     /// # Errors
     /// If the connection is lost. Then the message may or may not have left the queue.

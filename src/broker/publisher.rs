@@ -6,8 +6,8 @@
 //! which costs a third less.
 //!
 //! A publish waits for its confirm until its channel closes. Publishing an unconfirmed message again
-//! makes a copy, because RabbitMQ still has the first. So only a nack, a return or a lost channel is
-//! an error, and then the caller publishes again.
+//! makes a copy, because RabbitMQ still has the first (decision 33). So only a nack, a return or a
+//! lost channel is an error, and then the caller publishes again.
 //!
 //! The worker's publisher (`Publisher::open`) reconnects itself. What was in flight on a lost
 //! connection fails with [`PublishError::Lost`]; new publishes wait for the next connection.

@@ -2,7 +2,7 @@
 //!
 //! RabbitMQ checks the permission before the rest of a method. So each check sends a method with an
 //! error in it, which has no effect: RabbitMQ refuses it either for the missing permission or for the
-//! error.
+//! error (decision 91).
 
 use std::{collections::BTreeMap, fmt};
 

@@ -77,7 +77,7 @@ impl Wake for Source {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // The task ends before its clones only with the runtime, and then nobody waits.
+        // The task ends before its clones only with the runtime, and then no one waits.
         self.coalescer.0.send(Arc::clone(self)).ok();
     }
 }

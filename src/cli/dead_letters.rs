@@ -42,9 +42,9 @@ pub(super) enum Command {
         #[command(flatten)]
         actor: ActorArgs,
     },
-    /// Publishes them as requests again, one at a time, and reports each result.
+    /// Publishes dead letters as requests again, one at a time, and reports each result.
     Replay(change::ReplayArgs),
-    /// Gives them up: their outcome is `discarded`.
+    /// Gives dead letters up: their outcome is `discarded`.
     Discard(change::DiscardArgs),
 }
 

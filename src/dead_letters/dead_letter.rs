@@ -18,8 +18,8 @@ use crate::{
 /// in 150,000; the second one then gets a number.
 const ID_DIGITS: usize = 12;
 
-/// Identifies a dead letter: the first digits of the SHA-256 of its properties and body. Dead
-/// letters with identical bytes are numbered: `0123456789ab`, `0123456789ab.2`, ….
+/// Identifies a dead letter: the first digits of the SHA-256 of its properties and body.
+/// Dead letters with identical bytes are numbered: `0123456789ab`, `0123456789ab.2`, ….
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
 #[schema(value_type = String)]
 pub struct DeadLetterId(Arc<str>);

@@ -115,7 +115,7 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
                 return Ok(Ended::Stopped);
             };
             let mut round = round?;
-            let found = !round.held.is_empty();
+            let found = !round.taken.is_empty();
             let (missing, saw_all) = (std::mem::take(&mut round.missing), round.saw_all);
             let ended = self.run_round(session, &mut round, outcomes.as_mut()).await;
             let released = round.release(session).await;
@@ -149,7 +149,7 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
         }
     }
 
-    /// Processes the dead letters that the round holds. `None`: another round may find more.
+    /// Processes the dead letters that the round has taken. `None`: another round may find more.
     async fn run_round(
         &mut self,
         session: &LockedSession,
@@ -157,7 +157,7 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
         mut outcomes: Option<&mut OutcomeListener>,
     ) -> Result<Option<Ended>, Error> {
         let until = Instant::now() + MAX_ROUND;
-        while let Some((at, (dead_letter, tag))) = round.held.pop_first() {
+        while let Some((at, (dead_letter, tag))) = round.taken.pop_first() {
             if Instant::now() >= until {
                 return Ok(None);
             }
@@ -184,7 +184,7 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
                 }
             };
             round.acknowledge(tag).await?;
-            session.set_held(round.held.len());
+            session.set_taken(round.taken.len());
             self.done += 1;
             let result = match (outcomes.as_deref_mut(), dead_letter.envelope()) {
                 (Some(outcomes), Some(envelope)) => {

@@ -39,8 +39,8 @@ pub struct Holder {
     pub doing: String,
     pub since: String,
     /// The number of dead letters that the holder has taken and others cannot see.
-    #[serde(default)]
-    pub holds: Option<usize>,
+    #[serde(default, rename = "holds")]
+    pub taken: Option<usize>,
 }
 
 impl std::fmt::Display for Holder {
@@ -117,9 +117,9 @@ pub(super) async fn acquire(
     holder: &Holder,
 ) -> Result<Lock, LockError> {
     let deadline = Instant::now() + ACQUIRE_TIMEOUT;
-    let holds = Arc::default();
+    let taken = Arc::default();
     loop {
-        match try_acquire(connection, queue, holder, &holds).await {
+        match try_acquire(connection, queue, holder, &taken).await {
             Err(LockError::Taken(_by)) if Instant::now() < deadline => {}
             acquired => return acquired,
         }
@@ -128,16 +128,16 @@ pub(super) async fn acquire(
 }
 
 /// Acquires the lock on this connection if it is free. Answers others who ask with `holder` and the
-/// current value of `holds`.
+/// current value of `taken`.
 pub(super) async fn try_acquire(
     connection: &Connection,
     queue: &str,
     holder: &Holder,
-    holds: &Arc<AtomicUsize>,
+    taken: &Arc<AtomicUsize>,
 ) -> Result<Lock, LockError> {
     match try_once(connection, queue).await? {
         Some(channel) => {
-            let answering = answer(channel.clone(), queue, holder, Arc::clone(holds)).await?;
+            let answering = answer(channel.clone(), queue, holder, Arc::clone(taken)).await?;
             Ok(Lock { channel, queue: queue.to_owned(), answering })
         }
         None => Err(LockError::Taken(ask(connection, queue).await)),
@@ -168,7 +168,7 @@ async fn answer(
     channel: Channel,
     queue: &str,
     holder: &Holder,
-    holds: Arc<AtomicUsize>,
+    taken: Arc<AtomicUsize>,
 ) -> lapin::Result<JoinHandle<()>> {
     let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
     let mut questions =
@@ -183,7 +183,7 @@ async fn answer(
             if !asker.as_str().starts_with(&queue) {
                 continue;
             }
-            let holder = Holder { holds: Some(holds.load(Ordering::Relaxed)), ..holder.clone() };
+            let holder = Holder { taken: Some(taken.load(Ordering::Relaxed)), ..holder.clone() };
             let sent = async {
                 let answer = serde_json::to_vec(&holder).map_err(|error| error.to_string())?;
                 let (options, properties) = Default::default();

@@ -12,7 +12,7 @@ use super::{
 use crate::broker::browse::{Bounds, Tag};
 
 /// Approximate memory for the dead letters of one round, in bytes. A single one may be larger.
-const MAX_HELD_BYTES: usize = 32 * 1024 * 1024;
+const MAX_TAKEN_BYTES: usize = 32 * 1024 * 1024;
 
 /// The dead letters of a plan without a result, in the plan's order. Dead letters with identical
 /// bytes are interchangeable: which of them is `ID` and which `ID.2` may change with each browse.
@@ -60,7 +60,7 @@ impl Remaining {
 pub(super) struct Round {
     scan: Scan,
     /// Dead letters that are neither acknowledged nor requeued, by their position in the plan.
-    pub(super) held: BTreeMap<usize, (DeadLetter, Tag)>,
+    pub(super) taken: BTreeMap<usize, (DeadLetter, Tag)>,
     /// Positions in the plan of dead letters that this round did not see. Those behind the next ones
     /// may be in the queue, unless the round took none.
     pub(super) missing: Vec<usize>,
@@ -78,7 +78,7 @@ impl Round {
     ) -> Result<Self, AccessError> {
         let lock = session.lock_consuming().await?;
         let scan = session.scan(bounds, IdMode::Compute, None).await?;
-        let mut round = Self { scan, held: BTreeMap::new(), missing: Vec::new(), saw_all: false };
+        let mut round = Self { scan, taken: BTreeMap::new(), missing: Vec::new(), saw_all: false };
         let mut others = Vec::new();
         // How many dead letters with these bytes were found.
         let mut found: HashMap<&str, usize> = HashMap::new();
@@ -97,12 +97,12 @@ impl Round {
                 Some(at) if wanted.contains(&at) => {
                     seen += 1;
                     bytes += dead_letter.size();
-                    round.held.insert(at, (dead_letter, tag));
+                    round.taken.insert(at, (dead_letter, tag));
                 }
                 _ => others.push(tag),
             }
-            while bytes > MAX_HELD_BYTES && round.held.len() > 1 {
-                if let Some((_, (dead_letter, tag))) = round.held.pop_last() {
+            while bytes > MAX_TAKEN_BYTES && round.taken.len() > 1 {
+                if let Some((_, (dead_letter, tag))) = round.taken.pop_last() {
                     bytes -= dead_letter.size().min(bytes);
                     others.push(tag);
                 }
@@ -115,7 +115,7 @@ impl Round {
         }
         round.missing.sort_unstable();
         round.scan.browser().requeue(&others).await?;
-        session.set_held(round.held.len());
+        session.set_taken(round.taken.len());
         lock.release().await?;
         Ok(round)
     }
@@ -128,7 +128,7 @@ impl Round {
     /// Requeues all that were not acknowledged.
     pub(super) async fn release(self, session: &LockedSession) -> Result<(), AccessError> {
         self.scan.release().await?;
-        session.set_held(0);
+        session.set_taken(0);
         Ok(())
     }
 }

@@ -23,7 +23,8 @@ pub struct Coverage {
     /// Why the browse stopped before the last one.
     pub stopped: Option<StopReason>,
     /// Who is changing some of them; these cannot be seen meanwhile.
-    pub held: Option<Held>,
+    #[serde(rename = "held")]
+    pub taken: Option<Taken>,
 }
 
 /// Why a browse stopped early.
@@ -40,16 +41,16 @@ pub enum StopReason {
 
 /// Dead letters that someone else is changing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct Held {
+pub struct Taken {
     /// How many; null if unknown.
     pub count: Option<usize>,
     /// Who, what they do, and since when.
     pub by: String,
 }
 
-impl Held {
+impl Taken {
     pub(super) fn new(holder: &Holder) -> Self {
-        Self { count: holder.holds, by: holder.to_string() }
+        Self { count: holder.taken, by: holder.to_string() }
     }
 }
 
@@ -57,7 +58,7 @@ impl Coverage {
     /// Whether there may be dead letters that were not seen.
     #[must_use]
     pub fn is_incomplete(&self) -> bool {
-        self.stopped.is_some() || self.held.as_ref().is_some_and(|held| held.count != Some(0))
+        self.stopped.is_some() || self.taken.as_ref().is_some_and(|taken| taken.count != Some(0))
     }
 }
 
@@ -70,9 +71,9 @@ impl std::fmt::Display for Coverage {
             Some(StopReason::Time) => write!(f, "; the rest would take too long")?,
             Some(StopReason::Elsewhere) => write!(f, "; someone else has taken the rest meanwhile")?,
         }
-        match &self.held {
-            Some(Held { count: Some(count), by }) => write!(f, "; {by} holds {count} of them"),
-            Some(Held { count: None, by }) => write!(f, "; {by} holds some of them"),
+        match &self.taken {
+            Some(Taken { count: Some(count), by }) => write!(f, "; {by} has taken {count} of them"),
+            Some(Taken { count: None, by }) => write!(f, "; {by} has taken some of them"),
             None => Ok(()),
         }
     }
@@ -91,21 +92,21 @@ pub(super) enum IdMode {
 pub(super) struct Scan {
     browser: QueueBrowser,
     mode: IdMode,
-    held: Option<Held>,
+    taken: Option<Taken>,
     ids: IdAllocator,
 }
 
 impl Scan {
-    /// `held`: dead letters that are not in the queue because someone else is changing them.
+    /// `taken`: dead letters that are not in the queue because someone else is changing them.
     pub(super) async fn open(
         connection: &WireConnection,
         queue: &str,
         bounds: Bounds,
         mode: IdMode,
-        held: Option<Held>,
+        taken: Option<Taken>,
     ) -> Result<Self, WireError> {
         let browser = QueueBrowser::open(connection, queue, bounds).await?;
-        Ok(Self { browser, mode, held, ids: IdAllocator::default() })
+        Ok(Self { browser, mode, taken, ids: IdAllocator::default() })
     }
 
     /// The next dead letter and its tag for the acknowledgement. `None` when there are no more, or
@@ -128,12 +129,12 @@ impl Scan {
             Incomplete::Time => StopReason::Time,
             Incomplete::Elsewhere => StopReason::Elsewhere,
         });
-        let held = self.held.as_ref().and_then(|held| held.count).unwrap_or(0);
+        let taken = self.taken.as_ref().and_then(|taken| taken.count).unwrap_or(0);
         Coverage {
             seen: self.browser.taken(),
-            total: self.browser.total() + held,
+            total: self.browser.total() + taken,
             stopped,
-            held: self.held.clone(),
+            taken: self.taken.clone(),
         }
     }
 
@@ -174,13 +175,13 @@ mod tests {
 
     #[test]
     fn a_browse_is_incomplete_while_others_hold_dead_letters_and_says_so() {
-        let held = Held { count: Some(3), by: "alice by command line (replay, since …)".to_owned() };
-        let coverage = Coverage { seen: 7, total: 10, stopped: None, held: Some(held) };
+        let taken = Taken { count: Some(3), by: "alice by command line (replay, since …)".to_owned() };
+        let coverage = Coverage { seen: 7, total: 10, stopped: None, taken: Some(taken) };
         assert!(coverage.is_incomplete());
         assert_eq!(
             coverage.to_string(),
-            "saw 7 of 10; alice by command line (replay, since …) holds 3 of them"
+            "saw 7 of 10; alice by command line (replay, since …) has taken 3 of them"
         );
-        assert!(!Coverage { seen: 7, total: 7, stopped: None, held: None }.is_incomplete());
+        assert!(!Coverage { seen: 7, total: 7, stopped: None, taken: None }.is_incomplete());
     }
 }

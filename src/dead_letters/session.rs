@@ -14,7 +14,7 @@ use super::{
     lock::{self, Holder, Lock, LockedBy},
     plan::Plan,
     plan_store,
-    scan::{Coverage, Held, IdMode, Scan},
+    scan::{Coverage, IdMode, Scan, Taken},
 };
 use crate::{
     broker::{Publisher, Topology, browse::Bounds, connection, connection::Connection, wire::WireConnection},
@@ -34,7 +34,7 @@ pub(super) struct LockedSession {
     topology: Topology,
     holder: Holder,
     /// The number of dead letters that this session has taken. The lock reports it to others.
-    held: Arc<AtomicUsize>,
+    taken: Arc<AtomicUsize>,
 }
 
 impl LockedSession {
@@ -57,12 +57,12 @@ impl LockedSession {
             actor: actor.to_string(),
             doing: doing.to_owned(),
             since: Timestamp::now().to_string(),
-            holds: None,
+            taken: None,
         };
         let publishing = Arc::new(publishing);
         let publisher = Publisher::new(Arc::clone(&publishing));
-        let (topology, held) = (topology.clone(), Arc::default());
-        Ok(Self { reading, locking, publishing, publisher, topology, holder, held })
+        let (topology, taken) = (topology.clone(), Arc::default());
+        Ok(Self { reading, locking, publishing, publisher, topology, holder, taken })
     }
 
     pub(super) fn publisher(&self) -> &Publisher {
@@ -77,7 +77,7 @@ impl LockedSession {
     /// closes.
     pub(super) async fn lock_changes(&self) -> Result<Lock, AccessError> {
         let queue = self.topology.dead_letter_change_lock();
-        Ok(lock::try_acquire(&self.locking, &queue, &self.holder, &self.held).await?)
+        Ok(lock::try_acquire(&self.locking, &queue, &self.holder, &self.taken).await?)
     }
 
     /// Waits for the lock for consuming: two who consume at the same time would each see only a
@@ -87,8 +87,8 @@ impl LockedSession {
     }
 
     /// Sets the number of dead letters that others see as taken.
-    pub(super) fn set_held(&self, count: usize) {
-        self.held.store(count, Ordering::Relaxed);
+    pub(super) fn set_taken(&self, count: usize) {
+        self.taken.store(count, Ordering::Relaxed);
     }
 
     /// Starts to consume dead letters.
@@ -96,9 +96,9 @@ impl LockedSession {
         &self,
         bounds: Bounds,
         ids: IdMode,
-        held: Option<Held>,
+        taken: Option<Taken>,
     ) -> Result<Scan, AccessError> {
-        Ok(Scan::open(&self.reading, &self.topology.dead(), bounds, ids, held).await?)
+        Ok(Scan::open(&self.reading, &self.topology.dead(), bounds, ids, taken).await?)
     }
 
     /// Calls `visit` with each dead letter, then requeues all. [`AccessError::Stopped`] if `stop`
@@ -111,11 +111,11 @@ impl LockedSession {
     ) -> Result<Coverage, AccessError> {
         let lock = stop.run_until_cancelled(self.lock_consuming()).await.ok_or(AccessError::Stopped)??;
         let changes = lock::holder(&self.locking, &self.topology.dead_letter_change_lock()).await?;
-        let held = changes.map(|by| match by {
-            LockedBy::Known(holder) => Held::new(&holder),
-            by => Held { count: None, by: by.to_string() },
+        let taken = changes.map(|by| match by {
+            LockedBy::Known(holder) => Taken::new(&holder),
+            by => Taken { count: None, by: by.to_string() },
         });
-        let mut scan = self.scan(Bounds::DEFAULT, ids, held).await?;
+        let mut scan = self.scan(Bounds::DEFAULT, ids, taken).await?;
         let read = async {
             while let Some((dead_letter, _tag)) = scan.next().await? {
                 visit(dead_letter);

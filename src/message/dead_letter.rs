@@ -75,7 +75,7 @@ pub enum DeadLetterStatus {
     Abandoned,
     /// Its AMQP fields cannot be read, for example because an id is not UTF-8.
     Unreadable,
-    /// No worker wrote it: RabbitMQ dead-lettered it, or somebody published it to the queue.
+    /// No worker wrote it: RabbitMQ dead-lettered it, or someone published it to the queue.
     Unknown,
 }
 
@@ -170,7 +170,7 @@ impl DeadLetterHeaders {
         let message_id = properties.message_id().as_ref().map(|id| id.as_str().to_owned());
         let (status, reason, detail, dead_at) = match table.filter(|table| x_death::is_present(table)) {
             // A worker never writes x-death. So RabbitMQ dead-lettered this message, and its
-            // `unlocker-*` headers are forged or older.
+            // `unlocker-*` headers are forged or older (decision 104).
             Some(table) => {
                 let death = x_death::latest(table);
                 let detail = death.as_ref().map(explain);

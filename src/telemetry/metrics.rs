@@ -128,7 +128,7 @@ impl Metrics {
             ),
             outcomes_given_up: counter(
                 "unlocker.outcomes.given_up",
-                "Outcomes that a listener's queue did not take for retry.give_up_after",
+                "Outcomes that a listener's queue did not accept for retry.give_up_after",
             ),
             reconnects: counter(
                 "unlocker.broker.reconnects",
@@ -331,35 +331,35 @@ fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn observe(meter: &Meter, observed: &Arc<Observed>) {
+fn observe(meter: &Meter, shared: &Arc<Observed>) {
     let gauge = |name, description| meter.i64_observable_gauge(name).with_description(description);
-    let figures = Arc::clone(observed);
+    let observed = Arc::clone(shared);
     gauge("unlocker.broker.connected", "Whether both connections to RabbitMQ are up")
-        .with_callback(move |gauge| gauge.observe(figures.connected.load(Ordering::Relaxed), &[]))
+        .with_callback(move |gauge| gauge.observe(observed.connected.load(Ordering::Relaxed), &[]))
         .build();
-    let figures = Arc::clone(observed);
+    let observed = Arc::clone(shared);
     gauge("unlocker.concurrency_limit", "How many requests may be in flight now")
-        .with_callback(move |gauge| gauge.observe(figures.concurrency_limit.load(Ordering::Relaxed), &[]))
+        .with_callback(move |gauge| gauge.observe(observed.concurrency_limit.load(Ordering::Relaxed), &[]))
         .build();
-    let figures = Arc::clone(observed);
+    let observed = Arc::clone(shared);
     meter
         .i64_observable_up_down_counter("unlocker.in_flight")
         .with_description("Requests received and not settled yet")
-        .with_callback(move |counter| counter.observe(figures.in_flight.load(Ordering::Relaxed), &[]))
+        .with_callback(move |counter| counter.observe(observed.in_flight.load(Ordering::Relaxed), &[]))
         .build();
-    let figures = Arc::clone(observed);
+    let observed = Arc::clone(shared);
     gauge("unlocker.paused", "Whether calls to Trackfinity are paused, by cause")
         .with_callback(move |gauge| {
-            let paused = *lock(&figures.paused);
+            let paused = *lock(&observed.paused);
             for cause in CauseKind::ALL {
                 gauge.observe((paused == Some(cause)).into(), &[KeyValue::new("cause", cause.as_str())]);
             }
         })
         .build();
-    let figures = Arc::clone(observed);
-    gauge("unlocker.queue.messages", "Messages ready in the queues of all workers")
+    let observed = Arc::clone(shared);
+    gauge("unlocker.queue.messages", "Messages ready in the queues; every worker reports the same numbers")
         .with_callback(move |gauge| {
-            let QueueDepths { requests, dead, retry } = *lock(&figures.queues);
+            let QueueDepths { requests, dead, retry } = *lock(&observed.queues);
             for (queue, depth) in [("requests", requests), ("dead", dead), ("retry", retry)] {
                 if let Some(depth) = depth.and_then(|depth| i64::try_from(depth).ok()) {
                     gauge.observe(depth, &[KeyValue::new("queue", queue)]);

@@ -33,7 +33,8 @@ use crate::{
 
 /// A request that was redelivered this often may be a poison message, which crashes its worker. It
 /// is decoded and called for alone, so that a crash does not count as a failed delivery of other
-/// requests (poison-message isolation). RabbitMQ dead-letters a request after 20 redeliveries.
+/// requests (poison-message isolation, decision 41). RabbitMQ dead-letters a request after 20
+/// redeliveries.
 const SUSPECT_AFTER_DELIVERIES: u32 = 3;
 
 /// Consumes requests in one session, and owns the tasks that handle them.
@@ -326,7 +327,7 @@ async fn next_event(
         event = events.next() => match event {
             Some(SessionEvent::Lost(error)) => Err(error.into()),
             Some(SessionEvent::Blocked(reason)) => {
-                tracing::warn!(reason, "RabbitMQ takes no messages for now: requests in flight wait");
+                tracing::warn!(reason, "RabbitMQ blocks publishing: requests in flight wait");
                 publisher.status.set_blocked(Some(reason));
                 Ok(None)
             }

@@ -150,33 +150,33 @@ impl Handler {
             .call(Endpoint::Unlock, Some(incoming), async |trace| self.client.unlock(request, trace).await)
             .await;
         let took = sent.elapsed();
-        let meaning = self.interpret(&reply, incoming).await?;
+        let classification = self.interpret(&reply, incoming).await?;
         drop(in_call);
-        self.telemetry.metrics.attempt(meaning.result());
-        let rate_limit = match meaning {
+        self.telemetry.metrics.attempt(classification.result());
+        let rate_limit = match classification {
             Classification::RateLimited(after) => policy::rate_limit_pause(after, Timestamp::now()),
             _ => Duration::ZERO,
         };
-        let result = CallResult::new(meaning, rate_limit);
+        let result = CallResult::new(classification, rate_limit);
         let is_ordinary = matches!(kind, CallKind::Ordinary);
         let judgement = match kind {
             CallKind::Ordinary => self.breaker.record(&incoming.envelope.request_id, sent, result),
             CallKind::Probe(probe) => {
-                // Nobody receives it when the worker is stopping or the session has ended.
+                // No one receives it when the worker is stopping or the session has ended.
                 probe.answered.send((sent, result)).ok();
                 probe.judgement.await.unwrap_or(Judgement::Spared)
             }
         };
         let call = Call { took, waited: sent - taken, served: result == CallResult::Served };
         let call = is_ordinary.then_some(call);
-        let past = AttemptHistory {
+        let history = AttemptHistory {
             attempts: incoming.envelope.attempts,
             first_received_at: incoming.envelope.first_received_at,
             judgement,
         };
         let jitter = 1.0 - fastrand::f64();
         let now = Timestamp::now();
-        let verdict = policy::decide(meaning, past, now, jitter, &self.limits);
+        let verdict = policy::decide(classification, history, now, jitter, &self.limits);
         Ok((settle::publications(verdict, &incoming.envelope, &reply, now), call))
     }
 
@@ -234,15 +234,15 @@ impl Handler {
     /// Classifies a reply. A 404 may mean that the address is wrong: while nothing has proven the
     /// address, this calls Trackfinity's ping to find out.
     async fn interpret(&self, reply: &Reply, incoming: &Incoming) -> Result<Classification, Unsettled> {
-        let meaning = policy::classify(reply);
-        if meaning.proves_address() && !self.address_proven.load(Ordering::Relaxed) {
+        let classification = policy::classify(reply);
+        if classification.proves_address() && !self.address_proven.load(Ordering::Relaxed) {
             self.address_proven.store(true, Ordering::Relaxed);
         }
-        if meaning != Classification::NotFound || self.address_proven.load(Ordering::Relaxed) {
-            return Ok(meaning);
+        if classification != Classification::NotFound || self.address_proven.load(Ordering::Relaxed) {
+            return Ok(classification);
         }
         match is_success(&Box::pin(self.ping(Some(incoming))).await?) {
-            true => Ok(meaning),
+            true => Ok(classification),
             false => Ok(Classification::EndpointFault(Reason::Http(404))),
         }
     }

@@ -109,7 +109,8 @@ impl Incoming {
     }
 }
 
-/// Logs with the ids of an [`Incoming`], by which people search.
+/// Logs with the ids of an [`Incoming`], by which people search. No tracing span has them: decision
+/// 136.
 macro_rules! log_with_ids {
     ($level:ident, $incoming:expr, $($fields:tt)+) => {{
         let trace = $incoming.trace();

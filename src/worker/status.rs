@@ -13,7 +13,7 @@ pub struct WorkerStatus {
     pub consuming: bool,
     /// What is wrong with the topology, if anything.
     pub topology: Option<String>,
-    /// Why RabbitMQ accepts no messages for now, if it does not.
+    /// Why RabbitMQ blocks publishing, if it does.
     pub blocked: Option<String>,
 }
 
@@ -33,7 +33,7 @@ impl StatusHandle {
         self.0.borrow().clone()
     }
 
-    /// Whether RabbitMQ accepts no messages for now.
+    /// Whether RabbitMQ blocks publishing.
     pub(super) fn is_blocked(&self) -> bool {
         self.0.borrow().blocked.is_some()
     }

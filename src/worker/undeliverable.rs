@@ -1,7 +1,8 @@
 //! What RabbitMQ itself gave up: requests that were delivered too often (poison messages) or
 //! expired, and dead letters that it removed from their queue because of a policy's delivery limit.
 //! Requests get a dead letter and an outcome here. Their bodies are not decoded and Trackfinity is
-//! not called, because either may have crashed the workers.
+//! not called, because either may have crashed the workers (decision 59). Only `x-death` shows what
+//! was given up, because a sender can forge the other headers (decision 60).
 //!
 //! They are read with this project's own AMQP reader, on a connection of its own that is opened
 //! when there are any: so a message that cannot be read, or that takes long to settle, does not
@@ -32,7 +33,7 @@ use crate::{
 
 /// How often the messages in the queue are counted.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// Messages that are settled at once, at most.
+/// Messages that are settled at once, at most (decision 63).
 const PREFETCH: u16 = 16;
 /// The consumer's tag; it is the only one on its channel.
 const CONSUMER_TAG: &str = "undeliverable";

@@ -85,7 +85,7 @@ impl Unreadable {
                 break;
             }
         }
-        // Nobody waits any more if this took too long.
+        // No one waits any more if this took too long.
         isolated.send(()).ok();
         if let Some((mut browser, messages)) = found {
             for BrowsedMessage { delivery, tag } in messages {

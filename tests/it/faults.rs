@@ -135,7 +135,7 @@ fn an_alarm_delays_requests_in_flight_until_it_clears() {
         load.publish(1_000).await;
         load.wait_calls(1).await;
         ctx.node().memory_alarm(true).await;
-        load.wait_says("takes no messages for now").await;
+        load.wait_says("RabbitMQ blocks publishing").await;
         // Nothing new is consumed when the concurrency limit is reached.
         let mut before = 0;
         kit::eventually("calls come to a stop", LONG, async || {

@@ -34,7 +34,7 @@ pub(super) fn print_dead_letters(dead_letters: &[DeadLetterSummary]) -> Result<(
             ]
         })
         .collect();
-    print(["ID", "DIED AT", "STATUS", "REASON", "ATTEMPTS", "REPLAYS", "REQUEST", "DETAIL"], &rows)
+    print(["ID", "DEAD-LETTERED AT", "STATUS", "REASON", "ATTEMPTS", "REPLAYS", "REQUEST", "DETAIL"], &rows)
 }
 
 /// Prints headings and rows, with columns as wide as needed.

@@ -63,7 +63,7 @@ pub(super) async fn publish(
             _tick = ticks.tick() => {
                 let now_blocked = connection.status().blocked();
                 if now_blocked && !blocked {
-                    bulk.progress.note("RabbitMQ is short of memory or disk and blocks publishing for now");
+                    bulk.progress.note("RabbitMQ is short of memory or disk and blocks publishing");
                 }
                 blocked = now_blocked;
                 if blocked && matches!(bulk.end, Some(InputEnd::Stopped)) {

@@ -129,7 +129,7 @@ impl ConsumeLoop<'_> {
             }
         };
         for judge in tried {
-            // If the task has ended, nobody needs the judgement.
+            // If the task has ended, no one needs the judgement.
             judge.send(judgement).ok();
         }
         Ok(Interrupt::Paused)

@@ -1,6 +1,6 @@
 //! Outcomes that were published and not confirmed in time. Their requests wait in a retry queue,
 //! and background tasks wait for their confirms: an outcome whose confirm comes late is not
-//! published again when its request comes back.
+//! published again when its request comes back (decision 51).
 
 use std::{
     collections::HashMap,

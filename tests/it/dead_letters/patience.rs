@@ -134,7 +134,7 @@ fn during_a_replay_others_see_the_remaining_dead_letters_and_who_holds_the_rest(
             assert_eq!(output.code, Some(1), "{}", output.text());
             let text = output.text();
             assert!(text.contains("saw 15 of 19; alice by command line (replay, since 20"), "{text}");
-            assert!(text.contains("holds 4 of them"), "{text}");
+            assert!(text.contains("has taken 4 of them"), "{text}");
         }
         assert_eq!(run_command(&ctx, &["show", "r-12", "--json"]).await.code, Some(0));
         assert_eq!(run_command(&ctx, &["export"]).await.stdout.len(), 15);
