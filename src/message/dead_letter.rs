@@ -43,15 +43,12 @@ impl DeadLetterInfo {
     }
 
     fn all_headers(&self, envelope: &Envelope, trace: Option<&str>) -> AddedHeaders {
-        let mut added = envelope.history_headers(self.attempts);
+        let mut added = envelope.history_headers(self.attempts, trace);
         added.required(headers::STATUS, self.status.as_str());
         added.required(headers::REASON, self.reason.as_str());
         added.required(headers::DEAD_AT, self.dead_at.to_string());
         if let Some(http_status) = self.http_status {
             added.count(headers::HTTP_STATUS, http_status.into());
-        }
-        if let Some(trace) = trace {
-            added.required(headers::TRACEPARENT, trace);
         }
         if let Some(detail) = &self.detail {
             added.optional(headers::DETAIL, detail.as_str());

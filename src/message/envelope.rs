@@ -81,14 +81,18 @@ impl Envelope {
         given.filter(|id| !id.is_empty())
     }
 
-    /// The history headers that every copy of this message has.
-    pub(super) fn history_headers(&self, attempts: u32) -> AddedHeaders {
+    /// The history headers that every copy of this message has. `trace` is the trace context to add
+    /// if the message has none.
+    pub(super) fn history_headers(&self, attempts: u32, trace: Option<&str>) -> AddedHeaders {
         let mut added = AddedHeaders::default();
         added.count(super::headers::ATTEMPTS, attempts);
         added.count(super::headers::REPLAYS, self.replays);
         added.required(super::headers::FIRST_RECEIVED_AT, self.first_received_at.to_string());
         // A longer id can only be a CloudEvent's. It is read from the body again.
         added.required(super::headers::REQUEST_ID, super::outcome::short_id(&self.request_id));
+        if let Some(trace) = trace {
+            added.required(super::headers::TRACEPARENT, trace);
+        }
         added
     }
 }

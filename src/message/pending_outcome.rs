@@ -10,10 +10,7 @@ use lapin::BasicProperties;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-use super::{
-    Envelope, Outcome, Status, Timestamp,
-    headers::{self, AddedHeaders},
-};
+use super::{Envelope, Outcome, Status, Timestamp, headers};
 
 /// An outcome that is not published yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +33,7 @@ impl PendingOutcome {
         max_len: usize,
     ) -> Option<BasicProperties> {
         let outcome = &self.outcome;
-        let mut added: AddedHeaders = envelope.history_headers(outcome.attempts);
+        let mut added = envelope.history_headers(outcome.attempts, trace);
         added.required(headers::STATUS, outcome.status.as_str());
         added.required(headers::FINISHED_AT, outcome.finished_at.to_string());
         added.required(headers::OUTCOME_MAC, digest(outcome, key)?);
@@ -49,9 +46,6 @@ impl PendingOutcome {
         }
         if let Some(http_status) = outcome.http_status {
             added.count(headers::HTTP_STATUS, http_status.into());
-        }
-        if let Some(trace) = trace {
-            added.required(headers::TRACEPARENT, trace);
         }
         Some(headers::copy_for_next_queue(&envelope.properties, added, max_len))
     }

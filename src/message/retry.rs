@@ -20,15 +20,12 @@ impl RetryInfo {
     /// the trace context to add if the message has none.
     #[must_use]
     pub fn properties(&self, envelope: &Envelope, trace: Option<&str>, max_len: usize) -> BasicProperties {
-        let mut added = envelope.history_headers(self.attempts);
+        let mut added = envelope.history_headers(self.attempts, trace);
         if let Some(reason) = &self.reason {
             added.required(headers::REASON, reason.as_str());
         }
         if let Some(http_status) = self.http_status {
             added.count(headers::HTTP_STATUS, http_status.into());
-        }
-        if let Some(trace) = trace {
-            added.required(headers::TRACEPARENT, trace);
         }
         if let Some(detail) = &self.detail {
             added.optional(headers::DETAIL, detail.as_str());

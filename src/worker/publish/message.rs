@@ -1,5 +1,6 @@
 //! Publishes for one message: its dead letter, its outcome, or a copy for a retry.
 
+use lapin::BasicProperties;
 use opentelemetry::{KeyValue, trace::SpanKind};
 use secrecy::ExposeSecret;
 
@@ -39,38 +40,34 @@ impl<'a> MessagePublisher<'a> {
 
     async fn dead_letter(&self, info: &DeadLetterInfo) -> Result<(), Unsettled> {
         let max_len = self.session.max_properties_len();
+        let properties = info.properties(&self.incoming.envelope, self.incoming.new_trace(), max_len);
+        self.publish_dead_letter(properties).await?;
+        self.session.telemetry.metrics.dead_lettered(info.status.as_str());
+        Ok(())
+    }
+
+    /// Publishes a dead letter again, unchanged, that RabbitMQ removed from its queue.
+    pub(in crate::worker) async fn republish_dead_letter(&self) -> Result<(), Unsettled> {
+        self.publish_dead_letter(headers::without_brokers(&self.incoming.envelope.properties)).await
+    }
+
+    async fn publish_dead_letter(&self, properties: BasicProperties) -> Result<(), Unsettled> {
         let message = Outgoing {
             exchange: &self.session.config.dead,
             routing_key: "",
-            properties: info.properties(&self.incoming.envelope, self.incoming.new_trace(), max_len),
+            properties,
             body: &self.incoming.envelope.body,
         };
-        let span = self.span(&message);
-        self.session
-            .publish_until_confirmed(
-                &message,
-                Mandatory::Required(Lane::DeadLetters),
-                PublishKind::DeadLetter,
-                span,
-            )
-            .await?;
-        self.session.telemetry.metrics.dead_lettered(info.status.as_str());
+        let (mandatory, span) = (Mandatory::Required(Lane::DeadLetters), self.span(&message));
+        self.session.publish_until_confirmed(&message, mandatory, PublishKind::DeadLetter, span).await?;
         Ok(())
     }
 
     /// Publishes a copy of the request to a retry queue.
     async fn retry(&self, retry: &RetryInfo, tier: Tier) -> Result<(), Unsettled> {
         let max_len = self.session.max_properties_len();
-        let message = Outgoing {
-            exchange: &self.session.config.retry,
-            routing_key: &tier.to_string(),
-            properties: retry.properties(&self.incoming.envelope, self.incoming.new_trace(), max_len),
-            body: &self.incoming.envelope.body,
-        };
-        let span = self.span(&message);
-        self.session
-            .publish_until_confirmed(&message, Mandatory::Required(Lane::Requests), PublishKind::Retry, span)
-            .await?;
+        let properties = retry.properties(&self.incoming.envelope, self.incoming.new_trace(), max_len);
+        self.publish_to_tier(properties, tier).await?;
         self.session.telemetry.metrics.retry_scheduled(tier.to_string());
         log_with_ids!(
             debug,
@@ -94,30 +91,18 @@ impl<'a> MessagePublisher<'a> {
         let key = self.session.client.api_key();
         let key = key.expose_secret().as_bytes();
         let properties = pending.properties(&self.incoming.envelope, self.incoming.new_trace(), key, max_len);
+        self.publish_to_tier(properties.ok_or(Unsettled::Unproven)?, tier).await
+    }
+
+    async fn publish_to_tier(&self, properties: BasicProperties, tier: Tier) -> Result<(), Unsettled> {
         let message = Outgoing {
             exchange: &self.session.config.retry,
             routing_key: &tier.to_string(),
-            properties: properties.ok_or(Unsettled::Unproven)?,
+            properties,
             body: &self.incoming.envelope.body,
         };
-        let span = self.span(&message);
-        self.session
-            .publish_until_confirmed(&message, Mandatory::Required(Lane::Requests), PublishKind::Retry, span)
-            .await?;
-        Ok(())
-    }
-
-    /// Publishes a dead letter again, unchanged, that RabbitMQ removed from its queue.
-    pub(in crate::worker) async fn republish_dead_letter(&self) -> Result<(), Unsettled> {
-        let message = Outgoing {
-            exchange: &self.session.config.dead,
-            routing_key: "",
-            properties: headers::without_brokers(&self.incoming.envelope.properties),
-            body: &self.incoming.envelope.body,
-        };
-        let span = self.span(&message);
-        let mandatory = Mandatory::Required(Lane::DeadLetters);
-        self.session.publish_until_confirmed(&message, mandatory, PublishKind::DeadLetter, span).await?;
+        let (mandatory, span) = (Mandatory::Required(Lane::Requests), self.span(&message));
+        self.session.publish_until_confirmed(&message, mandatory, PublishKind::Retry, span).await?;
         Ok(())
     }
 
