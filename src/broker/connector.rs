@@ -84,7 +84,7 @@ impl Connector {
 
     /// The URLs that are in their file now. The one that answered last is first.
     async fn addresses(&self) -> Result<Vec<AMQPUri>, ConnectError> {
-        if tokio::time::timeout(REFRESH_TIMEOUT, self.0.broker.urls.refresh()).await.is_err() {
+        if tokio::time::timeout(REFRESH_TIMEOUT, self.0.broker.url.refresh()).await.is_err() {
             tracing::warn!("reading the file of broker.url takes too long: keeping the last value");
         }
         let mut urls = self.0.broker.uris()?;
@@ -118,7 +118,7 @@ mod tests {
     }
 
     fn connector(urls: Secret) -> Connector {
-        Connector::new(&Broker { urls, declare: true })
+        Connector::new(&Broker { url: urls, declare: true })
     }
 
     #[tokio::test]

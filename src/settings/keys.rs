@@ -12,34 +12,19 @@ pub(super) struct Key {
     pub(super) name: &'static str,
     /// A value to show to someone who has to set it.
     pub(super) example: &'static str,
-    /// For a secret, which may also be given as `section.key_file`: an example of that.
-    pub(super) file_example: Option<&'static str>,
-    /// Whether commands need it that talk to RabbitMQ alone. The worker needs every key.
-    pub(super) for_broker: bool,
-    /// How an empty or missing value is shown; `None` if a value is required.
-    pub(super) when_empty: Option<&'static str>,
-}
-
-/// A key that the worker needs, and that must have a value.
-pub(super) const fn key(name: &'static str, example: &'static str) -> Key {
-    Key { name, example, file_example: None, for_broker: false, when_empty: None }
+    /// Whether it may also be given as `section.key_file`, a path.
+    pub(super) is_secret: bool,
 }
 
 impl Key {
-    pub(super) const fn or_file(self, example: &'static str) -> Self {
-        Self { file_example: Some(example), ..self }
-    }
-
-    pub(super) const fn for_broker(self) -> Self {
-        Self { for_broker: true, ..self }
-    }
-
-    pub(super) const fn or_empty(self, shown: &'static str) -> Self {
-        Self { when_empty: Some(shown), ..self }
+    /// A path to show to someone who has to set `section.key_file`.
+    pub(super) fn file_example(&self) -> String {
+        let leaf = self.name.rsplit('.').next().unwrap_or_default();
+        format!("\"/run/secrets/unlocker/{}\"", leaf.replace('_', "-"))
     }
 
     fn names(&self) -> impl Iterator<Item = String> + use<> {
-        iter::once(self.name.to_owned()).chain(self.file_example.map(|_| format!("{}_file", self.name)))
+        iter::once(self.name.to_owned()).chain(self.is_secret.then(|| format!("{}_file", self.name)))
     }
 }
 
@@ -76,7 +61,8 @@ mod tests {
     #[test]
     fn a_typo_another_section_and_a_missing_underscore_find_the_key() {
         let keys = ["trackfinity.api_key", "broker.url", "topology.prefix", "worker.concurrency"];
-        let found = |name: &str| nearest(&keys.map(|name| key(name, "")), name);
+        let keys = keys.map(|name| Key { name, example: "", is_secret: false });
+        let found = |name: &str| nearest(&keys, name);
         assert_eq!(found("trackfinity.apikey").unwrap(), "trackfinity.api_key");
         assert_eq!(found("worker.concurency").unwrap(), "worker.concurrency");
         assert_eq!(found("workers.concurrency").unwrap(), "worker.concurrency");

@@ -46,7 +46,7 @@ impl Settings {
         files: &[PathBuf],
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Faults> {
-        let mut reader = Reader::new(Layers::read(files, environment), false);
+        let mut reader = Reader::new(Layers::read(files, environment), &[]);
         let (settings, _) = read(&mut reader);
         reader.finish(|described| Some(Self { described, ..settings? }))
     }
@@ -59,7 +59,7 @@ impl Settings {
 
     /// All files that secrets are read from, for [`crate::secret::watch()`].
     pub fn secrets(&self) -> Vec<Secret> {
-        let required = [&self.trackfinity.api_key, &self.trackfinity.api_username, &self.broker.urls];
+        let required = [&self.trackfinity.api_key, &self.trackfinity.api_username, &self.broker.url];
         let optional = [&self.admin.viewer_token, &self.admin.operator_token];
         let all = required.into_iter().chain(optional.into_iter().flatten());
         all.filter(|secret| secret.path().is_some()).cloned().collect()
@@ -76,7 +76,7 @@ impl BrokerSettings {
         files: &[PathBuf],
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Faults> {
-        let mut reader = Reader::new(Layers::read(files, environment), true);
+        let mut reader = Reader::new(Layers::read(files, environment), &["trackfinity", "admin"]);
         let (_, settings) = read(&mut reader);
         reader.finish(|_| settings)
     }

@@ -6,7 +6,7 @@ use super::{
     faults::{Fault, Faults},
     keys::{self, Key, variable},
     layers::{COMPILED_IN, Layers},
-    values::{Parsed, quoted},
+    values::{Parsed, list, quoted},
 };
 use crate::secret::{Check, Secret};
 
@@ -21,13 +21,14 @@ pub(super) struct Reader {
     keys: Vec<Key>,
     faults: Vec<Fault>,
     described: Described,
-    /// Keys that are not for the broker may be missing, and their secret files are not opened.
-    broker_only: bool,
+    /// Sections that the command does not need: required values may be missing, and secrets' files
+    /// are not opened.
+    unneeded: &'static [&'static str],
 }
 
 impl Reader {
-    pub(super) fn new(layers: Layers, broker_only: bool) -> Self {
-        Self { layers, keys: Vec::new(), faults: Vec::new(), described: Vec::new(), broker_only }
+    pub(super) fn new(layers: Layers, unneeded: &'static [&'static str]) -> Self {
+        Self { layers, keys: Vec::new(), faults: Vec::new(), described: Vec::new(), unneeded }
     }
 
     /// The settings and their description, if there was no fault.
@@ -40,40 +41,71 @@ impl Reader {
 
     /// Whether the command needs the key.
     pub(super) fn needs(&self, name: &str) -> bool {
-        !self.broker_only || keys::find(&self.keys, name).is_some_and(|key| key.for_broker)
+        name.split('.').next().is_none_or(|section| !self.unneeded.contains(&section))
     }
 
-    /// A value that is no secret.
+    /// A value that must be given.
     pub(super) fn value<T>(
         &mut self,
         key: Key,
         text: fn(&ValueKind) -> Parsed<String>,
         parse: impl FnOnce(&str) -> Parsed<T>,
     ) -> Option<T> {
+        self.read(key, text, parse, None)
+    }
+
+    /// A value that may be missing or empty, and is then shown as `none`.
+    pub(super) fn optional<T>(
+        &mut self,
+        key: Key,
+        text: fn(&ValueKind) -> Parsed<String>,
+        parse: impl FnOnce(&str) -> Parsed<T>,
+        none: &str,
+    ) -> Option<Option<T>> {
+        self.read(key, text, |text| parse(text).map(Some), Some((None, none)))
+    }
+
+    /// Any number of values.
+    pub(super) fn list<T>(&mut self, key: Key, item: fn(&str) -> Parsed<T>) -> Option<Vec<T>> {
+        let parse = |text: &str| text.split(',').map(|text| item(text.trim())).collect();
+        self.read(key, list, parse, Some((Vec::new(), "none")))
+    }
+
+    /// `when_empty`: the value if there is no text, and how it is shown.
+    fn read<T>(
+        &mut self,
+        key: Key,
+        text: fn(&ValueKind) -> Parsed<String>,
+        parse: impl FnOnce(&str) -> Parsed<T>,
+        when_empty: Option<(T, &str)>,
+    ) -> Option<T> {
         self.keys.push(key);
         let (text, from) = match self.layers.get(key.name) {
             Some((kind, from)) => (text(&kind), from),
-            None if self.needs(key.name) || key.when_empty.is_some() => (Ok(String::new()), String::new()),
-            None => return None,
+            None => (Ok(String::new()), String::new()),
         };
-        let parsed = text.and_then(|text| match (key.when_empty, text.is_empty()) {
-            (None, true) if from.is_empty() => Err("is required".into()),
-            (None, true) => Err("is empty".into()),
-            (Some(shown), true) => parse("").map(|value| (value, shown.to_owned())),
-            (_, false) => parse(&text).map(|value| (value, text)),
+        let read = text.and_then(|text| match when_empty {
+            _ if !text.is_empty() => parse(&text).map(|value| (value, text)),
+            Some((value, shown)) => Ok((value, shown.to_owned())),
+            None if from.is_empty() => Err("is required".into()),
+            None => Err("is empty".into()),
         });
-        match parsed {
+        match read {
             Ok((value, shown)) => {
                 self.describe(key, &shown, &from);
                 Some(value)
             }
+            Err(_) if from.is_empty() && !self.needs(key.name) => None,
             Err(wrong) => self.fail(key.name, wrong),
         }
     }
 
     /// A secret that must be given.
     pub(super) fn secret(&mut self, key: Key, check: Check, mask: fn(&str) -> String) -> Option<Secret> {
-        self.optional_secret(key, check, mask).flatten()
+        match self.optional_secret(key, check, mask)? {
+            None if self.needs(key.name) => self.fail(key.name, "is required".into()),
+            secret => secret,
+        }
     }
 
     /// A secret, given as KEY or as KEY_file. `Some(None)` if it is not given, or is a file that
@@ -84,7 +116,7 @@ impl Reader {
         check: Check,
         mask: fn(&str) -> String,
     ) -> Option<Option<Secret>> {
-        self.keys.push(key);
+        self.keys.push(Key { is_secret: true, ..key });
         let file_key = format!("{}_file", key.name);
         let (value, path) = (self.given(key.name), self.given(&file_key));
         let (mut value, path) = (value?, path?);
@@ -122,9 +154,6 @@ impl Reader {
                     Err(error) => self.fail(&file_key, format!("the file {shown} {error}")),
                 }
             }
-            (None, None) if key.when_empty.is_none() && self.needs(key.name) => {
-                self.fail(key.name, "is required".into())
-            }
             (None, None) => {
                 self.describe(key, "not set", "");
                 Some(None)
@@ -151,10 +180,9 @@ impl Reader {
             None => "not set anywhere".into(),
         };
         let (example, or_file) = match keys::find(&self.keys, name) {
-            Some(Key { name: known, example, file_example: Some(_), .. }) if *known == name => {
-                (*example, format!(", or {name}_file (a path)"))
-            }
-            key => (key.map_or("", |key| key.file_example.unwrap_or(key.example)), String::new()),
+            Some(key) if key.name != name => (key.file_example(), String::new()),
+            Some(key) if key.is_secret => (key.example.into(), format!(", or {name}_file (a path)")),
+            key => (key.map_or("", |key| key.example).into(), String::new()),
         };
         let variable = variable(name);
         let remedy = match source == variable {

@@ -7,11 +7,11 @@ use secrecy::ExposeSecret;
 
 use super::{
     broker_urls::{BrokerUrls, BrokerUrlsError},
-    keys::key,
+    keys::Key,
     reader::Reader,
     values::{
         BaseUrl, Concurrency, RateLimit, TopologyPrefix, boolean, check_header_value, check_token, duration,
-        hidden, hosts, list, listen, optional, path, positive, prefixes, scalar, string, trace_url,
+        hidden, host, listen, path, positive, prefix, scalar, string, trace_url,
     },
 };
 use crate::{breaker::BreakerLimits, policy::RetryLimits, secret::Secret};
@@ -26,25 +26,28 @@ const MAX_CALL: Duration = Duration::from_secs(15 * 60);
 /// The longest retry queue, `.retry.1024s`.
 const MAX_TIER: Duration = Duration::from_secs(1024);
 
-/// A section from its rows, `field: type = how the reader reads it, key;`. `check` sees each field
-/// as an `Option`, and compares those that could be read. `struct` also declares the type.
+/// A section from its rows, `field: type = how the reader reads it, example;`. A field is named
+/// like its key. `check` sees each field as an `Option`, and compares those that could be read.
+/// `struct` also declares the type.
 macro_rules! section {
-    ($(#[$doc:meta])* $vis:vis struct $Section:ident {
-        $($(#[$field_doc:meta])* $field:ident: $Type:ty = $read:ident($($how:expr),*), $key:expr;)*
+    ($(#[$doc:meta])* $vis:vis struct $Section:ident = $name:literal {
+        $($(#[$field_doc:meta])* $field:ident: $Type:ty = $read:ident($($how:expr),*), $example:expr;)*
     } $($check:tt)*) => {
         $(#[$doc])*
         #[derive(Clone, Debug)]
         $vis struct $Section { $($(#[$field_doc])* $vis $field: $Type,)* }
-        section! { $Section { $($field: $Type = $read($($how),*), $key;)* } $($check)* }
+        section! { $Section = $name { $($field: $Type = $read($($how),*), $example;)* } $($check)* }
     };
-    ($Section:ident {
-        $($field:ident: $Type:ty = $read:ident($($how:expr),*), $key:expr;)*
+    ($Section:ident = $name:literal {
+        $($field:ident: $Type:ty = $read:ident($($how:expr),*), $example:expr;)*
     } $(check($checker:ident) $check:block)?) => {
         impl $Section {
             pub(super) fn read(reader: &mut Reader) -> Option<Self> {
                 // All fields are read before the first missing one counts, so that no fault hides
                 // another.
-                $(let $field: Option<$Type> = reader.$read($key, $($how),*);)*
+                $(let name = concat!($name, ".", stringify!($field));
+                let key = Key { name, example: $example, is_secret: false };
+                let $field: Option<$Type> = reader.$read(key, $($how),*);)*
                 $({ let $checker = &mut *reader; $check })?
                 Some(Self { $($field: $field?),* })
             }
@@ -54,25 +57,19 @@ macro_rules! section {
 
 section! {
     /// `[trackfinity]`
-    pub struct Trackfinity {
+    pub struct Trackfinity = "trackfinity" {
         /// The address of the Trackfinity installation.
-        base_url: BaseUrl = value(string, BaseUrl::parse),
-            key("trackfinity.base_url", "\"https://yourcompany.trackfinity.com\"");
+        base_url: BaseUrl = value(string, BaseUrl::parse), "\"https://yourcompany.trackfinity.com\"";
         /// Whether `base_url` may be `http` to another machine.
-        allow_http: bool = value(scalar, boolean), key("trackfinity.allow_http", "false");
+        allow_http: bool = value(scalar, boolean), "false";
         /// The header `api-key`: visible ASCII.
-        api_key: Secret = secret(check_header_value, hidden),
-            key("trackfinity.api_key", "the key from Trackfinity's admin pages")
-                .or_file("\"/run/secrets/trackfinity/api-key\"");
+        api_key: Secret = secret(check_header_value, hidden), "the key from Trackfinity's admin pages";
         /// The header `api-username`: visible ASCII.
-        api_username: Secret = secret(check_header_value, hidden),
-            key("trackfinity.api_username", "the key's user name")
-                .or_file("\"/run/secrets/trackfinity/api-username\"");
+        api_username: Secret = secret(check_header_value, hidden), "the key's user name";
         /// The longest time for one call, from connecting to the last body byte: 1 ms to 15 min.
-        timeout: Duration = value(scalar, duration(MS..=MAX_CALL)), key("trackfinity.timeout", "\"10s\"");
+        timeout: Duration = value(scalar, duration(MS..=MAX_CALL)), "\"10s\"";
         /// The longest time to connect: 1 ms to 15 min.
-        connect_timeout: Duration = value(scalar, duration(MS..=MAX_CALL)),
-            key("trackfinity.connect_timeout", "\"3s\"");
+        connect_timeout: Duration = value(scalar, duration(MS..=MAX_CALL)), "\"3s\"";
     }
     check(reader) {
         if let (Some(url), Some(false)) = (&base_url, allow_http) && url.exposes_key() {
@@ -85,55 +82,49 @@ section! {
 
 section! {
     /// `[broker]`
-    pub struct Broker {
+    pub struct Broker = "broker" {
         /// The URLs with their passwords, separated by commas, for [`BrokerUrls::parse`]; see
         /// [`Broker::uris`].
-        urls: Secret = secret(BrokerUrls::check, BrokerUrls::masked),
-            key("broker.url", "\"amqps://USER:PASSWORD@rabbitmq.example.com/VHOST\"")
-                .or_file("\"/run/secrets/rabbitmq/url\"").for_broker();
+        url: Secret = secret(BrokerUrls::check, BrokerUrls::masked),
+            "\"amqps://USER:PASSWORD@rabbitmq.example.com/VHOST\"";
         /// Whether to declare the topology, or only to check that it exists.
-        declare: bool = value(scalar, boolean), key("broker.declare", "true").for_broker();
+        declare: bool = value(scalar, boolean), "true";
     }
 }
 
 section! {
     /// `[topology]`
-    pub(super) struct Topology {
+    pub(super) struct Topology = "topology" {
         /// What every exchange and queue name starts with.
-        prefix: TopologyPrefix = value(string, TopologyPrefix::parse),
-            key("topology.prefix", "\"trackfinity.unlock\"").for_broker();
+        prefix: TopologyPrefix = value(string, TopologyPrefix::parse), "\"trackfinity.unlock\"";
     }
 }
 
 section! {
     /// `[worker]`
-    pub struct Worker {
+    pub struct Worker = "worker" {
         /// The most requests in flight at once.
-        concurrency: Concurrency = value(scalar, Concurrency::parse), key("worker.concurrency", "64");
+        concurrency: Concurrency = value(scalar, Concurrency::parse), "64";
         /// The most calls to Trackfinity per second.
-        rate_limit: Option<RateLimit> = value(scalar, optional(RateLimit::parse)),
-            key("worker.rate_limit", "20").or_empty("not set");
+        rate_limit: Option<RateLimit> = optional(scalar, RateLimit::parse, "not set"), "20";
         /// How long calls in flight may continue after SIGTERM: 0 s to 1 h.
-        drain_timeout: Duration = value(scalar, duration(Duration::ZERO..=HOUR)),
-            key("worker.drain_timeout", "\"25s\"");
+        drain_timeout: Duration = value(scalar, duration(Duration::ZERO..=HOUR)), "\"25s\"";
     }
 }
 
 section! {
-    RetryLimits {
-        max_attempts: u32 = value(scalar, positive), key("retry.max_attempts", "12");
-        max_delay: Duration = value(scalar, duration(SECOND..=MAX_TIER)), key("retry.max_delay", "\"1024s\"");
-        give_up_after: Duration = value(scalar, duration(SECOND..=YEAR)),
-            key("retry.give_up_after", "\"24h\"");
+    RetryLimits = "retry" {
+        max_attempts: u32 = value(scalar, positive), "12";
+        max_delay: Duration = value(scalar, duration(SECOND..=MAX_TIER)), "\"1024s\"";
+        give_up_after: Duration = value(scalar, duration(SECOND..=YEAR)), "\"24h\"";
     }
 }
 
 section! {
-    BreakerLimits {
-        after_failures: u32 = value(scalar, positive), key("pause.after_failures", "10");
-        probe_delay: Duration = value(scalar, duration(MS..=HOUR)), key("pause.probe_delay", "\"1s\"");
-        probe_max_delay: Duration = value(scalar, duration(MS..=HOUR)),
-            key("pause.probe_max_delay", "\"30s\"");
+    BreakerLimits = "pause" {
+        after_failures: u32 = value(scalar, positive), "10";
+        probe_delay: Duration = value(scalar, duration(MS..=HOUR)), "\"1s\"";
+        probe_max_delay: Duration = value(scalar, duration(MS..=HOUR)), "\"30s\"";
     }
     check(reader) {
         if let (Some(first), Some(longest)) = (probe_delay, probe_max_delay) && first > longest {
@@ -145,49 +136,41 @@ section! {
 
 section! {
     /// `[results]`
-    pub struct Results {
+    pub struct Results = "results" {
         /// Whether an outcome that no queue receives counts as a failed publish.
-        require_subscriber: bool = value(scalar, boolean),
-            key("results.require_subscriber", "false").for_broker();
+        require_subscriber: bool = value(scalar, boolean), "false";
         /// What a `reply_to` may start with, besides RabbitMQ's own reply queues. None of them is
         /// empty.
-        reply_to_prefixes: Vec<String> = value(list, prefixes),
-            key("results.reply_to_prefixes", "[\"replies.\", \"answers.\"]").for_broker().or_empty("none");
+        reply_to_prefixes: Vec<String> = list(prefix), "[\"replies.\", \"answers.\"]";
     }
 }
 
 section! {
     /// `[ops]`
-    pub struct Ops {
+    pub struct Ops = "ops" {
         /// Where health and metrics are served; `None` is off.
-        listen: Option<SocketAddr> = value(string, optional(listen)),
-            key("ops.listen", "\"127.0.0.1:9464\"").or_empty("off");
+        listen: Option<SocketAddr> = optional(string, listen, "off"), "\"127.0.0.1:9464\"";
     }
 }
 
 section! {
     /// `[admin]`. Both tokens are set if `listen` is not a loopback address.
-    pub struct Admin {
+    pub struct Admin = "admin" {
         /// Where the page and its API are served; `None` is off.
-        listen: Option<SocketAddr> = value(string, optional(listen)),
-            key("admin.listen", "\"127.0.0.1:8090\"").or_empty("off");
+        listen: Option<SocketAddr> = optional(string, listen, "off"), "\"127.0.0.1:8090\"";
         /// Allows reading.
         viewer_token: Option<Secret> = optional_secret(check_token, hidden),
-            key("admin.viewer_token", "the output of `openssl rand -hex 32`")
-                .or_file("\"/run/secrets/unlocker/viewer-token\"").or_empty("not set");
+            "the output of `openssl rand -hex 32`";
         /// Allows replay and discard, too.
         operator_token: Option<Secret> = optional_secret(check_token, hidden),
-            key("admin.operator_token", "the output of `openssl rand -hex 32`")
-                .or_file("\"/run/secrets/unlocker/operator-token\"").or_empty("not set");
+            "the output of `openssl rand -hex 32`";
         /// Host names of the page, besides its own address and `localhost`; in lower case.
-        allowed_hosts: Vec<String> = value(list, hosts),
-            key("admin.allowed_hosts", "[\"unlocker.example.com\", \"10.0.0.7:8090\"]").or_empty("none");
+        allowed_hosts: Vec<String> = list(host), "[\"unlocker.example.com\", \"10.0.0.7:8090\"]";
         /// The address of a trace, with `{trace_id}` in it.
-        trace_url: Option<String> = value(string, optional(trace_url)),
-            key("admin.trace_url", "\"https://jaeger.example.com/trace/{trace_id}\"").or_empty("none");
+        trace_url: Option<String> = optional(string, trace_url, "none"),
+            "\"https://jaeger.example.com/trace/{trace_id}\"";
         /// The file that records every change to the dead letters; `None` is stderr.
-        audit_log: Option<PathBuf> = value(string, optional(path)),
-            key("admin.audit_log", "\"/var/log/unlocker/audit.jsonl\"").for_broker().or_empty("none");
+        audit_log: Option<PathBuf> = optional(string, path, "none"), "\"/var/log/unlocker/audit.jsonl\"";
     }
     check(reader) {
         if let Some(address) = listen.flatten().filter(|address| !address.ip().to_canonical().is_loopback()) {
@@ -213,13 +196,13 @@ impl Broker {
     /// # Errors
     /// None are expected: the value of the secret was checked when it was read.
     pub fn uris(&self) -> Result<Vec<AMQPUri>, BrokerUrlsError> {
-        BrokerUrls::parse(self.urls.current().expose_secret())
+        BrokerUrls::parse(self.url.current().expose_secret())
     }
 }
 
 impl fmt::Display for Broker {
     /// The URLs with their passwords masked.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&BrokerUrls::masked(self.urls.current().expose_secret()))
+        f.write_str(&BrokerUrls::masked(self.url.current().expose_secret()))
     }
 }

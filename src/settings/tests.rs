@@ -95,7 +95,7 @@ fn the_defaults_are_the_contracts() {
     let settings = load(&[], &[]).unwrap();
     assert_eq!(settings.trackfinity.timeout, Duration::from_secs(10));
     assert_eq!(settings.trackfinity.connect_timeout, Duration::from_secs(3));
-    assert_eq!(value(&settings.broker.urls), "amqp://guest:guest@127.0.0.1:5672/%2f");
+    assert_eq!(value(&settings.broker.url), "amqp://guest:guest@127.0.0.1:5672/%2f");
     assert!(settings.broker.declare);
     assert_eq!(settings.topology_prefix.as_str(), "trackfinity.unlock");
     assert_eq!(settings.worker.concurrency, at_most(64));

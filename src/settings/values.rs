@@ -197,11 +197,6 @@ pub(super) fn list(kind: &ValueKind) -> Parsed<String> {
     items.map(|items| items.join(",")).ok_or(wrong.into())
 }
 
-/// Reads a value where "" is none.
-pub(super) fn optional<T>(parse: fn(&str) -> Parsed<T>) -> impl FnOnce(&str) -> Parsed<Option<T>> {
-    move |text| if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
-}
-
 pub(super) fn boolean(text: &str) -> Parsed<bool> {
     text.parse().map_err(|_| format!("{} is neither true nor false", quoted(text)))
 }
@@ -250,28 +245,23 @@ pub(super) fn trace_url(text: &str) -> Parsed<String> {
     }
 }
 
-/// Host names, without scheme and path; a port only where it is part of the `Host` header.
-pub(super) fn hosts(text: &str) -> Parsed<Vec<String>> {
-    each(text, |host| match host.is_empty() || host.contains(['/', ' ', '@', '*']) {
-        true => Err(format!("{} is not a host name such as unlocker.example.com", quoted(host))),
-        false => Ok(host.to_ascii_lowercase()),
-    })
+/// A host name, without scheme and path; with a port only where it is part of the `Host` header.
+pub(super) fn host(text: &str) -> Parsed<String> {
+    match text.is_empty() || text.contains(['/', ' ', '@', '*']) {
+        true => Err(format!("{} is not a host name such as unlocker.example.com", quoted(text))),
+        false => Ok(text.to_ascii_lowercase()),
+    }
 }
 
 /// What a `reply_to` may start with.
-pub(super) fn prefixes(text: &str) -> Parsed<Vec<String>> {
-    each(text, |prefix| match prefix {
+pub(super) fn prefix(text: &str) -> Parsed<String> {
+    match text {
         "" => Err("contains an empty prefix, which any reply_to would start with".into()),
-        _ if prefix.len() > 255 || prefix.contains(char::is_control) => {
-            Err(format!("contains {}, with which no queue's name can start", quoted(prefix)))
+        _ if text.len() > 255 || text.contains(char::is_control) => {
+            Err(format!("contains {}, with which no queue's name can start", quoted(text)))
         }
-        _ => Ok(prefix.to_owned()),
-    })
-}
-
-fn each(text: &str, parse: impl Fn(&str) -> Parsed<String>) -> Parsed<Vec<String>> {
-    let items = text.split(',').map(|item| parse(item.trim()));
-    if text.is_empty() { Ok(Vec::new()) } else { items.collect() }
+        _ => Ok(text.to_owned()),
+    }
 }
 
 /// Whether a secret can be sent as an HTTP header's value.

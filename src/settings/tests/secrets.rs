@@ -45,10 +45,10 @@ async fn a_rotated_file_that_is_no_broker_url_keeps_the_last_one() {
     let file = path(&folder.write("url", "amqp://old"));
     let broker = load(&[], &[("UNLOCKER__BROKER__URL_FILE", &file)]).unwrap().broker;
     folder.write("url", "half writ");
-    assert_eq!(broker.urls.refresh().await, Refreshed::Failed);
+    assert_eq!(broker.url.refresh().await, Refreshed::Failed);
     assert_eq!(broker.uris().unwrap()[0].authority.host, "old");
     folder.write("url", "amqp://new");
-    assert_eq!(broker.urls.refresh().await, Refreshed::Changed);
+    assert_eq!(broker.url.refresh().await, Refreshed::Changed);
     assert_eq!(broker.uris().unwrap()[0].authority.host, "new");
 }
 
