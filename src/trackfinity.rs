@@ -37,6 +37,15 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// The path behind the base URL.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Unlock => "api/customer/unlock",
+            Self::Ping => "api/service/ping",
+        }
+    }
+
     #[must_use]
     pub fn method(self) -> &'static str {
         match self {
@@ -98,8 +107,8 @@ impl Client {
         }
         Ok(Self {
             http: builder.build()?,
-            unlock_url: settings.base_url.unlock_url(),
-            ping_url: settings.base_url.ping_url(),
+            unlock_url: settings.base_url.endpoint(Endpoint::Unlock.path()),
+            ping_url: settings.base_url.endpoint(Endpoint::Ping.path()),
             api_key: settings.api_key.clone(),
             api_username: settings.api_username.clone(),
             timeout: settings.timeout,

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     dead_letters::{Audit, DeadLetters},
     ops::WorkerHandles,
-    settings::{BrokerSettings, Settings},
+    settings::Settings,
 };
 
 /// State that all HTTP requests share.
@@ -32,7 +32,7 @@ impl App {
     pub(super) fn new(settings: &Settings, handles: WorkerHandles, stop: &CancellationToken) -> Self {
         let admin = &settings.admin;
         let audit = Audit::new(admin.audit_log.as_deref());
-        let dead_letters = DeadLetters::new(BrokerSettings::from(settings), audit);
+        let dead_letters = DeadLetters::new(settings.rabbitmq.clone(), audit);
         let reader = CachedReader::new(dead_letters.clone());
         Self {
             tokens: Tokens::new(admin),

@@ -8,7 +8,7 @@ use crate::{
     broker::{ConnectError, Topology, TopologyError, connection, topology::Entity},
     policy::{Reason, Reply},
     settings::{Settings, environment},
-    trackfinity::Client,
+    trackfinity::{Client, Endpoint},
 };
 
 /// The results of the checks so far.
@@ -48,7 +48,7 @@ pub(super) async fn check(files: &[PathBuf]) -> Result<(), Failure> {
 }
 
 async fn check_broker(settings: &Settings, findings: &mut Findings) -> Result<Option<ConnectError>, Failure> {
-    let urls = settings.broker.uris().map_err(anyhow::Error::from)?;
+    let urls = settings.rabbitmq.broker.uris().map_err(anyhow::Error::from)?;
     let connection = match connection::connect(&urls, "check").await {
         Ok(connection) => connection,
         Err(error) => {
@@ -56,10 +56,10 @@ async fn check_broker(settings: &Settings, findings: &mut Findings) -> Result<Op
             return Ok(Some(error));
         }
     };
-    findings.pass(&format!("RabbitMQ: connected to {}", settings.broker))?;
-    let topology = Topology::new(&settings.topology_prefix);
+    findings.pass(&format!("RabbitMQ: connected to {}", settings.rabbitmq.broker))?;
+    let topology = Topology::new(&settings.rabbitmq.topology_prefix);
     let compared =
-        topology.compare(&connection, settings.broker.declare).await.map_err(anyhow::Error::from)?;
+        topology.compare(&connection, settings.rabbitmq.broker.declare).await.map_err(anyhow::Error::from)?;
     for (entity, result) in compared {
         // AMQP has no command to check a binding.
         if matches!(entity, Entity::Binding { .. }) {
@@ -67,7 +67,7 @@ async fn check_broker(settings: &Settings, findings: &mut Findings) -> Result<Op
         }
         match result {
             Ok(()) => findings.pass(&entity.to_string())?,
-            Err(TopologyError::Missing { .. }) if settings.broker.declare => {
+            Err(TopologyError::Missing { .. }) if settings.rabbitmq.broker.declare => {
                 findings.pass(&format!("{entity}: does not exist yet; `unlocker run` declares it"))?;
             }
             // The missing rights below report it.
@@ -75,7 +75,7 @@ async fn check_broker(settings: &Settings, findings: &mut Findings) -> Result<Op
             Err(error) => findings.fail(&error.to_string())?,
         }
     }
-    let rights = topology.rights(settings.broker.declare, settings.admin.listen.is_some());
+    let rights = topology.rights(settings.rabbitmq.broker.declare, settings.admin.listen.is_some());
     let missing = topology.missing_rights(&connection, rights).await.map_err(anyhow::Error::from)?;
     for right in &missing {
         findings.fail(&format!("RabbitMQ: the user has no {right}"))?;
@@ -89,7 +89,7 @@ async fn check_broker(settings: &Settings, findings: &mut Findings) -> Result<Op
 
 async fn check_trackfinity(settings: &Settings, findings: &mut Findings) -> Result<(), Failure> {
     let client = Client::new(&settings.trackfinity).map_err(anyhow::Error::from)?;
-    let url = settings.trackfinity.base_url.ping_url();
+    let url = settings.trackfinity.base_url.endpoint(Endpoint::Ping.path());
     match client.ping(None).await {
         Reply::Response(answer) if (200..=299).contains(&answer.status) => {
             findings.pass(&format!("Trackfinity: {url} answered {}", answer.status))?;

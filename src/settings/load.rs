@@ -15,12 +15,10 @@ use crate::{breaker::BreakerLimits, policy::RetryLimits, secret::Secret};
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub trackfinity: Trackfinity,
-    pub broker: Broker,
-    pub topology_prefix: TopologyPrefix,
+    pub rabbitmq: BrokerSettings,
     pub worker: Worker,
     pub retry: RetryLimits,
     pub pause: BreakerLimits,
-    pub results: Results,
     pub ops: Ops,
     pub admin: Admin,
     described: Described,
@@ -59,7 +57,7 @@ impl Settings {
 
     /// All files that secrets are read from, for [`crate::secret::watch()`].
     pub fn secrets(&self) -> Vec<Secret> {
-        let required = [&self.trackfinity.api_key, &self.trackfinity.api_username, &self.broker.url];
+        let required = [&self.trackfinity.api_key, &self.trackfinity.api_username, &self.rabbitmq.broker.url];
         let optional = [&self.admin.viewer_token, &self.admin.operator_token];
         let all = required.into_iter().chain(optional.into_iter().flatten());
         all.filter(|secret| secret.path().is_some()).cloned().collect()
@@ -82,17 +80,6 @@ impl BrokerSettings {
     }
 }
 
-impl From<&Settings> for BrokerSettings {
-    fn from(settings: &Settings) -> Self {
-        Self {
-            broker: settings.broker.clone(),
-            topology_prefix: settings.topology_prefix.clone(),
-            results: settings.results.clone(),
-            audit_log: settings.admin.audit_log.clone(),
-        }
-    }
-}
-
 /// Reads all sections, so that every command reports the same faults.
 fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>) {
     let trackfinity = Trackfinity::read(reader);
@@ -108,29 +95,27 @@ fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>) {
     if address.is_some() && address == admin.as_ref().and_then(|admin| admin.listen) {
         reader.fault("admin.listen", "is the address of ops.listen, too".into());
     }
-    let for_broker = (|| {
+    let rabbitmq = (|| {
         Some(BrokerSettings {
-            broker: broker.clone()?,
-            topology_prefix: topology_prefix.clone()?,
-            results: results.clone()?,
+            broker: broker?,
+            topology_prefix: topology_prefix?,
+            results: results?,
             audit_log: admin.as_ref()?.audit_log.clone(),
         })
     })();
-    let for_worker = (|| {
+    let settings = (|| {
         Some(Settings {
             trackfinity: trackfinity?,
-            broker: broker?,
-            topology_prefix: topology_prefix?,
+            rabbitmq: rabbitmq.clone()?,
             worker: worker?,
             retry: retry?,
             pause: pause?,
-            results: results?,
             ops: ops?,
             admin: admin?,
             described: Vec::new(),
         })
     })();
-    (for_worker, for_broker)
+    (settings, rabbitmq)
 }
 
 /// The variables of this process for [`Settings::load`]. In a variable that is not UTF-8, U+FFFD

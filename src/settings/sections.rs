@@ -11,7 +11,7 @@ use super::{
     reader::Reader,
     values::{
         BaseUrl, Concurrency, RateLimit, TopologyPrefix, boolean, check_header_value, check_token, duration,
-        hidden, host, listen, path, positive, prefix, scalar, string, trace_url,
+        host, listen, positive, prefix, scalar, string, trace_url,
     },
 };
 use crate::{breaker::BreakerLimits, policy::RetryLimits, secret::Secret};
@@ -63,9 +63,9 @@ section! {
         /// Whether `base_url` may be `http` to another machine.
         allow_http: bool = value(scalar, boolean), "false";
         /// The header `api-key`: visible ASCII.
-        api_key: Secret = secret(check_header_value, hidden), "the key from Trackfinity's admin pages";
+        api_key: Secret = secret(check_header_value, |_| "***".into()), "the key from Trackfinity's admin pages";
         /// The header `api-username`: visible ASCII.
-        api_username: Secret = secret(check_header_value, hidden), "the key's user name";
+        api_username: Secret = secret(check_header_value, |_| "***".into()), "the key's user name";
         /// The longest time for one call, from connecting to the last body byte: 1 ms to 15 min.
         timeout: Duration = value(scalar, duration(MS..=MAX_CALL)), "\"10s\"";
         /// The longest time to connect: 1 ms to 15 min.
@@ -159,10 +159,10 @@ section! {
         /// Where the page and its API are served; `None` is off.
         listen: Option<SocketAddr> = optional(string, listen, "off"), "\"127.0.0.1:8090\"";
         /// Allows reading.
-        viewer_token: Option<Secret> = optional_secret(check_token, hidden),
+        viewer_token: Option<Secret> = optional_secret(check_token, |_| "***".into()),
             "the output of `openssl rand -hex 32`";
         /// Allows replay and discard, too.
-        operator_token: Option<Secret> = optional_secret(check_token, hidden),
+        operator_token: Option<Secret> = optional_secret(check_token, |_| "***".into()),
             "the output of `openssl rand -hex 32`";
         /// Host names of the page, besides its own address and `localhost`; in lower case.
         allowed_hosts: Vec<String> = list(host), "[\"unlocker.example.com\", \"10.0.0.7:8090\"]";
@@ -170,7 +170,7 @@ section! {
         trace_url: Option<String> = optional(string, trace_url, "none"),
             "\"https://jaeger.example.com/trace/{trace_id}\"";
         /// The file that records every change to the dead letters; `None` is stderr.
-        audit_log: Option<PathBuf> = optional(string, path, "none"), "\"/var/log/unlocker/audit.jsonl\"";
+        audit_log: Option<PathBuf> = optional(string, |text| Ok(text.into()), "none"), "\"/var/log/unlocker/audit.jsonl\"";
     }
     check(reader) {
         if let Some(address) = listen.flatten().filter(|address| !address.ip().to_canonical().is_loopback()) {

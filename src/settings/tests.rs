@@ -95,9 +95,9 @@ fn the_defaults_are_the_contracts() {
     let settings = load(&[], &[]).unwrap();
     assert_eq!(settings.trackfinity.timeout, Duration::from_secs(10));
     assert_eq!(settings.trackfinity.connect_timeout, Duration::from_secs(3));
-    assert_eq!(value(&settings.broker.url), "amqp://guest:guest@127.0.0.1:5672/%2f");
-    assert!(settings.broker.declare);
-    assert_eq!(settings.topology_prefix.as_str(), "trackfinity.unlock");
+    assert_eq!(value(&settings.rabbitmq.broker.url), "amqp://guest:guest@127.0.0.1:5672/%2f");
+    assert!(settings.rabbitmq.broker.declare);
+    assert_eq!(settings.rabbitmq.topology_prefix.as_str(), "trackfinity.unlock");
     assert_eq!(settings.worker.concurrency, at_most(64));
     assert_eq!(settings.worker.rate_limit, None);
     assert_eq!(settings.worker.drain_timeout, Duration::from_secs(25));
@@ -107,8 +107,8 @@ fn the_defaults_are_the_contracts() {
     assert_eq!(settings.pause.after_failures, 10);
     assert_eq!(settings.pause.probe_delay, Duration::from_secs(1));
     assert_eq!(settings.pause.probe_max_delay, Duration::from_secs(30));
-    assert!(!settings.results.require_subscriber);
-    assert!(settings.results.reply_to_prefixes.is_empty());
+    assert!(!settings.rabbitmq.results.require_subscriber);
+    assert!(settings.rabbitmq.results.reply_to_prefixes.is_empty());
     assert_eq!(settings.ops.listen, Some("127.0.0.1:9464".parse().unwrap()));
     assert_eq!(settings.admin.listen, None);
     assert!(settings.admin.viewer_token.is_none() && settings.admin.operator_token.is_none());
@@ -173,14 +173,17 @@ fn every_key_is_read_from_its_variable() {
         ],
     )
     .unwrap();
-    assert_eq!(settings.trackfinity.base_url.unlock_url().as_str(), "http://10.0.0.1/x/api/customer/unlock");
+    assert_eq!(
+        settings.trackfinity.base_url.endpoint("api/customer/unlock").as_str(),
+        "http://10.0.0.1/x/api/customer/unlock"
+    );
     assert_eq!(value(&settings.trackfinity.api_key), "hunter2-key");
     assert_eq!(value(&settings.trackfinity.api_username), "hunter2-name");
     assert_eq!(settings.trackfinity.timeout, Duration::from_millis(250));
     assert_eq!(settings.trackfinity.connect_timeout, Duration::from_millis(100));
-    assert_eq!(settings.broker.uris().unwrap().len(), 2);
-    assert!(!settings.broker.declare);
-    assert_eq!(settings.topology_prefix.to_string(), "staging:unlock");
+    assert_eq!(settings.rabbitmq.broker.uris().unwrap().len(), 2);
+    assert!(!settings.rabbitmq.broker.declare);
+    assert_eq!(settings.rabbitmq.topology_prefix.as_str(), "staging:unlock");
     assert_eq!(settings.worker.concurrency, at_most(2000));
     let rate_limit = settings.worker.rate_limit.unwrap();
     assert_eq!((rate_limit.per_second(), rate_limit.interval()), (0.5, Duration::from_secs(2)));
@@ -190,8 +193,8 @@ fn every_key_is_read_from_its_variable() {
     assert_eq!(settings.retry.give_up_after, Duration::from_secs(7 * 86_400));
     assert_eq!(settings.pause.after_failures, 3);
     assert_eq!(settings.pause.probe_delay, settings.pause.probe_max_delay);
-    assert!(settings.results.require_subscriber);
-    assert_eq!(settings.results.reply_to_prefixes, ["replies.", "answers."]);
+    assert!(settings.rabbitmq.results.require_subscriber);
+    assert_eq!(settings.rabbitmq.results.reply_to_prefixes, ["replies.", "answers."]);
     assert_eq!(settings.ops.listen, None);
     assert_eq!(settings.admin.listen.unwrap().to_string(), "[::]:8090");
     assert_eq!(value(settings.admin.viewer_token.as_ref().unwrap()), "t0ken");
@@ -233,5 +236,5 @@ fn commands_that_only_need_the_broker_do_without_trackfinity() {
         ["broker.url", "worker.concurrency"]
     );
     let worker = load(&[], &[("UNLOCKER__TOPOLOGY__PREFIX", "p")]).unwrap();
-    assert_eq!(BrokerSettings::from(&worker).topology_prefix.as_str(), "p");
+    assert_eq!(worker.rabbitmq.topology_prefix.as_str(), "p");
 }

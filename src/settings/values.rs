@@ -4,11 +4,10 @@
 
 use std::{
     error::Error,
-    fmt::{self, Display},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroU32},
     ops::RangeInclusive,
-    path::PathBuf,
+    str::FromStr,
     time::Duration,
 };
 
@@ -61,17 +60,8 @@ impl BaseUrl {
         &self.0
     }
 
-    /// `{base}/api/customer/unlock`
-    pub fn unlock_url(&self) -> Url {
-        self.endpoint("api/customer/unlock")
-    }
-
-    /// `{base}/api/service/ping`
-    pub fn ping_url(&self) -> Url {
-        self.endpoint("api/service/ping")
-    }
-
-    fn endpoint(&self, path: &str) -> Url {
+    /// `{base}/{path}`
+    pub fn endpoint(&self, path: &str) -> Url {
         let mut url = self.0.clone();
         url.set_path(&format!("{}{path}", url.path()));
         url
@@ -108,12 +98,6 @@ impl TopologyPrefix {
     }
 }
 
-impl Display for TopologyPrefix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// How many requests may be in flight at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Concurrency {
@@ -128,16 +112,12 @@ impl Concurrency {
     pub const MAX: u16 = 2000;
 
     pub(super) fn parse(text: &str) -> Parsed<Self> {
-        let number = text.parse().ok().filter(|number| *number <= Self::MAX).and_then(NonZeroU16::new);
-        match number {
-            Some(number) => Ok(Self::Fixed(number)),
-            None if text == "auto" => Ok(Self::Auto),
-            None => Err(format!(
-                "{} is neither \"auto\" nor a whole number from 1 to {}",
-                quoted(text),
-                Self::MAX
-            )),
+        if text == "auto" {
+            return Ok(Self::Auto);
         }
+        let wrong = "is neither \"auto\" nor a whole number from 1 to 2000";
+        let number: NonZeroU16 = parse(text, wrong)?;
+        if number.get() <= Self::MAX { Ok(Self::Fixed(number)) } else { wrong_value(text, wrong) }
     }
 }
 
@@ -147,9 +127,8 @@ pub struct RateLimit(f64);
 
 impl RateLimit {
     pub(super) fn parse(text: &str) -> Parsed<Self> {
-        let per_second: f64 = text.parse().map_err(|_| format!("{} is not a number", quoted(text)))?;
-        Self::new(per_second)
-            .ok_or_else(|| format!("{} is not between 0.001 and 1000000 calls per second", quoted(text)))
+        Self::new(parse(text, "is not a number")?)
+            .map_or_else(|| wrong_value(text, "is not between 0.001 and 1000000 calls per second"), Ok)
     }
 
     /// `per_second` as a limit, if it is one.
@@ -198,14 +177,12 @@ pub(super) fn list(kind: &ValueKind) -> Parsed<String> {
 }
 
 pub(super) fn boolean(text: &str) -> Parsed<bool> {
-    text.parse().map_err(|_| format!("{} is neither true nor false", quoted(text)))
+    parse(text, "is neither true nor false")
 }
 
 /// A whole number from 1.
 pub(super) fn positive(text: &str) -> Parsed<u32> {
-    let number: i64 = text.parse().map_err(|_| format!("{} is not a whole number", quoted(text)))?;
-    let positive = u32::try_from(number).ok().filter(|number| *number > 0);
-    positive.ok_or_else(|| format!("{number} is not between 1 and {}", u32::MAX))
+    parse(text, "is not a whole number from 1 to 4294967295").map(NonZeroU32::get)
 }
 
 /// A duration within `allowed`. Without an upper limit, adding it to a time could overflow.
@@ -226,29 +203,22 @@ pub(super) fn duration(allowed: RangeInclusive<Duration>) -> impl FnOnce(&str) -
 
 /// An address to listen on.
 pub(super) fn listen(text: &str) -> Parsed<SocketAddr> {
-    let wrong = "is not an IP address and a port, such as 127.0.0.1:9464 or [::]:9464; \"\" is off";
-    text.parse().map_err(|_| format!("{} {wrong}", quoted(text)))
-}
-
-pub(super) fn path(text: &str) -> Parsed<PathBuf> {
-    Ok(text.into())
+    parse(text, "is not an IP address and a port, such as 127.0.0.1:9464 or [::]:9464; \"\" is off")
 }
 
 /// The address of a trace in a tracing system, with the place for the trace's id.
 pub(super) fn trace_url(text: &str) -> Parsed<String> {
-    if !text.contains("{trace_id}") {
-        return Err(format!("{} does not contain {{trace_id}}", quoted(text)));
-    }
     match Url::parse(&text.replace("{trace_id}", "0")) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(text.to_owned()),
-        _ => Err(format!("{} is not an http:// or https:// address", quoted(text))),
+        _ if !text.contains("{trace_id}") => wrong_value(text, "does not contain {trace_id}"),
+        Ok(url) if ["http", "https"].contains(&url.scheme()) => Ok(text.to_owned()),
+        _ => wrong_value(text, "is not an http:// or https:// address"),
     }
 }
 
 /// A host name, without scheme and path; with a port only where it is part of the `Host` header.
 pub(super) fn host(text: &str) -> Parsed<String> {
     match text.is_empty() || text.contains(['/', ' ', '@', '*']) {
-        true => Err(format!("{} is not a host name such as unlocker.example.com", quoted(text))),
+        true => wrong_value(text, "is not a host name such as unlocker.example.com"),
         false => Ok(text.to_ascii_lowercase()),
     }
 }
@@ -278,9 +248,13 @@ pub(super) fn check_token(value: &str) -> Result<(), Box<dyn Error + Send + Sync
     check_header_value(value)
 }
 
-/// Shows nothing of a secret.
-pub(super) fn hidden(_: &str) -> String {
-    "***".into()
+fn parse<T: FromStr>(text: &str, wrong: &str) -> Parsed<T> {
+    text.parse().or_else(|_| wrong_value(text, wrong))
+}
+
+/// That the value, which is no secret, is wrong.
+fn wrong_value<T>(text: &str, wrong: &str) -> Parsed<T> {
+    Err(format!("{} {wrong}", quoted(text)))
 }
 
 /// A value in quotes, escaped, and cut to 80 characters.

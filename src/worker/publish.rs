@@ -83,7 +83,7 @@ pub(super) struct PublishConfig {
 
 impl PublishConfig {
     pub(super) fn new(settings: &crate::settings::Settings) -> Self {
-        let topology = Topology::new(&settings.topology_prefix);
+        let topology = Topology::new(&settings.rabbitmq.topology_prefix);
         Self {
             requests: topology.requests().into(),
             undeliverable: topology.undeliverable(),
@@ -91,9 +91,9 @@ impl PublishConfig {
             retry: topology.retry(),
             dead: topology.dead(),
             topology,
-            declare: settings.broker.declare,
-            require_subscriber: settings.results.require_subscriber,
-            reply_to_prefixes: settings.results.reply_to_prefixes.clone(),
+            declare: settings.rabbitmq.broker.declare,
+            require_subscriber: settings.rabbitmq.results.require_subscriber,
+            reply_to_prefixes: settings.rabbitmq.results.reply_to_prefixes.clone(),
             last_repair: tokio::sync::Mutex::default(),
             health: Arc::default(),
             late_confirms: LateConfirms::default(),

@@ -48,7 +48,7 @@ impl QueueMonitor {
     #[must_use]
     pub fn new(settings: &settings::Settings) -> Self {
         Self(Arc::new(Inner {
-            topology: Topology::new(&settings.topology_prefix),
+            topology: Topology::new(&settings.rabbitmq.topology_prefix),
             session: watch::Sender::new(None),
             last: Mutex::default(),
         }))

@@ -85,7 +85,7 @@ impl Worker {
         Ok(Self {
             handler: Arc::new(handler),
             config: Arc::new(PublishConfig::new(&settings)),
-            connector: Connector::new(&settings.broker),
+            connector: Connector::new(&settings.rabbitmq.broker),
             status: StatusHandle::new(),
             queues: QueueMonitor::new(&settings),
             settings,
@@ -272,7 +272,7 @@ impl Worker {
         self.handler.client.refresh_secrets().await;
         let (session, events) = Session::open(&self.connector).await?;
         let topology = self.config.topology();
-        let checked = match self.settings.broker.declare {
+        let checked = match self.settings.rabbitmq.broker.declare {
             true => topology.declare(session.consuming()).await,
             false => topology.check(session.consuming()).await,
         };

@@ -37,7 +37,7 @@ proptest! {
     fn no_file_and_no_environment_panics(text in any_toml(), pairs in prop::collection::vec(any_variable(), 0..6)) {
         let (_folder, files) = toml(&text);
         match load(&files, &pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>()) {
-            Ok(settings) => prop_assert!(!settings.broker.uris().unwrap().is_empty()),
+            Ok(settings) => prop_assert!(!settings.rabbitmq.broker.uris().unwrap().is_empty()),
             Err(faults) => prop_assert!(faults.iter().count() > 0 && !faults.to_string().contains("hunter2")),
         }
     }

@@ -106,7 +106,7 @@ fn a_variable_that_is_not_utf8_is_a_fault_of_its_key() {
     assert_eq!((fault.key.as_str(), fault.wrong.as_str()), ("broker.url", "is not valid UTF-8"));
     assert!(!format!("{fault:?}").contains("hunter2"));
     let (_folder, files) = toml("results.reply_to_prefixes = ['\u{fffd}']");
-    assert_eq!(load(&files, &[]).unwrap().results.reply_to_prefixes, ["\u{fffd}"]);
+    assert_eq!(load(&files, &[]).unwrap().rabbitmq.results.reply_to_prefixes, ["\u{fffd}"]);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn values_of_the_wrong_shape_are_faults() {
                 "\"2020-01-01\" is not a duration such as \"10s\": invalid character at 4"
             ),
             ("broker.declare", "is a list, not a single value"),
-            ("retry.max_attempts", "\"1.5\" is not a whole number"),
+            ("retry.max_attempts", "\"1.5\" is not a whole number from 1 to 4294967295"),
             ("results.reply_to_prefixes", "contains an item that is not a string, is empty, or has a comma"),
         ],
         "{faults}"

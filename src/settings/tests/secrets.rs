@@ -22,7 +22,7 @@ fn the_compiled_in_broker_url_gives_way_to_a_file_but_a_given_one_does_not() {
     let folder = Folder::new();
     let file = path(&folder.write("url", "amqp://u:hunter2@h\n"));
     let settings = load(&[], &[("UNLOCKER__BROKER__URL_FILE", &file)]).unwrap();
-    assert_eq!(settings.broker.uris().unwrap()[0].authority.host, "h");
+    assert_eq!(settings.rabbitmq.broker.uris().unwrap()[0].authority.host, "h");
     let both = [("UNLOCKER__BROKER__URL_FILE", file.as_str()), ("UNLOCKER__BROKER__URL", "amqp://h")];
     assert_eq!(only_fault(&[], &both).source, "UNLOCKER__BROKER__URL and UNLOCKER__BROKER__URL_FILE");
 }
@@ -43,7 +43,7 @@ fn a_secret_file_that_cannot_be_used_is_a_fault_of_the_file_key() {
 async fn a_rotated_file_that_is_no_broker_url_keeps_the_last_one() {
     let folder = Folder::new();
     let file = path(&folder.write("url", "amqp://old"));
-    let broker = load(&[], &[("UNLOCKER__BROKER__URL_FILE", &file)]).unwrap().broker;
+    let broker = load(&[], &[("UNLOCKER__BROKER__URL_FILE", &file)]).unwrap().rabbitmq.broker;
     folder.write("url", "half writ");
     assert_eq!(broker.url.refresh().await, Refreshed::Failed);
     assert_eq!(broker.uris().unwrap()[0].authority.host, "old");
@@ -77,6 +77,6 @@ fn the_description_has_every_setting_once_and_masks_the_secrets() {
     assert_eq!(shown("admin.listen"), "off");
     assert_eq!(shown("retry.max_delay"), "1024s");
     assert_eq!(shown("results.reply_to_prefixes"), "a,b");
-    assert_eq!(settings.broker.to_string(), "amqp://u:***@h/v,amqps://b");
+    assert_eq!(settings.rabbitmq.broker.to_string(), "amqp://u:***@h/v,amqps://b");
     assert!(!format!("{settings:?} {settings:#?} {described:?}").contains("hunter2"));
 }

@@ -111,7 +111,10 @@ fn a_fraction_is_no_whole_number() {
     for key in ["retry.max_attempts", "pause.after_failures"] {
         let (_folder, files) = toml(&format!("{key} = 12.0"));
         let fault = only_fault(&files, &[]);
-        assert_eq!((fault.key.as_str(), fault.wrong.as_str()), (key, "\"12.0\" is not a whole number"));
+        assert_eq!(
+            (fault.key.as_str(), fault.wrong.as_str()),
+            (key, "\"12.0\" is not a whole number from 1 to 4294967295")
+        );
     }
     let (_folder, files) = toml("worker.rate_limit = 20.0");
     assert_eq!(load(&files, &[]).unwrap().worker.rate_limit.unwrap().per_second(), 20.0);
@@ -123,13 +126,13 @@ fn the_base_url_takes_a_path_and_refuses_what_would_leak_or_get_lost() {
         Ok(url) if url.exposes_key() => Err("exposes the key".to_owned()),
         parsed => parsed,
     };
-    let unlock = |text: &str| parse(text).map(|url| url.unlock_url().to_string());
+    let unlock = |text: &str| parse(text).map(|url| url.endpoint("api/customer/unlock").to_string());
     assert_eq!(unlock("https://h").unwrap(), "https://h/api/customer/unlock");
     assert_eq!(unlock("https://h:8443/").unwrap(), "https://h:8443/api/customer/unlock");
     assert_eq!(unlock("https://h/a/b").unwrap(), "https://h/a/b/api/customer/unlock");
     assert_eq!(unlock("https://h/a/b/").unwrap(), "https://h/a/b/api/customer/unlock");
     let url = BaseUrl::parse("https://h/a").unwrap();
-    assert_eq!(url.ping_url().as_str(), "https://h/a/api/service/ping");
+    assert_eq!(url.endpoint("api/service/ping").as_str(), "https://h/a/api/service/ping");
     assert_eq!(url.as_url().as_str(), "https://h/a/");
     for loopback in [
         "http://127.0.0.1:80",
