@@ -104,7 +104,7 @@ fn somebody_on_call_filters_opens_replays_three_and_discards_one() {
         browser.wait("the list", "document.querySelectorAll('input[name=dead_letter]').length === 2").await;
         browser.press("tbody tr:nth-child(1) input[name=dead_letter]");
         browser.type_into("#discard_reason", "the customer has left");
-        browser.press("button[value=discard]");
+        browser.press_enter();
         browser.wait_heading("Discard 1 dead letter?").await;
         picture(&mut browser, "9-discard");
         browser.press(".confirm button");

@@ -152,10 +152,22 @@ impl Chromium {
         self.command("Input.insertText", json!({"text": text}));
     }
 
-    /// Presses the Tab key.
     pub fn press_tab(&mut self) {
-        for kind in ["rawKeyDown", "keyUp"] {
-            let key = json!({"type": kind, "key": "Tab", "code": "Tab", "windowsVirtualKeyCode": 9});
+        self.press_key("rawKeyDown", "Tab", 9, "");
+    }
+
+    pub fn press_enter(&mut self) {
+        self.press_key("keyDown", "Enter", 13, "\r");
+    }
+
+    /// `text` is what the key types.
+    fn press_key(&mut self, down: &str, name: &str, code: u32, text: &str) {
+        for kind in [down, "keyUp"] {
+            let mut key = json!({"type": kind, "key": name, "code": name, "windowsVirtualKeyCode": code});
+            if kind == "keyDown" {
+                key["text"] = text.into();
+                key["unmodifiedText"] = text.into();
+            }
             self.command("Input.dispatchKeyEvent", key);
         }
     }
