@@ -20,7 +20,7 @@ mod remembered_faults;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use tokio::time::Instant;
 
@@ -64,13 +64,25 @@ impl CallResult {
             Classification::RateLimited(_) => Self::RateLimited(rate_limit),
         }
     }
+
+    /// The result as a stable code.
+    #[must_use]
+    pub fn code(self) -> Cow<'static, str> {
+        match self {
+            Self::Served => "served".into(),
+            Self::Failure(reason) | Self::EndpointFault(reason) => reason.to_string().into(),
+            Self::RateLimited(_) => Reason::RateLimited.to_string().into(),
+        }
+    }
 }
 
 /// A change that is worth a line in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// Calls are paused, for this cause; the next probe comes after this wait.
+    /// A pause begins, for this cause; the first probe comes after this wait.
     Paused(Cause, Duration),
+    /// Calls are still paused. The cause may be another one than before.
+    StillPaused { cause: Cause, paused_for: Duration, next_probe_in: Duration },
     /// Calls are made again, after a pause of this length.
     Resumed(Duration),
 }
@@ -284,14 +296,17 @@ impl Breaker {
     /// A notice why the breaker is open: at once for a new cause, and again after
     /// [`REPEAT_NOTICE_AFTER`] for the same one.
     fn notice(&mut self, is_new: bool, now: Instant) -> Option<Notice> {
-        let Pause { cause, probe_at, .. } = self.pause()?;
+        let Pause { cause, since, probe_at } = self.pause()?;
         let is_due =
             self.noticed_at.is_none_or(|at| now.saturating_duration_since(at) >= REPEAT_NOTICE_AFTER);
         if !is_new && !is_due {
             return None;
         }
         self.noticed_at = Some(now);
-        let wait = probe_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
-        Some(Notice::Paused(cause, wait))
+        Some(Notice::StillPaused {
+            cause,
+            paused_for: now.saturating_duration_since(since),
+            next_probe_in: probe_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now)),
+        })
     }
 }

@@ -2,7 +2,7 @@
 //! returns its exit code.
 
 use std::{
-    env,
+    env, io,
     os::unix::process::CommandExt,
     process::{Command, ExitCode},
     thread,
@@ -23,9 +23,18 @@ const STACK_BYTES: &str = "1073741824";
 
 fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
-    logs::start(cli.log_format());
-    if env::var_os(STACK_VARIABLE).is_none() {
-        restart_with_large_stacks();
+    let restarted = match env::var_os(STACK_VARIABLE) {
+        Some(_) => Ok(()),
+        None => restart_with_large_stacks(),
+    };
+    let _flush_logs = logs::start(cli.log_format()).context("logging cannot be started")?;
+    if let Err(error) = restarted {
+        tracing::warn!(
+            event = "stack_size",
+            %error,
+            "the stack size cannot be set, so a message with deeply nested headers may crash the program: set \
+             {STACK_VARIABLE}={STACK_BYTES}"
+        );
     }
     // On a new thread, because the stack of this one cannot grow.
     let command = thread::Builder::new().name("unlocker".to_owned()).spawn(move || run(cli));
@@ -50,12 +59,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 /// on a thread whose stack size only this variable can set. With the default of 2 MiB, one such
 /// message crashes the process. So the program replaces itself by a new start (decision 44). Returns
 /// only on failure.
-fn restart_with_large_stacks() {
-    let error = match env::current_exe() {
-        Ok(program) => {
-            Command::new(program).args(env::args_os().skip(1)).env(STACK_VARIABLE, STACK_BYTES).exec()
-        }
-        Err(error) => error,
-    };
-    tracing::warn!(%error, "the stack size cannot be set: set {STACK_VARIABLE}={STACK_BYTES}");
+fn restart_with_large_stacks() -> io::Result<()> {
+    let program = env::current_exe()?;
+    Err(Command::new(program).args(env::args_os().skip(1)).env(STACK_VARIABLE, STACK_BYTES).exec())
 }

@@ -111,7 +111,11 @@ pub fn serve(address: SocketAddr, handles: WorkerHandles) -> Result<SocketAddr, 
                 Err(error) => Err(error),
             };
             if let Err(error) = served {
-                tracing::error!(%error, "the ops endpoints are no longer served");
+                tracing::error!(
+                    event = "ops_ended",
+                    %error,
+                    "health and metrics are no longer served: restart the program"
+                );
             }
         });
     };
@@ -192,10 +196,10 @@ fn describe(pause: Pause) -> serde_json::Value {
 fn explain(pause: Pause) -> String {
     let Pause { cause, .. } = pause;
     let next = match next_probe(pause) {
-        Some(wait) => format!("the next probe is in {} s", wait.as_secs()),
-        None => "a probe is running".to_owned(),
+        Some(wait) => format!("The next probe is in {} s", wait.as_secs()),
+        None => "A probe is running".to_owned(),
     };
-    format!("calls are paused since {}: {cause}; {}; {next}", since(pause), cause.advice())
+    format!("calls are paused since {}: {cause}. {}. {next}", since(pause), cause.advice())
 }
 
 /// When the pause began, by the wall clock.

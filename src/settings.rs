@@ -19,6 +19,6 @@ pub use self::{
     broker_urls::{BrokerUrls, BrokerUrlsError},
     faults::{Fault, Faults},
     load::{BrokerSettings, Settings, environment},
-    sections::{Admin, Broker, Ops, Results, Trackfinity, Worker},
-    values::{BaseUrl, Concurrency, RateLimit, TopologyPrefix},
+    sections::{Admin, Broker, Log, Ops, Results, Trackfinity, Worker},
+    values::{BaseUrl, Concurrency, RateLimit, RequestLog, TopologyPrefix},
 };

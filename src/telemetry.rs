@@ -2,6 +2,7 @@
 //! (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_SERVICE_NAME`, …). Without an endpoint none are sent.
 
 pub mod context;
+mod log_throttle;
 pub mod logs;
 pub mod metrics;
 pub mod semconv;
@@ -13,6 +14,7 @@ use opentelemetry_sdk::Resource;
 
 pub use self::{
     context::TraceContext,
+    log_throttle::LogThrottle,
     metrics::{Metrics, MetricsError, QueueDepths},
     traces::{Parent, Span, Traces},
 };
@@ -53,7 +55,10 @@ impl Telemetry {
         let metrics = tokio::task::spawn_blocking(move || metrics.shutdown(timeout));
         let both = async { tokio::join!(traces, metrics) };
         if tokio::time::timeout(timeout, both).await.is_err() {
-            tracing::warn!("the last spans and metrics could not be sent in time");
+            tracing::warn!(
+                event = "telemetry_unsent",
+                "the last spans and metrics could not be sent in time"
+            );
         }
     }
 }

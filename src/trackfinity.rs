@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{error::Error as _, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use opentelemetry::KeyValue;
 use reqwest::{
@@ -18,7 +18,7 @@ use crate::{
     policy::{HttpResponse, MAX_RESPONSE_BYTES, Reply, RetryAfter},
     secret::Secret,
     settings,
-    telemetry::{TraceContext, semconv},
+    telemetry::{LogThrottle, TraceContext, semconv},
 };
 
 const API_KEY: HeaderName = HeaderName::from_static("api-key");
@@ -85,6 +85,7 @@ pub struct Client {
     api_key: Secret,
     api_username: Secret,
     timeout: Duration,
+    throttle: Arc<LogThrottle>,
 }
 
 impl Client {
@@ -112,6 +113,7 @@ impl Client {
             api_key: settings.api_key.clone(),
             api_username: settings.api_username.clone(),
             timeout: settings.timeout,
+            throttle: Arc::default(),
         })
     }
 
@@ -153,8 +155,15 @@ impl Client {
             self.api_key.refresh().await;
             self.api_username.refresh().await;
         };
-        if tokio::time::timeout(REFRESH_TIMEOUT, refresh).await.is_err() {
-            tracing::warn!("reading the files of the secrets takes too long: keeping the last values");
+        if tokio::time::timeout(REFRESH_TIMEOUT, refresh).await.is_err()
+            && let Some(left_out) = self.throttle.due("secret_file_slow")
+        {
+            tracing::warn!(
+                event = "secret_file_slow",
+                left_out,
+                "reading the files of trackfinity.api_key and api_username takes too long: keeping the last \
+                 values. Check their volume"
+            );
         }
     }
 

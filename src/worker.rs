@@ -24,6 +24,7 @@ mod session_end;
 mod shared_breaker;
 mod status;
 mod supervisor;
+mod suspect;
 mod tasks;
 mod undeliverable;
 mod unreadable;

@@ -41,6 +41,9 @@ pub async fn all(options: &Options) -> ExitCode {
     if options.wants("telemetry") {
         bench.telemetry(&mut report).await;
     }
+    if options.wants("logs") {
+        bench.logs(&mut report).await;
+    }
     if options.wants("workers") {
         bench.workers(&mut report).await;
     }
@@ -168,6 +171,26 @@ impl Bench<'_> {
             "telemetry: rate, collector hangs over off",
             hanging.rate.median / off.rate.median,
             0.85,
+        );
+        report.contests.push(contest);
+    }
+
+    /// A line for each request, for those that fail, and none at all.
+    async fn logs(&self, report: &mut Report) {
+        const REQUESTS: &str = "UNLOCKER__LOG__REQUESTS";
+        let contenders = [
+            Contender::bare(),
+            Contender::unlocker().named("log.requests = all").env(REQUESTS, "all"),
+            Contender::unlocker().named("log.requests = failures").env(REQUESTS, "failures"),
+            Contender::unlocker().named("RUST_LOG = warn").env("RUST_LOG", "warn"),
+        ];
+        let count = self.options.requests;
+        let contest = self.contest("logs", &contenders, &self.quorum, &self.instant, count).await;
+        let (all, off) = (contest.entry("log.requests = all"), contest.entry("RUST_LOG = warn"));
+        report.at_most(
+            "logs: CPU with a line for each request, over none",
+            all.cpu.median / off.cpu.median,
+            1.1,
         );
         report.contests.push(contest);
     }

@@ -44,6 +44,7 @@ REFUSED = [
     ({"settings": {"worker": {"concurrency": 2001}}}, "concurrency"),
     ({"settings": {"worker": {"concurrency": "fast"}}}, "concurrency"),
     ({"settings": {"worker": {"concurrentcy": 1}}}, "concurrentcy"),
+    ({"settings": {"log": {"requests": "none"}}}, "requests"),
     ({"settings": {"trackfinity": {"base_url": "ftp://acme"}}}, "base_url"),
     ({"settings": {"trackfinity": {"api_key": "x"}}}, "api_key"),
     ({"settings": {"topology": {"prefix": "amq.unlock"}}}, "prefix"),

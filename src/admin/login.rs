@@ -66,7 +66,7 @@ async fn log_in(
     let role = match app.throttle.attempt(peer.ip(), Instant::now(), || app.tokens.role_of(get("token"))) {
         Ok(Some(role)) => role,
         Ok(None) => {
-            tracing::warn!(address = %peer.ip(), "wrong token at the dead-letter page");
+            tracing::warn!(event = "wrong_token", address = %peer.ip(), "wrong token at the dead-letter page");
             return wrong(StatusCode::UNAUTHORIZED, "This token is neither the viewer's nor the operator's.");
         }
         Err(wait) => {

@@ -58,19 +58,21 @@ impl Cause {
     pub fn advice(self) -> &'static str {
         match self {
             Self::EndpointFault(Reason::Http(401 | 403)) => {
-                "check trackfinity.api_key, trackfinity.api_username and the install's \
+                "Check trackfinity.api_key, trackfinity.api_username and the install's \
                  ADMIN_API_ALLOWED_IPS"
             }
-            Self::EndpointFault(Reason::Http(407)) => "check the HTTP proxy and its credentials",
+            Self::EndpointFault(Reason::Http(407)) => "Check the HTTP proxy and its credentials",
             Self::EndpointFault(Reason::Http(300..=399)) => {
-                "check trackfinity.base_url: redirects are never followed, as they would carry the \
+                "Check trackfinity.base_url: redirects are never followed, as they would carry the \
                  key elsewhere"
             }
             Self::EndpointFault(_) => {
-                "check trackfinity.base_url: nothing there answers as Trackfinity's API does"
+                "Check trackfinity.base_url: nothing there answers as Trackfinity's API does"
             }
-            Self::Failures(_) => "if Trackfinity is known to be down, wait: calls resume by themselves",
-            Self::RateLimited => "set worker.rate_limit, if it happens often",
+            Self::Failures(_) => {
+                "If Trackfinity is down, wait until it is repaired: calls resume by themselves"
+            }
+            Self::RateLimited => "If it happens often, set worker.rate_limit",
         }
     }
 }

@@ -207,7 +207,7 @@ fn a_late_429_keeps_the_breaker_open_although_a_probe_is_served() {
     script.breaker.begin_probe();
     let (step, notice) = script.probe_on("d", SERVED);
     assert_eq!(step, ProbeStep::Over(Judgement::Spared));
-    assert!(matches!(notice, Some(Notice::Paused(Cause::RateLimited, _))));
+    assert!(matches!(notice, Some(Notice::StillPaused { cause: Cause::RateLimited, .. })));
     assert_eq!(script.probe_at(), Some(until));
     script.probe("d", SERVED);
     assert_eq!(script.cause(), None);
@@ -279,7 +279,7 @@ fn a_probe_with_only_endpoint_faults_does_not_ping() {
     }
     let (step, notice) = script.probe_on("h", FORBIDDEN);
     assert_eq!(step, ProbeStep::Over(Judgement::Spared));
-    assert!(matches!(notice, Some(Notice::Paused(IS_FORBIDDEN, _))));
+    assert!(matches!(notice, Some(Notice::StillPaused { cause: IS_FORBIDDEN, .. })));
 }
 
 #[test]

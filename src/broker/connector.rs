@@ -15,7 +15,7 @@ use super::{
     connection::{ConnectError, Connection, address, connect_in_turn, with_small_frames},
     wire::WireConnection,
 };
-use crate::settings::Broker;
+use crate::{settings::Broker, telemetry::LogThrottle};
 
 /// How long reading the URLs' file may take. After that the last good value is used.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,6 +31,7 @@ struct Inner {
     last_good: Mutex<Option<String>>,
     /// Whether a message has needed large frames; from then on all connections have them.
     full_frames: AtomicBool,
+    throttle: LogThrottle,
 }
 
 impl Connector {
@@ -40,6 +41,7 @@ impl Connector {
             broker: broker.clone(),
             last_good: Mutex::default(),
             full_frames: AtomicBool::new(false),
+            throttle: LogThrottle::default(),
         }))
     }
 
@@ -84,8 +86,14 @@ impl Connector {
 
     /// The URLs that are in their file now. The one that answered last is first.
     async fn addresses(&self) -> Result<Vec<AMQPUri>, ConnectError> {
-        if tokio::time::timeout(REFRESH_TIMEOUT, self.0.broker.url.refresh()).await.is_err() {
-            tracing::warn!("reading the file of broker.url takes too long: keeping the last value");
+        if tokio::time::timeout(REFRESH_TIMEOUT, self.0.broker.url.refresh()).await.is_err()
+            && let Some(left_out) = self.0.throttle.due("secret_file_slow")
+        {
+            tracing::warn!(
+                event = "secret_file_slow",
+                left_out,
+                "reading the file of broker.url takes too long: keeping the last value. Check its volume"
+            );
         }
         let mut urls = self.0.broker.uris()?;
         if let Some(last_good) = self.last_good().as_deref() {

@@ -46,7 +46,7 @@ pub use self::{
     unconfirmed::Unconfirmed,
 };
 use super::{Backoff, ConnectError, Connector, connection::Connection};
-use crate::message::headers;
+use crate::{message::headers, telemetry::LogThrottle};
 
 /// Bytes reserved for the headers that RabbitMQ adds when it dead-letters, and for the rest of a frame.
 const FRAME_RESERVE: usize = 4 * 1024;
@@ -98,6 +98,7 @@ impl Publisher {
             blocked: false,
             backoff: Backoff::new(),
             replace_at: Instant::now(),
+            throttle: LogThrottle::default(),
         };
         let publisher = Self::with_pool(pool, Arc::clone(&keeper.replaced), frame_max);
         tokio::spawn(keeper.run(connection));

@@ -50,13 +50,13 @@ pub(super) async fn run(files: &[PathBuf]) -> Result<(), Failure> {
     if let Some(address) = ops {
         background.spawn(handles.event_loop.clone().run(end_background.clone()));
         let bound = ops::serve(address, handles.clone()).map_err(anyhow::Error::from)?;
-        tracing::info!(address = %bound, "health and metrics are served");
+        tracing::info!(event = "ops_served", address = %bound, "health and metrics are served");
     }
     let page = admin::serve(&page_settings, handles, stop.clone()).map_err(anyhow::Error::from)?;
     if let Some(page) = &page {
-        tracing::info!(address = %page.address, "the dead-letter page is served");
+        tracing::info!(event = "page_served", address = %page.address, "the dead-letter page is served");
     }
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
+    tracing::info!(event = "started", version = env!("CARGO_PKG_VERSION"), "started");
     let worker = tokio::spawn(worker.run());
     signals.stop_or_end(&stop, worker).await?;
     // The worker may have ended by itself: then the page does not know yet.
@@ -97,7 +97,10 @@ impl Signals {
                 }
             }
         }
-        tracing::warn!("asked to stop twice: requests in flight stay in the queue");
+        tracing::warn!(
+            event = "stopped_at_once",
+            "a second signal came: the program ends at once, and requests in flight stay in the queue"
+        );
         Err(Failure::Reported)
     }
 

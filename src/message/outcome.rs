@@ -1,5 +1,7 @@
 //! The outcome of a request, as it is published to the results exchange.
 
+use std::borrow::Cow;
+
 use lapin::BasicProperties;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -110,7 +112,8 @@ impl Outcome {
     /// has none, its id is used.
     #[must_use]
     pub fn properties(&self, correlation_id: Option<&str>) -> BasicProperties {
-        let correlation_id = correlation_id.map_or_else(|| short_id(&self.request_id), str::to_owned);
+        let correlation_id =
+            correlation_id.map_or_else(|| short_id(&self.request_id), Cow::from).into_owned();
         BasicProperties::default()
             .with_message_id(self.message_id().into())
             .with_correlation_id(correlation_id.into())
@@ -144,11 +147,11 @@ pub fn schema() -> schemars::Schema {
 
 /// A request's id, or its hex SHA-256 if it has over 255 bytes.
 #[must_use]
-pub fn short_id(request_id: &str) -> String {
+pub fn short_id(request_id: &str) -> Cow<'_, str> {
     if request_id.len() <= MAX_SHORT_STRING {
-        return request_id.to_owned();
+        return request_id.into();
     }
-    digest(request_id)
+    digest(request_id).into()
 }
 
 fn digest(text: &str) -> String {

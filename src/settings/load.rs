@@ -6,7 +6,7 @@ use super::{
     faults::Faults,
     layers::Layers,
     reader::{Described, Reader},
-    sections::{Admin, Broker, Ops, Results, Topology, Trackfinity, Worker},
+    sections::{Admin, Broker, Log, Ops, Results, Topology, Trackfinity, Worker},
     values::TopologyPrefix,
 };
 use crate::{breaker::BreakerLimits, policy::RetryLimits, secret::Secret};
@@ -19,6 +19,7 @@ pub struct Settings {
     pub worker: Worker,
     pub retry: RetryLimits,
     pub pause: BreakerLimits,
+    pub log: Log,
     pub ops: Ops,
     pub admin: Admin,
     described: Described,
@@ -88,6 +89,7 @@ fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>) {
     let worker = Worker::read(reader);
     let retry = RetryLimits::read(reader);
     let pause = BreakerLimits::read(reader);
+    let log = Log::read(reader);
     let results = Results::read(reader);
     let ops = Ops::read(reader);
     let admin = Admin::read(reader);
@@ -110,6 +112,7 @@ fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>) {
             worker: worker?,
             retry: retry?,
             pause: pause?,
+            log: log?,
             ops: ops?,
             admin: admin?,
             described: Vec::new(),

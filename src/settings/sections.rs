@@ -10,8 +10,8 @@ use super::{
     keys::Key,
     reader::Reader,
     values::{
-        BaseUrl, Concurrency, RateLimit, TopologyPrefix, boolean, check_header_value, check_token, duration,
-        host, listen, positive, prefix, scalar, string, trace_url,
+        BaseUrl, Concurrency, RateLimit, RequestLog, TopologyPrefix, boolean, check_header_value, check_token,
+        duration, host, listen, positive, prefix, scalar, string, trace_url,
     },
 };
 use crate::{breaker::BreakerLimits, policy::RetryLimits, secret::Secret};
@@ -131,6 +131,14 @@ section! {
             let [first, longest] = [first, longest].map(humantime::format_duration);
             reader.fault("pause.probe_max_delay", format!("{longest} is shorter than pause.probe_delay, {first}"));
         }
+    }
+}
+
+section! {
+    /// `[log]`
+    pub struct Log = "log" {
+        /// Which requests have log lines.
+        requests: RequestLog = value(string, RequestLog::parse), "\"failures\"";
     }
 }
 

@@ -107,6 +107,7 @@ fn the_defaults_are_the_contracts() {
     assert_eq!(settings.pause.after_failures, 10);
     assert_eq!(settings.pause.probe_delay, Duration::from_secs(1));
     assert_eq!(settings.pause.probe_max_delay, Duration::from_secs(30));
+    assert_eq!(settings.log.requests, RequestLog::All);
     assert!(!settings.rabbitmq.results.require_subscriber);
     assert!(settings.rabbitmq.results.reply_to_prefixes.is_empty());
     assert_eq!(settings.ops.listen, Some("127.0.0.1:9464".parse().unwrap()));

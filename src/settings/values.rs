@@ -68,6 +68,24 @@ impl BaseUrl {
     }
 }
 
+/// Which requests have a log line for each retry and for their outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestLog {
+    All,
+    /// Without outcomes that are `unlocked`.
+    Failures,
+}
+
+impl RequestLog {
+    pub(super) fn parse(text: &str) -> Parsed<Self> {
+        match text {
+            "all" => Ok(Self::All),
+            "failures" => Ok(Self::Failures),
+            _ => Err(format!("{} is neither \"all\" nor \"failures\"", quoted(text))),
+        }
+    }
+}
+
 /// What every exchange and queue name starts with: 1 to 200 bytes of `A-Z a-z 0-9 . _ : -`, not
 /// starting with `amq.`. AMQP allows names of 255 bytes; the longest suffix (`.retry.1024s`) fits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

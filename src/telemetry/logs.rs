@@ -1,8 +1,30 @@
-//! Logs: one line per event on stderr, as JSON or for people.
+//! Logs: one line per event on stderr, as JSON or for people. docs/logs.md lists the events and their
+//! fields.
 
-use std::io::IsTerminal;
+mod levels;
+mod writer;
 
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+use std::{
+    env, fmt,
+    io::{self, IsTerminal},
+    time::Duration,
+};
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::{
+    Layer,
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
+
+pub use self::writer::FlushOnDrop;
+use self::{
+    levels::{Levels, OWN_TARGET},
+    writer::LineWriter,
+};
+use super::LogThrottle;
 
 /// How a log line is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -17,36 +39,19 @@ impl LogFormat {
     /// For people on a terminal, JSON elsewhere.
     #[must_use]
     pub fn for_stderr() -> Self {
-        if std::io::stderr().is_terminal() { Self::Pretty } else { Self::Json }
+        if io::stderr().is_terminal() { Self::Pretty } else { Self::Json }
     }
 }
 
-/// Levels of the libraries unless `RUST_LOG` names the same target. lapin is off because this program
-/// itself logs each error that lapin returns.
-const LIBRARY_LEVELS: [(&str, &str); 4] =
-    [("lapin", "off"), ("hyper", "warn"), ("reqwest", "warn"), ("rustls", "warn")];
-
-/// The filter for the directives of `RUST_LOG`. The level is `info` by default.
-fn filter(directives: &str) -> EnvFilter {
-    let info = tracing::Level::INFO.into();
-    let mut filter = EnvFilter::builder().with_default_directive(info).parse_lossy(directives);
-    let is_given = |target: &str| {
-        directives.split(',').any(|given| given.trim().split(['=', '[']).next() == Some(target))
-    };
-    for (target, level) in LIBRARY_LEVELS {
-        if !is_given(target)
-            && let Ok(directive) = format!("{target}={level}").parse()
-        {
-            filter = filter.add_directive(directive);
-        }
-    }
-    filter
-}
-
-/// Starts logging to stderr, with the levels of `RUST_LOG`.
-pub fn start(format: LogFormat) {
-    let filter = filter(&std::env::var("RUST_LOG").unwrap_or_default());
-    let writer = std::io::stderr;
+/// Starts logging to stderr, with the levels of `RUST_LOG`. Drop the result at the end of the
+/// program: then the last lines are written.
+///
+/// # Errors
+/// If no thread can be started.
+pub fn start(format: LogFormat) -> io::Result<FlushOnDrop> {
+    let rust_log = env::var_os("RUST_LOG").unwrap_or_default();
+    let Levels { filter, faults } = Levels::read(&rust_log.to_string_lossy());
+    let (writer, flush) = LineWriter::start(io::stderr())?;
     let layer = match format {
         LogFormat::Json => tracing_subscriber::fmt::layer()
             .json()
@@ -54,38 +59,60 @@ pub fn start(format: LogFormat) {
             .with_current_span(false)
             .with_span_list(false)
             .with_writer(writer)
+            .map_event_format(ThrottleLibraries::new)
             .boxed(),
         LogFormat::Pretty => tracing_subscriber::fmt::layer()
             .with_target(false)
-            .with_ansi(std::io::stderr().is_terminal())
+            .with_ansi(io::stderr().is_terminal())
             .with_writer(writer)
+            .map_event_format(ThrottleLibraries::new)
             .boxed(),
     };
     tracing_subscriber::registry().with(layer.with_filter(filter)).init();
+    levels::warn(&faults);
+    Ok(flush)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A duration for a field whose name ends in `_ms`.
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
 
-    /// The directives of the filter, sorted.
-    fn directives(rust_log: &str) -> Vec<String> {
-        let mut directives: Vec<_> = filter(rust_log).to_string().split(',').map(str::to_owned).collect();
-        directives.sort_unstable();
-        directives
+/// Formats events, and limits how often a library repeats a warning or an error, for example that no
+/// collector answers. No filter does this: tracing-subscriber's per-layer filters lose track of their
+/// state when one refuses an event that it has enabled.
+struct ThrottleLibraries<F> {
+    format: F,
+    throttle: LogThrottle,
+}
+
+impl<F> ThrottleLibraries<F> {
+    fn new(format: F) -> Self {
+        Self { format, throttle: LogThrottle::default() }
     }
+}
 
-    #[test]
-    fn libraries_have_levels_of_their_own_unless_rust_log_names_them() {
-        assert_eq!(directives(""), ["hyper=warn", "info", "lapin=off", "reqwest=warn", "rustls=warn"]);
-        let lapin = directives("debug,lapin=trace");
-        assert_eq!(lapin, ["debug", "hyper=warn", "lapin=trace", "reqwest=warn", "rustls=warn"]);
-    }
-
-    #[test]
-    fn a_longer_target_leaves_the_level_of_the_shorter_one() {
-        let hyper = directives("hyper_util=debug");
-        assert!(hyper.contains(&"hyper=warn".to_owned()), "{hyper:?}");
-        assert!(hyper.contains(&"hyper_util=debug".to_owned()), "{hyper:?}");
+impl<S, N, F> FormatEvent<S, N> for ThrottleLibraries<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let metadata = event.metadata();
+        // The name is the place in the source, or a name that the library gave.
+        let is_due = metadata.target().starts_with(OWN_TARGET)
+            || *metadata.level() > Level::WARN
+            || self.throttle.due(metadata.name()).is_some();
+        match is_due {
+            true => self.format.format_event(context, writer, event),
+            false => Ok(()),
+        }
     }
 }

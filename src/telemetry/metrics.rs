@@ -293,7 +293,7 @@ impl Metrics {
     /// Sends what is not sent yet, for at most `timeout`. Blocks.
     pub fn shutdown(&self, timeout: Duration) {
         if let Err(error) = self.0.provider.shutdown_with_timeout(timeout) {
-            tracing::warn!(%error, "the last metrics may not have been sent");
+            tracing::warn!(event = "telemetry_unsent", %error, "the last metrics may not have been sent");
         }
     }
 }

@@ -81,7 +81,7 @@ impl Traces {
         if let Some((provider, _)) = &self.on
             && let Err(error) = provider.shutdown_with_timeout(timeout)
         {
-            tracing::warn!(%error, "the last spans may not have been sent");
+            tracing::warn!(event = "telemetry_unsent", %error, "the last spans may not have been sent");
         }
     }
 }

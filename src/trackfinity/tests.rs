@@ -23,6 +23,7 @@ async fn a_disk_that_hangs_keeps_the_last_key_and_blocks_nothing() {
     std::fs::write(&file, "key").expect("written");
     let url: url::Url = "http://localhost/".parse().expect("a URL");
     let client = Client {
+        throttle: Arc::default(),
         http: reqwest::Client::new(),
         unlock_url: url.clone(),
         ping_url: url,
@@ -60,6 +61,7 @@ async fn a_proxy_that_wants_a_password_is_an_endpoint_fault() {
     let url: url::Url = "https://unlocker.invalid/".parse().expect("a URL");
     let proxy = reqwest::Proxy::https(proxy).expect("a proxy");
     let client = Client {
+        throttle: Arc::default(),
         http: reqwest::Client::builder().proxy(proxy).build().expect("a client"),
         unlock_url: url.clone(),
         ping_url: url,

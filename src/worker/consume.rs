@@ -20,6 +20,7 @@ use super::{
     incoming::Incoming,
     publish::SessionPublisher,
     session_end::{SessionEnd, SessionError},
+    suspect::suspect_redeliveries,
     tasks::{self, Finished, Tasks},
 };
 use crate::{
@@ -28,14 +29,7 @@ use crate::{
         ConsumeError, Consumer,
         session::{SessionEvent, SessionEvents},
     },
-    message::headers,
 };
-
-/// A request that was redelivered this often may be a poison message, which crashes its worker. It
-/// is decoded and called for alone, so that a crash does not count as a failed delivery of other
-/// requests (poison-message isolation, decision 41). RabbitMQ dead-letters a request after 20
-/// redeliveries.
-const SUSPECT_AFTER_DELIVERIES: u32 = 3;
 
 /// Consumes requests in one session, and owns the tasks that handle them.
 pub(super) struct ConsumeLoop<'a> {
@@ -94,7 +88,7 @@ impl ConsumeLoop<'_> {
             },
             Err(error) => SessionEnd::Failed(error.into()),
         };
-        tasks::abort(&mut self.tasks).await;
+        tasks::abort(&mut self.tasks, &self.publisher.config.throttle).await;
         (end, self.settled_count)
     }
 
@@ -138,7 +132,7 @@ impl ConsumeLoop<'_> {
         let in_call = self.in_call.clone();
         let mut causes = self.handler.breaker.subscribe();
         let mut consumer = self.start_consumer(channel, count).await?;
-        tracing::info!(queue = self.queue, prefetch = count, "consuming");
+        tracing::info!(event = "consuming", queue = self.queue, prefetch = count, "consuming");
         let mut has_suspect = false;
         let interrupt = loop {
             let is_alone = self.in_call.count() == 0;
@@ -162,9 +156,9 @@ impl ConsumeLoop<'_> {
                 () = in_call.fell(), if waits_for_calls => {}
                 delivery = consumer.next(), if has_capacity => {
                     let delivery = delivery.ok_or(SessionError::Cancelled)??;
-                    let next = if is_suspect(&delivery) { Prefetch::One } else { Prefetch::Normal };
+                    has_suspect = suspect_redeliveries(&delivery).is_some();
+                    let next = if has_suspect { Prefetch::One } else { Prefetch::Normal };
                     self.spawn(delivery);
-                    has_suspect = next == Prefetch::One;
                     if next != prefetch {
                         break Interrupt::SwitchTo(next);
                     }
@@ -204,7 +198,7 @@ impl ConsumeLoop<'_> {
                 delivery = consumer.next(), if !is_full => match delivery {
                     Some(delivery) => {
                         let delivery = delivery?;
-                        if is_suspect(&delivery) {
+                        if suspect_redeliveries(&delivery).is_some() {
                             interrupt = Interrupt::SwitchTo(Prefetch::One);
                         }
                         self.spawn(delivery);
@@ -305,17 +299,6 @@ impl ConsumeLoop<'_> {
     }
 }
 
-/// Whether a request was redelivered often. Only on a redelivery `x-delivery-count` is RabbitMQ's
-/// own; otherwise the producer wrote it, or a shovel copied it.
-fn is_suspect(delivery: &Delivery) -> bool {
-    if !delivery.redelivered {
-        return false;
-    }
-    let headers = delivery.properties.headers().as_ref();
-    let count = headers.and_then(|headers| headers.inner().get("x-delivery-count")).and_then(headers::count);
-    count.is_some_and(|count| count >= SUSPECT_AFTER_DELIVERIES)
-}
-
 /// Waits for the next finished task, or handles the next event of the session.
 async fn next_event(
     events: &mut SessionEvents,
@@ -327,12 +310,16 @@ async fn next_event(
         event = events.next() => match event {
             Some(SessionEvent::Lost(error)) => Err(error.into()),
             Some(SessionEvent::Blocked(reason)) => {
-                tracing::warn!(reason, "RabbitMQ blocks publishing: requests in flight wait");
+                tracing::warn!(
+                    event = "publishing_blocked",
+                    reason,
+                    "RabbitMQ blocks publishing, as it is short of memory or disk: requests in flight wait"
+                );
                 publisher.status.set_blocked(Some(reason));
                 Ok(None)
             }
             Some(SessionEvent::Unblocked) => {
-                tracing::info!("RabbitMQ takes messages again");
+                tracing::info!(event = "publishing_unblocked", "RabbitMQ takes messages again");
                 publisher.status.set_blocked(None);
                 Ok(None)
             }

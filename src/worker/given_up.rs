@@ -31,6 +31,19 @@ impl SessionPublisher {
             None => GivenUp::Request(None),
         }
     }
+
+    /// Warns, after a dead letter is put back, that a policy removes dead letters from their queue.
+    pub(super) fn warn_restored(&self) {
+        if let Some(left_out) = self.config.throttle.due("dead_letter_restored") {
+            tracing::warn!(
+                event = "dead_letter_restored",
+                queue = self.dead(),
+                left_out,
+                "RabbitMQ removed a dead letter from its queue, and it is put back unchanged: a policy sets a \
+                 delivery limit, a length limit or a TTL for this queue. Change the policy"
+            );
+        }
+    }
 }
 
 /// Why settling messages stopped and has to start again.

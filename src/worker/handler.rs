@@ -23,6 +23,7 @@ use super::{
     publish::{MessagePublisher, SessionPublisher},
     rate::RateLimiter,
     shared_breaker::SharedBreaker,
+    suspect,
     unsettled::Unsettled,
 };
 use crate::{
@@ -75,6 +76,9 @@ pub(super) struct Settled {
 impl Handler {
     /// Decodes a delivery from the queue that requests are consumed from.
     pub(super) fn decode(&self, delivery: Delivery, publisher: &SessionPublisher) -> Incoming {
+        if let Some(redeliveries) = suspect::suspect_redeliveries(&delivery) {
+            suspect::log(&delivery, redeliveries);
+        }
         Incoming::decode(delivery, publisher.queue(), &self.telemetry.traces, &self.client)
     }
 
@@ -102,7 +106,7 @@ impl Handler {
     }
 
     /// Finds out what is to be published for a message, and publishes it. Returns why the request was not
-    /// unlocked, if it was not, and its call.
+    /// unlocked, if it was not, and its call, if that was an ordinary one.
     async fn settle(
         &self,
         incoming: &Incoming,
@@ -111,6 +115,7 @@ impl Handler {
         publisher: &SessionPublisher,
     ) -> Result<(Option<Cow<'static, str>>, Option<Call>), Unsettled> {
         let publisher = MessagePublisher::new(publisher, incoming);
+        let is_ordinary = matches!(kind, CallKind::Ordinary);
         let (publications, call) = match (&incoming.pending, &incoming.envelope.request) {
             (Some(PendingOutcome { outcome, retries }), _) => {
                 drop((in_call, kind));
@@ -123,10 +128,11 @@ impl Handler {
             }
             (None, Ok(request)) => self.unlock(request, incoming, kind, in_call).await?,
         };
+        let publisher = publisher.after_call(call.as_ref().map(|call| call.took));
         for publication in &publications {
             publisher.publish(publication).await?;
         }
-        Ok((publications.last().and_then(Publication::reason), call))
+        Ok((publications.last().and_then(Publication::reason), call.filter(|_| is_ordinary)))
     }
 
     /// Calls Trackfinity, and decides by its reply what is to be published.
@@ -158,7 +164,6 @@ impl Handler {
             _ => Duration::ZERO,
         };
         let result = CallResult::new(classification, rate_limit);
-        let is_ordinary = matches!(kind, CallKind::Ordinary);
         let judgement = match kind {
             CallKind::Ordinary => self.breaker.record(&incoming.envelope.request_id, sent, result),
             CallKind::Probe(probe) => {
@@ -168,7 +173,6 @@ impl Handler {
             }
         };
         let call = Call { took, waited: sent - taken, served: result == CallResult::Served };
-        let call = is_ordinary.then_some(call);
         let history = AttemptHistory {
             attempts: incoming.envelope.attempts,
             first_received_at: incoming.envelope.first_received_at,
@@ -177,7 +181,7 @@ impl Handler {
         let jitter = 1.0 - fastrand::f64();
         let now = Timestamp::now();
         let verdict = policy::decide(classification, history, now, jitter, &self.limits);
-        Ok((settle::publications(verdict, &incoming.envelope, &reply, now), call))
+        Ok((settle::publications(verdict, &incoming.envelope, &reply, now), Some(call)))
     }
 
     /// Waits until the rate limit allows a call; false if calls are paused.

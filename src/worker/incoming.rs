@@ -1,11 +1,13 @@
 //! A message that was delivered and is being processed. The counterpart of `Outgoing`.
 
+use std::borrow::Cow;
+
 use lapin::{BasicProperties, message::Delivery};
 use opentelemetry::{KeyValue, trace::SpanKind};
 use secrecy::ExposeSecret;
 
 use crate::{
-    message::{Envelope, Fault, FaultCode, PendingOutcome, Timestamp, headers},
+    message::{Envelope, Fault, FaultCode, PendingOutcome, Timestamp, headers, outcome},
     telemetry::{Parent, Span, TraceContext, Traces, semconv},
     trackfinity::Client,
 };
@@ -98,6 +100,11 @@ impl Incoming {
         Self { trace_is_new: given.is_none(), envelope, delivery_tag, pending: None, span }
     }
 
+    /// The request's id as the log shows it: an id of over 255 bytes as its hex SHA-256.
+    pub(super) fn logged_id(&self) -> Cow<'_, str> {
+        outcome::short_id(&self.envelope.request_id)
+    }
+
     /// The trace context of the processing, if it is traced.
     pub(super) fn trace(&self) -> Option<&TraceContext> {
         self.span.context()
@@ -115,7 +122,7 @@ macro_rules! log_with_ids {
     ($level:ident, $incoming:expr, $($fields:tt)+) => {{
         let trace = $incoming.trace();
         tracing::$level!(
-            request_id = $incoming.envelope.request_id,
+            request_id = &*$incoming.logged_id(),
             trace_id = trace.map($crate::telemetry::TraceContext::trace_id),
             span_id = trace.map($crate::telemetry::TraceContext::span_id),
             $($fields)+

@@ -6,12 +6,10 @@ pub(super) mod health;
 mod late_confirms;
 mod message;
 mod outcomes;
+mod request_log;
 mod slots;
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -28,7 +26,8 @@ use crate::{
         publisher::Outgoing,
     },
     policy::RetryLimits,
-    telemetry::{Span, Telemetry},
+    settings::{RequestLog, Settings},
+    telemetry::{LogThrottle, Span, Telemetry},
     trackfinity::Client,
 };
 
@@ -76,13 +75,13 @@ pub(super) struct PublishConfig {
     last_repair: tokio::sync::Mutex<Option<(Instant, Duration)>>,
     pub(super) health: Arc<PublishHealth>,
     late_confirms: LateConfirms,
-    failure_log: LogThrottle,
-    unrouted_log: LogThrottle,
-    postponed_log: LogThrottle,
+    request_log: RequestLog,
+    /// For the lines of all sessions that could be repeated often.
+    pub(super) throttle: LogThrottle,
 }
 
 impl PublishConfig {
-    pub(super) fn new(settings: &crate::settings::Settings) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
         let topology = Topology::new(&settings.rabbitmq.topology_prefix);
         Self {
             requests: topology.requests().into(),
@@ -97,9 +96,8 @@ impl PublishConfig {
             last_repair: tokio::sync::Mutex::default(),
             health: Arc::default(),
             late_confirms: LateConfirms::default(),
-            failure_log: LogThrottle::new(Duration::from_secs(60)),
-            unrouted_log: LogThrottle::new(Duration::from_secs(60)),
-            postponed_log: LogThrottle::new(Duration::from_secs(60)),
+            request_log: settings.log.requests,
+            throttle: LogThrottle::default(),
         }
     }
 
@@ -174,10 +172,14 @@ impl SessionPublisher {
                 Err(_elapsed) => {
                     let error = "RabbitMQ does not confirm them: their queue may have lost its quorum";
                     self.config.health.failed(kind, error);
-                    if self.config.failure_log.is_due() {
+                    if let Some(left_out) = self.config.throttle.due(&("publish_unconfirmed", kind.as_str()))
+                    {
                         tracing::warn!(
+                            event = "publish_unconfirmed",
                             kind = kind.as_str(),
-                            "RabbitMQ does not confirm publishes: their requests stay unacknowledged"
+                            left_out,
+                            "RabbitMQ has not confirmed a publish for 30 s: the queue may have lost its quorum. \
+                             The request waits, and no request is lost"
                         );
                     }
                 }
@@ -203,8 +205,16 @@ impl SessionPublisher {
         if !(kind == PublishKind::Outcome && is_refusal) {
             self.config.health.failed(kind, &error.to_string());
         }
-        if self.config.failure_log.is_due() {
-            tracing::warn!(kind = kind.as_str(), %error, "publishes fail and are repeated; their requests stay unacknowledged");
+        let line = ("publish_failed", kind.as_str(), error.to_string());
+        if let Some(left_out) = self.config.throttle.due(&line) {
+            tracing::warn!(
+                event = "publish_failed",
+                kind = kind.as_str(),
+                %error,
+                left_out,
+                "a publish failed and is repeated until RabbitMQ accepts it. The request waits, and no request is \
+                 lost"
+            );
         }
         let wait = backoff.next(fastrand::f64());
         tokio::select! {
@@ -261,33 +271,17 @@ impl SessionPublisher {
             _ => REPAIR_INTERVAL,
         };
         *last_repair = Some((Instant::now(), interval));
-        if let Err(error) = &repaired {
-            tracing::error!(%error, "the topology is wrong");
+        if let Err(error) = &repaired
+            && let Some(left_out) = self.config.throttle.due(&("topology_wrong", error.to_string()))
+        {
+            tracing::error!(
+                event = "topology_wrong",
+                %error,
+                left_out,
+                "an exchange or a queue is missing or differs: see `unlocker check`"
+            );
         }
         self.status.set_topology(repaired.err().map(|error| error.to_string()));
         Ok(())
-    }
-}
-
-/// Limits how often a sentence is logged.
-#[derive(Debug)]
-pub(super) struct LogThrottle {
-    interval: Duration,
-    last: Mutex<Option<Instant>>,
-}
-
-impl LogThrottle {
-    fn new(interval: Duration) -> Self {
-        Self { interval, last: Mutex::default() }
-    }
-
-    /// Whether the sentence is due now; if it is, the interval begins again.
-    pub(super) fn is_due(&self) -> bool {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = last.is_none_or(|at| at.elapsed() >= self.interval);
-        if due {
-            *last = Some(Instant::now());
-        }
-        due
     }
 }

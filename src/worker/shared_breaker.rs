@@ -10,6 +10,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     breaker::{Breaker, BreakerLimits, CallResult, Cause, Notice, Pause, ProbeStep},
     policy::Judgement,
+    telemetry::logs::millis,
 };
 
 /// A [`Breaker`] behind a lock, which logs when it opens and closes.
@@ -98,13 +99,26 @@ impl SharedBreaker {
         };
         match notice {
             Some(Notice::Paused(cause, wait)) => tracing::warn!(
+                event = "pause_began",
                 cause = cause.as_str(),
-                next_probe_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-                "calls are paused: {cause}; {}",
+                next_probe_in_ms = millis(wait),
+                "calls are paused: {cause}. {}",
+                cause.advice()
+            ),
+            Some(Notice::StillPaused { cause, paused_for, next_probe_in }) => tracing::warn!(
+                event = "pause_continues",
+                cause = cause.as_str(),
+                paused_for_ms = millis(paused_for),
+                next_probe_in_ms = millis(next_probe_in),
+                "calls are still paused: {cause}. {}",
                 cause.advice()
             ),
             Some(Notice::Resumed(after)) => {
-                tracing::info!(paused_for_s = after.as_secs(), "calls are made again");
+                tracing::info!(
+                    event = "pause_ended",
+                    paused_for_ms = millis(after),
+                    "calls are made again: Trackfinity answered a probe"
+                );
             }
             None => {}
         }

@@ -30,12 +30,16 @@ use crate::{
         Backoff, ConnectError, Connector, ReplyPublisher, Session, TopologyError, session::SessionEvents,
     },
     settings::Settings,
-    telemetry::Telemetry,
+    telemetry::{Telemetry, logs::millis},
     trackfinity::{BuildError, Client},
 };
 
 /// The backoff is reset after a session that lasted this long.
 const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(10);
+
+/// What a session's error means if it came from a message that lapin cannot read.
+const UNREADABLE: &str =
+    ". A message's AMQP properties are not UTF-8: it ends invalid, with the reason unreadable";
 
 /// The worker could not start.
 #[derive(Debug, thiserror::Error)]
@@ -133,20 +137,27 @@ impl Worker {
             self.status.set_connected(false);
             self.handler.telemetry.metrics.reconnected();
             let wait = backoff.next(fastrand::f64());
-            let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             match &reason {
                 NoSession::Topology(error) => self.status.set_topology(Some(error.to_string())),
                 // The state of the topology is unknown now.
                 _ => self.status.set_topology(None),
             }
-            tracing::warn!(next_try_in_ms = wait_ms, "not consuming: {reason}");
+            if let Some(left_out) = self.config.throttle.due(&("not_consuming", reason.to_string())) {
+                tracing::warn!(
+                    event = "not_consuming",
+                    next_try_in_ms = millis(wait),
+                    left_out,
+                    "not consuming: {reason}{}",
+                    if met_unreadable { UNREADABLE } else { "" }
+                );
+            }
             tokio::select! {
                 () = self.stop.cancelled() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
         self.status.set_connected(false);
-        tracing::info!("stopped");
+        tracing::info!(event = "stopped", "stopped");
     }
 
     /// One session, from connecting to its end; `Ok` when the worker was asked to stop.
@@ -226,7 +237,11 @@ impl Worker {
             None => undeliverable.await,
         };
         if let Err(error) = finished {
-            tracing::error!(%error, "the task that settles what RabbitMQ gave up panicked");
+            tracing::error!(
+                event = "task_panicked",
+                %error,
+                "the task that settles what RabbitMQ gave up panicked: this is a bug, please report it"
+            );
         }
         // They may still publish.
         publisher.background.close();

@@ -3,6 +3,7 @@
 use tokio::task::{JoinError, JoinSet};
 
 use super::{handler::Settled, unsettled::Unsettled};
+use crate::telemetry::LogThrottle;
 
 /// Requests in flight.
 pub(super) type Tasks = JoinSet<Result<Settled, Unsettled>>;
@@ -12,23 +13,36 @@ pub(super) type Finished = Result<Result<Settled, Unsettled>, JoinError>;
 
 /// The message that a task has settled. Otherwise logs why its request stays in the queue, unless
 /// that is the end of the session or of the worker, which is logged itself.
-pub(super) fn settled_or_log(finished: Finished) -> Option<Settled> {
+pub(super) fn settled_or_log(finished: Finished, throttle: &LogThrottle) -> Option<Settled> {
     match finished {
         Ok(Ok(settled)) => return Some(settled),
         Ok(Err(Unsettled::Stopping | Unsettled::SessionEnded)) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "a request stays in the queue"),
+        Ok(Err(error)) => {
+            if let Some(left_out) = throttle.due(&("request_unsettled", error.to_string())) {
+                tracing::warn!(
+                    event = "request_unsettled",
+                    %error,
+                    left_out,
+                    "a request could not be settled: it stays in the queue and is delivered again"
+                );
+            }
+        }
         Err(error) if error.is_cancelled() => {}
-        Err(error) => tracing::error!(%error, "a task panicked"),
+        Err(error) => tracing::error!(
+            event = "task_panicked",
+            %error,
+            "a task panicked: this is a bug, please report it. Its request stays in the queue and is delivered again"
+        ),
     }
     None
 }
 
 /// Ends all tasks, and logs what failed in those that have ended by themselves. RabbitMQ redelivers
 /// their messages.
-pub(super) async fn abort(tasks: &mut Tasks) {
+pub(super) async fn abort(tasks: &mut Tasks, throttle: &LogThrottle) {
     tasks.abort_all();
     while let Some(finished) = tasks.join_next().await {
-        settled_or_log(finished);
+        settled_or_log(finished, throttle);
     }
 }
 
@@ -61,12 +75,14 @@ mod tests {
         let logs = tracing_subscriber::fmt().with_writer(move || written.clone()).with_ansi(false).finish();
         let _logs = tracing::subscriber::set_default(logs);
         let mut tasks = Tasks::new();
-        tasks.spawn(async { Err(Unsettled::Unproven) });
+        for _ in 0..3 {
+            tasks.spawn(async { Err(Unsettled::Unproven) });
+        }
         tasks.spawn(async { Err(Unsettled::SessionEnded) });
         tasks.spawn(async { panic!("a defect") });
         tasks.spawn(std::future::pending());
         tokio::task::yield_now().await;
-        abort(&mut tasks).await;
+        abort(&mut tasks, &LogThrottle::default()).await;
         assert!(tasks.is_empty());
         let text = String::from_utf8(lines.0.lock().expect("lines").clone()).expect("UTF-8");
         assert_eq!(text.lines().count(), 2, "{text}");

@@ -11,7 +11,10 @@
 use std::{sync::Arc, time::Duration};
 
 use lapin::Channel;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -19,13 +22,14 @@ use super::{
     handler::Handler,
     incoming::Incoming,
     publish::{MessagePublisher, SessionPublisher},
+    session_end::FINISH_TIMEOUT,
     unreadable,
     unsettled::Unsettled,
 };
 use crate::{
     broker::{
         Backoff, Connector, Consumer,
-        wire::{WireConnection, WireDelivery},
+        wire::{WireChannel, WireConnection, WireDelivery},
     },
     message::{Timestamp, raw_properties::Properties, x_death::XDeath},
     settle::{self, Publication},
@@ -39,6 +43,9 @@ const PREFETCH: u16 = 16;
 const CONSUMER_TAG: &str = "undeliverable";
 /// The connection is closed when no message has come for this long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Messages that are being settled.
+type Tasks = JoinSet<Result<u64, Interrupted>>;
 
 /// Settles what RabbitMQ gave up, in one session.
 pub(super) struct Undeliverable {
@@ -70,7 +77,7 @@ impl Undeliverable {
                     let wait = backoff.next(fastrand::f64());
                     tokio::time::sleep(wait).await;
                     // If the connection is lost, the session has ended by now, and logs that.
-                    tracing::warn!(queue = self.queue(), %error, "what RabbitMQ gave up is not settled for now");
+                    self.log_failure(&error);
                     // The queue may have been deleted. The error is that the session has ended,
                     // which ends this as well.
                     self.publisher.repair_topology().await.ok();
@@ -108,6 +115,26 @@ impl Undeliverable {
         channel.qos(PREFETCH).await?;
         channel.consume(self.queue(), CONSUMER_TAG).await?;
         let mut tasks = JoinSet::new();
+        if let Err(error) = self.settle_delivered(&mut channel, &connection, &mut tasks).await {
+            self.finish(&mut channel, &mut tasks).await;
+            return Err(error);
+        }
+        // Closing requeues what was delivered while the consumer was cancelled.
+        channel.close().await?;
+        if let Some(connection) = Arc::into_inner(connection) {
+            connection.close().await;
+        }
+        Ok(())
+    }
+
+    /// Starts a task for each message, and acknowledges what the tasks have settled, until no message
+    /// comes any more or the worker stops.
+    async fn settle_delivered(
+        &self,
+        channel: &mut WireChannel,
+        connection: &Arc<WireConnection>,
+        tasks: &mut Tasks,
+    ) -> Result<(), Interrupted> {
         loop {
             tokio::select! {
                 biased;
@@ -117,7 +144,7 @@ impl Undeliverable {
                     Ok(delivery) => {
                         let delivery = delivery?.ok_or(Interrupted::Cancelled)?;
                         let (handler, publisher) = (Arc::clone(&self.handler), Arc::clone(&self.publisher));
-                        let connection = Arc::clone(&connection);
+                        let connection = Arc::clone(connection);
                         tasks.spawn(async move { settle(delivery, &connection, &handler, &publisher).await });
                     }
                     Err(_elapsed) if tasks.is_empty() => break,
@@ -131,12 +158,47 @@ impl Undeliverable {
         while let Some(settled) = tasks.join_next().await {
             channel.acknowledge(settled??).await?;
         }
-        // Closing requeues what was delivered while the consumer was cancelled.
-        channel.close().await?;
-        if let Some(connection) = Arc::into_inner(connection) {
-            connection.close().await;
-        }
         Ok(())
+    }
+
+    /// After a failure: gives the other tasks a short time to settle their messages, so that these are
+    /// not dead-lettered a second time, and logs what happened to the rest.
+    async fn finish(&self, channel: &mut WireChannel, tasks: &mut Tasks) {
+        let deadline = Instant::now() + FINISH_TIMEOUT;
+        while let Ok(Some(settled)) = timeout_at(deadline, tasks.join_next()).await {
+            let acknowledged = match settled {
+                Ok(Ok(delivery_tag)) => channel.acknowledge(delivery_tag).await.map_err(Interrupted::from),
+                Ok(Err(error)) => Err(error),
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = acknowledged {
+                self.log_failure(&error);
+            }
+        }
+        if !tasks.is_empty() {
+            tracing::warn!(
+                event = "undeliverable_unfinished",
+                queue = self.queue(),
+                unfinished = tasks.len(),
+                "messages that RabbitMQ gave up were not settled in time after a failure: they stay in their queue \
+                 and are settled again"
+            );
+        }
+    }
+
+    fn log_failure(&self, error: &Interrupted) {
+        if let Some(left_out) =
+            self.publisher.config.throttle.due(&("undeliverable_failed", error.to_string()))
+        {
+            tracing::warn!(
+                event = "undeliverable_failed",
+                queue = self.queue(),
+                %error,
+                left_out,
+                "a message that RabbitMQ gave up (expired, or delivered too often) could not be settled: it stays \
+                 in its queue and is tried again"
+            );
+        }
     }
 }
 

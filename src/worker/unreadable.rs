@@ -53,22 +53,30 @@ impl Unreadable {
     /// next session would dead-letter that message a second time.
     pub(super) async fn isolate(self) {
         let (isolated, is_isolated) = oneshot::channel();
-        let (session_over, background) =
-            (self.publisher.session_over.clone(), self.publisher.background.clone());
+        let publisher = Arc::clone(&self.publisher);
+        let (session_over, background) = (publisher.session_over.clone(), publisher.background.clone());
         background.spawn(async move {
             let mut taking_out = pin!(self.take_out(isolated));
             let taken_out = match session_over.run_until_cancelled(&mut taking_out).await {
                 Some(taken_out) => Some(taken_out),
                 None => tokio::time::timeout(FINISH_TIMEOUT, taking_out).await.ok(),
             };
-            if let Some(Err(error)) = taken_out {
-                tracing::warn!(%error, "messages that cannot be read stay in their queue for now");
+            if let Some(Err(error)) = taken_out
+                && let Some(left_out) =
+                    publisher.config.throttle.due(&("unreadable_failed", error.to_string()))
+            {
+                tracing::warn!(
+                    event = "unreadable_failed",
+                    %error,
+                    left_out,
+                    "messages whose AMQP properties cannot be read stay in the queue, and are tried again"
+                );
             }
         });
         // On a failure the sender is dropped, and this ends at once. Then the session may fail like
         // the last one.
         if tokio::time::timeout(ISOLATION_TIMEOUT, is_isolated).await.is_err() {
-            tracing::warn!("messages that cannot be read were not found in time");
+            tracing::debug!("messages that cannot be read were not found in time");
         }
     }
 
@@ -135,7 +143,9 @@ pub(super) async fn settle(
 ) -> Result<(), Interrupted> {
     let death = match given_up {
         Some(GivenUp::DeadLetter) => {
-            return publish_dead_letter(raw, &own_headers(raw), &body, connection, publisher).await;
+            publish_dead_letter(raw, &own_headers(raw), &body, connection, publisher).await?;
+            publisher.warn_restored();
+            return Ok(());
         }
         Some(GivenUp::Request(death)) => death,
         None => None,

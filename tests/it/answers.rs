@@ -148,7 +148,7 @@ fn a_404_where_the_ping_fails_too_is_an_endpoint_fault() {
         let world = World::start_with(ctx, &settings, |_| Answer::status(404)).await;
         world.unlock("1").await;
         world.trackfinity.wait_count(4, SOON).await;
-        world.worker.wait_for_line(|line| line.contains("check trackfinity.base_url"), SOON).await;
+        world.worker.wait_for_line(|line| line.contains("Check trackfinity.base_url"), SOON).await;
         world.trackfinity.answer_with(|_| Answer::unlocked());
         let outcome = world.outcome().await;
         assert_eq!((&outcome["status"], &outcome["attempts"]), (&json!("unlocked"), &json!(1)));

@@ -293,18 +293,19 @@ fn a_broker_that_never_answers_does_not_use_ever_more_threads() {
     kit::run_within(LONG, async |ctx| {
         let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("amqp://guest:guest@{}/%2f", mute.local_addr().expect("an address"));
+        let (tries, tried) = tokio::sync::watch::channel(0);
         ctx.spawn(async move {
             let mut connections = Vec::new();
             loop {
                 connections.push(mute.accept().await);
+                tries.send_replace(connections.len());
             }
         });
         let worker = ctx.start(&crate::world::unlocker(&url, "http://127.0.0.1:1").arg("run"));
         let threads = || std::fs::read_dir(format!("/proc/{}/task", worker.pid())).expect("threads").count();
-        let tries = || worker.stderr().iter().filter(|line| line.contains("no answer within")).count();
-        kit::eventually("a try", LONG, async || tries() >= 1).await;
+        worker.wait_for_line(|line| line.contains("no answer within"), LONG).await;
         let before = threads();
-        kit::eventually("three tries", LONG, async || tries() >= 3).await;
+        kit::eventually("four tries", LONG, async || *tried.borrow() >= 4).await;
         kit::eventually("their threads are gone", SOON, async || threads() <= before).await;
     });
 }

@@ -54,7 +54,7 @@ fn a_wrong_key_causes_no_dead_letter_and_few_calls_and_a_new_key_ends_the_pause_
 
         let worker = ctx.start(&program);
         let advice =
-            |line: &str| line.contains("check trackfinity.api_key") && line.contains("ADMIN_API_ALLOWED_IPS");
+            |line: &str| line.contains("Check trackfinity.api_key") && line.contains("ADMIN_API_ALLOWED_IPS");
         worker.wait_for_line(advice, SOON).await;
         let paused = Instant::now();
         let watched = Duration::from_secs(8);

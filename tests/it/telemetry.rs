@@ -8,6 +8,7 @@ mod logs;
 mod metrics;
 mod propagation;
 mod python;
+mod request_lines;
 mod scrapes;
 mod traces;
 

@@ -7,8 +7,11 @@ use kit::{
 };
 use serde_json::json;
 
-use crate::world::{
-    DEAD, EXCHANGE, REQUEST, REQUESTS, RESULTS, SOON, UNDELIVERABLE, World, header, id, start_worker,
+use crate::{
+    telemetry::{sample, scrape},
+    world::{
+        DEAD, EXCHANGE, REQUEST, REQUESTS, RESULTS, SOON, UNDELIVERABLE, World, header, id, start_worker,
+    },
 };
 
 /// A vhost with the topology and no worker.
@@ -141,14 +144,19 @@ fn many_browses_under_a_delivery_limit_lose_no_dead_letter_and_change_no_byte() 
 #[test]
 fn an_unreadable_dead_letter_that_a_policy_drops_is_published_again_and_ends_no_session() {
     kit::run_within(SOON * 3, async |ctx| {
-        let world = World::start(ctx, |_| Answer::unlocked()).await;
+        let listen = format!("127.0.0.1:{}", kit::free_port());
+        let world = World::start_with(ctx, &[("OPS__LISTEN", &listen)], |_| Answer::unlocked()).await;
         let mut raw = RawAmqp::connect(world.ctx.amqp_url()).await.expect("a connection");
         raw.publish(REQUESTS, MESSAGE_ID, &[], &short(b"\xff\xfe"), b"{}").await.expect("published");
         let outcome = world.outcome().await;
         assert_eq!(outcome["reason"], json!("unreadable"));
         world.ctx.vhost().management().set_policy("limit", DEAD, json!({"delivery-limit": 3})).await;
-        let sessions = || world.worker.stderr().iter().filter(|line| line.contains("not consuming")).count();
-        let before = sessions();
+        // The log leaves out what it has just said.
+        let sessions = async || {
+            let metrics = scrape(&format!("http://{listen}")).await;
+            sample(&metrics, "unlocker_broker_reconnects_total", &[])
+        };
+        let before = sessions().await;
         let back =
             async || kit::eventually("it is there", SOON, async || export(&world.ctx).await.len() == 1).await;
         for _ in 0..8 {
@@ -156,7 +164,7 @@ fn an_unreadable_dead_letter_that_a_policy_drops_is_published_again_and_ends_no_
         }
         let dead_letter = export(&world.ctx).await.remove(0);
         assert_eq!(dead_letter["dead_letter"]["status"], json!("unreadable"));
-        assert_eq!(sessions(), before, "a session was lost");
+        assert_eq!(sessions().await, before, "a session was lost");
         assert_eq!(world.outcomes.len(), 1, "no outcome was published again");
     });
 }

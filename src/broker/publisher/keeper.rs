@@ -11,7 +11,10 @@ use lapin::Event;
 use tokio::{sync::mpsc::UnboundedSender, time::Instant};
 
 use super::{connection::PublishConnection, pool::ChannelPool};
-use crate::broker::{Backoff, ConnectError, Connector};
+use crate::{
+    broker::{Backoff, ConnectError, Connector},
+    telemetry::LogThrottle,
+};
 
 /// An event on the connection that publishes.
 #[derive(Debug)]
@@ -48,6 +51,7 @@ pub(super) struct Keeper {
     pub(super) backoff: Backoff,
     /// A connection that still works is not replaced before this time.
     pub(super) replace_at: Instant,
+    pub(super) throttle: LogThrottle,
 }
 
 /// After a connection was open this long, the backoff starts again at its minimum.
@@ -97,7 +101,7 @@ impl Keeper {
                     // RabbitMQ closed only a channel. The user of the channel gets the error.
                     Some(Event::Error(error)) if error.is_amqp_soft_error() => connection.channel_closed_by_server(),
                     Some(Event::Error(error)) => {
-                        tracing::warn!(%error, "the connection that publishes is lost: reconnecting");
+                        self.warn_lost(&error);
                         return true;
                     }
                     Some(Event::ConnectionBlocked(reason)) => self.report_blocked(reason),
@@ -121,11 +125,22 @@ impl Keeper {
             tokio::time::sleep(self.backoff.next(fastrand::f64())).await;
             match open(&self.connector, &self.pool).await {
                 Ok(connection) => {
-                    tracing::info!("the connection that publishes is open again");
+                    tracing::info!(
+                        event = "publishing_connected",
+                        "the connection that publishes is open again"
+                    );
                     self.pool.replace(Some(Arc::clone(&connection)));
                     return connection;
                 }
-                Err(error) => tracing::warn!("not publishing: RabbitMQ cannot be reached: {error}"),
+                Err(error) => {
+                    if let Some(left_out) = self.throttle.due(&("not_publishing", error.to_string())) {
+                        tracing::warn!(
+                            event = "not_publishing",
+                            left_out,
+                            "not publishing: RabbitMQ cannot be reached: {error}"
+                        );
+                    }
+                }
             }
         }
     }
@@ -141,10 +156,28 @@ impl Keeper {
                 connection
             }
             Err(error) => {
-                tracing::warn!("the connection that publishes cannot be replaced: {error}");
+                if let Some(left_out) = self.throttle.due(&("publishing_not_replaced", error.to_string())) {
+                    tracing::warn!(
+                        event = "publishing_not_replaced",
+                        left_out,
+                        "the connection that publishes has used up its channel numbers or needs larger frames, and \
+                         no new one can be opened: {error}. The old one is still used"
+                    );
+                }
                 self.replace_at = Instant::now() + self.backoff.next(fastrand::f64());
                 old
             }
+        }
+    }
+
+    fn warn_lost(&self, error: &lapin::Error) {
+        if let Some(left_out) = self.throttle.due(&("publishing_lost", error.to_string())) {
+            tracing::warn!(
+                event = "publishing_lost",
+                %error,
+                left_out,
+                "the connection that publishes is lost: the worker opens a new one"
+            );
         }
     }
 

@@ -67,7 +67,7 @@ fn the_description_has_every_setting_once_and_masks_the_secrets() {
     .unwrap();
     let described = settings.describe();
     let keys = described.iter().map(|(key, ..)| key).collect::<std::collections::BTreeSet<_>>();
-    assert_eq!((described.len(), keys.len()), (27, 27));
+    assert_eq!((described.len(), keys.len()), (28, 28));
     let shown = |key: &str| described.iter().find(|(name, ..)| name == key).unwrap().1.as_str();
     assert_eq!(shown("trackfinity.api_key"), "***");
     assert_eq!(shown("broker.url"), "amqp://u:***@h/v,amqps://b");

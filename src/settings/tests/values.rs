@@ -188,3 +188,13 @@ fn an_admin_page_that_others_reach_needs_both_tokens() {
         assert!(keys(&[listen(loopback)]).is_empty(), "{loopback}");
     }
 }
+
+#[test]
+fn all_requests_are_logged_or_those_that_fail() {
+    let variable = "UNLOCKER__LOG__REQUESTS";
+    for (text, expected) in [("all", RequestLog::All), ("failures", RequestLog::Failures)] {
+        assert_eq!(load(&[], &[(variable, text)]).unwrap().log.requests, expected, "{text}");
+    }
+    let fault = only_fault(&[], &[(variable, "none")]);
+    assert_eq!(fault.wrong, "\"none\" is neither \"all\" nor \"failures\"");
+}

@@ -38,7 +38,7 @@ impl ConsumeLoop<'_> {
     /// Acknowledges for the tasks that have settled their message by now.
     fn acknowledge_settled(&mut self, channel: &Channel) {
         while let Some(finished) = self.tasks.try_join_next() {
-            if let Some(settled) = settled_or_log(finished) {
+            if let Some(settled) = settled_or_log(finished, &self.publisher.config.throttle) {
                 self.record_settled(settled);
             }
         }
@@ -115,10 +115,10 @@ impl ConsumeLoop<'_> {
     /// Waits for the requests in flight, for `worker.drain_timeout` at most.
     pub(super) async fn drain(&mut self, channel: &Channel) -> SessionEnd {
         let in_flight = self.tasks.len();
-        tracing::info!(in_flight, "stopping: no more requests are consumed");
+        tracing::info!(event = "stopping", in_flight, "stopping: no more requests are consumed");
         let deadline = Instant::now() + self.drain_timeout;
         while let Ok(Some(finished)) = tokio::time::timeout_at(deadline, self.tasks.join_next()).await {
-            if let Some(settled) = settled_or_log(finished) {
+            if let Some(settled) = settled_or_log(finished, &self.publisher.config.throttle) {
                 self.record_settled(settled);
             }
             self.acknowledge(channel);
@@ -126,6 +126,7 @@ impl ConsumeLoop<'_> {
         if !self.tasks.is_empty() {
             let unfinished = self.tasks.len();
             tracing::warn!(
+                event = "drain_timeout",
                 unfinished,
                 "worker.drain_timeout is over: the unfinished requests stay in the queue"
             );

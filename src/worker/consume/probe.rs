@@ -10,9 +10,10 @@ use tokio::{
 
 use super::{ConsumeLoop, Interrupt};
 use crate::{
-    breaker::ProbeStep,
+    breaker::{CallResult, ProbeStep},
     broker::Consumer,
     policy::Judgement,
+    telemetry::logs::millis,
     worker::{
         handler::{CallKind, ProbedCall},
         incoming::Incoming,
@@ -83,6 +84,7 @@ impl ConsumeLoop<'_> {
     /// failed are settled only then: before, it is not known whether the fault is theirs.
     async fn try_requests(&mut self, channel: &Channel) -> Result<Interrupt, SessionError> {
         let mut tried: Vec<oneshot::Sender<Judgement>> = Vec::new();
+        let mut last_call = None;
         let mut has_begun = false;
         let step = loop {
             let incoming = match self.candidate(channel, has_begun, tried.len()).await? {
@@ -102,6 +104,7 @@ impl ConsumeLoop<'_> {
                 has_begun = true;
             }
             let request_id = incoming.envelope.request_id.clone();
+            let logged_id = incoming.logged_id().into_owned();
             let (answered, answer) = oneshot::channel();
             let (judge, judgement) = oneshot::channel();
             self.spawn_decoded(*incoming, CallKind::Probe(ProbedCall { answered, judgement }));
@@ -112,11 +115,13 @@ impl ConsumeLoop<'_> {
                 Some(Err(_dropped)) => continue,
             };
             tried.push(judge);
+            last_call = Some((logged_id, result));
             match self.handler.breaker.probe_answered(&request_id, started, result) {
                 ProbeStep::TryAnother => {}
                 step => break step,
             }
         };
+        let mut ping = None;
         let judgement = match step {
             ProbeStep::Over(judgement) => judgement,
             ProbeStep::TryAnother | ProbeStep::Ping => {
@@ -125,14 +130,37 @@ impl ConsumeLoop<'_> {
                 else {
                     return Ok(Interrupt::Stop);
                 };
+                ping = Some(success);
                 self.handler.breaker.ping_answered(success)
             }
         };
+        if let Some((request_id, result)) = last_call {
+            self.log_probe(tried.len(), &request_id, result, ping);
+        }
         for judge in tried {
             // If the task has ended, no one needs the judgement.
             judge.send(judgement).ok();
         }
         Ok(Interrupt::Paused)
+    }
+
+    /// Logs a probe: the last request that it tried, the result, and when the next probe comes.
+    fn log_probe(&self, tried: usize, request_id: &str, result: CallResult, ping: Option<bool>) {
+        let pause = self.handler.breaker.pause();
+        let next_probe_in = |at: Instant| millis(at.saturating_duration_since(Instant::now()));
+        tracing::info!(
+            event = "probe",
+            tried,
+            request_id,
+            result = &*result.code(),
+            ping = ping.map(|success| if success { "answered" } else { "failed" }),
+            next_probe_in_ms = pause.and_then(|pause| pause.probe_at).map(next_probe_in),
+            "{}",
+            match pause {
+                Some(_) => "probe of Trackfinity: calls stay paused",
+                None => "probe of Trackfinity: it serves requests again",
+            }
+        );
     }
 
     /// The next request that a probe may try. Waits for the first request without a limit, for
@@ -151,6 +179,13 @@ impl ConsumeLoop<'_> {
         // sooner than this, and with a deadline each the probe would never end.
         let deadline = has_begun.then(|| Instant::now() + NEXT_REQUEST_TIMEOUT);
         let mut skipped = 0;
+        if !has_begun && Consumer::message_count(channel, &self.queue).await? == 0 {
+            tracing::info!(
+                event = "probe_waits",
+                queue = self.queue,
+                "a probe of Trackfinity is due, and waits for a request: none is in the queue"
+            );
+        }
         loop {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(Candidate::NoOther);

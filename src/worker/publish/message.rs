@@ -1,5 +1,7 @@
 //! Publishes for one message: its dead letter, its outcome, or a copy for a retry.
 
+use std::time::Duration;
+
 use lapin::BasicProperties;
 use opentelemetry::{KeyValue, trace::SpanKind};
 use secrecy::ExposeSecret;
@@ -22,11 +24,18 @@ use crate::{
 pub(in crate::worker) struct MessagePublisher<'a> {
     pub(super) session: &'a SessionPublisher,
     pub(super) incoming: &'a Incoming,
+    /// How long the call to Trackfinity took, if there was one.
+    pub(super) call_took: Option<Duration>,
 }
 
 impl<'a> MessagePublisher<'a> {
     pub(in crate::worker) fn new(session: &'a SessionPublisher, incoming: &'a Incoming) -> Self {
-        Self { session, incoming }
+        Self { session, incoming, call_took: None }
+    }
+
+    /// The same after a call, for the log.
+    pub(in crate::worker) fn after_call(self, call_took: Option<Duration>) -> Self {
+        Self { call_took, ..self }
     }
 
     /// Publishes until RabbitMQ has confirmed.
@@ -48,7 +57,9 @@ impl<'a> MessagePublisher<'a> {
 
     /// Publishes a dead letter again, unchanged, that RabbitMQ removed from its queue.
     pub(in crate::worker) async fn republish_dead_letter(&self) -> Result<(), Unsettled> {
-        self.publish_dead_letter(headers::without_brokers(&self.incoming.envelope.properties)).await
+        self.publish_dead_letter(headers::without_brokers(&self.incoming.envelope.properties)).await?;
+        self.session.warn_restored();
+        Ok(())
     }
 
     async fn publish_dead_letter(&self, properties: BasicProperties) -> Result<(), Unsettled> {
@@ -69,14 +80,7 @@ impl<'a> MessagePublisher<'a> {
         let properties = retry.properties(&self.incoming.envelope, self.incoming.new_trace(), max_len);
         self.publish_to_tier(properties, tier).await?;
         self.session.telemetry.metrics.retry_scheduled(tier.to_string());
-        log_with_ids!(
-            debug,
-            self.incoming,
-            attempts = retry.attempts,
-            reason = retry.reason,
-            %tier,
-            "scheduled for a retry"
-        );
+        self.log_retry(retry, tier);
         Ok(())
     }
 
@@ -110,19 +114,19 @@ impl<'a> MessagePublisher<'a> {
     pub(super) fn record_end(&self, outcome: &Outcome) {
         let took = outcome.finished_at.since(outcome.first_received_at);
         self.session.telemetry.metrics.request(outcome.status.as_str(), outcome.reason.as_deref(), took);
-        let (status, attempts) = (outcome.status.as_str(), outcome.attempts);
-        match &outcome.reason {
-            None => log_with_ids!(debug, self.incoming, status, attempts, "finished"),
-            Some(reason) => log_with_ids!(info, self.incoming, status, reason, attempts, "finished"),
-        }
+        self.log_end(outcome);
     }
 
     pub(super) fn warn_unrouted(&self, outcome: &Outcome) {
-        if self.session.config.unrouted_log.is_due() {
+        let config = &self.session.config;
+        if let Some(left_out) = config.throttle.due(&("outcome_unrouted", outcome.status)) {
             tracing::warn!(
-                exchange = self.session.config.results,
-                status = outcome.status.as_str(),
-                "no queue receives outcomes like this one: bind a queue if you need them"
+                event = "outcome_unrouted",
+                exchange = config.results,
+                routing_key = outcome.status.routing_key(),
+                left_out,
+                "no queue received an outcome, and it is lost: bind a queue to the exchange with this routing key \
+                 if you need such outcomes"
             );
         }
     }
@@ -135,12 +139,16 @@ impl<'a> MessagePublisher<'a> {
             return;
         };
         let Some(routing) = replies::routing(queue, &self.session.config.reply_to_prefixes) else {
-            log_with_ids!(
-                warn,
-                self.incoming,
-                "reply_to is ignored: it is not a direct reply-to queue of RabbitMQ, and it begins with \
-                 none of results.reply_to_prefixes"
-            );
+            if let Some(left_out) = self.session.config.throttle.due("reply_ignored") {
+                log_with_ids!(
+                    warn,
+                    self.incoming,
+                    event = "reply_ignored",
+                    left_out,
+                    "the outcome is not sent to the request's reply_to: only RabbitMQ's own reply queues and names \
+                     that begin with one of results.reply_to_prefixes are allowed"
+                );
+            }
             return;
         };
         let copy = Outgoing { exchange: "", routing_key: queue, ..outcome.clone() };
@@ -148,7 +156,17 @@ impl<'a> MessagePublisher<'a> {
         if let Err(error) = self.session.replies.send(&copy, routing).await {
             span.set_error("undelivered");
             self.session.telemetry.metrics.unroutable("reply");
-            log_with_ids!(warn, self.incoming, %error, "the reply could not be delivered");
+            if let Some(left_out) = self.session.config.throttle.due("reply_failed") {
+                log_with_ids!(
+                    warn,
+                    self.incoming,
+                    event = "reply_failed",
+                    %error,
+                    left_out,
+                    "the outcome could not be sent to the request's reply_to queue. It was published to the results \
+                     exchange all the same"
+                );
+            }
         }
     }
 

@@ -101,6 +101,7 @@ impl MessagePublisher<'_> {
             log_with_ids!(
                 error,
                 self.incoming,
+                event = "outcome_given_up",
                 status,
                 cause = cause.as_str(),
                 "an outcome is given up: a listener's queue has not accepted it for retry.give_up_after. \
@@ -114,15 +115,18 @@ impl MessagePublisher<'_> {
         let pending = PendingOutcome { outcome: outcome.clone(), retries: retries.saturating_add(1) };
         self.pending_outcome(&pending, tier).await?;
         self.session.telemetry.metrics.outcome_postponed(status, cause.as_str());
-        if self.session.config.postponed_log.is_due() {
+        self.log_postponed(outcome, cause.as_str(), tier);
+        let config = &self.session.config;
+        if let Some(left_out) = config.throttle.due(&("outcomes_refused", status, cause.as_str())) {
             tracing::warn!(
-                exchange = self.session.config.results(),
+                event = "outcomes_refused",
+                exchange = config.results(),
                 routing_key = outcome.status.routing_key(),
                 cause = cause.as_str(),
-                %tier,
+                left_out,
                 "outcomes can't be published: a queue that is bound for them is full, has lost its quorum or \
-                 does not answer, or none is bound where one is required. Their requests wait in retry \
-                 queues, and only the outcomes are published again"
+                 does not answer, or none is bound although results.require_subscriber is set. They are published \
+                 again later; other requests continue"
             );
         }
         Ok(())

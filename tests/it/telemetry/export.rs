@@ -148,8 +148,9 @@ fn a_collector_that_fails_is_logged_now_and_then_and_blocks_nothing() {
         let stopped = Instant::now();
         world.stop().await;
         assert!(stopped.elapsed() < Duration::from_secs(6), "{:?}", stopped.elapsed());
-        let lines = world.worker.stderr();
-        assert!(lines.len() < 100, "{} lines, such as {:#?}", lines.len(), lines.last());
+        let mut lines = world.worker.stderr();
+        lines.retain(|line| !line.contains("trackfinity_unlocker"));
+        assert!(lines.len() < 10, "each different line once a minute: {lines:#?}");
         assert!(lines.iter().any(|line| line.to_lowercase().contains("export")), "{lines:#?}");
     });
 }
