@@ -11,6 +11,7 @@ mod cluster;
 mod commands;
 mod contract;
 mod dead_letters;
+mod dev;
 mod examples;
 mod faults;
 mod hostile;
