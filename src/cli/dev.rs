@@ -53,7 +53,7 @@ pub(super) async fn dev(files: &[PathBuf], args: DevArgs) -> Result<(), Failure>
     if args.is_ready {
         let settings = settings(files, &args, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let address = settings.ops.listen.context("ops.listen is off")?;
-        return Ok(ask_readiness(address).await?);
+        return Ok(ask_readiness(reachable(address)).await?);
     }
     let listener = Sandbox::bind((Ipv4Addr::LOCALHOST, 0).into())
         .await
@@ -100,7 +100,7 @@ async fn announce(status: StatusHandle, topology: Topology) {
 /// Asks `/readyz` of the process that serves `ops.listen`.
 async fn ask_readiness(address: SocketAddr) -> anyhow::Result<()> {
     let ask = async {
-        let mut stream = TcpStream::connect(reachable(address)).await?;
+        let mut stream = TcpStream::connect(address).await?;
         stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.map(|_bytes| answer)

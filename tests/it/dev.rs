@@ -1,12 +1,15 @@
 //! `unlocker dev`, as the tests of other services use it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use kit::{Amqp, Context, Process, Program};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::world::{SOON, id, text};
+use crate::{
+    libraries::install,
+    world::{SOON, id, text},
+};
 
 const PREFIX: &str = "shop.test";
 
@@ -114,6 +117,26 @@ fn dev_is_ready_within_a_second_and_says_so_to_a_health_check() {
         }
         // Of three, because the machine may be busy.
         assert!(fastest < Duration::from_secs(1), "ready after {fastest:?}");
+    });
+}
+
+#[test]
+fn the_tests_in_the_page_about_testing_pass() {
+    kit::run_within(Duration::from_secs(300), async |ctx| {
+        install(&ctx, "libraries-python").await;
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+        let program = Path::new(env!("CARGO_BIN_EXE_unlocker")).parent().expect("a folder");
+        let path = std::env::var("PATH").expect("a PATH");
+        let tests = Program::new(docs.join("libraries/.venv/bin/python"))
+            .args(["-m", "pytest", "-p", "no:cacheprovider", "test_shop.py"])
+            .directory(docs.join("testing"))
+            .env("PATH", format!("{}:{path}", program.display()))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("AMQP_URL", ctx.amqp_url());
+        let tests = ctx.start(&tests);
+        let status = tests.wait_exit(SOON * 2).await;
+        let said = tests.stdout().join("\n");
+        assert!(status.success() && said.contains("6 passed"), "{said}");
     });
 }
 

@@ -18,6 +18,7 @@ mod hostile;
 mod isolation;
 mod kill;
 mod layout;
+mod libraries;
 mod manifests;
 mod outcomes;
 mod pauses;
