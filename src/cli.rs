@@ -2,6 +2,7 @@
 
 mod check;
 mod dead_letters;
+mod dev;
 mod failure;
 mod print;
 mod publish;
@@ -46,6 +47,8 @@ enum Command {
     DeadLetters(dead_letters::Command),
     /// Runs a stand-in for Trackfinity, for development and staging.
     Sandbox(SandboxArgs),
+    /// Runs the worker and a stand-in for Trackfinity in one process, for the tests of other services.
+    Dev(dev::DevArgs),
     /// Prints the JSON Schema of a message.
     Schema {
         #[arg(value_enum)]
@@ -99,6 +102,7 @@ impl Cli {
             Command::Publish(args) => publish::publish(&self.config, args).await,
             Command::DeadLetters(command) => dead_letters::execute(&self.config, command).await,
             Command::Sandbox(args) => sandbox(args).await,
+            Command::Dev(args) => dev::dev(&self.config, args).await,
             Command::Schema { message } => schema(message),
         };
         match result {
@@ -119,6 +123,7 @@ async fn sandbox(args: SandboxArgs) -> Result<(), Failure> {
         fail: args.fail,
         locked_customers: args.locked_customers.map(|known| known.into_iter().collect()),
         first: args.first,
+        scripted: None,
         api_key: args.api_key,
         quiet: args.quiet,
     };

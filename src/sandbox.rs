@@ -1,6 +1,8 @@
 //! A fake Trackfinity for development and staging: its two endpoints, with configurable latency and
 //! failures.
 
+mod script;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write,
@@ -19,6 +21,7 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
+use self::script::Script;
 use crate::message::{Identifiers, Timestamp};
 
 /// How the fake Trackfinity behaves.
@@ -32,6 +35,9 @@ pub struct Sandbox {
     pub locked_customers: Option<BTreeSet<String>>,
     /// The statuses of the first calls with an identifier.
     pub first: Vec<FirstAnswers>,
+    /// Identifiers such as `refused-1` or `404404` say how they are answered; see docs/testing.md. The
+    /// slow ones are answered after this long. `None`: they are identifiers as all others.
+    pub scripted: Option<Duration>,
     /// The expected key; any other gets a 401. `None`: any key is accepted.
     pub api_key: Option<String>,
     /// Print nothing.
@@ -81,9 +87,16 @@ fn parse_status(text: &str) -> Result<StatusCode, String> {
     text.trim().parse().map_err(|_error| format!("{text} is not an HTTP status"))
 }
 
+struct Reply {
+    status: StatusCode,
+    /// JSON.
+    text: String,
+    latency: Duration,
+}
+
 struct Running {
     sandbox: Sandbox,
-    /// The number of calls per identifier, for the first answers.
+    /// The number of calls per identifier, for the first answers and the scripted ones.
     calls: Mutex<BTreeMap<String, usize>>,
 }
 
@@ -119,8 +132,8 @@ async fn answer(
     body: Bytes,
 ) -> Response {
     let form: Vec<(String, String)> = form_urlencoded::parse(&body).into_owned().collect();
-    let (status, text) = running.decide(&method, uri.path(), &headers, &form);
-    tokio::time::sleep(running.sandbox.latency).await;
+    let Reply { status, text, latency } = running.decide(&method, uri.path(), &headers, &form);
+    tokio::time::sleep(latency).await;
     if !running.sandbox.quiet {
         print_call(&method, uri.path(), &form, status, &text);
     }
@@ -128,14 +141,10 @@ async fn answer(
 }
 
 impl Running {
-    fn decide(
-        &self,
-        method: &Method,
-        path: &str,
-        headers: &HeaderMap,
-        form: &[(String, String)],
-    ) -> (StatusCode, String) {
-        let error = |status, text: &str| (status, serde_json::json!({ "error": text }).to_string());
+    fn decide(&self, method: &Method, path: &str, headers: &HeaderMap, form: &[(String, String)]) -> Reply {
+        let latency = self.sandbox.latency;
+        let reply = |status, text: String| Reply { status, text, latency };
+        let error = |status, text: &str| reply(status, serde_json::json!({ "error": text }).to_string());
         let unlock = path.ends_with("/api/customer/unlock");
         if !unlock && !path.ends_with("/api/service/ping") {
             return error(StatusCode::NOT_FOUND, "no such endpoint");
@@ -144,7 +153,7 @@ impl Running {
             return error(StatusCode::UNAUTHORIZED, text);
         }
         if !unlock {
-            return (StatusCode::OK, "true".to_owned());
+            return reply(StatusCode::OK, "true".to_owned());
         }
         if method != Method::PATCH {
             return error(StatusCode::METHOD_NOT_ALLOWED, "PATCH is the method");
@@ -157,6 +166,9 @@ impl Running {
         if given.is_empty() {
             return error(StatusCode::BAD_REQUEST, "customer_id, subscription_id or orderid is needed");
         }
+        if let Some(scripted) = self.scripted(&given) {
+            return scripted;
+        }
         if let Some(status) = self.first_answer(&given).or_else(|| self.failure()) {
             return error(status, "failing on demand");
         }
@@ -164,8 +176,21 @@ impl Running {
             Some(known) if !given.iter().any(|identifier| known.contains(*identifier)) => {
                 error(StatusCode::NOT_FOUND, "no such customer")
             }
-            _ => (StatusCode::OK, "true".to_owned()),
+            _ => reply(StatusCode::OK, "true".to_owned()),
         }
+    }
+
+    fn scripted(&self, given: &[&str]) -> Option<Reply> {
+        let slow = self.sandbox.scripted?;
+        let (script, identifier) =
+            given.iter().find_map(|identifier| Some((Script::parse(identifier)?, *identifier)))?;
+        let status = script.status(self.count_call(identifier));
+        let text = match status {
+            StatusCode::OK => "true".to_owned(),
+            _ => serde_json::json!({ "error": format!("{identifier} asks for it") }).to_string(),
+        };
+        let latency = if script.is_slow { slow } else { self.sandbox.latency };
+        Some(Reply { status, text, latency })
     }
 
     fn authorize(&self, headers: &HeaderMap) -> Result<(), &'static str> {
@@ -181,10 +206,15 @@ impl Running {
 
     fn first_answer(&self, given: &[&str]) -> Option<StatusCode> {
         let first = self.sandbox.first.iter().find(|first| given.contains(&first.identifier.as_str()))?;
+        first.statuses.get(self.count_call(&first.identifier)).copied()
+    }
+
+    /// How many calls with this identifier there were before this one.
+    fn count_call(&self, identifier: &str) -> usize {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let call = calls.entry(first.identifier.clone()).or_default();
-        *call += 1;
-        first.statuses.get(*call - 1).copied()
+        let count = calls.entry(identifier.to_owned()).or_default();
+        *count += 1;
+        *count - 1
     }
 
     fn failure(&self) -> Option<StatusCode> {
@@ -218,8 +248,7 @@ mod tests {
         headers.insert("api-username", "u".parse().expect("a header"));
         let form: Vec<_> =
             form.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let (status, _) = running.decide(&Method::PATCH, "/api/customer/unlock", &headers, &form);
-        status.as_u16()
+        running.decide(&Method::PATCH, "/api/customer/unlock", &headers, &form).status.as_u16()
     }
 
     #[test]
@@ -230,8 +259,8 @@ mod tests {
         assert_eq!(unlock(&sandbox, &[("orderid", "191")]), 200);
         assert_eq!(unlock(&sandbox, &[("customer_id", "192")]), 404);
         assert_eq!(unlock(&sandbox, &[("customer_id", "")]), 400);
-        let (status, _) = sandbox.decide(&Method::GET, "/api/service/ping", &HeaderMap::new(), &[]);
-        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        let reply = sandbox.decide(&Method::GET, "/api/service/ping", &HeaderMap::new(), &[]);
+        assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
     }
 
     #[test]
@@ -240,6 +269,16 @@ mod tests {
         let sandbox = running(Sandbox { first, ..Sandbox::default() });
         let statuses: Vec<_> = (0..3).map(|_| unlock(&sandbox, &[("orderid", "7")])).collect();
         assert_eq!(statuses, [503, 429, 200]);
+    }
+
+    #[test]
+    fn scripted_identifiers_are_answered_as_they_say_only_where_it_is_asked_for() {
+        let by_script = running(Sandbox { scripted: Some(Duration::ZERO), ..Sandbox::default() });
+        let calls = |sandbox: &Running| [0; 3].map(|_| unlock(sandbox, &[("customer_id", "flaky-1")]));
+        assert_eq!(calls(&by_script), [503, 200, 503]);
+        assert_eq!(unlock(&by_script, &[("customer_id", "191"), ("orderid", "refused-1")]), 404);
+        assert_eq!(unlock(&by_script, &[("customer_id", "191")]), 200);
+        assert_eq!(calls(&running(Sandbox::default())), [200; 3]);
     }
 
     #[test]

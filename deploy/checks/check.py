@@ -248,10 +248,10 @@ def check_lint():
     for command in (
         [binaries / "yamllint", "--strict", "--config-file", HERE / "yamllint.yaml", *files],
         [binaries / "hadolint", "Dockerfile"],
-        [binaries / "check-jsonschema", "--quiet", "--builtin-schema", "vendor.compose-spec", "deploy/compose.yaml"],
         *(
             [binaries / "check-jsonschema", "--quiet", "--builtin-schema", f"vendor.{schema}", *sorted(found)]
             for schema, found in (
+                ("compose-spec", [root / "deploy/compose.yaml", root / "docs/testing/compose.yaml"]),
                 ("github-workflows", (root / ".github/workflows").glob("*.yml")),
                 ("dependabot", (root / ".github").glob("dependabot.yml")),
             )
@@ -259,7 +259,7 @@ def check_lint():
     ):
         if subprocess.run(command, cwd=root, check=False).returncode:
             fault(f"{command[0].name} finds faults")
-    print(f"ok    yamllint: {len(files)} files; hadolint: the Dockerfile; compose.yaml and .github by their schemas")
+    print(f"ok    yamllint: {len(files)} files; hadolint: the Dockerfile; both compose.yaml and .github by their schemas")
     for name, service in yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].items():
         for source in (volume.split(":")[0] for volume in service.get("volumes", [])):
             if source.startswith(".") and not (DEPLOY / source).is_file():
@@ -275,6 +275,9 @@ def check_versions():
     repeated = [
         (version, CHART / "Chart.yaml", r"(?m)^(?:version|appVersion): (.*)$"),
         (version, "deploy/compose.yaml", r"image: trackfinity-unlocker:(.*)"),
+        (version, "docs/testing/compose.yaml", r"image: trackfinity-unlocker:(.*)"),
+        (version, "docs/testing/test_containers.py", r"trackfinity-unlocker:([\d.]+)"),
+        (version, "docs/testing/containers.rs", r'"trackfinity-unlocker", "([\d.]+)"'),
         (version, "Dockerfile", r"ARG VERSION=(.*)"),
         (version, "docs/production.md", r"trackfinity-unlocker:(\d[\w.-]*)"),
         (toolchain, "Dockerfile", r"FROM rust:([\d.]+)"),

@@ -16,7 +16,7 @@ use crate::{
     secret,
     settings::{Settings, environment},
     telemetry::Telemetry,
-    worker::Worker,
+    worker::{StatusHandle, Worker},
 };
 
 /// How long to wait at the end until the last spans and metrics are sent.
@@ -25,8 +25,16 @@ const TELEMETRY_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 const SECRETS_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(files: &[PathBuf]) -> Result<(), Failure> {
-    let mut signals = Signals::new().map_err(anyhow::Error::from)?;
     let settings = Settings::load(files, environment())?;
+    run_worker(settings, |_status| ()).await
+}
+
+/// Runs the worker until a signal asks it to stop. Hands its state to `started`.
+pub(super) async fn run_worker(
+    settings: Settings,
+    started: impl FnOnce(StatusHandle),
+) -> Result<(), Failure> {
+    let mut signals = Signals::new().map_err(anyhow::Error::from)?;
     let telemetry = Telemetry::from_environment().map_err(anyhow::Error::from)?;
     let stop = CancellationToken::new();
     let secrets = settings.secrets();
@@ -57,6 +65,7 @@ pub(super) async fn run(files: &[PathBuf]) -> Result<(), Failure> {
         tracing::info!(event = "page_served", address = %page.address, "the dead-letter page is served");
     }
     tracing::info!(event = "started", version = env!("CARGO_PKG_VERSION"), "started");
+    started(worker.status());
     let worker = tokio::spawn(worker.run());
     signals.stop_or_end(&stop, worker).await?;
     // The worker may have ended by itself: then the page does not know yet.

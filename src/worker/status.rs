@@ -33,6 +33,13 @@ impl StatusHandle {
         self.0.borrow().clone()
     }
 
+    /// Waits until the worker consumes requests, and can publish.
+    pub async fn ready(&self) {
+        let is_ready = |status: &WorkerStatus| status.consuming && status.publishing;
+        // Cannot fail: `self` keeps the sender.
+        drop(self.0.subscribe().wait_for(is_ready).await);
+    }
+
     /// Whether RabbitMQ blocks publishing.
     pub(super) fn is_blocked(&self) -> bool {
         self.0.borrow().blocked.is_some()

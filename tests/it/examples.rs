@@ -15,11 +15,16 @@ const LIMIT: std::time::Duration = std::time::Duration::from_secs(300);
 fn example(world: &World, arguments: &[&str]) -> Program {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let management = world.ctx.node().management_url();
-    let mut program = Program::new(root.join("scripts/example"))
+    let program = Program::new(root.join("scripts/example"))
         .args(arguments)
         .env("AMQP_URL", world.ctx.amqp_url())
         .env("MANAGEMENT_URL", management);
-    // So that what was built already is built the same way; the rest is how packages are got here.
+    with_build_and_package_settings(program)
+}
+
+/// The variables of this environment that decide how programs are built and packages are got.
+pub fn with_build_and_package_settings(mut program: Program) -> Program {
+    // What was built already is built the same way.
     for name in [
         "CARGO_HOME",
         "CARGO_INCREMENTAL",
@@ -32,8 +37,16 @@ fn example(world: &World, arguments: &[&str]) -> Program {
             program = program.env(name, value);
         }
     }
-    let packages =
-        ["PIP_", "npm_config_", "NPM_CONFIG_", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"];
+    let packages = [
+        "PIP_",
+        "npm_config_",
+        "NPM_CONFIG_",
+        "NODE_EXTRA_CA_CERTS",
+        "http_proxy",
+        "https_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+    ];
     for (name, value) in std::env::vars_os() {
         if packages.iter().any(|start| name.to_string_lossy().starts_with(start)) {
             program = program.env(name, value);

@@ -19,7 +19,7 @@ const ALL_AND_REPLIES: &str = r"^(trackfinity\.unlock(\..+)?|amq\.default)$";
 const DECLARE_NOT: (&str, &str) = ("BROKER__DECLARE", "false");
 
 /// Configure, write, read, as deploy/topology-operator grants them.
-fn granted(role: &str) -> [String; 3] {
+pub fn granted(role: &str) -> [String; 3] {
     let name = format!("trackfinity-unlock-{role}");
     let users = objects("topology-operator/users.yaml");
     let permission = users
@@ -30,27 +30,27 @@ fn granted(role: &str) -> [String; 3] {
 }
 
 /// A RabbitMQ user, deleted at the end.
-struct User<'a> {
+pub struct User<'a> {
     ctx: &'a Context,
-    name: String,
+    pub name: String,
 }
 
 impl<'a> User<'a> {
-    async fn create(ctx: &'a Context, role: &str) -> Self {
+    pub async fn create(ctx: &'a Context, role: &str) -> Self {
         let name = format!("{role}-{}", ctx.vhost().name());
         ctx.vhost().management().create_user(&name, "p", "").await;
         Self { ctx, name }
     }
 
-    async fn grant(&self, [configure, write, read]: &[String; 3]) {
+    pub async fn grant(&self, [configure, write, read]: &[String; 3]) {
         self.ctx.vhost().management().set_permissions(&self.name, configure, write, read).await;
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         self.ctx.vhost().amqp_url_as(&self.name, "p")
     }
 
-    async fn delete(self) {
+    pub async fn delete(self) {
         self.ctx.vhost().management().delete_user(&self.name).await;
     }
 }

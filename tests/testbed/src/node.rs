@@ -39,6 +39,7 @@ static SHARED: OnceCell<Result<RabbitNode, String>> = OnceCell::const_new();
 #[derive(Clone, Debug, Default)]
 pub struct NodeOptions {
     conf: String,
+    plugins: Vec<&'static str>,
 }
 
 impl NodeOptions {
@@ -46,6 +47,13 @@ impl NodeOptions {
     pub fn conf(mut self, line: &str) -> Self {
         self.conf.push_str(line);
         self.conf.push('\n');
+        self
+    }
+
+    /// Enables a plugin, such as `rabbitmq_stomp`. A node with one is always a `rabbitmq-server` on this machine:
+    /// a container has no port for it.
+    pub fn plugin(mut self, name: &'static str) -> Self {
+        self.plugins.push(name);
         self
     }
 }

@@ -53,7 +53,7 @@ impl RabbitCluster {
         let mut epmd_port = None;
         for n in 1..=size {
             let member = Member { name: name(n), cookie: format!("KIT{nanos}"), epmd_port };
-            let node = LocalNode::start_as(Some(&member), &conf)?;
+            let node = LocalNode::start_as(Some(&member), &conf, &[])?;
             epmd_port = Some(node.epmd_port());
             let (amqp, management) = (node.amqp_port, node.management_port);
             nodes.push(find::on_ports(Kind::Local(node), amqp, management, true));

@@ -50,6 +50,9 @@ pub(super) async fn shared() -> Result<RabbitNode, String> {
 }
 
 pub(super) async fn own(options: NodeOptions) -> Result<RabbitNode, String> {
+    if !options.plugins.is_empty() {
+        return local(&options, true).await;
+    }
     match forced()? {
         Some(Forced::Local) => local(&options, true).await,
         Some(Forced::Docker) => docker(&options, true).await,
@@ -86,7 +89,7 @@ pub(super) async fn docker(options: &NodeOptions, own: bool) -> Result<RabbitNod
 }
 
 pub(super) async fn local(options: &NodeOptions, own: bool) -> Result<RabbitNode, String> {
-    let node = LocalNode::start(&options.conf)?;
+    let node = LocalNode::start(&options.conf, &options.plugins)?;
     let (amqp, management) = (node.amqp_port, node.management_port);
     up(Kind::Local(node), amqp, management, own).await
 }

@@ -47,16 +47,16 @@ impl LocalNode {
         Path::new(BIN).join("rabbitmq-server").exists()
     }
 
-    pub(super) fn start(conf: &str) -> Result<Self, String> {
-        Self::start_as(None, conf)
+    pub(super) fn start(conf: &str, plugins: &[&str]) -> Result<Self, String> {
+        Self::start_as(None, conf, plugins)
     }
 
     /// A node alone, or a member of a cluster.
-    pub(super) fn start_as(member: Option<&Member>, conf: &str) -> Result<Self, String> {
+    pub(super) fn start_as(member: Option<&Member>, conf: &str, plugins: &[&str]) -> Result<Self, String> {
         if !Self::is_installed() {
             return Err(format!("no {BIN}/rabbitmq-server on this machine"));
         }
-        Self::prepare(member, conf)
+        Self::prepare(member, conf, plugins)
             .map_err(|error| format!("a private rabbitmq-server could not be started: {error}"))
     }
 
@@ -69,7 +69,7 @@ impl LocalNode {
         self.epmd_port
     }
 
-    fn prepare(member: Option<&Member>, conf: &str) -> std::io::Result<Self> {
+    fn prepare(member: Option<&Member>, conf: &str, plugins: &[&str]) -> std::io::Result<Self> {
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
         let name = member.map_or("kit@localhost", |member| &member.name).to_owned();
         let directory = format!("kit-rabbitmq-{}-{nanos}-{name}", std::process::id());
@@ -84,7 +84,8 @@ impl LocalNode {
             fs::write(&cookie, &member.cookie)?;
             fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400))?;
         }
-        fs::write(directory.join("enabled_plugins"), "[rabbitmq_management].\n")?;
+        let plugins = [&["rabbitmq_management"], plugins].concat().join(",");
+        fs::write(directory.join("enabled_plugins"), format!("[{plugins}].\n"))?;
         fs::write(
             directory.join("rabbitmq.conf"),
             format!("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management_port}\n{conf}"),
