@@ -138,8 +138,8 @@ impl<'a> MessagePublisher<'a> {
             log_with_ids!(
                 warn,
                 self.incoming,
-                "reply_to is ignored: it is not a direct reply-to queue of RabbitMQ, and it begins with \
-                 none of results.reply_to_prefixes"
+                "reply_to is ignored: it is neither direct reply-to nor an exclusive queue (amq.gen-…, \
+                 amq_…), and it begins with none of results.reply_to_prefixes"
             );
             return;
         };
