@@ -100,7 +100,12 @@ fn deciding(reply: Reply) -> (Reply, Verdict) {
         max_delay: Duration::from_secs(1024),
         give_up_after: Duration::from_secs(24 * 3600),
     };
-    let history = AttemptHistory { attempts: 0, first_received_at: now(), judgement: Judgement::Counts };
+    let history = AttemptHistory {
+        attempts: 0,
+        first_received_at: now(),
+        expires_at: None,
+        judgement: Judgement::Counts,
+    };
     let verdict = decide(classify(black_box(&reply)), history, now(), 0.5, black_box(&limits));
     black_box((reply, verdict))
 }

@@ -6,6 +6,7 @@ pub mod envelope;
 pub mod headers;
 pub mod outcome;
 pub mod pending_outcome;
+pub mod queue_wait;
 pub mod raw_properties;
 pub mod request;
 pub mod retry;

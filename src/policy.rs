@@ -230,6 +230,8 @@ pub struct AttemptHistory {
     /// Calls that counted as attempts, without the current one.
     pub attempts: u32,
     pub first_received_at: Timestamp,
+    /// From then on the request is not tried any more, if it expires.
+    pub expires_at: Option<Timestamp>,
     /// Whether the current call counts as an attempt.
     pub judgement: Judgement,
 }
@@ -237,10 +239,27 @@ pub struct AttemptHistory {
 /// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    Unlocked { attempts: u32 },
-    Refused { attempts: u32, reason: Reason },
-    Abandoned { attempts: u32, reason: Reason },
-    Retry { attempts: u32, reason: Reason, tier: Tier },
+    Unlocked {
+        attempts: u32,
+    },
+    Refused {
+        attempts: u32,
+        reason: Reason,
+    },
+    Abandoned {
+        attempts: u32,
+        reason: Reason,
+    },
+    /// It would expire before it comes back from any retry queue. `reason`: why the last call failed.
+    Expired {
+        attempts: u32,
+        reason: Reason,
+    },
+    Retry {
+        attempts: u32,
+        reason: Reason,
+        tier: Tier,
+    },
 }
 
 /// Decides what happens to a request. `jitter` is uniform in (0, 1].
@@ -254,6 +273,13 @@ pub fn decide(
 ) -> Verdict {
     let attempts = history.attempts.saturating_add(1);
     let backoff = limits.max_delay.min(Duration::from_secs(1 << history.attempts.min(10))).mul_f64(jitter);
+    let retry = |attempts, reason, at_least: Duration| {
+        let at_least = at_least.min(limits.max_delay);
+        match Tier::before(history.expires_at.map(|at| at.since(now)), backoff, at_least) {
+            Some(tier) => Verdict::Retry { attempts, reason, tier },
+            None => Verdict::Expired { attempts, reason },
+        }
+    };
     match classification {
         Classification::Unlocked => Verdict::Unlocked { attempts },
         Classification::Refused(reason) => Verdict::Refused { attempts, reason },
@@ -261,30 +287,26 @@ pub fn decide(
         Classification::EndpointFault(reason) if history.judgement == Judgement::OwnFault => {
             Verdict::Refused { attempts, reason }
         }
-        Classification::EndpointFault(reason) => {
-            Verdict::Retry { attempts: history.attempts, reason, tier: Tier::at_least(backoff) }
-        }
+        Classification::EndpointFault(reason) => retry(history.attempts, reason, Duration::ZERO),
         Classification::RateLimited(retry_after) => {
             let reason = Reason::RateLimited;
-            if is_expired(history, now, limits) {
+            if is_too_old(history, now, limits) {
                 return Verdict::Abandoned { attempts: history.attempts, reason };
             }
             let asked = retry_after.map_or(DEFAULT_RATE_LIMIT_PAUSE, |after| after.delay(now));
-            let delay = backoff.max(asked.min(limits.max_delay));
-            Verdict::Retry { attempts: history.attempts, reason, tier: Tier::at_least(delay) }
+            retry(history.attempts, reason, asked)
         }
         Classification::Transient(reason, retry_after) => {
-            let at_least = retry_after.map_or(Duration::ZERO, |after| after.delay(now));
-            let tier = Tier::at_least(backoff.max(at_least.min(limits.max_delay)));
+            let asked = retry_after.map_or(Duration::ZERO, |after| after.delay(now));
             // A call in an outage is not an attempt, but the time limit still applies. Otherwise a request
             // that is alone in the queue would be used as a probe for ever.
             let counts = history.judgement != Judgement::Spared;
             let attempts = if counts { attempts } else { history.attempts };
             let used_up = counts && attempts >= limits.max_attempts;
-            if used_up || is_expired(history, now, limits) {
+            if used_up || is_too_old(history, now, limits) {
                 return Verdict::Abandoned { attempts, reason };
             }
-            Verdict::Retry { attempts, reason, tier }
+            retry(attempts, reason, asked)
         }
     }
 }
@@ -295,7 +317,7 @@ pub fn rate_limit_pause(retry_after: Option<RetryAfter>, now: Timestamp) -> Dura
     retry_after.map_or(DEFAULT_RATE_LIMIT_PAUSE, |after| after.delay(now)).min(MAX_RATE_LIMIT_PAUSE)
 }
 
-fn is_expired(history: AttemptHistory, now: Timestamp, limits: &RetryLimits) -> bool {
+fn is_too_old(history: AttemptHistory, now: Timestamp, limits: &RetryLimits) -> bool {
     now.since(history.first_received_at) >= limits.give_up_after
 }
 
@@ -315,6 +337,21 @@ impl Tier {
     pub fn at_least(delay: Duration) -> Self {
         let long_enough = Self::ALL.into_iter().find(|tier| tier.duration() >= delay);
         long_enough.unwrap_or(Self(10))
+    }
+
+    /// The tier for a delay of `backoff`, but at least `at_least`. If the request would expire before it
+    /// comes back from there, a shorter one: the longest from which it comes back in time. `None` if it
+    /// would expire in all of them. `left`: the time until it expires.
+    #[must_use]
+    pub fn before(left: Option<Duration>, backoff: Duration, at_least: Duration) -> Option<Self> {
+        let tier = Self::at_least(backoff.max(at_least));
+        match left {
+            Some(left) if tier.duration() >= left => {
+                let in_time = Self::ALL.into_iter().rev().find(|tier| tier.duration() < left);
+                in_time.filter(|tier| *tier >= Self::at_least(at_least))
+            }
+            _ => Some(tier),
+        }
     }
 
     /// How long a request waits in it.

@@ -13,6 +13,10 @@ use crate::{
 /// How much of Trackfinity's answer an outcome's `detail` quotes, in bytes.
 const MAX_DETAIL_RESPONSE_BYTES: usize = 256;
 
+/// The reason of what was given up because its sender, or a policy, set a time limit. Also RabbitMQ's
+/// own word for that.
+const EXPIRED: &str = "expired";
+
 /// One message to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Publication {
@@ -51,6 +55,12 @@ pub fn publications(verdict: Verdict, message: &Envelope, reply: &Reply, now: Ti
         Verdict::Unlocked { attempts } => vec![Publication::Outcome(outcome(Status::Unlocked, attempts))],
         Verdict::Refused { attempts, reason } => failure(Status::Refused, attempts, reason),
         Verdict::Abandoned { attempts, reason } => failure(Status::Abandoned, attempts, reason),
+        Verdict::Expired { attempts, reason } => {
+            let last = detail(reason, reply);
+            let detail = format!("it expires before it can be tried again; the last attempt: {last}");
+            let outcome = Outcome { detail: Some(detail), ..outcome(Status::Abandoned, attempts) };
+            dead_letter_then_outcome(outcome, EXPIRED.to_owned(), reply.body_text())
+        }
         Verdict::Retry { attempts, reason, tier } => {
             let info = RetryInfo {
                 reason: Some(reason.to_string()),
@@ -74,11 +84,27 @@ pub fn rejected(fault: &Fault, message: &Envelope, now: Timestamp) -> Vec<Public
     dead_letter_then_outcome(outcome, fault.code.as_str().to_owned(), None)
 }
 
-/// A request that was delivered while calls are paused: it waits in the shortest tier, without a call.
+/// What replaces the call for a request, if there is to be none: it has expired, or calls are paused.
+/// Then it waits in the shortest tier.
 #[must_use]
-pub fn paused(message: &Envelope) -> Vec<Publication> {
-    let info = RetryInfo { reason: None, detail: None, http_status: None, attempts: message.attempts };
-    vec![Publication::Retry(info, Tier::SHORTEST)]
+pub fn without_call(message: &Envelope, is_paused: bool, now: Timestamp) -> Option<Vec<Publication>> {
+    let attempts = message.attempts;
+    if message.is_expired(now) {
+        let detail = match attempts {
+            0 => "it expired before its first attempt".to_owned(),
+            _ => format!("it expired after {attempts} failed attempts"),
+        };
+        let outcome = Outcome {
+            request: message.request.as_ref().ok().map(|request| request.identifiers().clone()),
+            detail: Some(detail),
+            ..blank_outcome(message, Status::Abandoned, attempts, now)
+        };
+        return Some(dead_letter_then_outcome(outcome, EXPIRED.to_owned(), None));
+    }
+    is_paused.then(|| {
+        let info = RetryInfo { reason: None, detail: None, http_status: None, attempts };
+        vec![Publication::Retry(info, Tier::SHORTEST)]
+    })
 }
 
 /// A request that RabbitMQ gave up. `death`: why, if RabbitMQ says.
@@ -91,7 +117,7 @@ pub fn given_up(death: Option<&XDeath>, message: &Envelope, now: Timestamp) -> V
              worker (a poison message)"
                 .to_owned(),
         ),
-        Some("expired") => ("expired", "it expired while it waited in the queue".to_owned()),
+        Some(EXPIRED) => (EXPIRED, "it expired while it waited in the queue".to_owned()),
         Some(other) => (other, format!("RabbitMQ dropped it from the queue: {other}")),
         None => ("undeliverable", "RabbitMQ gave it up, and does not say why".to_owned()),
     };

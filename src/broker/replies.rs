@@ -18,12 +18,13 @@ use super::{
 /// How long a request may wait for its reply to be sent.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Prefixes of RabbitMQ's own reply queues, which only the sender of the request can read.
-const OWN_REPLY_QUEUES: [&str; 2] = [DIRECT_REPLY_TO, "amq.gen-"];
+/// Prefixes of exclusive reply queues, which only the sender of the request can read: named by
+/// RabbitMQ, or by aio-pika.
+const OWN_REPLY_QUEUES: [&str; 3] = [DIRECT_REPLY_TO, "amq.gen-", "amq_"];
 const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
 
 /// How a copy is published to `queue`. `None` if no copy may be sent there: the name begins neither as
-/// RabbitMQ's own reply queues nor with one of the prefixes.
+/// an exclusive reply queue nor with one of the prefixes.
 #[must_use]
 pub fn routing(queue: &str, prefixes: &[String]) -> Option<Mandatory> {
     let mut allowed = OWN_REPLY_QUEUES.into_iter().chain(prefixes.iter().map(String::as_str));
@@ -191,6 +192,29 @@ impl ReplyConnection {
         }
         if let State::Open { connection, .. } = state {
             connection.close().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exclusive_reply_queues_and_the_allowed_prefixes_get_replies() {
+        let prefixes = ["replies.".to_owned()];
+        let routed = Some(Mandatory::Required(Lane::Outcomes));
+        for (queue, expected) in [
+            ("amq.rabbitmq.reply-to.g1h2", Some(Mandatory::Off)),
+            ("amq.gen-x", routed),
+            ("amq_5b1c9d1e6f0a4c7e8d2b3a4f5c6d7e8f", routed),
+            ("replies.shop", routed),
+            ("amq.topic", None),
+            ("amqp_x", None),
+            ("trackfinity.unlock.requests", None),
+            ("", None),
+        ] {
+            assert_eq!(routing(queue, &prefixes), expected, "{queue}");
         }
     }
 }

@@ -33,7 +33,7 @@ impl DeadLetterInfo {
     /// `trace` is the trace context to add if the message has none.
     #[must_use]
     pub fn properties(&self, envelope: &Envelope, trace: Option<&str>, max_len: usize) -> BasicProperties {
-        headers::copy_for_next_queue(&envelope.properties, self.all_headers(envelope, trace), max_len)
+        headers::copy_for_dead_letters(&envelope.properties, self.all_headers(envelope, trace), max_len)
     }
 
     /// The headers to add to a message whose properties are copied byte by byte.
@@ -222,7 +222,7 @@ pub fn replay_properties(envelope: &Envelope, max_len: usize) -> BasicProperties
     added.count(headers::REPLAYS, envelope.replays.saturating_add(1));
     // Listeners recognise the outcome by it, also if the message came without an id.
     added.required(headers::REQUEST_ID, super::outcome::short_id(&envelope.request_id));
-    headers::copy_for_next_queue(&envelope.properties, added, max_len)
+    headers::copy_for_replay(&envelope.properties, added, max_len)
 }
 
 #[cfg(test)]

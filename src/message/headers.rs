@@ -1,7 +1,7 @@
 //! The `unlocker-*` headers that carry a request's history, and how a message's properties are
 //! copied for its next queue.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use lapin::{
     BasicProperties,
@@ -31,6 +31,8 @@ pub const TRACEPARENT: &str = "traceparent";
 pub const TRACESTATE: &str = "tracestate";
 /// The original's `expiration`. As a property it would let the copy expire.
 pub const ORIGINAL_EXPIRATION: &str = "unlocker-original-expiration";
+/// The original's `priority`. As a property RabbitMQ would deliver dead letters by it.
+pub const ORIGINAL_PRIORITY: &str = "unlocker-original-priority";
 /// The original's `user_id`. As a property RabbitMQ accepts it only from that user's connection.
 pub const ORIGINAL_USER_ID: &str = "unlocker-original-user-id";
 
@@ -63,6 +65,17 @@ impl History {
             request_id: get(REQUEST_ID).and_then(text).filter(|id| fits(id)).map(str::to_owned),
         }
     }
+}
+
+/// How long a request may be tried, from its first receipt: its `expiration`, which copies carry as a
+/// header. RabbitMQ accepts only milliseconds there; anything else is forged and counts as absent.
+#[must_use]
+pub fn lifetime(properties: &BasicProperties) -> Option<Duration> {
+    let milliseconds = match properties.expiration() {
+        Some(given) => given.as_str(),
+        None => properties.headers().as_ref()?.inner().get(ORIGINAL_EXPIRATION).and_then(text)?,
+    };
+    milliseconds.parse().ok().map(Duration::from_millis)
 }
 
 /// Whether a worker can have written this text as an id.
@@ -144,6 +157,41 @@ pub fn copy_for_next_queue(
     added: AddedHeaders,
     max_len: usize,
 ) -> BasicProperties {
+    let copy = copy(properties, added, max_len);
+    with_priority(copy, *properties.priority())
+}
+
+/// Copies a message's properties for the dead letters, like [`copy_for_next_queue`], but without the
+/// priority: dead letters are ordered by age. It is kept as a header.
+#[must_use]
+pub fn copy_for_dead_letters(
+    properties: &BasicProperties,
+    mut added: AddedHeaders,
+    max_len: usize,
+) -> BasicProperties {
+    if let Some(priority) = *properties.priority() {
+        added.count(ORIGINAL_PRIORITY, priority.into());
+    }
+    copy(properties, added, max_len)
+}
+
+/// Copies properties for the request that a dead letter becomes again, like [`copy_for_next_queue`],
+/// with the priority that it had.
+#[must_use]
+pub fn copy_for_replay(properties: &BasicProperties, added: AddedHeaders, max_len: usize) -> BasicProperties {
+    let kept = properties.headers().as_ref().and_then(|headers| headers.inner().get(ORIGINAL_PRIORITY));
+    let kept = kept.and_then(count).and_then(|priority| priority.try_into().ok());
+    with_priority(copy(properties, added, max_len), properties.priority().or(kept))
+}
+
+fn with_priority(properties: BasicProperties, priority: Option<u8>) -> BasicProperties {
+    match priority {
+        Some(priority) => properties.with_priority(priority),
+        None => properties,
+    }
+}
+
+fn copy(properties: &BasicProperties, added: AddedHeaders, max_len: usize) -> BasicProperties {
     let mut required = added.required;
     keep_original(&mut required, ORIGINAL_EXPIRATION, properties, properties.expiration().as_ref());
     keep_original(&mut required, ORIGINAL_USER_ID, properties, properties.user_id().as_ref());
@@ -197,7 +245,8 @@ pub fn without_brokers(properties: &BasicProperties) -> BasicProperties {
         .filter(|(name, _)| !is_brokers(name.as_str()))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
-    without_headers(properties).with_headers(FieldTable::from(headers)).with_delivery_mode(2)
+    let bare = with_priority(without_headers(properties), *properties.priority());
+    bare.with_headers(FieldTable::from(headers)).with_delivery_mode(2)
 }
 
 /// Bytes of a message's properties with their headers, in AMQP 0-9-1's encoding; a few too many.
@@ -248,6 +297,7 @@ fn keep_original(
     required.extend(value.map(|value| (name, value)));
 }
 
+/// Without the priority, too.
 fn without_headers(properties: &BasicProperties) -> BasicProperties {
     let mut bare = BasicProperties::default();
     macro_rules! carry {
@@ -260,7 +310,6 @@ fn without_headers(properties: &BasicProperties) -> BasicProperties {
     carry! {
         content_type => with_content_type,
         content_encoding => with_content_encoding,
-        priority => with_priority,
         correlation_id => with_correlation_id,
         reply_to => with_reply_to,
         message_id => with_message_id,

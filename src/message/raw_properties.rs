@@ -103,7 +103,7 @@ impl RawProperties {
 
     /// The properties of the message's copy for its next queue, as bytes. The copy is persistent,
     /// keeps all fields and headers byte for byte, and gets the `added` headers. It leaves out what
-    /// [`headers::copy_for_next_queue`] leaves out, and the priority: dead letters are ordered by age.
+    /// [`headers::copy_for_dead_letters`] leaves out for dead letters.
     ///
     /// Has at most `max_len` bytes if `added` fits into them: the sender's largest headers are left
     /// out first.
@@ -118,6 +118,11 @@ impl RawProperties {
             let given = given.and_then(|(_, bytes)| bytes.get(1..)).map(|text| text.to_vec().into());
             own.extend(given.and_then(|text| entry(name, &AMQPValue::LongString(text))));
         }
+        let priority = parts.fields.iter().find(|(found, _)| *found == Field::Priority);
+        own.extend(priority.and_then(|(_, bytes)| {
+            let priority = AMQPValue::LongLongInt((*bytes.first()?).into());
+            entry(headers::ORIGINAL_PRIORITY, &priority)
+        }));
         let new_trace = added.iter().any(|(name, _)| *name == headers::TRACEPARENT);
         let mut theirs: Vec<&[u8]> = Vec::new();
         for (name, whole) in &parts.entries {

@@ -29,6 +29,19 @@ impl Timestamp {
         Self(jiff::Timestamp::from_millisecond(bounded).unwrap_or(jiff::Timestamp::UNIX_EPOCH))
     }
 
+    /// The moment that many whole seconds after the Unix epoch, as AMQP writes times.
+    #[must_use]
+    pub fn from_secs(seconds: u64) -> Self {
+        Self::from_millis(i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000))
+    }
+
+    /// The moment that much later.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        let milliseconds = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self::from_millis(self.as_millis().saturating_add(milliseconds))
+    }
+
     /// Milliseconds since the Unix epoch.
     #[must_use]
     pub fn as_millis(self) -> i64 {

@@ -41,9 +41,7 @@ fn read(death: &AMQPValue) -> Option<XDeath> {
     };
     let text = |name| death.inner().get(name).and_then(headers::text).map(str::to_owned);
     let time = match death.inner().get("time") {
-        Some(AMQPValue::Timestamp(seconds)) => {
-            i64::try_from(*seconds).ok().map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1000)))
-        }
+        Some(AMQPValue::Timestamp(seconds)) => Some(Timestamp::from_secs(*seconds)),
         _ => None,
     };
     Some(XDeath { queue: text("queue")?, reason: text("reason")?, time })

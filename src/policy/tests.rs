@@ -9,7 +9,7 @@ const LIMITS: RetryLimits = RetryLimits {
 };
 const NOW: Timestamp = Timestamp::EPOCH;
 const FRESH: AttemptHistory =
-    AttemptHistory { attempts: 0, first_received_at: NOW, judgement: Judgement::Counts };
+    AttemptHistory { attempts: 0, first_received_at: NOW, expires_at: None, judgement: Judgement::Counts };
 
 fn answer(status: u16, body: &str) -> Reply {
     Reply::Response(HttpResponse { status, body: body.into(), cut: false, retry_after: None })
@@ -180,7 +180,7 @@ fn a_429_is_no_attempt_and_waits_for_its_retry_after() {
 
 #[test]
 fn a_failure_in_an_outage_is_no_attempt_but_the_time_limit_applies() {
-    let history = AttemptHistory { attempts: 11, judgement: Judgement::Spared, first_received_at: later(0) };
+    let history = AttemptHistory { attempts: 11, judgement: Judgement::Spared, ..FRESH };
     let verdict = decide(transient(503), history, later(23 * 3600), 1.0, &LIMITS);
     assert!(matches!(verdict, Verdict::Retry { attempts: 11, .. }), "{verdict:?}");
     let verdict = decide(transient(503), history, later(24 * 3600), 1.0, &LIMITS);
@@ -193,6 +193,47 @@ fn an_endpoint_fault_that_is_the_requests_own_refuses_it() {
     let fault = Classification::EndpointFault(Reason::Http(403));
     let verdict = decide(fault, history, NOW, 1.0, &LIMITS);
     assert_eq!(verdict, Verdict::Refused { attempts: 2, reason: Reason::Http(403) });
+}
+
+#[test]
+fn a_retry_comes_back_before_the_request_expires() {
+    let reason = Reason::Http(503);
+    let after = |attempts, left: i64, retry_after: Option<&str>| {
+        let history = AttemptHistory { attempts, expires_at: Some(later(left)), ..FRESH };
+        let retry_after = retry_after.and_then(RetryAfter::parse);
+        decide(Classification::Transient(reason, retry_after), history, NOW, 1.0, &LIMITS)
+    };
+    let retry = |attempts, seconds| {
+        let tier = Tier::at_least(Duration::from_secs(seconds));
+        Verdict::Retry { attempts, reason, tier }
+    };
+    assert_eq!(after(4, 3600, None), retry(5, 16), "there is enough time");
+    assert_eq!(after(4, 17, None), retry(5, 16));
+    assert_eq!(after(4, 16, None), retry(5, 8), "it would come back too late");
+    assert_eq!(after(10, 100, None), retry(11, 64));
+    assert_eq!(after(10, 2, None), retry(11, 1));
+    assert_eq!(after(0, 1, None), Verdict::Expired { attempts: 1, reason });
+    assert_eq!(after(0, -5, None), Verdict::Expired { attempts: 1, reason });
+    assert_eq!(after(0, 30, Some("9")), retry(1, 16));
+    assert_eq!(after(0, 16, Some("9")), Verdict::Expired { attempts: 1, reason }, "Retry-After is longer");
+    assert_eq!(after(11, 1, None), Verdict::Abandoned { attempts: 12, reason }, "no attempt is left");
+}
+
+#[test]
+fn a_request_that_is_spared_expires_without_another_attempt() {
+    let history = AttemptHistory { attempts: 3, expires_at: Some(later(1)), ..FRESH };
+    for (classification, reason) in [
+        (Classification::EndpointFault(Reason::Http(401)), Reason::Http(401)),
+        (Classification::RateLimited(None), Reason::RateLimited),
+    ] {
+        let verdict = decide(classification, history, NOW, 1.0, &LIMITS);
+        assert_eq!(verdict, Verdict::Expired { attempts: 3, reason });
+    }
+    for classification in [Classification::Unlocked, Classification::Refused(Reason::NotTrue)] {
+        let history = AttemptHistory { expires_at: Some(later(-1)), ..history };
+        let verdict = decide(classification, history, NOW, 1.0, &LIMITS);
+        assert!(!matches!(verdict, Verdict::Expired { .. }), "an answer counts, however late it is");
+    }
 }
 
 #[test]
@@ -221,7 +262,7 @@ proptest! {
     ) {
         let classification = classify(&reply);
         let judgement = if spared { Judgement::Spared } else { Judgement::Counts };
-        let history = AttemptHistory { attempts, first_received_at: NOW, judgement };
+        let history = AttemptHistory { attempts, judgement, ..FRESH };
         let verdict = decide(classification, history, later(age), jitter, &LIMITS);
         if matches!(classification, Classification::EndpointFault(_)) {
             let kept = matches!(verdict, Verdict::Retry { attempts: kept, .. } if kept == attempts);

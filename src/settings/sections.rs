@@ -10,8 +10,8 @@ use super::{
     keys::Key,
     reader::Reader,
     values::{
-        BaseUrl, Concurrency, RateLimit, RequestLog, TopologyPrefix, boolean, check_header_value, check_token,
-        duration, host, listen, positive, prefix, scalar, string, trace_url,
+        BaseUrl, Concurrency, RateLimit, RequestLog, TopologyPrefix, boolean, check_header_value,
+        check_token, duration, host, listen, positive, prefix, scalar, string, trace_url,
     },
 };
 use crate::{breaker::BreakerLimits, policy::RetryLimits, secret::Secret};

@@ -60,10 +60,48 @@ fn a_request_that_may_succeed_later_gets_a_copy_for_a_retry() {
 
 #[test]
 fn a_request_that_comes_during_a_pause_waits_without_a_reason() {
-    let published = paused(&request());
+    let published = without_call(&request(), true, NOW).expect("no call");
     let [Publication::Retry(info, Tier::SHORTEST)] = published.as_slice() else { panic!("{published:?}") };
     assert_eq!((info.reason.as_deref(), info.attempts), (None, 0));
     assert_eq!(published[0].reason().as_deref(), Some("paused"));
+}
+
+#[test]
+fn a_request_that_has_expired_is_abandoned_without_a_call_also_while_calls_are_paused() {
+    let at = Timestamp::from_millis(1_000);
+    let request = Envelope { expires_at: Some(at), ..request() };
+    assert_eq!(without_call(&request, false, Timestamp::from_millis(999)), None);
+    for (is_paused, attempts, detail) in
+        [(false, 0, "it expired before its first attempt"), (true, 2, "it expired after 2 failed attempts")]
+    {
+        let request = Envelope { attempts, ..request.clone() };
+        let published = without_call(&request, is_paused, at).expect("no call");
+        let [Publication::DeadLetter(info), Publication::Outcome(outcome)] = published.as_slice() else {
+            panic!("{published:?}")
+        };
+        assert_eq!((info.status, info.reason.as_str()), (Status::Abandoned, "expired"));
+        assert_eq!((outcome.status, outcome.reason.as_deref()), (Status::Abandoned, Some("expired")));
+        assert_eq!((outcome.attempts, outcome.detail.as_deref()), (attempts, Some(detail)));
+        assert!(outcome.request.is_some());
+    }
+    let unlimited = Envelope { expires_at: None, ..request };
+    assert_eq!(without_call(&unlimited, false, NOW), None);
+}
+
+#[test]
+fn a_request_that_would_expire_before_its_next_attempt_says_why_the_last_one_failed() {
+    let verdict = Verdict::Expired { attempts: 2, reason: Reason::Http(503) };
+    let published = publications(verdict, &request(), &reply(503, "busy"), NOW);
+    let [Publication::DeadLetter(info), Publication::Outcome(outcome)] = published.as_slice() else {
+        panic!("{published:?}")
+    };
+    assert_eq!((info.reason.as_str(), info.response.as_deref()), ("expired", Some("busy")));
+    assert_eq!((outcome.status, outcome.reason.as_deref()), (Status::Abandoned, Some("expired")));
+    assert_eq!((outcome.attempts, outcome.http_status), (2, Some(503)));
+    assert_eq!(
+        outcome.detail.as_deref(),
+        Some("it expires before it can be tried again; the last attempt: Trackfinity answered 503: busy")
+    );
 }
 
 #[test]

@@ -26,7 +26,8 @@ use crate::breaker::CauseKind;
 /// Buckets for durations from OpenTelemetry's conventions, in seconds.
 const CALL_BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-/// Buckets from the first receipt to the outcome, retries included, in seconds.
+/// Buckets for the wait in the queue, and from the first receipt to the outcome with all retries, in
+/// seconds.
 const REQUEST_BUCKETS: [f64; 16] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 86_400.0];
 
@@ -59,6 +60,7 @@ struct Inner {
     process_duration: Histogram<f64>,
     call_duration: Histogram<f64>,
     request_duration: Histogram<f64>,
+    queue_wait: Histogram<f64>,
     observed: Arc<Observed>,
 }
 
@@ -152,6 +154,12 @@ impl Metrics {
                 .with_description("From the first receipt of a request to its outcome, retries included")
                 .with_boundaries(REQUEST_BUCKETS.to_vec())
                 .build(),
+            queue_wait: meter
+                .f64_histogram("unlocker.queue.wait")
+                .with_unit("s")
+                .with_description("From the timestamp of a request to its first receipt")
+                .with_boundaries(REQUEST_BUCKETS.to_vec())
+                .build(),
             provider,
             registry,
             sent,
@@ -174,6 +182,11 @@ impl Metrics {
         let labels = [KeyValue::new("status", status), reason];
         self.0.requests.add(1, &labels);
         self.0.request_duration.record(duration.as_secs_f64(), &labels[..1]);
+    }
+
+    /// A request was received for the first time, and says when it was queued.
+    pub fn queue_wait(&self, wait: Duration) {
+        self.0.queue_wait.record(wait.as_secs_f64(), &[]);
     }
 
     /// Trackfinity was called.
@@ -370,31 +383,4 @@ fn observe(meter: &Meter, shared: &Arc<Observed>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_and_depths_are_labelled_and_unknown_depths_are_left_out() {
-        let metrics =
-            Metrics::from_environment(Resource::builder_empty().build()).expect("no endpoint is set");
-        metrics.paused(Some(CauseKind::Failures));
-        metrics.queues(QueueDepths { requests: Some(3), dead: None, retry: Some(0) });
-        let (_, text) = metrics.render().expect("metrics");
-        let lines: Vec<&str> = text
-            .lines()
-            .filter(|line| {
-                line.starts_with("unlocker_paused{") || line.starts_with("unlocker_queue_messages{")
-            })
-            .collect();
-        assert_eq!(
-            lines,
-            [
-                r#"unlocker_paused{cause="endpoint_fault"} 0"#,
-                r#"unlocker_paused{cause="failures"} 1"#,
-                r#"unlocker_paused{cause="rate_limited"} 0"#,
-                r#"unlocker_queue_messages{queue="requests"} 3"#,
-                r#"unlocker_queue_messages{queue="retry"} 0"#,
-            ]
-        );
-    }
-}
+mod tests;

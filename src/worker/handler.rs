@@ -79,7 +79,13 @@ impl Handler {
         if let Some(redeliveries) = suspect::suspect_redeliveries(&delivery) {
             suspect::log(&delivery, redeliveries);
         }
-        Incoming::decode(delivery, publisher.queue(), &self.telemetry.traces, &self.client)
+        // A delivery that comes again may have been counted.
+        let is_redelivered = delivery.redelivered;
+        let incoming = Incoming::decode(delivery, publisher.queue(), &self.telemetry.traces, &self.client);
+        if let Some(wait) = incoming.envelope.queue_wait.filter(|_| !is_redelivered) {
+            self.telemetry.metrics.queue_wait(wait);
+        }
+        incoming
     }
 
     /// Processes one message until its delivery may be acknowledged.
@@ -144,12 +150,17 @@ impl Handler {
         in_call: CallGuard,
     ) -> Result<(Vec<Publication>, Option<Call>), Unsettled> {
         let taken = Instant::now();
-        match &kind {
-            CallKind::Probe(_) => self.wait_for_rate_limit(|| true).await?,
-            CallKind::Ordinary if self.wait_until_callable().await? => {}
-            CallKind::Ordinary => {
-                return Ok((settle::paused(&incoming.envelope), None));
+        let is_paused = match &kind {
+            // It needs no call, so it does not wait for one.
+            _ if incoming.envelope.expires_at.is_some_and(|at| at <= Timestamp::now()) => false,
+            CallKind::Probe(_) => {
+                self.wait_for_rate_limit(|| true).await?;
+                false
             }
+            CallKind::Ordinary => !self.wait_until_callable().await?,
+        };
+        if let Some(publications) = settle::without_call(&incoming.envelope, is_paused, Timestamp::now()) {
+            return Ok((publications, None));
         }
         let sent = Instant::now();
         let reply = self
@@ -176,6 +187,7 @@ impl Handler {
         let history = AttemptHistory {
             attempts: incoming.envelope.attempts,
             first_received_at: incoming.envelope.first_received_at,
+            expires_at: incoming.envelope.expires_at,
             judgement,
         };
         let jitter = 1.0 - fastrand::f64();

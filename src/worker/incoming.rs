@@ -105,6 +105,11 @@ impl Incoming {
         outcome::short_id(&self.envelope.request_id)
     }
 
+    /// Whether it can be settled without a call to Trackfinity.
+    pub(super) fn needs_no_call(&self, now: Timestamp) -> bool {
+        self.pending.is_some() || self.envelope.request.is_err() || self.envelope.is_expired(now)
+    }
+
     /// The trace context of the processing, if it is traced.
     pub(super) fn trace(&self) -> Option<&TraceContext> {
         self.span.context()

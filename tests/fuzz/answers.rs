@@ -52,11 +52,13 @@ fn any_history() -> impl Strategy<Value = AttemptHistory> {
     (
         attempts,
         any_moment(),
+        option::weighted(0.3, any_moment()),
         prop_oneof![Just(Judgement::Counts), Just(Judgement::Spared), Just(Judgement::OwnFault)],
     )
-        .prop_map(|(attempts, first_received_at, judgement)| AttemptHistory {
+        .prop_map(|(attempts, first_received_at, expires_at, judgement)| AttemptHistory {
             attempts,
             first_received_at,
+            expires_at,
             judgement,
         })
 }
@@ -111,7 +113,8 @@ fn any_reply_is_classified_as_the_contract_says() {
         prop_assert!(is_final || !classification.proves_address());
         prop_assert!(rate_limit_pause(after, now) <= Duration::from_secs(300));
 
-        let is_expired = now.since(history.first_received_at) >= limits.give_up_after;
+        let is_too_old = now.since(history.first_received_at) >= limits.give_up_after;
+        let left = history.expires_at.map(|at| at.since(now));
         let next = history.attempts.saturating_add(1);
         match decide(classification, history, now, jitter, &limits) {
             Verdict::Unlocked { attempts } => prop_assert_eq!((name, attempts), ("unlocked", next)),
@@ -128,13 +131,23 @@ fn any_reply_is_classified_as_the_contract_says() {
                 prop_assert!(matches!(name, "transient" | "rate limited"));
                 let counts = name == "transient" && history.judgement != Judgement::Spared;
                 prop_assert_eq!(attempts, if counts { next } else { history.attempts });
-                prop_assert!(is_expired || (counts && next >= limits.max_attempts));
+                prop_assert!(is_too_old || (counts && next >= limits.max_attempts));
             }
-            Verdict::Retry { attempts, tier, .. } => {
+            Verdict::Expired { attempts, .. } => {
                 prop_assert!(matches!(name, "transient" | "rate limited" | "endpoint fault"));
                 let counts = name == "transient" && history.judgement != Judgement::Spared;
                 prop_assert_eq!(attempts, if counts { next } else { history.attempts });
-                prop_assert!(name == "endpoint fault" || !is_expired);
+                // A second is the shortest wait; only a Retry-After may ask for more.
+                let asked = after.map_or(Duration::from_secs(1), |after| after.delay(now));
+                let shortest = Tier::at_least(asked.min(limits.max_delay)).duration();
+                prop_assert!(left.is_some_and(|left| left <= shortest), "{:?} left", left);
+            }
+            Verdict::Retry { attempts, tier, .. } => {
+                prop_assert!(left.is_none_or(|left| tier.duration() < left), "{} of {:?}", tier, left);
+                prop_assert!(matches!(name, "transient" | "rate limited" | "endpoint fault"));
+                let counts = name == "transient" && history.judgement != Judgement::Spared;
+                prop_assert_eq!(attempts, if counts { next } else { history.attempts });
+                prop_assert!(name == "endpoint fault" || !is_too_old);
                 prop_assert!(!counts || next < limits.max_attempts);
                 let asked = after.map_or(Duration::ZERO, |after| after.delay(now)).min(limits.max_delay);
                 prop_assert!(tier.duration() >= asked, "{} for {:?}", tier, asked);

@@ -1,22 +1,31 @@
 //! Requests: bodies of all kinds.
 
+use std::io::Write;
+
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use trackfinity_unlocker::message::{
-    FaultCode, Identifiers,
-    request::{self, MAX_BODY_BYTES, MAX_IDENTIFIER_BYTES, UnlockRequest},
+    FaultCode, Identifiers, Timestamp,
+    request::{
+        self, Content, EventAttributes, EventTime, MAX_BODY_BYTES, MAX_IDENTIFIER_BYTES, UnlockRequest,
+    },
 };
 
-use super::{Bytes, Checked, fuzz, like, maybe_changed};
+use super::{Bytes, Checked, answers::any_moment, fuzz, like, maybe_changed};
 
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 const EVENT: &str = "application/cloudevents+json";
+const BATCH: &str = "application/cloudevents-batch+json";
+/// What client libraries write, and JSON of other names.
+const OTHER_JSON: [&str; 3] = ["text/plain", "application/octet-stream", "application/data"];
 
 /// A text and a number in identifiers that details must not contain.
 const SECRETS: [&str; 2] = ["S3cr3t", "9078563412"];
 
 pub(super) fn any_content_type() -> impl Strategy<Value = Option<String>> {
-    let known = (select(vec![JSON, FORM, EVENT, ""]), any::<bool>(), like("( ?; ?[a-z=-]{0,12})?"));
+    let known =
+        vec![JSON, FORM, EVENT, EVENT, "", BATCH, "text/plain", "application/octet-stream", "a/b+json"];
+    let known = (select(known), any::<bool>(), like("( ?; ?[a-z=-]{0,12})?"));
     let known = known.prop_map(|(media_type, loud, parameters)| {
         let media_type = if loud { media_type.to_uppercase() } else { media_type.to_owned() };
         media_type + &parameters
@@ -35,8 +44,19 @@ fn any_text() -> impl Strategy<Value = String> {
 }
 
 fn any_name() -> impl Strategy<Value = String> {
-    let known =
-        ["customer_id", "subscription_id", "orderid", "id", "data", "specversion", "customer\\u005fid"];
+    let known = [
+        "customer_id",
+        "subscription_id",
+        "orderid",
+        "request_id",
+        "expires_at",
+        "id",
+        "data",
+        "data_base64",
+        "datacontenttype",
+        "expirytime",
+        "customer\\u005fid",
+    ];
     prop_oneof![6 => select(known.to_vec()).prop_map(str::to_owned), 1 => like("[a-z\"\\\\]{0,6}")]
 }
 
@@ -58,6 +78,15 @@ pub(super) fn json_like() -> impl Strategy<Value = String> {
         .prop_map(str::to_owned),
         like("-?9078563412[0-9]{0,30}"),
         any_text().prop_map(|text| serde_json::Value::from(text).to_string()),
+        select(vec![
+            "\"2026-11-23T09:00:00Z\"",
+            "\"2026-11-23T09:00:00\"",
+            "\"eyJjdXN0b21lcl9pZCI6MX0=\"",
+            "\"customer_id=1\"",
+            "\"application/x-www-form-urlencoded\"",
+            "\"text/plain\"",
+        ])
+        .prop_map(str::to_owned),
         any_text().prop_map(|text| format!("\"{text}\"")),
     ];
     leaf.prop_recursive(4, 24, 5, |inner| {
@@ -117,31 +146,85 @@ fn check_request(request: &UnlockRequest) -> Checked {
     Ok(())
 }
 
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(body).expect("written");
+    encoder.finish().expect("finished")
+}
+
+/// An encoding, whether it is one that is read, and whether the body is really packed.
+fn any_encoding() -> impl Strategy<Value = (Option<String>, bool)> {
+    prop_oneof![
+        6 => Just((None, false)),
+        2 => select(vec!["", "utf-8", "UTF-8", "identity", "binary"]).prop_map(|text| (Some(text.into()), false)),
+        3 => select(vec!["gzip", "x-gzip", "GZIP", "gzip:UTF-8"]).prop_map(|text| (Some(text.into()), true)),
+        1 => (like("\\PC{0,20}"), any::<bool>()).prop_map(|(text, packed)| (Some(text), packed)),
+    ]
+}
+
+fn any_event() -> impl Strategy<Value = (Option<String>, Option<Result<Timestamp, String>>)> {
+    let time = prop_oneof![
+        any_moment().prop_map(Ok),
+        any_moment().prop_map(|moment| Err(moment.to_string())),
+        any_text().prop_map(Err),
+    ];
+    (option::weighted(0.3, any_text()), option::weighted(0.2, time))
+}
+
 #[test]
 fn any_body_of_any_content_type_is_a_request_or_a_fault() {
-    fuzz("bodies", (any_content_type(), any_body()), |(content_type, Bytes(body))| {
+    let inputs = (any_content_type(), any_encoding(), any_event(), any_body(), any::<bool>());
+    fuzz("bodies", inputs, |(content_type, (encoding, packed), (id, time), Bytes(body), cut)| {
         let media_type = content_type.as_deref().unwrap_or_default().split(';').next().unwrap_or_default();
         let media_type = media_type.trim().to_ascii_lowercase();
-        let is_event = media_type == EVENT;
-        let supported = is_event || ["", JSON, FORM].contains(&media_type.as_str());
-        let decoded = request::decode(content_type.as_deref(), &body);
-        prop_assert!(decoded.event_id.is_none_or(|id| is_event && !id.is_empty()));
+        let is_json = ["", JSON].contains(&media_type.as_str()) || OTHER_JSON.contains(&media_type.as_str());
+        let is_json =
+            is_json || (media_type.ends_with("+json") && ![EVENT, BATCH].contains(&media_type.as_str()));
+        let supported = is_json || [EVENT, FORM].contains(&media_type.as_str());
+        let sent = match packed {
+            true => gzip(&body),
+            false => body.clone(),
+        };
+        let is_cut = packed && cut;
+        let sent = if is_cut { &sent[..sent.len() - 1] } else { &sent[..] };
+        let event = EventAttributes {
+            id: id.as_deref().filter(|id| !id.is_empty()),
+            expirytime: time.as_ref().map(|time| match time {
+                Ok(moment) => EventTime::Moment(*moment),
+                Err(text) => EventTime::Text(text),
+            }),
+        };
+        let content_type = content_type.as_deref();
+        let content =
+            Content { content_type, content_encoding: encoding.as_deref(), compression: None, event };
+        let decoded = request::decode(content, sent);
+        if let Some(given) = &decoded.given_id {
+            prop_assert!(!given.is_empty());
+        }
+        if let (Some(id), true) = (event.id, media_type != EVENT) {
+            prop_assert_eq!(decoded.given_id.as_deref(), Some(id), "the attribute counts most");
+        }
+        if let (Some(moment), Some(EventTime::Moment(limit))) = (decoded.expires_at, event.expirytime) {
+            prop_assert!(moment <= limit || media_type == EVENT, "the earliest counts");
+        }
         match decoded.request {
             Ok(request) => {
-                prop_assert!(supported && body.len() <= MAX_BODY_BYTES);
+                prop_assert!(supported && body.len() <= MAX_BODY_BYTES && !is_cut);
                 prop_assert!(media_type == FORM || std::str::from_utf8(&body).is_ok(), "JSON is UTF-8");
                 check_request(&request)
             }
             Err(fault) => {
-                prop_assert_eq!(fault.code == FaultCode::TooLarge, body.len() > MAX_BODY_BYTES);
-                if body.len() <= MAX_BODY_BYTES {
-                    prop_assert_eq!(fault.code == FaultCode::UnsupportedContentType, !supported);
+                if encoding.is_none() {
+                    prop_assert_eq!(fault.code == FaultCode::TooLarge, body.len() > MAX_BODY_BYTES);
+                    if body.len() <= MAX_BODY_BYTES && media_type != EVENT {
+                        prop_assert_eq!(fault.code == FaultCode::UnsupportedContentType, !supported);
+                    }
                 }
                 let secret = SECRETS.iter().find(|secret| fault.detail.contains(**secret));
                 prop_assert_eq!(secret, None, "the detail is {:?}", &fault.detail);
-                prop_assert!(!fault.detail.is_empty() && fault.detail.len() <= 300, "{}", fault.detail);
+                prop_assert!(!fault.detail.is_empty() && fault.detail.len() <= 600, "{}", fault.detail);
                 if let Some(readable) = fault.readable {
-                    prop_assert_eq!(fault.code, FaultCode::BadIdentifier);
+                    prop_assert!(matches!(fault.code, FaultCode::BadIdentifier | FaultCode::Malformed));
                     prop_assert!(readable.given().next().is_some());
                     prop_assert!(readable.given().all(|(_, identifier)| is_good(identifier)));
                 }
@@ -212,7 +295,7 @@ fn a_json_request_is_read_as_the_contract_says() {
             body = format!("{{\"id\":\"e\",\"data\":{body},\"source\":\"/s\"}}");
         }
         let decoded = request::decode(Some(if as_event { EVENT } else { JSON }), body.as_bytes());
-        prop_assert_eq!(decoded.event_id.as_deref(), as_event.then_some("e"));
+        prop_assert_eq!(decoded.given_id.as_deref(), as_event.then_some("e"));
 
         let named = Identifiers::FIELDS.into_iter().zip(&fields);
         let good: Vec<_> = named

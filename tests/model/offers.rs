@@ -50,7 +50,7 @@ pub fn firsts<T: PartialEq>(sorted: &[T]) -> impl Iterator<Item = usize> {
 fn offer_task(world: &World, worker: usize, task: usize, actions: &mut Vec<Action>) {
     let Task { hold, flight, ref todo, .. } = world.workers[worker].tasks[task];
     if todo.is_none() {
-        let replies = [Reply::Served, Reply::Refused, Reply::Transient];
+        let replies = [Reply::Served, Reply::Refused, Reply::Transient, Reply::Expired, Reply::FailedLast];
         let spared = (world.budget.spared > 0).then_some(Reply::Spared);
         let answer = |reply| Action::Answer { worker, task, reply };
         actions.extend(replies.into_iter().chain(spared).map(answer));

@@ -54,6 +54,10 @@ pub enum Reply {
     /// Also stands for an invalid message, which is settled in the same steps without a call.
     Refused,
     Transient,
+    /// It expired, and there is no call.
+    Expired,
+    /// It failed, and would expire before its next attempt.
+    FailedLast,
     /// An endpoint fault, a 429, a failed probe, or no call because of a pause: no attempt is
     /// burned.
     Spared,
@@ -154,9 +158,11 @@ impl Settlement {
         let status = match reply {
             Reply::Served => 200,
             Reply::Refused => 422,
-            Reply::Transient => 503,
+            Reply::Transient | Reply::FailedLast | Reply::Expired => 503,
             Reply::Spared => 401,
         };
+        let expires_at = matches!(reply, Reply::FailedLast | Reply::Expired).then_some(now);
+        let is_called = reply != Reply::Expired;
         let reply = policy::Reply::Response(HttpResponse {
             status,
             body: b"true".into(),
@@ -168,12 +174,15 @@ impl Settlement {
             max_delay: Duration::from_secs(1024),
             give_up_after: Duration::from_secs(24 * 3600),
         };
-        let past = AttemptHistory { attempts, first_received_at: now, judgement: Judgement::Counts };
+        let past =
+            AttemptHistory { attempts, first_received_at: now, expires_at, judgement: Judgement::Counts };
         let verdict = decide(classify(&reply), past, now, 1.0, &limits);
         let properties = BasicProperties::default().with_message_id("m-1".into());
         let message = Envelope::undecoded(properties, Vec::new(), now, String::new);
-        let successors: Vec<_> =
-            settle::publications(verdict, &message, &reply, now).iter().map(Successor::from).collect();
+        let message = Envelope { expires_at: expires_at.filter(|_| !is_called), ..message };
+        let publications = settle::without_call(&message, false, now)
+            .unwrap_or_else(|| settle::publications(verdict, &message, &reply, now));
+        let successors: Vec<_> = publications.iter().map(Successor::from).collect();
         self.in_chosen_order(&successors)
     }
 

@@ -93,6 +93,24 @@ fn expiration_and_user_id_are_kept_as_headers_through_every_copy() {
 }
 
 #[test]
+fn a_priority_is_kept_on_retries_kept_off_dead_letters_and_comes_back_with_a_replay() {
+    let original = BasicProperties::default().with_priority(7);
+    assert_eq!(copy_for_next_queue(&original, added(), MAX_LEN).priority(), &Some(7));
+    let dead_letter = copy_for_dead_letters(&original, added(), MAX_LEN);
+    assert_eq!(dead_letter.priority(), &None);
+    assert_eq!(header(&dead_letter, ORIGINAL_PRIORITY), Some(AMQPValue::LongLongInt(7)));
+    assert_eq!(without_brokers(&dead_letter), dead_letter);
+    let replayed = copy_for_replay(&dead_letter, added(), MAX_LEN);
+    assert_eq!(replayed, copy_for_next_queue(&original, added(), MAX_LEN));
+    let without = copy_for_dead_letters(&BasicProperties::default(), added(), MAX_LEN);
+    assert_eq!(header(&without, ORIGINAL_PRIORITY), None);
+    for forged in [AMQPValue::LongLongInt(256), long("7")] {
+        let forged = properties([(ORIGINAL_PRIORITY, forged)]);
+        assert_eq!(copy_for_replay(&forged, added(), MAX_LEN).priority(), &None);
+    }
+}
+
+#[test]
 fn a_forged_original_that_is_too_long_is_not_carried() {
     let forged = properties([(ORIGINAL_EXPIRATION, long("a".repeat(5_000)))]);
     let copy = copy_for_next_queue(&forged, added(), MAX_LEN);

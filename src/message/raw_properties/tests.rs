@@ -121,6 +121,7 @@ fn a_copy_keeps_all_bytes_except_what_the_broker_would_act_on_again() {
         headers.insert(name.into(), value);
     }
     headers.insert(headers::ORIGINAL_EXPIRATION.into(), text("60000"));
+    headers.insert(headers::ORIGINAL_PRIORITY.into(), AMQPValue::LongLongInt(3));
     headers.insert(headers::ORIGINAL_USER_ID.into(), text("guest"));
     let original = full();
     let expected = BasicProperties::default()

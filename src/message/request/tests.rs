@@ -1,3 +1,5 @@
+mod cloud_events;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -99,29 +101,148 @@ fn a_body_over_64_kib_is_too_large() {
 #[test]
 fn content_types_are_read_without_regard_to_case_and_parameters() {
     let body = r#"{"customer_id":1}"#;
-    for content_type in ["", "application/json", "Application/JSON; charset=utf-8"] {
+    for content_type in [
+        "",
+        "application/json",
+        "Application/JSON; charset=utf-8",
+        "application/json;charset=iso-8859-1",
+        "text/plain",
+        "TEXT/Plain ; charset=us-ascii",
+        "application/octet-stream",
+        "application/data",
+        "application/vnd.api+json",
+        "application/vnd.shop+JSON; version=2",
+    ] {
         assert_eq!(given(Some(content_type), body).len(), 1, "{content_type}");
     }
-    for content_type in ["text/plain", "application/xml", "application/cloudevents-batch+json"] {
-        assert_eq!(code(Some(content_type), body), "unsupported_content_type", "{content_type}");
+    for content_type in ["application/xml", "text/html", "json", "+json/x", "application/cloudevents+xml"] {
+        let fault = fault(Some(content_type), body);
+        assert_eq!(fault.code.as_str(), "unsupported_content_type", "{content_type}");
+        let named = format!("the content type is \"{content_type}\"; supported are application/json, ");
+        assert!(fault.detail.starts_with(&named), "{}", fault.detail);
+    }
+    let batch = fault(Some("application/cloudevents-batch+json"), "[]");
+    assert_eq!(batch.code.as_str(), "unsupported_content_type");
+    assert!(batch.detail.contains("a batch is not read"), "{}", batch.detail);
+}
+
+#[test]
+fn a_content_type_is_quoted_escaped_and_cut() {
+    let long = format!("a\n\"b{}; charset=secret", "x".repeat(200));
+    let detail = fault(Some(&long), "{}").detail;
+    assert!(detail.contains(&format!(r#""a\n\"b{}…""#, "x".repeat(60))), "{detail}");
+}
+
+#[test]
+fn a_byte_order_mark_is_ignored_before_json() {
+    let body = "\u{feff}{\"customer_id\":1}";
+    assert_eq!(given(JSON, body).len(), 1);
+    let event = format!("\u{feff}{{\"data\":{body}}}").replacen("\u{feff}{\"c", "{\"c", 1);
+    assert_eq!(given(EVENT, &event).len(), 1);
+    assert_eq!(code(JSON, format!("\u{feff}{body}")), "malformed", "only one is");
+    assert_eq!(code(JSON, "\u{feff}"), "malformed");
+}
+
+#[test]
+fn a_detail_says_what_came_in_place_of_an_object() {
+    for (body, detail) in [
+        ("", "the body is empty"),
+        (" [1]", "the body is not a JSON object, but an array"),
+        ("\"191\"", "the body is not a JSON object, but a string"),
+        ("191", "the body is not a JSON object, but a number"),
+        ("true", "the body is not a JSON object, but a boolean"),
+        ("null", "the body is not a JSON object, but null"),
+        ("customer_id=191", "the body is not JSON: expected value at line 1 column 1"),
+        ("{\n \"a\": 1,\n}", "the body is not a request: trailing comma at line 3 column 1"),
+        (
+            r#"{"orderid":1,"orderid":2}"#,
+            "the body is not a request: duplicate field `orderid` at line 1 column 22",
+        ),
+    ] {
+        assert_eq!(fault(JSON, body).detail, detail, "{body}");
+    }
+    assert_eq!(fault(JSON, b"{\"a\":\"\xff\"}").detail, "the body is not UTF-8: byte 7 is wrong");
+}
+
+#[test]
+fn a_detail_names_the_fields_found_where_no_identifier_is() {
+    let none = "none of customer_id, subscription_id and orderid is given; found: ";
+    for (body, found) in [
+        ("{}", "no field"),
+        (r#"{"customerId":191,"note":"secret"}"#, r#""customerId", "note""#),
+        (r#"{"customer_id ":191}"#, r#""customer_id ""#),
+        (r#"{"customer_id":" ","orderid":null}"#, "customer_id (blank), orderid (blank)"),
+        (r#"{"data":{"customer_id":1}}"#, r#""data""#),
+        (r#"{"4711":1,"cust-4711":1,"a@b.example":1,"line_2":1}"#, r#""line_2", 3 more"#),
+        (r#"{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1,"g":1}"#, r#""a", "b", "c", "d", "e", "f", one more"#),
+    ] {
+        let fault = fault(JSON, body);
+        assert_eq!(fault.code, FaultCode::NoIdentifier);
+        assert_eq!(fault.detail, format!("{none}{found}"), "{body}");
+    }
+    let form = fault(FORM, "customer=191&4711&orderid=+");
+    assert_eq!(form.detail, format!("{none}\"customer\", orderid (blank), one more"));
+    let long = format!(r#"{{"{}":1,"{}":1}}"#, "x".repeat(41), "y".repeat(40));
+    assert!(fault(JSON, long).detail.ends_with("y\", one more"));
+}
+
+#[test]
+fn a_request_gives_its_own_id() {
+    let id = |content_type, body: &str| decode(content_type, body.as_bytes()).given_id;
+    assert_eq!(id(JSON, r#"{"customer_id":1,"request_id":"r-1"}"#).as_deref(), Some("r-1"));
+    assert_eq!(id(JSON, r#"{"customer_id":1,"request_id":4711}"#).as_deref(), Some("4711"));
+    assert_eq!(id(FORM, "customer_id=1&request_id=r-1").as_deref(), Some("r-1"));
+    assert_eq!(id(JSON, r#"{"request_id":"r-1"}"#).as_deref(), Some("r-1"), "also if it is no request");
+    for absent in ["null", r#""""#, r#"" \t""#] {
+        assert_eq!(id(JSON, &format!(r#"{{"customer_id":1,"request_id":{absent}}}"#)), None, "{absent}");
+    }
+    let event = r#"{"id":"e-1","data":{"customer_id":1,"request_id":"r-1"}}"#;
+    assert_eq!(id(EVENT, event).as_deref(), Some("e-1"), "the CloudEvent's id counts more");
+    assert_eq!(id(EVENT, &event.replace("e-1", "")).as_deref(), Some("r-1"));
+}
+
+#[test]
+fn a_bad_request_id_is_a_fault_and_still_identifies_the_outcome_if_it_is_a_text() {
+    let long = "x".repeat(256);
+    for (value, id) in [
+        (format!("\"{long}\""), Some(long.as_str())),
+        (r#""a\nb""#.to_owned(), Some("a\nb")),
+        ("[1]".to_owned(), None),
+        ("1.5".to_owned(), None),
+    ] {
+        let decoded = decode(JSON, format!(r#"{{"customer_id":"7","request_id":{value}}}"#).as_bytes());
+        let fault = decoded.request.expect_err("a fault");
+        assert_eq!(fault.code, FaultCode::BadIdentifier);
+        assert!(fault.detail.starts_with("request_id "), "{}", fault.detail);
+        assert!(fault.readable.is_some());
+        assert_eq!(decoded.given_id.as_deref(), id);
     }
 }
 
 #[test]
-fn a_cloud_event_gives_its_id_and_its_data() {
-    let event = r#"{"specversion":"1.0","id":"e-1","source":"/s","type":"t","data":{"customer_id":191}}"#;
-    let decoded = decode(EVENT, event.as_bytes());
-    assert_eq!(decoded.event_id.as_deref(), Some("e-1"));
-    assert_eq!(given(EVENT, event), [("customer_id", "191".to_owned())]);
-}
-
-#[test]
-fn a_cloud_event_with_faulty_data_still_gives_its_id() {
-    let decoded = decode(EVENT, br#"{"id":"e-2","data":{}}"#);
-    assert_eq!(decoded.event_id.as_deref(), Some("e-2"));
-    assert_eq!(decoded.request.expect_err("a fault").code, FaultCode::NoIdentifier);
-    assert_eq!(code(EVENT, r#"{"id":"e-3"}"#), "malformed");
-    assert_eq!(code(EVENT, r#"{"id":"e-3","data":"{}"}"#), "malformed");
+fn a_request_says_when_it_expires() {
+    let at = |content_type, body: &str| {
+        let decoded = decode(content_type, body.as_bytes());
+        decoded.request.map(|_| decoded.expires_at.map(|at| at.to_string()))
+    };
+    let json = |value: &str| at(JSON, &format!(r#"{{"customer_id":1,"expires_at":{value}}}"#));
+    let moment = Ok(Some("2026-11-23T09:00:00.000Z".to_owned()));
+    for value in ["2026-11-23T09:00:00Z", "2026-11-23T10:00:00.0001+01:00", " 2026-11-23t09:00:00z"] {
+        assert_eq!(json(&format!("\"{value}\"")), moment, "{value}");
+    }
+    assert_eq!(at(FORM, "customer_id=1&expires_at=2026-11-23T09%3A00%3A00Z"), moment);
+    for absent in ["null", r#""""#, r#""  ""#] {
+        assert_eq!(json(absent), Ok(None), "{absent}");
+    }
+    for value in ["1795424400", "true", r#""tomorrow""#, r#""2026-11-23T09:00:00""#, r#""60s""#] {
+        let fault = json(value).expect_err(value);
+        assert_eq!(fault.code, FaultCode::Malformed, "{value}");
+        assert!(fault.detail.starts_with("expires_at is not a "), "{}", fault.detail);
+        assert!(fault.readable.is_some(), "the identifiers can be read");
+    }
+    let both = json(r#""tomorrow","orderid":true"#).expect_err("two faults");
+    assert_eq!(both.code, FaultCode::BadIdentifier);
+    assert!(both.detail.ends_with("; expires_at is not a time as RFC 3339 writes it"), "{}", both.detail);
 }
 
 #[test]
@@ -138,6 +259,10 @@ fn details_never_repeat_an_identifier() {
         r#"{"customer_id":"secret","customer_id":"secret"}"#.to_owned(),
         format!(r#"{{"customer_id":"secret{}"}}"#, "x".repeat(300)),
         r#"{"customer_id":"secret"#.to_owned(),
+        r#"{"customer_id":1,"request_id":"secret\u0001"}"#.to_owned(),
+        r#"{"customer_id":1,"expires_at":"secret"}"#.to_owned(),
+        r#"{"customer":"secret"}"#.to_owned(),
+        "\"secret\"".to_owned(),
     ];
     for body in bodies {
         assert!(!fault(JSON, &body).detail.contains("secret"), "{body}");

@@ -12,6 +12,7 @@ use super::{ConsumeLoop, Interrupt};
 use crate::{
     breaker::{CallResult, ProbeStep},
     broker::Consumer,
+    message::Timestamp,
     policy::Judgement,
     telemetry::logs::millis,
     worker::{
@@ -164,8 +165,8 @@ impl ConsumeLoop<'_> {
     }
 
     /// The next request that a probe may try. Waits for the first request without a limit, for
-    /// another one up to [`NEXT_REQUEST_TIMEOUT`]. Invalid requests and pending outcomes need no
-    /// call: their tasks start beside the probe.
+    /// another one up to [`NEXT_REQUEST_TIMEOUT`]. Invalid and expired requests and pending outcomes
+    /// need no call: their tasks start beside the probe.
     ///
     /// `tried`: how many requests this probe has tried. They wait for its end, so they do not count
     /// towards the concurrency limit.
@@ -210,7 +211,7 @@ impl ConsumeLoop<'_> {
                 return Ok(Candidate::NoOther);
             };
             let incoming = self.handler.decode(delivery, &self.publisher);
-            if incoming.pending.is_some() || incoming.envelope.request.is_err() {
+            if incoming.needs_no_call(Timestamp::now()) {
                 self.spawn_decoded(incoming, CallKind::Ordinary);
                 continue;
             }

@@ -145,8 +145,8 @@ impl<'a> MessagePublisher<'a> {
                     self.incoming,
                     event = "reply_ignored",
                     left_out,
-                    "the outcome is not sent to the request's reply_to: only RabbitMQ's own reply queues and names \
-                     that begin with one of results.reply_to_prefixes are allowed"
+                    "the outcome is not sent to the request's reply_to: only direct reply-to, exclusive \
+                     queues (amq.gen-…, amq_…) and names that begin with one of results.reply_to_prefixes are allowed"
                 );
             }
             return;
