@@ -9,7 +9,7 @@ use lapin::options::{
     QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Queue};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -144,12 +144,21 @@ impl Amqp {
 
     /// Ready messages of a queue, by passive declaration: true at once, unlike the management API's figures.
     pub async fn ready_count(&self, queue: &str) -> u32 {
+        self.declare_passively(queue).await.message_count()
+    }
+
+    /// Consumers of a queue, true at once as well.
+    pub async fn consumer_count(&self, queue: &str) -> u32 {
+        self.declare_passively(queue).await.consumer_count()
+    }
+
+    async fn declare_passively(&self, queue: &str) -> Queue {
         let channel = self.channel().await;
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         let declared =
             answered(queue, channel.queue_declare(queue.into(), options, FieldTable::default())).await;
         close(channel).await;
-        declared.message_count()
+        declared
     }
 
     /// Whether a queue of that name exists.
