@@ -24,7 +24,6 @@ mod manifests;
 mod outcomes;
 mod pauses;
 mod publisher;
-mod python;
 mod replicas;
 mod requests;
 mod retries;

@@ -1,14 +1,12 @@
 //! Senders that use other client libraries as these come, with no more than exchange and key.
 
-use kit::Answer;
+use kit::{Answer, Context, Process, Program};
 use serde_json::json;
 
 use crate::{
-    python::python,
+    libraries::install,
     world::{SOON, World},
 };
-
-const PACKAGES: [&str; 2] = ["kombu==5.7.0", "aio-pika==10.2.1"];
 
 /// What kombu makes of a dict, a text, bytes, and with each of its ways to say gzip.
 const KOMBU: &str = r#"
@@ -47,14 +45,20 @@ async def main():
 asyncio.run(main())
 "#;
 
+/// Runs a script to its end, with the libraries of docs/libraries.md.
+async fn run(ctx: &Context, script: &str) -> Process {
+    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/libraries/.venv/bin/python");
+    let sender = ctx.start(&Program::new(python).args(["-c", script]).env("AMQP_URL", ctx.amqp_url()));
+    assert!(sender.wait_exit(SOON).await.success(), "{:#?}", sender.stderr());
+    sender
+}
+
 #[test]
 fn what_kombu_sends_by_default_is_unlocked() {
-    let python = python("python-senders", &PACKAGES);
-    kit::run(async |ctx| {
+    kit::run_within(SOON * 10, async |ctx| {
+        install(&ctx, "libraries-python").await;
         let world = World::start(ctx, |_| Answer::unlocked()).await;
-        let sender = kit::Program::new(python).args(["-c", KOMBU]).env("AMQP_URL", world.ctx.amqp_url());
-        let sender = world.ctx.start(&sender);
-        assert!(sender.wait_exit(SOON).await.success(), "{:#?}", sender.stderr());
+        run(&world.ctx, KOMBU).await;
         for (request_id, outcome) in world.outcomes(5).await {
             assert_eq!(outcome["status"], "unlocked", "{request_id}: {outcome}");
         }
@@ -64,12 +68,10 @@ fn what_kombu_sends_by_default_is_unlocked() {
 
 #[test]
 fn the_exclusive_reply_queue_of_aio_pika_gets_a_copy() {
-    let python = python("python-senders", &PACKAGES);
-    kit::run(async |ctx| {
+    kit::run_within(SOON * 10, async |ctx| {
+        install(&ctx, "libraries-python").await;
         let world = World::start(ctx, |_| Answer::unlocked()).await;
-        let sender = kit::Program::new(python).args(["-c", AIO_PIKA]).env("AMQP_URL", world.ctx.amqp_url());
-        let sender = world.ctx.start(&sender);
-        assert!(sender.wait_exit(SOON).await.success(), "{:#?}", sender.stderr());
+        let sender = run(&world.ctx, AIO_PIKA).await;
         let reply: serde_json::Value =
             serde_json::from_str(sender.stdout().first().expect("a line")).expect("JSON");
         let queue = reply["queue"].as_str().expect("a name");
