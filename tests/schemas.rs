@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use trackfinity_unlocker::message::{Outcome, Status, Timestamp, outcome, request};
 
 fn validator(schema: &schemars::Schema) -> jsonschema::Validator {
-    jsonschema::validator_for(schema.as_value()).expect("a schema")
+    jsonschema::options().should_validate_formats(true).build(schema.as_value()).expect("a schema")
 }
 
 #[test]
@@ -20,6 +20,15 @@ fn the_request_schema_accepts_what_is_read_and_refuses_what_is_not() {
         (json!({"customer_id": " \t", "orderid": "7"}), true),
         (json!({"customer_id": long}), true),
         (json!({"customer_id": "ü & ="}), true),
+        (json!({"customer_id": 1, "request_id": "r-1", "expires_at": "2026-11-23T10:00:00.5+01:00"}), true),
+        (json!({"customer_id": 1, "request_id": 4711, "expires_at": null}), true),
+        (json!({"customer_id": 1, "request_id": " ", "expires_at": " "}), true),
+        (json!({"customer_id": 1, "request_id": true}), false),
+        (json!({"customer_id": 1, "request_id": format!("{long}x")}), false),
+        (json!({"customer_id": 1, "expires_at": "tomorrow"}), false),
+        (json!({"customer_id": 1, "expires_at": "2026-11-23T09:00:00"}), false),
+        (json!({"customer_id": 1, "expires_at": 1_795_424_400}), false),
+        (json!({"request_id": "r-1"}), false),
         (json!({}), false),
         (json!({"customer_id": null}), false),
         (json!({"customer_id": ""}), false),

@@ -73,7 +73,8 @@ impl Status {
 pub struct Outcome {
     /// How the request ended.
     pub status: Status,
-    /// The request's `message_id`, or else the CloudEvent's id, or else a UUID made by the worker.
+    /// The request's `message_id`, or else the CloudEvent's id, or else the body's `request_id`, or else
+    /// a UUID made by the worker.
     pub request_id: String,
     /// The identifiers as they were read; null if nothing could be read.
     pub request: Option<Identifiers>,

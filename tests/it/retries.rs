@@ -70,7 +70,8 @@ fn after_the_last_attempt_there_is_one_dead_letter_and_one_outcome() {
         assert_eq!(dead_letter.properties.message_id(), properties.message_id());
         assert_eq!(dead_letter.properties.correlation_id(), properties.correlation_id());
         assert_eq!(dead_letter.properties.content_type(), properties.content_type());
-        assert_eq!(dead_letter.properties.priority(), properties.priority());
+        assert_eq!(dead_letter.properties.priority(), &None, "dead letters are ordered by age");
+        assert_eq!(header(dead_letter, "unlocker-original-priority").as_deref(), Some("3"));
         assert_eq!(dead_letter.properties.app_id(), properties.app_id());
         assert_eq!(dead_letter.properties.delivery_mode(), &Some(2));
         for (name, value) in [
@@ -103,7 +104,10 @@ fn a_copy_in_a_retry_queue_keeps_body_and_properties_and_carries_its_history() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::status(503).header("retry-after", "900")).await;
         world
-            .publish(id("m-1").with_headers(table([("theirs", long("kept"))])), r#"{"customer_id":1}"#)
+            .publish(
+                id("m-1").with_priority(7).with_headers(table([("theirs", long("kept"))])),
+                r#"{"customer_id":1}"#,
+            )
             .await;
         let tier = "trackfinity.unlock.retry.1024s";
         kit::eventually("the copy is in the retry queue", SOON, async || {
@@ -113,6 +117,7 @@ fn a_copy_in_a_retry_queue_keeps_body_and_properties_and_carries_its_history() {
         let retry = world.amqp.drain(tier).await.remove(0);
         assert_eq!(retry.body, br#"{"customer_id":1}"#);
         assert_eq!(retry.properties.delivery_mode(), &Some(2));
+        assert_eq!(retry.properties.priority(), &Some(7));
         for (name, value) in [
             ("theirs", "kept"),
             ("unlocker-attempts", "1"),

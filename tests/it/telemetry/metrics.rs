@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use kit::{Answer, Otlp};
+use trackfinity_unlocker::message::Timestamp;
 
 use super::*;
 use crate::world::{DEAD, EXCHANGE, REQUEST, id, requests};
@@ -116,6 +117,25 @@ fn a_scrape_shows_the_results_of_the_requests_and_what_waits() {
         }
         world.stop().await;
         assert_eq!(world.amqp.ready_count(DEAD).await, 3, "counting consumed none of them");
+    });
+}
+
+#[test]
+fn the_wait_in_the_queue_is_measured_at_the_first_receipt_alone() {
+    kit::run(async |ctx| {
+        let (listen, base) = ops();
+        let world = world(ctx, &[listen], two_503s).await;
+        let now = Timestamp::now().as_secs();
+        world.publish(id("waited").with_timestamp(now - 100), r#"{"customer_id":1}"#).await;
+        assert_eq!(world.outcome().await["attempts"], 3);
+        world.publish(id("milliseconds").with_timestamp(now * 1000), r#"{"customer_id":1}"#).await;
+        world.publish(id("no timestamp"), r#"{"customer_id":1}"#).await;
+        world.outcomes.wait_count(2, SOON).await;
+        let text = scrape(&base).await;
+        assert_eq!(sample(&text, "unlocker_queue_wait_seconds_count", &[]), Some(1.0));
+        let sum = sample(&text, "unlocker_queue_wait_seconds_sum", &[]).expect("a sum");
+        assert!((100.0..130.0).contains(&sum), "{sum} s");
+        world.stop().await;
     });
 }
 
