@@ -32,7 +32,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::api::openapi;
 use self::{app::App, guard::Hosts};
-use crate::{ops::WorkerHandles, settings::Settings};
+use crate::{
+    ops::{ListenError, WorkerHandles},
+    settings::Settings,
+};
 
 /// The largest request body, in bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -43,8 +46,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// The page cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    #[error("admin.listen: {address} cannot be listened on: {source}")]
-    Bind { address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("the thread of the dead-letter page cannot be started: {0}")]
     Thread(#[source] std::io::Error),
 }
@@ -89,7 +92,8 @@ pub fn serve(
         let bound = listener.local_addr()?;
         Ok((listener, bound))
     };
-    let (listener, bound) = bind().map_err(|source| AdminError::Bind { address, source })?;
+    let (listener, bound) =
+        bind().map_err(|error| ListenError { setting: "admin.listen", address, error })?;
     let app = App::new(settings, handles, &stop);
     let hosts = Hosts::new(bound, &admin.allowed_hosts);
     let runtime =

@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod browse;
+pub mod connect_error;
 pub mod connection;
 pub mod connector;
 pub mod consumer;
@@ -16,7 +17,7 @@ mod wake_coalescer;
 pub mod wire;
 
 pub use backoff::Backoff;
-pub use connection::ConnectError;
+pub use connect_error::ConnectError;
 pub use connector::Connector;
 pub use consumer::{ConsumeError, Consumer};
 pub use publisher::{Lane, Mandatory, PublishError, Publisher};

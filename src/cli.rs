@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use self::{failure::Failure, print::print};
 use crate::{
     message::{outcome, request},
+    ops::ListenError,
     sandbox::{FirstAnswers, Sandbox},
     telemetry::logs::LogFormat,
 };
@@ -129,7 +130,8 @@ async fn sandbox(args: SandboxArgs) -> Result<(), Failure> {
     };
     let listener = Sandbox::bind(args.listen)
         .await
-        .map_err(|error| anyhow::anyhow!("cannot listen on {}: {error}", args.listen))?;
+        .map_err(|error| ListenError { setting: "--listen", address: args.listen, error })
+        .map_err(anyhow::Error::from)?;
     let address = listener.local_addr().map_err(anyhow::Error::from)?;
     print(format_args!("sandbox: listening on http://{address}"))?;
     let mut signals = run::Signals::new().map_err(anyhow::Error::from)?;

@@ -51,7 +51,7 @@ pub use self::{
     lock::{Holder, LockedBy},
     options::{DiscardReason, InvalidOption, ReplayOptions, ReplayRate},
     plan::{Action, Plan},
-    result::{Ended, Finish, Step, StepResult},
+    result::{Ended, Finish, ResultCounts, Step, StepResult},
     scan::{Coverage, StopReason, Taken},
     summary::{Group, Summary},
 };

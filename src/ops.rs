@@ -2,6 +2,7 @@
 //! worker is busy or stuck.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -37,10 +38,33 @@ const STUCK_AFTER: Duration = Duration::from_secs(15);
 /// The endpoints could not be served.
 #[derive(Debug, thiserror::Error)]
 pub enum OpsError {
-    #[error("ops.listen: cannot listen on {address}: {source}")]
-    Bind { address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("the thread of the ops endpoints cannot be started: {0}")]
-    Thread(#[source] std::io::Error),
+    Thread(#[source] io::Error),
+}
+
+/// An address of the settings cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting}: cannot listen on {address}: {}", listen_fault(.error))]
+pub struct ListenError {
+    /// Such as `ops.listen`.
+    pub setting: &'static str,
+    pub address: SocketAddr,
+    pub error: io::Error,
+}
+
+fn listen_fault(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another program listens there: stop it, or choose another port".into(),
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address: choose one of its own, or 0.0.0.0 for all of them".into()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "the system does not allow it: choose a port of at least 1024".into()
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// The parts of the worker that the endpoints report on.
@@ -101,7 +125,7 @@ pub fn serve(address: SocketAddr, handles: WorkerHandles) -> Result<SocketAddr, 
         let bound = listener.local_addr()?;
         Ok((listener, bound))
     };
-    let (listener, bound) = bind().map_err(|source| OpsError::Bind { address, source })?;
+    let (listener, bound) = bind().map_err(|error| ListenError { setting: "ops.listen", address, error })?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(OpsError::Thread)?;
     let serve = move || {

@@ -18,8 +18,7 @@ use lapin::{
     uri::{AMQPScheme, AMQPUri},
 };
 
-use super::wire::WireError;
-use crate::settings::BrokerUrlsError;
+use super::connect_error::{ConnectCause, ConnectError, RawError};
 
 /// How long one address may take, with the handshake, unless its URL has a `connection_timeout`.
 /// lapin itself has no limit for the handshake.
@@ -30,21 +29,6 @@ const ALL_ADDRESSES_TIMEOUT: Duration = Duration::from_secs(60);
 const SMALL_FRAME_MAX: u32 = 16 * 1024;
 /// How long RabbitMQ may take to answer a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// RabbitMQ could not be reached at any of its addresses. Never shows a password.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    #[error("{address}: {source}")]
-    Failed { address: String, source: lapin::Error },
-    #[error("{address}: {source}")]
-    Wire { address: String, source: WireError },
-    #[error("{address}: no answer within {:.1} s", limit.as_secs_f64())]
-    Timeout { address: String, limit: Duration },
-    #[error("broker.url names no address")]
-    NoAddress,
-    #[error("broker.url: {0}")]
-    Urls(#[from] BrokerUrlsError),
-}
 
 /// A connection that can always be ended. lapin waits for ever, on its own thread, for a peer that is
 /// silent during the handshake. Shutting down the socket ends that.
@@ -116,15 +100,13 @@ pub(super) async fn connect_in_turn(
     urls: &[AMQPUri],
     purpose: &str,
 ) -> Result<(Connection, String), ConnectError> {
-    let failed = |address, source| ConnectError::Failed { address, source };
-    first_that_answers(urls, |url| connect_to(url, purpose), failed).await
+    first_that_answers(urls, |url| connect_to(url, purpose)).await
 }
 
 /// Tries the addresses in their order, each for a limited time. Also returns the one that answered.
-pub(super) async fn first_that_answers<T, E, F: Future<Output = Result<T, E>>>(
+pub(super) async fn first_that_answers<T, E: Into<RawError>, F: Future<Output = Result<T, E>>>(
     urls: &[AMQPUri],
     connect_to: impl Fn(AMQPUri) -> F,
-    failed: impl Fn(String, E) -> ConnectError,
 ) -> Result<(T, String), ConnectError> {
     let mut last = ConnectError::NoAddress;
     let mut remaining = ALL_ADDRESSES_TIMEOUT;
@@ -136,7 +118,9 @@ pub(super) async fn first_that_answers<T, E, F: Future<Output = Result<T, E>>>(
         let started = Instant::now();
         match tokio::time::timeout(limit, connect_to(url.clone())).await {
             Ok(Ok(connected)) => return Ok((connected, address)),
-            Ok(Err(error)) => last = failed(address, error),
+            Ok(Err(error)) => {
+                last = ConnectError::Failed { address, cause: ConnectCause::new(url, error.into()) };
+            }
             Err(_elapsed) => last = ConnectError::Timeout { address, limit },
         }
         remaining = remaining.saturating_sub(started.elapsed());

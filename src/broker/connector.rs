@@ -12,7 +12,8 @@ use std::{
 use lapin::uri::AMQPUri;
 
 use super::{
-    connection::{ConnectError, Connection, address, connect_in_turn, with_small_frames},
+    connect_error::ConnectError,
+    connection::{Connection, address, connect_in_turn, with_small_frames},
     wire::WireConnection,
 };
 use crate::{settings::Broker, telemetry::LogThrottle};

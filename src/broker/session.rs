@@ -8,7 +8,8 @@ use lapin::Event;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
-    connection::{ConnectError, Connection},
+    connect_error::ConnectError,
+    connection::Connection,
     connector::Connector,
     publisher::{ConnectedWatch, Publisher, PublishingEvent},
 };

@@ -37,7 +37,10 @@ pub enum TopologyError {
          topology.prefix"
     )]
     Differs { kind: Kind, name: String, broker: String },
-    #[error("{kind} {name} does not exist: declare it, or set broker.declare = true")]
+    #[error(
+        "{kind} {name} does not exist: declare it, or set broker.declare = true, so that `unlocker run` \
+             declares it"
+    )]
     Missing { kind: Kind, name: String },
     #[error("{kind} {name}: RabbitMQ refuses access: {broker}. {advice}")]
     Refused { kind: Kind, name: String, broker: String, advice: &'static str },

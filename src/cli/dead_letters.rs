@@ -2,6 +2,7 @@
 
 mod args;
 mod change;
+mod command_line;
 mod printer;
 mod tables;
 
@@ -110,8 +111,8 @@ pub(super) async fn execute(files: &[PathBuf], command: Command) -> Result<(), F
             eprintln!("exported {count} ({coverage})");
             if coverage.is_incomplete() { Err(Failure::Reported) } else { Ok(()) }
         }
-        Command::Replay(args) => change::replay(&dead_letters, args).await,
-        Command::Discard(args) => change::discard(&dead_letters, args).await,
+        Command::Replay(args) => change::replay(&dead_letters, files, args).await,
+        Command::Discard(args) => change::discard(&dead_letters, files, args).await,
     }
 }
 

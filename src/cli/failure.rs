@@ -13,12 +13,12 @@ use crate::{
 pub(super) enum Failure {
     #[error("{0}")]
     Settings(#[from] Faults),
-    #[error("RabbitMQ cannot be reached: {0}")]
-    Unreachable(#[from] ConnectError),
+    #[error("{summary}: {0}", summary = .0.summary())]
+    Connect(#[from] ConnectError),
     /// The command has printed the cause itself.
     #[error("")]
     Reported,
-    #[error("{0:#}")]
+    #[error("{}", causes(.0))]
     Failed(#[from] anyhow::Error),
 }
 
@@ -26,16 +26,25 @@ impl Failure {
     pub(super) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Settings(_) => 78,
-            Self::Unreachable(_) => 69,
-            Self::Reported | Self::Failed(_) => 1,
+            Self::Connect(error) if !error.is_refusal() => 69,
+            Self::Connect(_) | Self::Reported | Self::Failed(_) => 1,
         })
     }
+}
+
+/// The error and its causes, without those that its text already contains.
+fn causes(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text {
+        _ if text.contains(&cause) => text,
+        _ if text.is_empty() => cause,
+        _ => format!("{text}: {cause}"),
+    })
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
-            Error::Access(AccessError::Connect(error)) => Self::Unreachable(error),
+            Error::Access(AccessError::Connect(error)) => Self::Connect(error),
             error => Self::Failed(error.into()),
         }
     }

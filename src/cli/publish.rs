@@ -6,7 +6,7 @@ mod progress;
 mod request;
 mod returns;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, anyhow};
 use clap::{ArgGroup, Args};
@@ -17,10 +17,11 @@ use lapin::{
     types::FieldTable,
 };
 
-use self::request::{REFUSED, closed, properties, unrouted};
+use self::request::{DeliveryArgs, REFUSED, closed, unrouted};
 use super::{failure::Failure, print::print};
 use crate::{
     broker::{Topology, connection, topology::REQUEST_KEY},
+    message::{Identifiers, Status, request::Identifier},
     settings::{BrokerSettings, environment},
 };
 
@@ -34,34 +35,42 @@ const IDENTIFIERS: [&str; 4] = ["customer_id", "subscription_id", "orderid", "fr
 #[command(group(ArgGroup::new("identifiers").required(true).multiple(true).args(IDENTIFIERS)))]
 pub(super) struct PublishArgs {
     /// The customer to unlock.
-    #[arg(long, value_name = "ID")]
-    customer_id: Option<String>,
+    #[arg(long, value_name = "ID", value_parser = identifier)]
+    customer_id: Option<Identifier>,
     /// A subscription of that customer.
-    #[arg(long, value_name = "ID")]
-    subscription_id: Option<String>,
+    #[arg(long, value_name = "ID", value_parser = identifier)]
+    subscription_id: Option<Identifier>,
     /// The event id of a transaction of the customer.
-    #[arg(long, value_name = "ID")]
-    orderid: Option<String>,
+    #[arg(long, value_name = "ID", value_parser = identifier)]
+    orderid: Option<Identifier>,
     /// The request's id [default: a new UUID]
     #[arg(long, value_name = "ID", value_parser = message_id)]
     message_id: Option<String>,
-    /// Wait for the outcome and print it.
+    #[command(flatten)]
+    delivery: DeliveryArgs,
+    /// Wait for the outcome and print it; the exit code is 1 unless it is `unlocked`.
     #[arg(long)]
     wait: bool,
     /// How long to wait for the outcome, such as 60s [default: forever]
     #[arg(long, value_name = "DURATION", requires = "wait", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
     /// Publish many requests: one JSON object per line, from a file, or from stdin with "-". The
-    /// line is the request's body. Its fields message_id and correlation_id, if present, also
-    /// become its properties.
+    /// line is the request's body. Its message_id (or request_id) and correlation_id, if present,
+    /// also become its properties.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["customer_id", "subscription_id", "orderid", "message_id", "wait"])]
     from: Option<PathBuf>,
+}
+
+/// A blank identifier is a mistake here, such as an empty variable of a script.
+fn identifier(text: &str) -> Result<Identifier, String> {
+    let identifier = Identifier::parse(text.into()).map_err(|wrong| format!("it {wrong}"))?;
+    identifier.ok_or_else(|| "it is blank: give the id, or omit the option".to_owned())
 }
 
 fn message_id(text: &str) -> Result<String, String> {
     match text.len() {
         1..=255 => Ok(text.to_owned()),
-        length => Err(format!("{length} bytes; AMQP takes 1 to 255")),
+        length => Err(format!("it has {length} bytes; AMQP allows 1 to 255")),
     }
 }
 
@@ -72,19 +81,21 @@ pub(super) async fn publish(files: &[PathBuf], args: PublishArgs) -> Result<(), 
     let connection = connection::connect(&urls, "publish").await?;
     let topology = Topology::new(&settings.topology_prefix);
     let result = match source {
-        Some(source) => bulk::publish(&connection, &topology, source).await,
-        None => send(&connection, &topology, args).await.map_err(Failure::from),
+        Some(source) => bulk::publish(&connection, &topology, source, &args.delivery).await,
+        None => send(&connection, &topology, args).await,
     };
     connection.close().await;
     result
 }
 
-async fn send(connection: &lapin::Connection, topology: &Topology, args: PublishArgs) -> anyhow::Result<()> {
-    let message_id = args.message_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-    let body = serde_json::to_vec(&fields(&args)).context("the request cannot be encoded")?;
-    let mut properties = properties(&message_id);
-    let channel = connection.create_channel().await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+async fn send(connection: &lapin::Connection, topology: &Topology, args: PublishArgs) -> Result<(), Failure> {
+    let PublishArgs { customer_id, subscription_id, orderid, .. } = args;
+    let message_id = args.message_id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    let body = serde_json::to_vec(&Identifiers { customer_id, subscription_id, orderid })
+        .context("the request cannot be encoded")?;
+    let mut properties = args.delivery.properties(&message_id);
+    let channel = connection.create_channel().await.map_err(anyhow::Error::from)?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(anyhow::Error::from)?;
     let mut replies = None;
     if args.wait {
         replies = Some(consume_replies(&channel).await?);
@@ -99,19 +110,20 @@ async fn send(connection: &lapin::Connection, topology: &Topology, args: Publish
     let timeout = args.timeout.unwrap_or(Duration::MAX);
     let reply = tokio::time::timeout(timeout, replies.next())
         .await
-        .map_err(|_elapsed| anyhow!("no outcome within {}", humantime::format_duration(timeout)))?
-        .context("RabbitMQ closed the channel before the outcome came")??;
+        .map_err(|_elapsed| {
+            let waited = humantime::format_duration(timeout);
+            anyhow!("no outcome within {waited}; the request is published, so it may still come")
+        })?
+        .context("RabbitMQ closed the channel before the outcome came")?
+        .map_err(anyhow::Error::from)?;
     print(format_args!("{}", String::from_utf8_lossy(&reply.data)))?;
-    Ok(())
+    if is_unlocked(&reply.data) { Ok(()) } else { Err(Failure::Reported) }
 }
 
-fn fields(args: &PublishArgs) -> BTreeMap<&'static str, &str> {
-    let given = [
-        ("customer_id", &args.customer_id),
-        ("subscription_id", &args.subscription_id),
-        ("orderid", &args.orderid),
-    ];
-    given.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
+/// Whether an outcome says `unlocked`.
+fn is_unlocked(outcome: &[u8]) -> bool {
+    let outcome: serde_json::Value = serde_json::from_slice(outcome).unwrap_or_default();
+    outcome.get("status").and_then(|status| status.as_str()) == Some(Status::Unlocked.as_str())
 }
 
 async fn consume_replies(channel: &Channel) -> anyhow::Result<lapin::Consumer> {
@@ -160,12 +172,33 @@ mod tests {
     }
 
     #[test]
+    fn only_the_status_unlocked_is_a_success() {
+        assert!(is_unlocked(br#"{"status":"unlocked"}"#));
+        for outcome in [r#"{"status":"refused"}"#, r#"{"status":"a new one"}"#, "{}", "no JSON"] {
+            assert!(!is_unlocked(outcome.as_bytes()), "{outcome}");
+        }
+    }
+
+    #[test]
     fn a_request_needs_an_identifier() {
         for args in [&[][..], &["--wait"], &["--message-id", "x"], &["--wait", "--timeout", "1s"]] {
             assert_eq!(parse(args).unwrap_err(), ErrorKind::MissingRequiredArgument, "{args:?}");
         }
+        for wrong in [
+            &["--customer-id", " "][..],
+            &["--customer-id", "1", "--orderid", ""],
+            &["--orderid", "a\nb"],
+            &["--customer-id", "1", "--message-id", ""],
+            &["--customer-id", "1", "--priority", "256"],
+            &["--customer-id", "1", "--expires-in", "0s"],
+            &["--customer-id", "1", "--expires-in", "50days"],
+            &["--customer-id", "1", "--expires-in", "60"],
+        ] {
+            assert_eq!(parse(wrong).unwrap_err(), ErrorKind::ValueValidation, "{wrong:?}");
+        }
         for args in [
             &["--customer-id", "1"][..],
+            &["--from", "-", "--priority", "7", "--expires-in", "90s"],
             &["--subscription-id", "1", "--wait"],
             &["--orderid", "1", "--customer-id", "2", "--message-id", "x"],
             &["--from", "-"],

@@ -36,6 +36,20 @@ pub(super) async fn run_worker(
 ) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(anyhow::Error::from)?;
     let telemetry = Telemetry::from_environment().map_err(anyhow::Error::from)?;
+    let ended = serve_until_stopped(settings, &telemetry, &mut signals, started).await;
+    // The second signal waits for nothing.
+    if !matches!(ended, Err(Failure::Reported)) {
+        telemetry.shutdown(TELEMETRY_FLUSH_TIMEOUT).await;
+    }
+    ended
+}
+
+async fn serve_until_stopped(
+    settings: Settings,
+    telemetry: &Telemetry,
+    signals: &mut Signals,
+    started: impl FnOnce(StatusHandle),
+) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let secrets = settings.secrets();
     let ops = settings.ops.listen;
@@ -76,7 +90,6 @@ pub(super) async fn run_worker(
     end_background.cancel();
     background.close();
     background.wait().await;
-    telemetry.shutdown(TELEMETRY_FLUSH_TIMEOUT).await;
     Ok(())
 }
 

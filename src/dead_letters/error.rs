@@ -9,6 +9,10 @@ use crate::{
     settings::BrokerUrlsError,
 };
 
+/// AMQP's reply codes.
+const ACCESS_REFUSED: u16 = 403;
+const NOT_FOUND: u16 = 404;
+
 /// Why something could not be done with the dead letters.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -30,13 +34,25 @@ pub enum Error {
 pub enum AccessError {
     #[error("{0}")]
     Urls(#[from] BrokerUrlsError),
-    #[error("RabbitMQ cannot be reached: {0}")]
+    #[error("{summary}: {0}", summary = .0.summary())]
     Connect(#[from] ConnectError),
     #[error("the browse was stopped")]
     Stopped,
     #[error("the dead letters are locked by {0}; try again when they have finished")]
     Locked(LockedBy),
-    #[error("RabbitMQ says: {0}. The user needs configure, write and read on the prefix's names")]
+    /// The text is RabbitMQ's.
+    #[error(
+        "RabbitMQ has {0}. `unlocker run` declares it: is it the right RabbitMQ, virtual host and \
+         topology.prefix?"
+    )]
+    Missing(String),
+    /// The text is RabbitMQ's.
+    #[error(
+        "RabbitMQ says: {0}. The rights of an operator are in docs/production.md, \"Rights in RabbitMQ\""
+    )]
+    NoRight(String),
+    /// The text is RabbitMQ's.
+    #[error("RabbitMQ says: {0}")]
     Refused(String),
     #[error("the connection to RabbitMQ failed: {0}")]
     Amqp(lapin::Error),
@@ -48,10 +64,23 @@ pub enum AccessError {
     Encode(#[from] serde_json::Error),
 }
 
+impl AccessError {
+    /// Of a channel that RabbitMQ closed.
+    fn closed(code: u16, broker: &str) -> Self {
+        // RabbitMQ writes the code's name before its words.
+        let words = broker.split_once(" - ").map_or(broker, |(_name, words)| words).to_owned();
+        match code {
+            NOT_FOUND => Self::Missing(words),
+            ACCESS_REFUSED => Self::NoRight(words),
+            _ => Self::Refused(words),
+        }
+    }
+}
+
 impl From<lapin::Error> for AccessError {
     fn from(error: lapin::Error) -> Self {
         match soft_error(&error) {
-            Some((_, broker)) => Self::Refused(broker),
+            Some((code, broker)) => Self::closed(code.get_id(), &broker),
             None => Self::Amqp(error),
         }
     }
@@ -60,7 +89,7 @@ impl From<lapin::Error> for AccessError {
 impl From<WireError> for AccessError {
     fn from(error: WireError) -> Self {
         match error.channel_closed() {
-            Some((_, broker)) => Self::Refused(broker.to_owned()),
+            Some((code, broker)) => Self::closed(code, broker),
             None => Self::Wire(error),
         }
     }

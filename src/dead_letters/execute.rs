@@ -14,7 +14,7 @@ use super::{
     options::ReplayOptions,
     plan::{Action, Plan},
     replay::{self, OutcomeListener},
-    result::{Ended, Finish, Step, StepResult},
+    result::{Ended, Finish, ResultCounts, Step, StepResult},
     round::{Remaining, Round},
     session::LockedSession,
 };
@@ -53,7 +53,7 @@ struct Execution<'a, R> {
     report: R,
     /// Dead letters without a result.
     remaining: Remaining,
-    done: usize,
+    results: ResultCounts,
     next_at: Instant,
     replies: ReplyPublisher,
 }
@@ -81,7 +81,7 @@ pub(super) async fn execute(
         stop,
         report,
         remaining: Remaining::new(&plan.ids),
-        done: 0,
+        results: ResultCounts::default(),
         next_at: Instant::now(),
         replies: ReplyPublisher::new(Connector::new(&inner.settings.broker)),
     };
@@ -90,7 +90,7 @@ pub(super) async fn execute(
     session.close().await;
     execution.replies.close().await;
     Ok(Finish {
-        done: execution.done,
+        results: execution.results,
         remaining: execution.remaining.len(),
         total: plan.ids.len(),
         ended: ended?,
@@ -185,7 +185,6 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
             };
             round.acknowledge(tag).await?;
             session.set_taken(round.taken.len());
-            self.done += 1;
             let result = match (outcomes.as_deref_mut(), dead_letter.envelope()) {
                 (Some(outcomes), Some(envelope)) => {
                     outcomes.outcome_of(&envelope, self.options.wait, self.stop).await?
@@ -329,6 +328,7 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
             result: &result,
         };
         self.inner.audit.write(self.actor, &event).await?;
+        self.results.add(&result);
         (self.report)(&Step { id, request_id, result });
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Selects dead letters.
 
-use std::{str::FromStr, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
 use serde::Serialize;
 
@@ -43,6 +43,24 @@ impl Filter {
     /// The most dead letters to return, at least one.
     pub(super) fn max_count(&self) -> usize {
         self.limit.unwrap_or(usize::MAX).max(1)
+    }
+}
+
+/// As options of the command line; `none` for an empty filter.
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let statuses: Vec<&str> = self.status.iter().map(|status| status.as_str()).collect();
+        let options = [
+            ("--status", (!statuses.is_empty()).then(|| statuses.join(","))),
+            ("--reason", (!self.reason.is_empty()).then(|| self.reason.join(","))),
+            ("--since", self.since.map(|since| since.to_string())),
+            ("--until", self.until.map(|until| until.to_string())),
+            ("--id", (!self.ids.is_empty()).then(|| self.ids.join(","))),
+            ("--limit", self.limit.map(|limit| limit.to_string())),
+        ];
+        let given = options.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value?)));
+        let given: Vec<_> = given.collect();
+        f.write_str(&if given.is_empty() { "none".to_owned() } else { given.join(" ") })
     }
 }
 
@@ -113,6 +131,21 @@ mod tests {
         ] {
             assert!(!other.matches(&dead_letter), "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_filter_is_shown_as_the_options_that_make_it() {
+        assert_eq!(Filter::default().to_string(), "none");
+        let filter = Filter {
+            status: vec![DeadLetterStatus::Refused, DeadLetterStatus::Invalid],
+            reason: vec!["http_404".to_owned()],
+            since: "2026-11-23T09:00:00Z".parse().ok(),
+            ids: vec!["r-1".to_owned(), "r-2".to_owned()],
+            limit: Some(3),
+            ..Filter::default()
+        };
+        let shown = "--status refused,invalid --reason http_404 --since 2026-11-23T09:00:00.000Z --id r-1,r-2 --limit 3";
+        assert_eq!(filter.to_string(), shown);
     }
 
     #[test]

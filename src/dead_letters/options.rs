@@ -108,6 +108,12 @@ impl FromStr for ReplayRate {
     }
 }
 
+impl fmt::Display for ReplayRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", self.0)
+    }
+}
+
 /// How fast a replay runs, and when it stops. A discard ignores all of it: it calls no one.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplayOptions {
@@ -149,7 +155,8 @@ mod tests {
     fn a_rate_is_between_one_an_hour_and_ten_thousand_a_second() {
         for (text, per_second) in [("1/s", 1.0), ("30/m", 0.5), ("1/h", 1.0 / 3600.0), ("10000/s", 10_000.0)]
         {
-            assert_eq!(text.parse().map(ReplayRate::per_second), Ok(per_second));
+            let rate: ReplayRate = text.parse().expect(text);
+            assert_eq!((rate.per_second(), rate.to_string().parse()), (per_second, Ok(rate)));
         }
         for wrong in ["", "1", "1/d", "x/s", "0/s", "-1/s", "NaN/s", "inf/s", "0.5/h", "10001/s"] {
             assert!(wrong.parse::<ReplayRate>().is_err(), "{wrong:?}");

@@ -1,10 +1,13 @@
 //! The result of a replay or a discard, as JSON and in words.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
 use super::dead_letter::DeadLetterId;
+
+/// The most reasons in a text; JSON has all.
+const MAX_REASONS: usize = 5;
 
 /// What happened to one dead letter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -69,16 +72,108 @@ impl fmt::Display for StepResult {
     }
 }
 
+/// How many dead letters had each result.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct ResultCounts {
+    /// Replayed, and Trackfinity answered `true`.
+    pub unlocked: usize,
+    /// Replayed, and they failed again: by the reason of their outcomes.
+    pub failed_again: BTreeMap<String, usize>,
+    /// Replayed, without an outcome yet.
+    pub pending: usize,
+    pub discarded: usize,
+    /// No longer in the queue.
+    pub gone: usize,
+    /// In the queue behind too many others; untouched.
+    pub out_of_reach: usize,
+    /// In the queue, because their copies could not be published.
+    pub publish_failed: usize,
+}
+
+impl ResultCounts {
+    pub(super) fn add(&mut self, result: &StepResult) {
+        let count = match result {
+            StepResult::Unlocked => &mut self.unlocked,
+            StepResult::FailedAgain { reason, .. } => {
+                self.failed_again.entry(reason.as_deref().unwrap_or("no reason").to_owned()).or_default()
+            }
+            StepResult::Pending => &mut self.pending,
+            StepResult::Discarded { .. } => &mut self.discarded,
+            StepResult::Gone => &mut self.gone,
+            StepResult::OutOfReach => &mut self.out_of_reach,
+            StepResult::PublishFailed { .. } => &mut self.publish_failed,
+        };
+        *count += 1;
+    }
+
+    fn replayed(&self) -> usize {
+        self.unlocked + self.failed_again.values().sum::<usize>() + self.pending
+    }
+}
+
+/// `2 requests replayed: 1 unlocked, 1 failed again (http_404)`
+impl fmt::Display for ResultCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let requests = |count| if count == 1 { "request" } else { "requests" };
+        let replayed = self.replayed();
+        let mut parts = Vec::new();
+        if replayed > 0 {
+            let failed: usize = self.failed_again.values().sum();
+            let results = [
+                (self.unlocked, "unlocked", String::new()),
+                (failed, "failed again", reasons(&self.failed_again)),
+                (self.pending, "without an outcome yet", String::new()),
+            ];
+            let results = results.iter().filter(|(count, ..)| *count > 0);
+            let results: Vec<_> = results.map(|(n, what, why)| format!("{n} {what}{why}")).collect();
+            parts.push(format!("{replayed} {} replayed: {}", requests(replayed), results.join(", ")));
+        }
+        if self.discarded > 0 {
+            parts.push(format!("{} {} discarded", self.discarded, requests(self.discarded)));
+        }
+        for (count, what) in [
+            (self.gone, "gone already"),
+            (self.out_of_reach, "out of reach"),
+            (self.publish_failed, "not published"),
+        ] {
+            if count > 0 {
+                parts.push(format!("{count} {what}"));
+            }
+        }
+        f.write_str(&if parts.is_empty() { "nothing was done".to_owned() } else { parts.join("; ") })
+    }
+}
+
+/// The reasons, the most frequent first: ` (http_404)` for one, else ` (2 http_404, 1 timeout)`.
+fn reasons(counts: &BTreeMap<String, usize>) -> String {
+    let mut sorted: Vec<_> = counts.iter().collect();
+    sorted.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let listed = sorted.iter().take(MAX_REASONS).map(|(reason, count)| match counts.len() {
+        1 => (*reason).clone(),
+        _ => format!("{count} {reason}"),
+    });
+    let more = (sorted.len() > MAX_REASONS).then(|| "…".to_owned());
+    let listed: Vec<_> = listed.chain(more).collect();
+    if listed.is_empty() { String::new() } else { format!(" ({})", listed.join(", ")) }
+}
+
 /// The state at the end of an execution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Finish {
-    /// Dead letters that left the queue.
-    pub done: usize,
+    pub results: ResultCounts,
     /// Dead letters of the plan without a result.
     pub remaining: usize,
     /// Dead letters of the plan.
     pub total: usize,
     pub ended: Ended,
+}
+
+impl Finish {
+    /// Whether every dead letter of the plan was unlocked or discarded.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.ended == Ended::Complete && self.results.unlocked + self.results.discarded == self.total
+    }
 }
 
 /// Why an execution ended.
@@ -97,14 +192,15 @@ pub enum Ended {
 
 impl fmt::Display for Finish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { done, remaining, total, ended } = self;
+        let Self { results, remaining, ended, .. } = self;
         let why = match ended {
-            Ended::Complete => return write!(f, "done: {done} of {total} left the dead letters"),
+            Ended::Complete => return results.fmt(f),
             Ended::Stopped => "on request",
             Ended::Failure => "one failed again or has no outcome yet",
             Ended::PublishFailed => "one could not be published",
         };
-        write!(f, "stopped: {why}; {done} of {total} left the dead letters, {remaining} are untouched")
+        let verb = if *remaining == 1 { "is" } else { "are" };
+        write!(f, "stopped: {why}; {results}; {remaining} {verb} untouched")
     }
 }
 
@@ -126,5 +222,45 @@ mod tests {
         ] {
             assert_eq!(result.ends(keep_going, is_stopped), ended, "{result:?} {keep_going} {is_stopped}");
         }
+    }
+
+    #[test]
+    fn results_are_counted_by_what_came_of_them() {
+        let failed = |reason: &str| StepResult::FailedAgain {
+            status: "refused".to_owned(),
+            reason: Some(reason.to_owned()),
+        };
+        let text = |results: &[StepResult]| {
+            let mut counts = ResultCounts::default();
+            results.iter().for_each(|result| counts.add(result));
+            counts.to_string()
+        };
+        assert_eq!(text(&[]), "nothing was done");
+        assert_eq!(text(&[StepResult::Unlocked]), "1 request replayed: 1 unlocked");
+        assert_eq!(
+            text(&[StepResult::Unlocked, failed("http_404")]),
+            "2 requests replayed: 1 unlocked, 1 failed again (http_404)"
+        );
+        assert_eq!(
+            text(&[failed("http_400"), failed("timeout"), failed("timeout"), StepResult::Pending]),
+            "4 requests replayed: 3 failed again (2 timeout, 1 http_400), 1 without an outcome yet"
+        );
+        assert_eq!(
+            text(&[StepResult::Discarded { routed: true }, StepResult::Gone, StepResult::OutOfReach]),
+            "1 request discarded; 1 gone already; 1 out of reach"
+        );
+        let reasons: Vec<_> = (0..6).map(|n| failed(&format!("http_{}", 500 + n))).collect();
+        assert!(text(&reasons).ends_with("1 http_504, …)"), "{}", text(&reasons));
+    }
+
+    #[test]
+    fn only_what_was_unlocked_or_discarded_is_a_success() {
+        let finish = |results, ended| Finish { results, remaining: 0, total: 2, ended };
+        let one = ResultCounts { unlocked: 1, ..ResultCounts::default() };
+        let all = ResultCounts { unlocked: 2, ..ResultCounts::default() };
+        assert!(finish(all.clone(), Ended::Complete).is_success());
+        assert!(!finish(all, Ended::Stopped).is_success());
+        assert!(!finish(ResultCounts { pending: 1, ..one.clone() }, Ended::Complete).is_success());
+        assert!(!finish(ResultCounts { gone: 1, ..one }, Ended::Complete).is_success());
     }
 }

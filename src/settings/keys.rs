@@ -4,6 +4,8 @@ use std::iter;
 
 /// What the name of every variable starts with.
 pub(super) const PREFIX: &str = "UNLOCKER__";
+/// What the name of a variable starts with whose author has overlooked an underscore.
+pub(super) const SHORT_PREFIX: &str = "UNLOCKER_";
 
 /// A key of the settings.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,23 @@ pub(super) fn find<'a>(keys: &'a [Key], name: &str) -> Option<&'a Key> {
 
 pub(super) fn has_section(keys: &[Key], section: &str) -> bool {
     keys.iter().any(|key| key.name.split('.').next() == Some(section))
+}
+
+/// The section whose name is nearly `section`, if that is not a section itself.
+pub(super) fn nearest_section<'a>(keys: &'a [Key], section: &str) -> Option<&'a str> {
+    if section.len() > 100 || has_section(keys, section) {
+        return None;
+    }
+    let names = keys.iter().filter_map(|key| key.name.split('.').next());
+    let distances = names.map(|name| (strsim::levenshtein(&section.to_lowercase(), name), name));
+    let close = distances.min_by_key(|(distance, _)| *distance);
+    close.filter(|(distance, name)| *distance <= 2 && 2 * distance < name.len()).map(|(_, name)| name)
+}
+
+/// The key that a variable means whose name, after `UNLOCKER_`, lacks an underscore somewhere.
+pub(super) fn of_variable(keys: &[Key], rest: &str) -> Option<String> {
+    let joined = |name: &str| name.replace('.', "_").replace("__", "_").to_ascii_uppercase();
+    keys.iter().flat_map(Key::names).find(|name| joined(name) == joined(rest))
 }
 
 /// The key that someone who wrote `name`, perhaps as a variable, most likely meant.

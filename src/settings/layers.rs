@@ -13,7 +13,7 @@ use config::{Config, FileFormat, Format, Map, Value, ValueKind};
 
 use super::{
     faults::Fault,
-    keys::{self, Key, PREFIX, variable},
+    keys::{self, Key, PREFIX, SHORT_PREFIX, variable},
     values::quoted,
 };
 
@@ -31,6 +31,8 @@ pub(super) struct Layers {
     merged: Config,
     /// What was read, in order, or why a file could not be read.
     layers: Vec<Result<Layer, Fault>>,
+    /// The names of variables that begin with `UNLOCKER_`, but not as ours do.
+    other_variables: Vec<String>,
 }
 
 impl Layers {
@@ -47,11 +49,15 @@ impl Layers {
                 remedy,
             })
         });
-        let layers: Vec<_> = parsed.chain([Ok(variables(environment))]).collect();
+        let (ours, others): (Vec<_>, Vec<_>) =
+            environment.into_iter().partition(|(name, _)| name.starts_with(PREFIX));
+        let others = others.into_iter().map(|(name, _)| name);
+        let other_variables = others.filter(|name| name.starts_with(SHORT_PREFIX)).collect();
+        let layers: Vec<_> = parsed.chain([Ok(variables(ours))]).collect();
         let builder =
             layers.iter().flatten().fold(Config::builder(), |all, layer| all.add_source(source(layer)));
         // This merge cannot fail. If it did, the required keys would be reported as missing.
-        Self { merged: builder.build().unwrap_or_default(), layers }
+        Self { merged: builder.build().unwrap_or_default(), layers, other_variables }
     }
 
     /// The value of a key from the last layer that has it, and its origin.
@@ -67,14 +73,54 @@ impl Layers {
         self.layers.iter().any(Result::is_err)
     }
 
-    /// Files that could not be read, and values that belong to none of `keys`, or are not UTF-8.
+    /// Files that could not be read, values that belong to none of `keys`, or are not UTF-8, and
+    /// variables that are meant for a key, but are not read.
     pub(super) fn faults(self, keys: &[Key]) -> Vec<Fault> {
         let of_layer = |layer: Result<Layer, Fault>| match layer {
-            Ok(layer) => layer.into_iter().filter_map(|(name, value)| fault(keys, &name, &value)).collect(),
+            Ok(layer) => {
+                let mut layer = layer;
+                let mut faults = misspelt_sections(keys, &mut layer);
+                faults.extend(layer.into_iter().filter_map(|(name, value)| fault(keys, &name, &value)));
+                faults
+            }
             Err(fault) => vec![fault],
         };
-        self.layers.into_iter().flat_map(of_layer).collect()
+        let unread = self.other_variables.iter().filter_map(|name| {
+            let key = keys::of_variable(keys, name.strip_prefix(SHORT_PREFIX)?)?;
+            Some(Fault {
+                key: name.clone(),
+                source: "a variable".into(),
+                wrong: "is not read".into(),
+                remedy: format!("write {}, with two underscores", variable(&key)),
+            })
+        });
+        let unread: Vec<_> = unread.collect();
+        self.layers.into_iter().flat_map(of_layer).chain(unread).collect()
     }
+}
+
+/// One fault for each section of a file whose name is nearly that of a known one. Removes its keys
+/// from the layer, because each of them would be one more fault.
+fn misspelt_sections(keys: &[Key], layer: &mut Layer) -> Vec<Fault> {
+    let mut found = BTreeMap::new();
+    layer.retain(|name, value| {
+        let section = name.split('.').next().unwrap_or(name);
+        let is_table = !name.contains('"') && (name.contains('.') || is_empty_table(value));
+        let meant = keys::nearest_section(keys, section).filter(|_| is_table && !is_variable(value));
+        let Some(meant) = meant else {
+            return true;
+        };
+        let source = value.origin().unwrap_or_default().to_owned();
+        found.entry(section.to_owned()).or_insert((meant, source));
+        false
+    });
+    let fault = |(section, (meant, source))| Fault {
+        key: plain(section),
+        source,
+        wrong: "is not a known section".into(),
+        remedy: format!("did you mean [{meant}]? Else remove it"),
+    };
+    found.iter().map(|(section, (meant, source))| fault((section, (*meant, source.clone())))).collect()
 }
 
 /// The value is not shown: it may be a secret under a misspelt name.
@@ -145,8 +191,7 @@ fn flatten(prefix: &str, table: Map<String, Value>) -> Layer {
 
 /// The variables of the program. One that no key can have keeps its own name.
 fn variables(environment: impl IntoIterator<Item = (String, String)>) -> Layer {
-    let of_program = environment.into_iter().filter(|(name, _)| name.starts_with(PREFIX));
-    let named = of_program.map(|(name, value)| {
+    let named = environment.into_iter().map(|(name, value)| {
         let key = name.replacen(PREFIX, "", 1).replace("__", ".").to_lowercase();
         (if variable(&key) == name { key } else { name.clone() }, Value::new(Some(&name), value))
     });

@@ -174,10 +174,8 @@ impl Reader {
     /// Records what is wrong with a key, and how to set it. Not for a missing key that a file which
     /// could not be read may set.
     pub(super) fn fault(&mut self, name: &str, wrong: String) {
-        let source = match self.layers.get(name) {
-            Some((_, origin)) => origin,
-            None if self.layers.has_unread() => return,
-            None => "not set anywhere".into(),
+        let Some(source) = self.source(name) else {
+            return;
         };
         let (example, or_file) = match keys::find(&self.keys, name) {
             Some(key) if key.name != name => (key.file_example(), String::new()),
@@ -193,6 +191,22 @@ impl Reader {
             false => format!("set {name}, e.g. {example}{or_file}, or {variable}"),
         };
         self.faults.push(Fault { key: name.to_owned(), source, wrong, remedy });
+    }
+
+    /// Records what is wrong between a key and another one, and what to do.
+    pub(super) fn fault_with_remedy(&mut self, name: &str, wrong: String, remedy: String) {
+        if let Some(source) = self.source(name) {
+            self.faults.push(Fault { key: name.to_owned(), source, wrong, remedy });
+        }
+    }
+
+    /// Where a key was set; `None` if a file that could not be read may set it.
+    fn source(&self, name: &str) -> Option<String> {
+        match self.layers.get(name) {
+            Some((_, origin)) => Some(origin),
+            None if self.layers.has_unread() => None,
+            None => Some("not set anywhere".into()),
+        }
     }
 
     fn fail<T>(&mut self, name: &str, wrong: String) -> Option<T> {

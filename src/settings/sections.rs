@@ -11,7 +11,7 @@ use super::{
     reader::Reader,
     values::{
         BaseUrl, Concurrency, RateLimit, RequestLog, TopologyPrefix, boolean, check_header_value,
-        check_token, duration, host, listen, positive, prefix, scalar, string, trace_url,
+        check_token, duration, file_fault, host, listen, positive, prefix, scalar, string, trace_url,
     },
 };
 use crate::{breaker::BreakerLimits, policy::RetryLimits, secret::Secret};
@@ -129,7 +129,10 @@ section! {
     check(reader) {
         if let (Some(first), Some(longest)) = (probe_delay, probe_max_delay) && first > longest {
             let [first, longest] = [first, longest].map(humantime::format_duration);
-            reader.fault("pause.probe_max_delay", format!("{longest} is shorter than pause.probe_delay, {first}"));
+            let wrong = format!("{longest} is shorter than pause.probe_delay, {first}");
+            let remedy = format!("set pause.probe_max_delay (UNLOCKER__PAUSE__PROBE_MAX_DELAY) to at least \
+                \"{first}\", or pause.probe_delay to less");
+            reader.fault_with_remedy("pause.probe_max_delay", wrong, remedy);
         }
     }
 }
@@ -188,6 +191,16 @@ section! {
                     reader.fault(key, wrong);
                 }
             }
+        }
+        if let (Some(Some(_)), Some(Some(file))) = (listen, &audit_log)
+            && let Some(wrong) = file_fault(file).filter(|_| reader.needs("admin.audit_log"))
+        {
+            let file = file.display();
+            reader.fault_with_remedy(
+                "admin.audit_log",
+                format!("{file} {wrong}"),
+                "create the directory, or set another file".into(),
+            );
         }
         if let (Some(Some(viewer)), Some(Some(operator))) = (&viewer_token, &operator_token)
             && viewer.current().expose_secret() == operator.current().expose_secret()

@@ -145,7 +145,7 @@ fn the_production_example_is_valid_except_for_its_files() {
 #[test]
 fn every_key_is_read_from_its_variable() {
     let folder = Folder::new();
-    let token = path(&folder.write("token", "t0ken\n"));
+    let token = path(&folder.write("token", "t0ken-0123456789\n"));
     let settings = load(
         &[],
         &[
@@ -170,7 +170,7 @@ fn every_key_is_read_from_its_variable() {
             ("UNLOCKER__OPS__LISTEN", ""),
             ("UNLOCKER__ADMIN__LISTEN", "[::]:8090"),
             ("UNLOCKER__ADMIN__VIEWER_TOKEN_FILE", &token),
-            ("UNLOCKER__ADMIN__OPERATOR_TOKEN", "op"),
+            ("UNLOCKER__ADMIN__OPERATOR_TOKEN", "op-0123456789abcd"),
         ],
     )
     .unwrap();
@@ -198,8 +198,8 @@ fn every_key_is_read_from_its_variable() {
     assert_eq!(settings.rabbitmq.results.reply_to_prefixes, ["replies.", "answers."]);
     assert_eq!(settings.ops.listen, None);
     assert_eq!(settings.admin.listen.unwrap().to_string(), "[::]:8090");
-    assert_eq!(value(settings.admin.viewer_token.as_ref().unwrap()), "t0ken");
-    assert_eq!(value(settings.admin.operator_token.as_ref().unwrap()), "op");
+    assert_eq!(value(settings.admin.viewer_token.as_ref().unwrap()), "t0ken-0123456789");
+    assert_eq!(value(settings.admin.operator_token.as_ref().unwrap()), "op-0123456789abcd");
     assert_eq!(settings.secrets().len(), 1);
 }
 

@@ -7,6 +7,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     num::{NonZeroU16, NonZeroU32},
     ops::RangeInclusive,
+    path::Path,
     str::FromStr,
     time::Duration,
 };
@@ -19,6 +20,9 @@ pub(super) type Parsed<T> = Result<T, String>;
 
 const CREDENTIALS: &str =
     "contains credentials, which belong in trackfinity.api_key and trackfinity.api_username";
+
+/// Ends of a URL that is copied from Trackfinity's documentation instead of its base.
+const API_PATHS: [&str; 4] = ["/api/", "/api/customer/", "/api/customer/unlock/", "/api/service/ping/"];
 
 /// The phrase as an error, if the value is wrong.
 pub(super) fn refuse_if(is_wrong: bool, phrase: &'static str) -> Result<(), &'static str> {
@@ -40,6 +44,12 @@ impl BaseUrl {
         refuse_if(!["https", "http"].contains(&url.scheme()), "is neither an https:// nor an http:// URL")?;
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
+        }
+        if let Some(before) = API_PATHS.iter().find_map(|path| url.path().strip_suffix(path)) {
+            let before = before.to_owned();
+            url.set_path(&before);
+            let base = url.as_str().trim_end_matches('/');
+            return Err(format!("contains the API's path, which the program appends: write \"{base}\""));
         }
         Ok(Self(url))
     }
@@ -224,6 +234,16 @@ pub(super) fn listen(text: &str) -> Parsed<SocketAddr> {
     parse(text, "is not an IP address and a port, such as 127.0.0.1:9464 or [::]:9464; \"\" is off")
 }
 
+/// Why a file cannot be created or appended to, as far as its path shows.
+pub(super) fn file_fault(file: &Path) -> Option<&'static str> {
+    let directory = file.parent().filter(|directory| !directory.as_os_str().is_empty());
+    match directory {
+        _ if file.is_dir() => Some("is a directory, not a file"),
+        Some(directory) if !directory.is_dir() => Some("is in a directory that does not exist"),
+        _ => None,
+    }
+}
+
 /// The address of a trace in a tracing system, with the place for the trace's id.
 pub(super) fn trace_url(text: &str) -> Parsed<String> {
     match Url::parse(&text.replace("{trace_id}", "0")) {
@@ -260,9 +280,13 @@ pub(super) fn check_header_value(value: &str) -> Result<(), Box<dyn Error + Send
     Ok(refuse_if(!visible, phrase)?)
 }
 
+/// The shortest token, in characters: a shorter one could be guessed.
+const MIN_TOKEN_CHARS: usize = 16;
+
 /// Whether a secret can be used as a bearer token.
 pub(super) fn check_token(value: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
     refuse_if(value.contains(' '), "it contains a blank")?;
+    refuse_if(value.chars().count() < MIN_TOKEN_CHARS, "it has fewer than 16 characters")?;
     check_header_value(value)
 }
 

@@ -51,7 +51,7 @@ impl SessionPublisher {
 pub(super) enum Interrupted {
     #[error(transparent)]
     Count(#[from] ConsumeError),
-    #[error("RabbitMQ cannot be reached: {0}")]
+    #[error("{summary}: {0}", summary = .0.summary())]
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Wire(#[from] WireError),

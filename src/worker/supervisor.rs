@@ -51,7 +51,7 @@ pub enum RunError {
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
 enum NoSession {
-    #[error("RabbitMQ cannot be reached: {0}")]
+    #[error("{summary}: {0}", summary = .0.summary())]
     Connect(#[from] ConnectError),
     #[error("the topology is wrong: {0}")]
     Topology(#[from] TopologyError),

@@ -299,7 +299,7 @@ fn without_the_topology_nothing_is_published_and_it_says_what_to_do() {
         let publish_it = ctx.start(&publish(ctx.amqp_url(), &file));
         assert_eq!(publish_it.wait_exit(SOON).await.code(), Some(1));
         let stderr = publish_it.stderr().join("\n");
-        assert!(stderr.contains("`unlocker run` declares the exchange"), "{stderr}");
+        assert!(stderr.contains("`unlocker run` declares it"), "{stderr}");
         let missing = ctx.start(&publish(ctx.amqp_url(), Path::new("/no/such/file")));
         assert_eq!(missing.wait_exit(SOON).await.code(), Some(1));
         assert!(missing.stderr().join("\n").contains("/no/such/file cannot be read"));

@@ -34,6 +34,46 @@ fn publish_with_wait_prints_the_outcome() {
 }
 
 #[test]
+fn publish_with_wait_fails_unless_the_outcome_is_unlocked() {
+    kit::run(async |ctx| {
+        let world = World::start(ctx, |_| Answer::json(422, "{}")).await;
+        let wait = ["publish", "--customer-id", "191", "--wait", "--timeout", "20s"];
+        let publish = world.ctx.start(&unlocker(world.ctx.amqp_url(), "http://127.0.0.1:1").args(wait));
+        assert_eq!(publish.wait_exit(SOON).await.code(), Some(1));
+        let outcome: Value = serde_json::from_str(&publish.stdout().join("\n")).expect("JSON");
+        assert_eq!((&outcome["status"], &outcome["reason"]), (&json!("refused"), &json!("http_422")));
+    });
+}
+
+#[test]
+fn publish_sets_the_priority_and_the_expiration_of_one_request_and_of_many() {
+    kit::run(async |ctx| {
+        let worker = start_worker(&ctx, ctx.amqp_url(), "http://127.0.0.1:1", &[]).await;
+        worker.signal(kit::Signal::TERM);
+        worker.wait_exit(SOON).await;
+        let file = std::env::temp_dir().join(format!("unlocker-{}.jsonl", uuid::Uuid::now_v7()));
+        std::fs::write(&file, r#"{"customer_id":2,"request_id":"from-a-line"}"#).expect("a file");
+        let file = file.to_str().expect("UTF-8");
+        for request in [["--customer-id", "1"], ["--from", file]] {
+            let delivery = ["--priority", "7", "--expires-in", "10m"];
+            let publish = bare().env("UNLOCKER__BROKER__URL", ctx.amqp_url()).arg("publish");
+            let publish = ctx.start(&publish.args(request).args(delivery));
+            assert_eq!(publish.wait_exit(SOON).await.code(), Some(0), "{:?}", publish.stderr());
+        }
+        std::fs::remove_file(file).expect("removed");
+        let requests = ctx.amqp().await.drain(crate::world::REQUESTS).await;
+        assert_eq!(requests.len(), 2);
+        for request in &requests {
+            assert_eq!(request.properties.priority(), &Some(7));
+            let expiration = request.properties.expiration().as_ref().map(|text| text.as_str());
+            assert_eq!(expiration, Some("600000"));
+        }
+        let ids = requests.iter().filter_map(|request| request.properties.message_id().as_ref());
+        assert!(ids.map(|id| id.as_str()).any(|id| id == "from-a-line"));
+    });
+}
+
+#[test]
 fn publish_needs_the_broker_alone_and_prints_the_request_id() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked()).await;
@@ -121,6 +161,8 @@ fn exit_codes_tell_settings_from_an_unreachable_broker_and_a_wrong_command_line(
             ("broker", unlocker(&nowhere, "http://127.0.0.1:1").arg("check"), 69),
             ("broker", unlocker(&nowhere, "http://127.0.0.1:1").args(["publish", "--customer-id", "1"]), 69),
             ("command line", bare().args(["publish"]), 2),
+            ("command line", bare().args(["publish", "--wait"]), 2),
+            ("command line", unlocker(&nowhere, "http://127.0.0.1:1").args(["publish", "--orderid", " "]), 2),
             ("command line", bare().args(["fly"]), 2),
             ("done", bare().args(["--version"]), 0),
         ];

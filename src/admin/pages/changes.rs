@@ -195,9 +195,9 @@ impl JobView {
 
 fn finish_class(finish: &Finish) -> &'static str {
     match finish.ended {
-        Ended::Complete => "good",
-        Ended::Stopped => "open",
-        Ended::Failure | Ended::PublishFailed => "bad",
+        Ended::Complete if finish.is_success() => "good",
+        Ended::Complete | Ended::Stopped if finish.results.failed_again.is_empty() => "open",
+        _ => "bad",
     }
 }
 

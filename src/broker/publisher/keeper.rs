@@ -137,7 +137,8 @@ impl Keeper {
                         tracing::warn!(
                             event = "not_publishing",
                             left_out,
-                            "not publishing: RabbitMQ cannot be reached: {error}"
+                            "not publishing: {}: {error}",
+                            error.summary()
                         );
                     }
                 }

@@ -14,7 +14,10 @@ use super::{
     handshake::shake_hands,
     io::{Shared, run},
 };
-use crate::broker::connection::{ConnectError, connection_name, first_that_answers, secured};
+use crate::broker::{
+    connect_error::ConnectError,
+    connection::{connection_name, first_that_answers, secured},
+};
 
 /// How long RabbitMQ may take to answer a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -33,8 +36,7 @@ impl WireConnection {
     /// # Errors
     /// The last address's error, if none answers.
     pub async fn connect(urls: &[AMQPUri], purpose: &str) -> Result<Self, ConnectError> {
-        let failed = |address, source| ConnectError::Wire { address, source };
-        let connected = first_that_answers(urls, |url| Self::connect_to(url, purpose), failed).await;
+        let connected = first_that_answers(urls, |url| Self::connect_to(url, purpose)).await;
         connected.map(|(connection, _address)| connection)
     }
 

@@ -13,6 +13,8 @@ pub enum WireError {
     ConnectionClosed { code: u16, text: String },
     #[error("{0}")]
     Lost(String),
+    #[error("{text}")]
+    Io { kind: std::io::ErrorKind, text: String },
     #[error("no answer within {} s", ANSWER_TIMEOUT.as_secs())]
     Timeout,
     #[error("RabbitMQ sent what AMQP 0-9-1 does not allow: {0}")]
@@ -33,6 +35,6 @@ impl WireError {
 
 impl From<std::io::Error> for WireError {
     fn from(error: std::io::Error) -> Self {
-        Self::Lost(error.to_string())
+        Self::Io { kind: error.kind(), text: error.to_string() }
     }
 }

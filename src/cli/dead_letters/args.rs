@@ -20,7 +20,7 @@ pub(in crate::cli) struct OutputArgs {
 pub(in crate::cli) struct ActorArgs {
     /// Your name in the audit log and in messages about locks (default: USER@HOST)
     #[arg(long = "actor", value_name = "NAME")]
-    name: Option<String>,
+    pub(super) name: Option<String>,
 }
 
 /// Selects the dead letters that meet every condition.

@@ -1,13 +1,15 @@
 //! `unlocker dead-letters replay` and `discard`: first the plan, then its execution once confirmed.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::anyhow;
 use clap::Args;
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     args::{OutputArgs, SelectionArgs},
+    command_line,
     printer::Printer,
     tables,
 };
@@ -18,7 +20,7 @@ use crate::{
         run::Signals,
     },
     dead_letters::{
-        Action, Actor, DeadLetters, DiscardReason, Ended, Filter, Finish, Plan, PlanPreview, ReplayOptions,
+        Action, DeadLetters, DiscardReason, Ended, Filter, Finish, Plan, PlanPreview, ReplayOptions,
         ReplayRate, Step,
     },
 };
@@ -65,136 +67,158 @@ struct ConfirmArgs {
     digest: Option<String>,
 }
 
-pub(super) async fn replay(dead_letters: &DeadLetters, args: ReplayArgs) -> Result<(), Failure> {
-    let (filter, actor) = (args.selection.filter(), args.output.actor.actor());
-    let Some(digest) = args.confirm.digest else {
-        return show_plan(dead_letters, &actor, Action::Replay, &filter, args.output.json).await;
-    };
-    let plan = find_plan(dead_letters, &digest, "replay", &filter).await?;
-    let options = ReplayOptions { rate: args.rate, wait: args.wait, keep_going: args.keep_going };
-    execute(dead_letters, &actor, &plan, &options, args.output.json).await
+/// A replay or a discard, as the command line asks for it.
+struct Change<'a> {
+    dead_letters: &'a DeadLetters,
+    /// The files of `--config`.
+    files: &'a [PathBuf],
+    filter: Filter,
+    output: OutputArgs,
+    /// Of a replay.
+    options: ReplayOptions,
 }
 
-pub(super) async fn discard(dead_letters: &DeadLetters, args: DiscardArgs) -> Result<(), Failure> {
-    let (filter, actor) = (args.selection.filter(), args.output.actor.actor());
+pub(super) async fn replay(
+    dead_letters: &DeadLetters,
+    files: &[PathBuf],
+    args: ReplayArgs,
+) -> Result<(), Failure> {
+    let options = ReplayOptions { rate: args.rate, wait: args.wait, keep_going: args.keep_going };
+    let filter = args.selection.filter();
+    let change = Change { dead_letters, files, filter, output: args.output, options };
+    match args.confirm.digest {
+        None => change.show_plan(Action::Replay).await,
+        Some(digest) => change.execute(&change.find_plan(&digest, "replay").await?).await,
+    }
+}
+
+pub(super) async fn discard(
+    dead_letters: &DeadLetters,
+    files: &[PathBuf],
+    args: DiscardArgs,
+) -> Result<(), Failure> {
+    let (filter, options) = (args.selection.filter(), ReplayOptions::default());
+    let change = Change { dead_letters, files, filter, output: args.output, options };
     let Some(digest) = args.confirm.digest else {
         let reason = args.note.ok_or_else(|| anyhow!("--note is required"))?;
-        return show_plan(dead_letters, &actor, Action::Discard { reason }, &filter, args.output.json).await;
+        return change.show_plan(Action::Discard { reason }).await;
     };
-    let plan = find_plan(dead_letters, &digest, "discard", &filter).await?;
+    let plan = change.find_plan(&digest, "discard").await?;
     if args.note.is_some_and(|note| plan.action.reason() != Some(note.as_str())) {
         return Err(anyhow!("plan {digest} has another note; omit --note to confirm it").into());
     }
-    execute(dead_letters, &actor, &plan, &ReplayOptions::default(), args.output.json).await
+    change.execute(&plan).await
 }
 
-/// Makes a plan and prints it.
-async fn show_plan(
-    dead_letters: &DeadLetters,
-    actor: &Actor,
-    action: Action,
-    filter: &Filter,
-    as_json: bool,
-) -> Result<(), Failure> {
-    let PlanPreview { plan, listing, unreadable } = dead_letters.plan(actor, action, filter).await?;
-    if unreadable > 0 {
-        eprintln!(
-            "unlocker: {unreadable} of the dead letters are unreadable and cannot be replayed; \
-             `dead-letters list --status unreadable` lists them, `dead-letters discard` gives them up"
-        );
+impl Change<'_> {
+    /// Makes a plan and prints it.
+    async fn show_plan(&self, action: Action) -> Result<(), Failure> {
+        let preview = self.dead_letters.plan(&self.output.actor.actor(), action, &self.filter).await?;
+        let PlanPreview { plan, listing, unreadable } = preview;
+        if unreadable > 0 {
+            eprintln!(
+                "unlocker: {unreadable} of the dead letters are unreadable and cannot be replayed; \
+                 `dead-letters list --status unreadable` lists them, `dead-letters discard` gives them up"
+            );
+        }
+        tables::warn_if_incomplete(&listing.coverage);
+        if self.output.json {
+            return print_json(&PlanJson { plan: &plan, filter: &self.filter });
+        }
+        let action = plan.action.name();
+        let filter = tables::clean(&self.filter.to_string());
+        if plan.ids.is_empty() {
+            return print(format_args!("no dead letter to {action} (filter: {filter})"));
+        }
+        let listed = listing.dead_letters.get(..MAX_LISTED).unwrap_or(&listing.dead_letters);
+        tables::print_dead_letters(listed)?;
+        if listing.dead_letters.len() > MAX_LISTED {
+            print(format_args!("… and {} more", listing.dead_letters.len() - MAX_LISTED))?;
+        }
+        print(format_args!("\nfilter: {filter}"))?;
+        if let Some(note) = plan.action.reason() {
+            print(format_args!("note: {note}"))?;
+        }
+        let (digest, count) = (&plan.digest, plan.ids.len());
+        let dead_letters = if count == 1 { "dead letter" } else { "dead letters" };
+        print(format_args!(
+            "plan {digest}: {action} {count} {dead_letters}. Nothing is done yet; to do it:"
+        ))?;
+        print(format_args!("  {}", self.command_to_confirm(&plan)))
     }
-    tables::warn_if_incomplete(&listing.coverage);
-    if as_json {
-        return print_json(&plan);
+
+    /// Finds the plan to confirm, which must be for this action.
+    async fn find_plan(&self, digest: &str, action: &str) -> Result<Plan, Failure> {
+        let plan = self.dead_letters.find_plan(digest).await?;
+        let planned = plan.action.name();
+        if planned != action {
+            let error = anyhow!("plan {digest} is a {planned}: confirm it with `dead-letters {planned}`");
+            return Err(error.into());
+        }
+        if self.filter != Filter::default() {
+            eprintln!("unlocker: filters are ignored: plan {digest} lists its dead letters");
+        }
+        Ok(plan)
     }
-    let action = plan.action.name();
-    if plan.ids.is_empty() {
-        return print(format_args!("no dead letter to {action}"));
+
+    async fn execute(&self, plan: &Plan) -> Result<(), Failure> {
+        let (stop, as_json) = (CancellationToken::new(), self.output.json);
+        let mut signals = Signals::new().map_err(anyhow::Error::from)?;
+        let first_signal = stop.clone();
+        let signal_task = tokio::spawn(async move {
+            signals.next().await;
+            first_signal.cancel();
+            signals.next().await;
+            // RabbitMQ requeues what is not acknowledged, also a dead letter whose copy is not
+            // confirmed.
+            std::process::exit(1);
+        });
+        let printer = Printer::start(plan.ids.len(), stop.clone())?;
+        let actor = self.output.actor.actor();
+        let finish = self
+            .dead_letters
+            .execute(&actor, plan, &self.options, &stop, |step| {
+                printer.step(match as_json {
+                    true => json(step),
+                    false => Ok(describe(step)),
+                });
+            })
+            .await;
+        if let Ok(finish) = &finish {
+            printer.end(if as_json { json(finish) } else { Ok(self.describe_finish(plan, finish)) });
+        }
+        let printed = printer.finish().await;
+        signal_task.abort();
+        let finish = finish?;
+        printed?;
+        if finish.is_success() { Ok(()) } else { Err(Failure::Reported) }
     }
-    let listed = listing.dead_letters.get(..MAX_LISTED).unwrap_or(&listing.dead_letters);
-    tables::print_dead_letters(listed)?;
-    if listing.dead_letters.len() > MAX_LISTED {
-        print(format_args!("… and {} more", listing.dead_letters.len() - MAX_LISTED))?;
+
+    fn describe_finish(&self, plan: &Plan, finish: &Finish) -> String {
+        let text = tables::clean(&finish.to_string());
+        let hint = match finish.ended {
+            Ended::Complete => return text,
+            Ended::Failure => " (with --keep-going it does not stop at a failure)",
+            Ended::Stopped | Ended::PublishFailed => "",
+        };
+        format!("{text}. To continue{hint}:\n  {}", self.command_to_confirm(plan))
     }
-    let (digest, count) = (&plan.digest, plan.ids.len());
-    print(format_args!("\nplan {digest}: {action} {count} dead letters. Nothing is done yet; to do it:"))?;
-    print(format_args!("  unlocker dead-letters {action} --confirm {digest}"))
+
+    fn command_to_confirm(&self, plan: &Plan) -> String {
+        command_line::confirm(plan, self.files, &self.options, self.output.actor.name.as_deref())
+    }
 }
 
-/// Finds the plan to confirm, which must be for this action.
-async fn find_plan(
-    dead_letters: &DeadLetters,
-    digest: &str,
-    action: &str,
-    filter: &Filter,
-) -> Result<Plan, Failure> {
-    let plan = dead_letters.find_plan(digest).await?;
-    let planned = plan.action.name();
-    if planned != action {
-        let error = anyhow!("plan {digest} is a {planned}: confirm it with `dead-letters {planned}`");
-        return Err(error.into());
-    }
-    if *filter != Filter::default() {
-        eprintln!("unlocker: filters are ignored: plan {digest} lists its dead letters");
-    }
-    Ok(plan)
-}
-
-async fn execute(
-    dead_letters: &DeadLetters,
-    actor: &Actor,
-    plan: &Plan,
-    options: &ReplayOptions,
-    as_json: bool,
-) -> Result<(), Failure> {
-    let stop = CancellationToken::new();
-    let mut signals = Signals::new().map_err(anyhow::Error::from)?;
-    let first_signal = stop.clone();
-    let signal_task = tokio::spawn(async move {
-        signals.next().await;
-        first_signal.cancel();
-        signals.next().await;
-        // RabbitMQ requeues what is not acknowledged, also a dead letter whose copy is not
-        // confirmed.
-        std::process::exit(1);
-    });
-    let printer = Printer::start(plan.ids.len(), stop.clone())?;
-    let finish = dead_letters
-        .execute(actor, plan, options, &stop, |step| {
-            printer.step(match as_json {
-                true => json(step),
-                false => Ok(describe(step)),
-            });
-        })
-        .await;
-    if let Ok(finish) = &finish {
-        printer.end(if as_json { json(finish) } else { Ok(describe_finish(plan, finish)) });
-    }
-    let printed = printer.finish().await;
-    signal_task.abort();
-    let finish = finish?;
-    printed?;
-    match finish.done == finish.total && matches!(finish.ended, Ended::Complete) {
-        true => Ok(()),
-        false => Err(Failure::Reported),
-    }
+/// A plan and the filter that selected its dead letters.
+#[derive(Serialize)]
+struct PlanJson<'a> {
+    #[serde(flatten)]
+    plan: &'a Plan,
+    filter: &'a Filter,
 }
 
 fn describe(step: &Step) -> String {
     let result = tables::clean(&step.result.to_string());
     let request = step.request_id.as_deref().map(|id| format!("  request {}", tables::clean(id)));
     format!("{}  {result}{}", step.id, request.unwrap_or_default())
-}
-
-fn describe_finish(plan: &Plan, finish: &Finish) -> String {
-    let hint = match finish.ended {
-        Ended::Complete => return finish.to_string(),
-        Ended::Failure => " (with --keep-going it does not stop at a failure)",
-        Ended::Stopped | Ended::PublishFailed => "",
-    };
-    format!(
-        "{finish}. To continue{hint}:\n  unlocker dead-letters {} --confirm {}",
-        plan.action.name(),
-        plan.digest
-    )
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{
     lines::{Line, Source},
     progress::Progress,
-    request::{REFUSED, closed, properties, unrouted},
+    request::{DeliveryArgs, REFUSED, closed, unrouted},
     returns::Recent,
 };
 use crate::{
@@ -33,11 +33,12 @@ pub(super) async fn publish(
     connection: &lapin::Connection,
     topology: &Topology,
     source: Source,
+    delivery: &DeliveryArgs,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(anyhow::Error::from)?;
     let channel = connection.create_channel().await.map_err(anyhow::Error::from)?;
     channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(anyhow::Error::from)?;
-    let mut bulk = Bulk::new(topology, source.size);
+    let mut bulk = Bulk::new(topology, delivery, source.size);
     let mut lines = source.read();
     let mut in_flight = FuturesOrdered::new();
     let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
@@ -119,6 +120,7 @@ impl Message {
 /// The results of the lines so far.
 struct Bulk<'a> {
     topology: &'a Topology,
+    delivery: &'a DeliveryArgs,
     progress: Progress,
     recent: Recent,
     end: Option<InputEnd>,
@@ -135,9 +137,10 @@ struct Bulk<'a> {
 }
 
 impl<'a> Bulk<'a> {
-    fn new(topology: &'a Topology, size: Option<u64>) -> Self {
+    fn new(topology: &'a Topology, delivery: &'a DeliveryArgs, size: Option<u64>) -> Self {
         Self {
             topology,
+            delivery,
             progress: Progress::new(size),
             recent: Recent::new(2 * MAX_IN_FLIGHT),
             end: None,
@@ -173,8 +176,9 @@ impl<'a> Bulk<'a> {
         self.requests += 1;
         let properties = match line.ids() {
             Ok(ids) => {
-                let message_id = ids.message_id.map_or_else(|| uuid::Uuid::now_v7().to_string(), Into::into);
-                let properties = properties(&message_id);
+                let id = ids.message_id.or(ids.request_id);
+                let message_id = id.map_or_else(|| uuid::Uuid::now_v7().to_string(), Into::into);
+                let properties = self.delivery.properties(&message_id);
                 self.recent.add(message_id, line.number);
                 match ids.correlation_id {
                     Some(id) => properties.with_correlation_id(id.as_ref().into()),

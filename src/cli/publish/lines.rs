@@ -98,7 +98,11 @@ impl Line {
             return Err(format!("{}: {}", fault.code.as_str(), fault.detail));
         }
         let ids: Ids<'_> = serde_json::from_slice(&self.text).map_err(|error| error.to_string())?;
-        for (name, id) in [("message_id", &ids.message_id), ("correlation_id", &ids.correlation_id)] {
+        for (name, id) in [
+            ("message_id", &ids.message_id),
+            ("request_id", &ids.request_id),
+            ("correlation_id", &ids.correlation_id),
+        ] {
             if let Some(id) = id
                 && !(1..=MAX_SHORT_STRING_BYTES).contains(&id.len())
             {
@@ -117,6 +121,9 @@ impl Line {
 pub(super) struct Ids<'a> {
     #[serde(borrow)]
     pub(super) message_id: Option<Cow<'a, str>>,
+    /// The same as `message_id`, which wins.
+    #[serde(borrow)]
+    pub(super) request_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) correlation_id: Option<Cow<'a, str>>,
 }
@@ -180,6 +187,7 @@ mod tests {
             (r#"{"customer_id":" "}"#, "no_identifier"),
             (r#"{"customer_id":1.5}"#, "bad_identifier"),
             (r#"{"customer_id":1,"message_id":""}"#, "message_id has 0 bytes"),
+            (r#"{"customer_id":1,"request_id":""}"#, "request_id has 0 bytes"),
             (r#"{"customer_id":1,"message_id":7}"#, "expected a string"),
             (r#"{"customer_id":1,"message_id":"a","message_id":"b"}"#, "duplicate field"),
         ] {

@@ -21,7 +21,7 @@ impl Identifier {
     }
 
     /// `Ok(None)` for a blank text, which counts as absent.
-    pub(super) fn parse(text: Cow<'_, str>) -> Result<Option<Self>, &'static str> {
+    pub(crate) fn parse(text: Cow<'_, str>) -> Result<Option<Self>, &'static str> {
         if text.trim().is_empty() {
             return Ok(None);
         }

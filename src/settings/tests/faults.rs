@@ -62,8 +62,8 @@ fn an_unknown_key_is_named_with_its_source_and_a_suggestion() {
     assert_eq!(
         found,
         [
-            ("trackfinity.apikey", file.as_str(), "did you mean trackfinity.api_key? Else remove it"),
-            ("workers.concurrency", &file, "did you mean worker.concurrency? Else remove it"),
+            ("workers", file.as_str(), "did you mean [worker]? Else remove it"),
+            ("trackfinity.apikey", &file, "did you mean trackfinity.api_key? Else remove it"),
             (
                 "UNLOCKER__worker__concurrency",
                 "UNLOCKER__worker__concurrency",
@@ -98,6 +98,44 @@ fn variables_of_others_do_not_matter() {
         ("unlocker__worker__concurrency", "0"),
     ];
     assert_eq!(load(&[], &others).unwrap().worker.concurrency, at_most(64));
+}
+
+#[test]
+fn a_variable_that_lacks_an_underscore_is_a_fault() {
+    for (name, meant) in [
+        ("UNLOCKER_WORKER_CONCURRENCY", "UNLOCKER__WORKER__CONCURRENCY"),
+        ("UNLOCKER_WORKER__CONCURRENCY", "UNLOCKER__WORKER__CONCURRENCY"),
+        ("UNLOCKER_TRACKFINITY_API_KEY_FILE", "UNLOCKER__TRACKFINITY__API_KEY_FILE"),
+    ] {
+        let fault = only_fault(&[], &[(name, "hunter2")]);
+        assert_eq!((fault.key.as_str(), fault.wrong.as_str()), (name, "is not read"));
+        assert_eq!(fault.remedy, format!("write {meant}, with two underscores"));
+    }
+}
+
+#[test]
+fn a_misspelt_section_is_one_fault_however_many_keys_it_has() {
+    let (_folder, files) =
+        toml("[trackfinitty]\ntimeout = '1s'\nconnect_timeout = '1s'\n[nope]\na = 1\nb = 2\n");
+    let found: Vec<_> = faults(&files, &[]).into_iter().map(|fault| (fault.key, fault.remedy)).collect();
+    let unknown = "remove it; config/default.toml has all keys";
+    let expected = [
+        ("trackfinitty", "did you mean [trackfinity]? Else remove it"),
+        ("nope.a", unknown),
+        ("nope.b", unknown),
+    ];
+    assert_eq!(found, expected.map(|(key, remedy)| (key.to_owned(), remedy.to_owned())));
+}
+
+#[test]
+fn a_remedy_between_two_keys_names_the_value_that_helps() {
+    let fault = only_fault(&[], &[("UNLOCKER__PAUSE__PROBE_DELAY", "60s")]);
+    assert_eq!(
+        (fault.key.as_str(), fault.wrong.as_str()),
+        ("pause.probe_max_delay", "30s is shorter than pause.probe_delay, 1m")
+    );
+    assert!(fault.remedy.starts_with("set pause.probe_max_delay (UNLOCKER__PAUSE__"), "{fault:?}");
+    assert!(fault.remedy.contains("to at least \"1m\", or pause.probe_delay to less"), "{fault:?}");
 }
 
 #[test]
@@ -185,7 +223,7 @@ fn a_section_without_keys_sets_nothing_but_must_exist() {
         assert_eq!(load(&files, &[]).unwrap().worker.concurrency, at_most(64), "{text}");
     }
     for (text, key, wrong) in [
-        ("[workers]", "workers", "is not a known key"),
+        ("[workers]", "workers", "is not a known section"),
         ("[nope]", "nope", "is not a known key"),
         ("[trackfinity.foo]", "trackfinity.foo", "is not a known key"),
         ("[worker.concurrency]", "worker.concurrency", "is the name of a key, not of a section"),

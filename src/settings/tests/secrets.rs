@@ -55,7 +55,7 @@ async fn a_rotated_file_that_is_no_broker_url_keeps_the_last_one() {
 #[test]
 fn the_description_has_every_setting_once_and_masks_the_secrets() {
     let folder = Folder::new();
-    let token = path(&folder.write("token", "hunter2"));
+    let token = path(&folder.write("token", "hunter2-hunter2-hunter2"));
     let settings = load(
         &[],
         &[

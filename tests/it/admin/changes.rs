@@ -30,7 +30,7 @@ fn selected_dead_letters_are_replayed_after_their_plan_was_confirmed() {
 
         let job = anna.post(&plan, &[("per_second", "100")]).await.location().to_owned();
         let response = ended(&mut anna, &job).await;
-        assert!(response.contains("done: 2 of 2 left the dead letters"), "{response}");
+        assert!(response.contains("2 requests replayed: 2 unlocked"), "{response}");
         assert_eq!(response.matches(">unlocked<").count(), 2);
         assert_eq!(page.world.outcomes(2).await.keys().collect::<Vec<_>>(), ["r-1", "r-3"]);
         assert_eq!(page.world.amqp.ready_count(DEAD).await, 3);
@@ -62,7 +62,7 @@ fn all_that_match_are_discarded_with_a_reason() {
             "{confirm}"
         );
         let job = anna.post(&plan, &[]).await.location().to_owned();
-        assert!(ended(&mut anna, &job).await.contains("done: 2 of 2"));
+        assert!(ended(&mut anna, &job).await.contains("2 requests discarded"));
         let outcomes = page.world.outcomes(2).await;
         assert!(outcomes.values().all(|outcome| outcome["reason"] == "a test <b>run</b>"));
         assert_eq!(page.world.amqp.ready_count(DEAD).await, 4);
@@ -93,14 +93,12 @@ fn one_job_runs_at_a_time_and_stops_after_the_current_dead_letter() {
 
         assert_eq!(anna.post(&format!("{job}/stop"), &[]).await.status, 303);
         let response = ended(&mut anna, &job).await;
-        assert!(
-            response.contains("stopped: on request; 1 of 3 left the dead letters, 2 are untouched"),
-            "{response}"
-        );
+        assert!(response.contains("stopped: on request; 1 request replayed: 1 "), "{response}");
+        assert!(response.contains("; 2 are untouched"), "{response}");
         assert_eq!(page.world.amqp.ready_count(DEAD).await, 4);
         let job = anna.post(&first, &[("per_second", "100")]).await.location().to_owned();
         let response = ended(&mut anna, &job).await;
-        assert!(response.contains("gone:") && response.contains("done: 2 of 3"), "{response}");
+        assert!(response.contains("gone:") && response.contains("; 1 gone already"), "{response}");
     });
 }
 

@@ -93,8 +93,8 @@ fn a_replay_stops_at_the_first_dead_letter_that_fails_again() {
         assert_eq!((output.code, results(&output)), (Some(1), vec!["failed_again"]), "{}", output.text());
         let finish = output.json().pop().expect("a finish");
         assert_eq!(
-            (&finish["ended"], &finish["done"], &finish["remaining"]),
-            (&json!("failure"), &json!(1), &json!(11))
+            (&finish["ended"], &finish["results"]["failed_again"], &finish["remaining"]),
+            (&json!("failure"), &json!({"http_400": 1}), &json!(11))
         );
         // It is a new dead letter, at the end.
         let dead_letters = run_command(&world.ctx, &["list", "--json"]).await.json();
@@ -209,7 +209,9 @@ fn without_an_audit_log_nothing_is_done_and_with_one_everything_is_recorded() {
 
         let log = std::env::temp_dir().join(format!("audit-{}.jsonl", std::process::id()));
         let output = ended(&world.ctx.start(&confirm.env("UNLOCKER__ADMIN__AUDIT_LOG", &log))).await;
-        assert_eq!(output.code, Some(0), "{}", output.text());
+        assert_eq!(output.code, Some(1), "one failed again: {}", output.text());
+        let counted = "2 requests replayed: 1 unlocked, 1 failed again (http_400)";
+        assert_eq!(output.stdout.last().map(String::as_str), Some(counted));
         let lines = std::fs::read_to_string(&log).expect("the log");
         std::fs::remove_file(&log).expect("removed");
         let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -248,9 +250,43 @@ fn a_second_operator_learns_who_has_locked_the_dead_letters() {
         let output = ended(&first).await;
         assert_eq!(output.code, Some(1));
         let text = output.text();
-        assert!(text.contains("1 of 3 left the dead letters, 2 are untouched"), "{text}");
+        assert!(text.contains("1 request replayed: 1 without an outcome yet; 2 are untouched"), "{text}");
         kit::eventually("the others are back", SOON, async || amqp.ready_count(DEAD).await == 2).await;
         assert_eq!(run_command(&ctx, &["summary", "--json"]).await.json()[0]["count"], 2);
+    });
+}
+
+#[test]
+fn a_plan_shows_its_filter_its_note_and_the_command_that_executes_it() {
+    kit::run(async |ctx| {
+        declare(&ctx).await;
+        publish_dead_letters(&ctx.amqp().await, 12).await;
+        let directory = std::env::temp_dir().join(format!("unlocker {}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let file = directory.join("settings.toml");
+        std::fs::write(&file, "").expect("a file");
+        let discard = command(&ctx, &["discard", "--reason", "http_404", "--note", "customer left"]);
+        let discard = ended(&ctx.start(&discard.arg("--config").arg(&file))).await;
+        let text = discard.stdout.join("\n");
+        assert!(text.contains("\nfilter: --reason http_404\nnote: customer left\nplan "), "{text}");
+        assert!(text.contains(": discard 2 dead letters. Nothing is done yet"), "{text}");
+        let confirm = discard.stdout.last().expect("a command");
+        let config = format!("  unlocker dead-letters discard --config '{}' --actor tester", file.display());
+        assert!(confirm.starts_with(&config), "{confirm}");
+        std::fs::remove_dir_all(&directory).expect("removed");
+
+        let replay = run_command(&ctx, &["replay", "--limit", "1", "--rate", "5/s", "--keep-going"]).await;
+        let text = replay.stdout.join("\n");
+        assert!(
+            text.contains("\nfilter: --limit 1\nplan ") && text.contains("replay 1 dead letter."),
+            "{text}"
+        );
+        assert!(
+            text.contains("--rate 5/s --actor tester --confirm ") && text.ends_with(" --keep-going"),
+            "{text}"
+        );
+        let plan = plan(&ctx, &["replay"]).await;
+        assert_eq!((&plan["filter"]["reason"], &plan["filter"]["limit"]), (&json!([]), &Value::Null));
     });
 }
 
