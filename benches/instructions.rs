@@ -68,6 +68,7 @@ fn outcome() -> Outcome {
         replays: 0,
         first_received_at: now(),
         finished_at: now(),
+        requested_by: None,
     }
 }
 

@@ -157,6 +157,7 @@ fn blank_outcome(message: &Envelope, status: Status, attempts: u32, now: Timesta
         replays: message.replays,
         first_received_at: message.first_received_at,
         finished_at: now,
+        requested_by: message.requested_by().map(str::to_owned),
     }
 }
 

@@ -67,8 +67,16 @@ fn the_outcome_schema_describes_every_outcome_and_misses_none_of_its_fields() {
         replays: 0,
         first_received_at: Timestamp::EPOCH,
         finished_at: Timestamp::EPOCH,
+        requested_by: Some("billing".to_owned()),
     };
-    let bare = Outcome { request: None, http_status: None, reason: None, detail: None, ..full.clone() };
+    let bare = Outcome {
+        request: None,
+        http_status: None,
+        reason: None,
+        detail: None,
+        requested_by: None,
+        ..full.clone()
+    };
     for outcome in [&full, &bare] {
         let written: Value = serde_json::from_slice(&outcome.encode().expect("JSON")).expect("JSON");
         assert!(validator.is_valid(&written), "{written}");
@@ -128,11 +136,12 @@ fn the_outcome_of_a_discarded_dead_letter_is_pinned() {
         replays: 1,
         first_received_at: Timestamp::EPOCH,
         finished_at: Timestamp::EPOCH,
+        requested_by: None,
     };
     assert_eq!(discarded.message_id(), "m-1/1");
     assert_eq!(Status::Discarded.routing_key(), "unlock.discarded");
     assert_eq!(
         String::from_utf8_lossy(&discarded.encode().expect("JSON")),
-        r#"{"status":"discarded","request_id":"m-1","request":null,"attempts":12,"http_status":null,"reason":"asked twice","detail":null,"replays":1,"first_received_at":"1970-01-01T00:00:00.000Z","finished_at":"1970-01-01T00:00:00.000Z"}"#
+        r#"{"status":"discarded","request_id":"m-1","request":null,"attempts":12,"http_status":null,"reason":"asked twice","detail":null,"replays":1,"first_received_at":"1970-01-01T00:00:00.000Z","finished_at":"1970-01-01T00:00:00.000Z","requested_by":null}"#
     );
 }

@@ -24,6 +24,7 @@ use crate::{
         replies,
     },
     message::{DeadLetterHeaders, Outcome, Status, Timestamp},
+    telemetry::TraceContext,
 };
 
 /// After this time a round releases its dead letters and consumes again: RabbitMQ closes the
@@ -277,12 +278,11 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
     ) -> Result<bool, PublishError> {
         let results = self.inner.topology.results();
         let lossy = dead_letter.properties.lossy();
-        let trace = crate::telemetry::TraceContext::from_headers(lossy.headers().as_ref());
+        let trace = TraceContext::from_headers(lossy.headers().as_ref());
         let envelope = dead_letter.envelope();
-        let mut properties = outcome.properties(envelope.as_ref().and_then(|of| of.correlation_id()));
-        if let Some(trace) = trace {
-            properties = properties.with_headers(trace.headers());
-        }
+        let properties = outcome.properties(envelope.as_ref().and_then(|of| of.correlation_id()));
+        let trace = trace.as_ref().map(TraceContext::headers).unwrap_or_default();
+        let properties = outcome.with_headers(properties, trace);
         let message =
             Outgoing { exchange: &results, routing_key: outcome.status.routing_key(), properties, body };
         let routing = match self.inner.settings.results.require_subscriber {
@@ -351,5 +351,6 @@ fn discarded(dead_letter: &DeadLetter, reason: &str) -> Outcome {
         // A time in the future is forged, or from a clock that is ahead of this one.
         first_received_at: record.first_received_at.map_or(now, |first| first.min(now)),
         finished_at: now,
+        requested_by: envelope.as_ref().and_then(|of| of.requested_by()).map(str::to_owned),
     }
 }

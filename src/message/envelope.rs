@@ -101,6 +101,14 @@ impl Envelope {
         given.filter(|id| !id.is_empty())
     }
 
+    /// Who asked for it: the `user_id`, else the `app_id`. RabbitMQ checks a `user_id` when it is
+    /// published; nobody checks an `app_id` (decision 145).
+    #[must_use]
+    pub fn requested_by(&self) -> Option<&str> {
+        let app_id = || self.properties.app_id().as_ref().map(|id| id.as_str()).filter(|id| !id.is_empty());
+        headers::user_id(&self.properties).or_else(app_id)
+    }
+
     /// Whether it is not to be tried any more.
     #[must_use]
     pub fn is_expired(&self, now: Timestamp) -> bool {
@@ -146,6 +154,19 @@ mod tests {
 
     fn long(text: &str) -> AMQPValue {
         AMQPValue::LongString(text.into())
+    }
+
+    #[test]
+    fn the_user_asked_else_the_application_and_a_forged_id_counts_for_nothing() {
+        let by = |properties| decode(properties, "{}").requested_by().map(str::to_owned);
+        let app = BasicProperties::default().with_app_id("billing".into());
+        let carried =
+            |user: &str| headers(&[(headers::ORIGINAL_USER_ID, AMQPValue::LongString(user.into()))]);
+        assert_eq!(by(app.clone().with_user_id("shop".into())).as_deref(), Some("shop"));
+        assert_eq!(by(app).as_deref(), Some("billing"));
+        assert_eq!(by(carried("shop").with_app_id("billing".into())).as_deref(), Some("shop"));
+        assert_eq!(by(carried(&"x".repeat(256))), None);
+        assert_eq!(by(BasicProperties::default().with_app_id("".into())), None);
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub const FINISHED_AT: &str = "unlocker-finished-at";
 pub const OUTCOME_RETRIES: &str = "unlocker-outcome-retries";
 /// Proves that a worker wrote the pending outcome in the headers.
 pub const OUTCOME_MAC: &str = "unlocker-outcome-mac";
+/// Who asked for the request, in the headers of its outcome.
+pub const REQUESTED_BY: &str = "unlocker-requested-by";
 /// The producer's W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
 pub const TRACESTATE: &str = "tracestate";
@@ -76,6 +78,15 @@ pub fn lifetime(properties: &BasicProperties) -> Option<Duration> {
         None => properties.headers().as_ref()?.inner().get(ORIGINAL_EXPIRATION).and_then(text)?,
     };
     milliseconds.parse().ok().map(Duration::from_millis)
+}
+
+/// The user whose connection published the request: its `user_id`, which copies carry as a header.
+#[must_use]
+pub fn user_id(properties: &BasicProperties) -> Option<&str> {
+    let given = properties.user_id().as_ref().map(|user| user.as_str());
+    given
+        .or_else(|| properties.headers().as_ref()?.inner().get(ORIGINAL_USER_ID).and_then(text))
+        .filter(|id| fits(id))
 }
 
 /// Whether a worker can have written this text as an id.

@@ -2,12 +2,18 @@
 
 use std::borrow::Cow;
 
-use lapin::BasicProperties;
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
 use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Identifiers, Timestamp, headers::MAX_SHORT_STRING};
+use super::{
+    Identifiers, Timestamp,
+    headers::{MAX_SHORT_STRING, REQUESTED_BY},
+};
 
 /// The `type` property of every outcome.
 pub const MESSAGE_TYPE: &str = "trackfinity.unlock.outcome.v1";
@@ -92,6 +98,8 @@ pub struct Outcome {
     pub first_received_at: Timestamp,
     /// When the outcome was decided.
     pub finished_at: Timestamp,
+    /// Who asked for the request: its `user_id`, or else its `app_id`; null if it has neither.
+    pub requested_by: Option<String>,
 }
 
 impl Outcome {
@@ -123,6 +131,16 @@ impl Outcome {
             .with_app_id(APP_ID.into())
             .with_timestamp(self.finished_at.as_secs())
             .with_delivery_mode(2)
+    }
+
+    /// These properties with headers: those of the trace, and who asked, so that a listener can bind
+    /// its own.
+    #[must_use]
+    pub fn with_headers(&self, properties: BasicProperties, mut trace: FieldTable) -> BasicProperties {
+        if let Some(requested_by) = &self.requested_by {
+            trace.insert(REQUESTED_BY.into(), AMQPValue::LongString(requested_by.as_str().into()));
+        }
+        if trace.inner().is_empty() { properties } else { properties.with_headers(trace) }
     }
 }
 
@@ -177,6 +195,7 @@ mod tests {
             replays: 0,
             first_received_at: "2026-11-23T09:00:00.000Z".parse().expect("a time"),
             finished_at: "2026-11-23T09:00:00.120Z".parse().expect("a time"),
+            requested_by: None,
         }
     }
 
@@ -185,7 +204,7 @@ mod tests {
         let body = outcome("m-1").encode().expect("encodes");
         assert_eq!(
             String::from_utf8(body).expect("UTF-8"),
-            r#"{"status":"unlocked","request_id":"m-1","request":{"customer_id":"191"},"attempts":1,"http_status":200,"reason":null,"detail":null,"replays":0,"first_received_at":"2026-11-23T09:00:00.000Z","finished_at":"2026-11-23T09:00:00.120Z"}"#
+            r#"{"status":"unlocked","request_id":"m-1","request":{"customer_id":"191"},"attempts":1,"http_status":200,"reason":null,"detail":null,"replays":0,"first_received_at":"2026-11-23T09:00:00.000Z","finished_at":"2026-11-23T09:00:00.120Z","requested_by":null}"#
         );
     }
 

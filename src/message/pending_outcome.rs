@@ -75,6 +75,7 @@ impl PendingOutcome {
             // Not corrected by this machine's clock, which may be behind.
             first_received_at: time(headers::FIRST_RECEIVED_AT)?,
             finished_at: time(headers::FINISHED_AT)?,
+            requested_by: envelope.requested_by().map(str::to_owned),
         };
         let is_proven = |outcome: &Outcome| {
             digest(outcome, key).is_some_and(|digest| digest.as_bytes().ct_eq(mac.as_bytes()).into())
@@ -132,6 +133,7 @@ mod tests {
             replays: 0,
             first_received_at: envelope.first_received_at,
             finished_at: Timestamp::from_millis(1_795_424_400_120),
+            requested_by: envelope.requested_by().map(str::to_owned),
         };
         PendingOutcome { outcome, retries: 2 }
     }

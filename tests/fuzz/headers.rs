@@ -327,6 +327,7 @@ fn any_headers_are_read_and_their_copies_fit_and_read_the_same() {
             replays: taken.replays,
             first_received_at: taken.first_received_at,
             finished_at: now,
+            requested_by: taken.requested_by().map(str::to_owned),
         };
         check_outcome(&outcome, taken.correlation_id())
     });

@@ -1,9 +1,11 @@
 //! The contract's section 5: the outcome, its properties, and the copy to `reply_to`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use kit::{AMQPValue, Answer, FieldTable, Message, Properties};
 use serde_json::json;
 
-use crate::world::{DEAD, EXCHANGE, REQUEST, REQUESTS, SOON, World, id, text};
+use crate::world::{DEAD, EXCHANGE, REQUEST, REQUESTS, SOON, World, header, id, text};
 
 fn property(value: &Option<lapin::types::ShortString>) -> Option<&str> {
     value.as_ref().map(|value| value.as_str())
@@ -42,9 +44,41 @@ fn an_outcome_has_every_property_of_the_contract() {
             json!({
                 "status": "unlocked", "request_id": "m-1", "request": {"customer_id": "191"}, "attempts": 1,
                 "http_status": 200, "reason": null, "detail": null, "replays": 0,
-                "first_received_at": null, "finished_at": null
+                "first_received_at": null, "finished_at": null, "requested_by": null
             })
         );
+    });
+}
+
+#[test]
+fn an_outcome_names_who_asked_also_after_a_retry_and_a_header_says_it_too() {
+    kit::run(async |ctx| {
+        let failed = AtomicBool::new(false);
+        let world = World::start(ctx, move |call| match call.field("customer_id").as_deref() {
+            Some("retried") if !failed.swap(true, Ordering::Relaxed) => Answer::status(503),
+            _ => Answer::unlocked(),
+        })
+        .await;
+        let url: url::Url = world.ctx.amqp_url().parse().expect("a URL");
+        let user = url.username();
+        for (name, properties) in [
+            ("retried", id("retried").with_user_id(user.into()).with_app_id("billing".into())),
+            ("by-app", id("by-app").with_app_id("billing".into())),
+            ("by-nobody", id("by-nobody").with_app_id("".into())),
+        ] {
+            world.publish(properties, json!({"customer_id": name}).to_string()).await;
+        }
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let message = world.outcomes.next(SOON).await;
+            let outcome: serde_json::Value = serde_json::from_slice(&message.body).expect("JSON");
+            let given = outcome["requested_by"].as_str().map(str::to_owned);
+            assert_eq!(header(&message, "unlocker-requested-by"), given, "{outcome}");
+            seen.push((text(&outcome["request_id"]), given));
+        }
+        seen.sort();
+        let expected = [("by-app", Some("billing")), ("by-nobody", None), ("retried", Some(user))];
+        assert_eq!(seen, expected.map(|(id, by)| (id.to_owned(), by.map(str::to_owned))));
     });
 }
 

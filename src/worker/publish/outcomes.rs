@@ -19,7 +19,7 @@ use crate::{
     },
     message::{Outcome, PendingOutcome, Status, Timestamp},
     policy::Tier,
-    telemetry::Span,
+    telemetry::{Span, TraceContext},
     worker::{incoming::log_with_ids, unsettled::Unsettled},
 };
 
@@ -66,9 +66,8 @@ impl MessagePublisher<'_> {
             body: &body,
         };
         let span = self.span(&message);
-        if let Some(trace) = span.context() {
-            message.properties = message.properties.with_headers(trace.headers());
-        }
+        let trace = span.context().map(TraceContext::headers).unwrap_or_default();
+        message.properties = outcome.with_headers(message.properties, trace);
         let late =
             (retries > 0).then(|| self.session.config.late_confirms.take(&outcome.message_id())).flatten();
         let published = match late {
