@@ -1,6 +1,7 @@
 //! The messages: requests, outcomes, retries, dead letters, and the headers that carry a request's
 //! history. No IO.
 
+pub mod canary;
 pub mod dead_letter;
 pub mod envelope;
 pub mod headers;

@@ -8,10 +8,12 @@
 //! - `acks`: which deliveries can be acknowledged in one frame.
 //! - `unreadable`, `undeliverable`: messages that lapin cannot read, and those that RabbitMQ gave
 //!   up.
+//! - `canary`: answers what `unlocker check --probe` sends.
 //! - `shared_breaker`, `rate`, `concurrency`: whether, how often, and how many at once to call.
 
 mod acks;
 mod calls;
+mod canary;
 mod concurrency;
 mod consume;
 mod given_up;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     calls::CallGuard,
+    canary::Canary,
     concurrency::Call,
     incoming::Incoming,
     publish::{MessagePublisher, SessionPublisher},
@@ -28,7 +29,7 @@ use super::{
 };
 use crate::{
     breaker::CallResult,
-    message::{PendingOutcome, Timestamp, UnlockRequest},
+    message::{Envelope, PendingOutcome, Timestamp, UnlockRequest},
     policy::{self, AttemptHistory, Classification, Judgement, Reason, Reply, RetryLimits},
     settle::{self, Publication},
     telemetry::{Parent, Telemetry, TraceContext, semconv},
@@ -118,9 +119,9 @@ impl Handler {
         incoming: &Incoming,
         kind: CallKind,
         in_call: CallGuard,
-        publisher: &SessionPublisher,
+        session: &SessionPublisher,
     ) -> Result<(Option<Cow<'static, str>>, Option<Call>), Unsettled> {
-        let publisher = MessagePublisher::new(publisher, incoming);
+        let publisher = MessagePublisher::new(session, incoming);
         let is_ordinary = matches!(kind, CallKind::Ordinary);
         let (publications, call) = match (&incoming.pending, &incoming.envelope.request) {
             (Some(PendingOutcome { outcome, retries }), _) => {
@@ -130,6 +131,11 @@ impl Handler {
             }
             (None, Err(fault)) => {
                 drop((in_call, kind));
+                let Envelope { properties, body, .. } = &incoming.envelope;
+                if let Some(canary) = Canary::read(properties, body) {
+                    Box::pin(canary.answer(session.queue(), None, session)).await;
+                    return Ok((None, None));
+                }
                 (settle::rejected(fault, &incoming.envelope, Timestamp::now()), None)
             }
             (None, Ok(request)) => self.unlock(request, incoming, kind, in_call).await?,

@@ -18,6 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    canary::Canary,
     given_up::{GivenUp, Interrupted},
     handler::Handler,
     incoming::Incoming,
@@ -219,6 +220,10 @@ async fn settle(
         }
     };
     let queue = publisher.undeliverable();
+    if let (GivenUp::Request(death), Some(canary)) = (&given_up, Canary::read(&properties, &body)) {
+        canary.answer(queue, death.as_ref().map(|death| death.reason.as_str()), publisher).await;
+        return Ok(delivery_tag);
+    }
     let mut incoming =
         Incoming::undecoded((properties, body, delivery_tag), queue, &handler.telemetry.traces);
     let settled = match given_up {
