@@ -3,14 +3,19 @@
 mod check;
 mod dead_letters;
 mod dev;
+mod examples;
 mod failure;
 mod print;
 mod publish;
+mod reference;
 mod run;
+mod status;
+mod table;
+mod terminal;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use self::{failure::Failure, print::print};
 use crate::{
@@ -23,7 +28,7 @@ use crate::{
 /// Unlocks Trackfinity customers on request: RabbitMQ in, one PATCH with retry and backoff, outcome
 /// out.
 #[derive(Debug, Parser)]
-#[command(name = "unlocker", version, max_term_width = 100)]
+#[command(name = "unlocker", version, max_term_width = 100, after_help = examples::UNLOCKER)]
 pub struct Cli {
     /// A settings file (TOML); may be repeated, the later one wins.
     #[arg(long = "config", value_name = "FILE", global = true)]
@@ -38,23 +43,41 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the worker until SIGTERM or SIGINT.
+    #[command(after_help = examples::RUN)]
     Run,
-    /// Validates the settings, checks RabbitMQ and Trackfinity; writes nothing.
-    Check,
+    /// Validates the settings, checks RabbitMQ and Trackfinity; writes nothing that stays.
+    #[command(after_help = examples::CHECK)]
+    Check(check::CheckArgs),
+    /// Shows what waits, who consumes, and what is dead-lettered.
+    #[command(after_help = examples::STATUS)]
+    Status(status::StatusArgs),
     /// Publishes a request, or many from a file.
+    #[command(after_help = examples::PUBLISH)]
     Publish(publish::PublishArgs),
     /// Browses, replays and discards dead letters, directly on RabbitMQ.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = examples::DEAD_LETTERS)]
     DeadLetters(dead_letters::Command),
     /// Runs a stand-in for Trackfinity, for development and staging.
+    #[command(after_help = examples::SANDBOX)]
     Sandbox(SandboxArgs),
     /// Runs the worker and a stand-in for Trackfinity in one process, for the tests of other services.
+    #[command(after_help = examples::DEV)]
     Dev(dev::DevArgs),
     /// Prints the JSON Schema of a message.
+    #[command(after_help = examples::SCHEMA)]
     Schema {
         #[arg(value_enum)]
         message: SchemaOf,
     },
+    /// Prints all settings with their defaults, as a commented file for `--config`.
+    #[command(after_help = examples::CONFIG)]
+    Config,
+    /// Prints a script that completes commands and options in a shell.
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions { shell: clap_complete::Shell },
+    /// Writes the man pages, one for each command, into a folder.
+    #[command(hide = true, after_help = examples::MAN)]
+    Man { folder: PathBuf },
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -99,17 +122,21 @@ impl Cli {
     pub async fn execute(self) -> ExitCode {
         let result = match self.command {
             Command::Run => run::run(&self.config).await,
-            Command::Check => check::check(&self.config).await,
+            Command::Check(args) => check::check(&self.config, args).await,
+            Command::Status(args) => status::status(&self.config, args).await,
             Command::Publish(args) => publish::publish(&self.config, args).await,
             Command::DeadLetters(command) => dead_letters::execute(&self.config, command).await,
             Command::Sandbox(args) => sandbox(args).await,
             Command::Dev(args) => dev::dev(&self.config, args).await,
             Command::Schema { message } => schema(message),
+            Command::Config => reference::config(),
+            Command::Completions { shell } => reference::completions(shell, Self::command()),
+            Command::Man { folder } => reference::man(&folder, Self::command()),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => {
-                if !matches!(failure, Failure::Reported) {
+                if !matches!(failure, Failure::Reported | Failure::ReportedAs(_)) {
                     eprintln!("unlocker: {failure}");
                 }
                 failure.exit_code()
@@ -147,4 +174,53 @@ fn schema(message: SchemaOf) -> Result<(), Failure> {
     };
     print(format_args!("{}", serde_json::to_string_pretty(&schema).map_err(anyhow::Error::from)?))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The words of a line as a shell sees them, without a comment, a pipe and what follows.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut quoted = false;
+        for part in line.split('\'') {
+            match quoted {
+                true => words.push(part.to_owned()),
+                false => words.extend(part.split_whitespace().map(str::to_owned)),
+            }
+            quoted = !quoted;
+        }
+        let end = words.iter().position(|word| ["#", "|", ">"].contains(&word.as_str()));
+        words.truncate(end.unwrap_or(words.len()));
+        words
+    }
+
+    fn assert_examples(command: &clap::Command, path: &str) {
+        let help = command.get_after_help().unwrap_or_else(|| panic!("{path} has no examples")).to_string();
+        let examples: Vec<_> = help.lines().skip_while(|line| *line != "Examples:").skip(1).collect();
+        assert!((1..=3).contains(&examples.len()), "{path}: {help}");
+        for example in examples {
+            let words = words(example);
+            assert!(words.join(" ").starts_with("unlocker"), "{example}");
+            let is_own = path == "unlocker" || words.join(" ").starts_with(path);
+            assert!(is_own, "{path} has an example of another command: {example}");
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("{example}\n{error}");
+            }
+        }
+        for child in command.get_subcommands().filter(|child| child.get_name() != "help") {
+            assert_examples(child, &format!("{path} {}", child.get_name()));
+        }
+    }
+
+    #[test]
+    fn every_command_has_examples_that_parse() {
+        assert_examples(&Cli::command(), "unlocker");
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }

@@ -18,6 +18,7 @@ mod values;
 pub use self::{
     broker_urls::{BrokerUrls, BrokerUrlsError},
     faults::{Fault, Faults},
+    layers::DEFAULTS,
     load::{BrokerSettings, Settings, environment},
     sections::{Admin, Broker, Log, Ops, Results, Trackfinity, Worker},
     values::{BaseUrl, Concurrency, RateLimit, RequestLog, TopologyPrefix},

@@ -105,12 +105,28 @@ impl Consumer {
     }
 }
 
+/// A queue at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct QueueState {
+    /// Messages that are ready.
+    pub messages: u32,
+    pub consumers: u32,
+}
+
+/// The state of a queue, by a passive declaration.
+///
+/// # Errors
+/// If the queue does not exist, or the connection is lost.
+pub async fn queue_state(channel: &Channel, queue: &str) -> lapin::Result<QueueState> {
+    let options = QueueDeclareOptions { passive: true, ..Default::default() };
+    let declared = channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
+    Ok(QueueState { messages: declared.message_count(), consumers: declared.consumer_count() })
+}
+
 /// How many messages are ready in a queue at this moment.
 ///
 /// # Errors
 /// If the queue does not exist, or the connection is lost.
 pub async fn message_count(channel: &Channel, queue: &str) -> lapin::Result<usize> {
-    let options = QueueDeclareOptions { passive: true, ..Default::default() };
-    let declared = channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
-    Ok(usize::try_from(declared.message_count()).unwrap_or(usize::MAX))
+    Ok(usize::try_from(queue_state(channel, queue).await?.messages).unwrap_or(usize::MAX))
 }

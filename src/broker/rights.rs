@@ -1,4 +1,4 @@
-//! The permissions that the worker and the page need in RabbitMQ, and a check that changes nothing.
+//! The permissions that each process needs in RabbitMQ, and a check that changes nothing.
 //!
 //! RabbitMQ checks the permission before the rest of a method. So each check sends a method with an
 //! error in it, which has no effect: RabbitMQ refuses it either for the missing permission or for the
@@ -60,13 +60,31 @@ fn right(permission: Permission, kind: Kind, name: &str, purpose: &'static str) 
     Right { permission, kind, name: name.to_owned(), purpose }
 }
 
+/// Who needs permissions, and for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The worker. With `declare`, it also declares the topology. With `page`, it also browses,
+    /// replays and discards dead letters, because the page uses the worker's user.
+    Worker { declare: bool, page: bool },
+    /// Publishes requests, and waits for outcomes by direct reply-to, which needs no permission.
+    Producer,
+    /// Browses, replays and discards dead letters.
+    Operator,
+}
+
 impl Topology {
-    /// The permissions of the worker. With `declare`, also those to declare the topology. With `page`,
-    /// also those to browse, replay and discard dead letters, because the page uses the worker's user.
+    /// The permissions that a role needs.
     #[must_use]
-    pub fn rights(&self, declare: bool, page: bool) -> Vec<Right> {
-        let mut rights = self.worker_rights(declare);
-        if page {
+    pub fn rights(&self, role: Role) -> Vec<Right> {
+        let mut rights = match role {
+            Role::Worker { declare, .. } => self.worker_rights(declare),
+            Role::Producer => {
+                let publish = "to publish requests";
+                vec![right(Permission::Write, Kind::Exchange, self.exchange(), publish)]
+            }
+            Role::Operator => self.operator_rights(),
+        };
+        if let Role::Worker { page: true, .. } = role {
             rights.extend(self.operator_rights());
         }
         let mut seen = Vec::new();
@@ -77,6 +95,45 @@ impl Topology {
             new
         });
         rights
+    }
+
+    /// The regular expressions that grant a role its permissions and no more: configure, write,
+    /// read, as `rabbitmqctl set_permissions` takes them.
+    #[must_use]
+    pub fn permissions(&self, role: Role) -> [String; 3] {
+        let rights = self.rights(role);
+        [Permission::Configure, Permission::Write, Permission::Read].map(|permission| {
+            let mut names = Vec::new();
+            for right in rights.iter().filter(|right| right.permission == permission) {
+                let name = self.pattern(role, &right.name);
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+            match names.as_slice() {
+                [] => "^$".to_owned(),
+                [name] => format!("^{name}$"),
+                names => format!("^({})$", names.join("|")),
+            }
+        })
+    }
+
+    /// A regular expression for a name, or for all names like it.
+    fn pattern(&self, role: Role, name: &str) -> String {
+        let is_own =
+            name.strip_prefix(self.exchange()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        if matches!(role, Role::Worker { declare: true, .. }) && is_own {
+            return format!(r"{}(\..+)?", escape(self.exchange()));
+        }
+        let retry = self.retry();
+        let parent = match name.strip_prefix(&retry) {
+            Some(tier) if !tier.is_empty() => Some(retry.as_str()),
+            _ => name.strip_suffix(NO_KEY).and_then(|parent| parent.strip_suffix('.')),
+        };
+        match parent {
+            Some(parent) => format!(r"{}\..+", escape(parent)),
+            None => escape(name),
+        }
     }
 
     fn worker_rights(&self, declare: bool) -> Vec<Right> {
@@ -171,6 +228,11 @@ impl Topology {
     }
 }
 
+/// A name as a regular expression. Of the characters that a prefix may have, only the dot is special.
+fn escape(name: &str) -> String {
+    name.replace('.', r"\.")
+}
+
 impl Right {
     async fn is_granted(&self, channel: &Channel, topology: &Topology) -> lapin::Result<bool> {
         let name = || self.name.as_str().into();
@@ -236,5 +298,38 @@ impl Right {
                 None => Err(error),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::TopologyPrefix;
+
+    fn permissions(role: Role) -> [String; 3] {
+        Topology::new(&TopologyPrefix::parse("a.b").expect("a prefix")).permissions(role)
+    }
+
+    #[test]
+    fn a_role_is_granted_what_it_needs_and_no_more() {
+        assert_eq!(
+            permissions(Role::Worker { declare: true, page: false }),
+            [r"^a\.b(\..+)?$", r"^(a\.b(\..+)?|amq\.default)$", r"^a\.b(\..+)?$"].map(str::to_owned)
+        );
+        assert_eq!(
+            permissions(Role::Worker { declare: false, page: false }),
+            [
+                "^$",
+                r"^(a\.b\.retry|a\.b\.results|a\.b\.dead|amq\.default)$",
+                r"^(a\.b\.requests|a\.b\.undeliverable|a\.b|a\.b\.retry\..+)$",
+            ]
+        );
+        assert_eq!(permissions(Role::Producer), ["^$", r"^a\.b$", "^$"]);
+        let [configure, write, _] = permissions(Role::Operator);
+        assert_eq!(
+            configure,
+            r"^(a\.b\.dead\.lock|a\.b\.dead\.lock\..+|a\.b\.dead\.plans|a\.b\.dead\.replays\..+)$"
+        );
+        assert!(write.contains("amq") && !write.contains("check"), "{write}");
     }
 }

@@ -318,19 +318,19 @@ impl Topology {
         Ok(())
     }
 
-    /// Compares every entity with what exists, without changing anything. With `declare`, it declares
-    /// each existing entity again, which RabbitMQ refuses if the arguments differ. Returns one result per
+    /// Compares entities with what exists, without changing anything. With `declare`, it declares each
+    /// existing entity again, which RabbitMQ refuses if the arguments differ. Returns one result per
     /// entity.
     ///
     /// # Errors
     /// If no channel can be opened.
     pub async fn compare(
-        &self,
         connection: &Connection,
+        entities: Vec<Entity>,
         declare: bool,
     ) -> Result<Vec<(Entity, Result<(), TopologyError>)>, TopologyError> {
         let mut results = Vec::new();
-        for entity in self.entities() {
+        for entity in entities {
             // A refusal closes its channel, so each entity has one of its own.
             let channel = connection.create_channel().await.map_err(TopologyError::NoChannel)?;
             let mut result = entity.check(&channel).await;

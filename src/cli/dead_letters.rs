@@ -3,6 +3,7 @@
 mod args;
 mod change;
 mod command_line;
+mod details;
 mod printer;
 mod tables;
 
@@ -15,21 +16,25 @@ use self::{
     tables::warn_if_incomplete,
 };
 use super::{
+    examples,
     failure::Failure,
     print::{print, print_json},
 };
 use crate::{
-    dead_letters::{Audit, Coverage, DeadLetter, DeadLetterSummary, DeadLetters, Listing, Summary},
+    dead_letters::{Audit, Coverage, DeadLetterSummary, DeadLetters, Listing, Summary},
     settings::{BrokerSettings, environment},
 };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Counts dead letters by status and reason.
+    #[command(after_help = examples::SUMMARY)]
     Summary(BrowseArgs),
     /// Lists dead letters, one per line, oldest first.
+    #[command(after_help = examples::LIST)]
     List(BrowseArgs),
     /// Shows everything about one dead letter, including its body.
+    #[command(after_help = examples::SHOW)]
     Show {
         /// The id of the dead letter or of its request.
         id: String,
@@ -37,6 +42,7 @@ pub(super) enum Command {
         output: OutputArgs,
     },
     /// Exports everything about dead letters, as JSON lines.
+    #[command(after_help = examples::EXPORT)]
     Export {
         #[command(flatten)]
         selection: SelectionArgs,
@@ -44,8 +50,10 @@ pub(super) enum Command {
         actor: ActorArgs,
     },
     /// Publishes dead letters as requests again, one at a time, and reports each result.
+    #[command(after_help = examples::REPLAY)]
     Replay(change::ReplayArgs),
     /// Gives dead letters up: their outcome is `discarded`.
+    #[command(after_help = examples::DISCARD)]
     Discard(change::DiscardArgs),
 }
 
@@ -86,7 +94,7 @@ pub(super) async fn execute(files: &[PathBuf], command: Command) -> Result<(), F
                 if output.json {
                     print_json(&dead_letter.to_json())?
                 } else {
-                    print_dead_letter(dead_letter)?
+                    details::print_dead_letter(dead_letter)?
                 }
             }
             let more = listing.count - listing.dead_letters.len();
@@ -156,11 +164,6 @@ fn print_listing(listing: &Listing<DeadLetterSummary>) -> Result<(), Failure> {
         return print(format_args!("no dead letter matches ({})", listing.coverage));
     }
     tables::print_dead_letters(&listing.dead_letters)
-}
-
-fn print_dead_letter(dead_letter: &DeadLetter) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(&dead_letter.to_json()).map_err(anyhow::Error::from)?;
-    print(format_args!("{text}"))
 }
 
 /// Warns and fails if not all dead letters were seen.

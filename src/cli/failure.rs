@@ -8,6 +8,11 @@ use crate::{
     settings::Faults,
 };
 
+/// The exit code for settings that are invalid.
+pub(super) const SETTINGS_INVALID: u8 = 78;
+/// The exit code if RabbitMQ cannot be reached.
+pub(super) const UNREACHABLE: u8 = 69;
+
 /// Why a command ends with an exit code other than 0.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
@@ -18,6 +23,9 @@ pub(super) enum Failure {
     /// The command has printed the cause itself.
     #[error("")]
     Reported,
+    /// As `Reported`, with an exit code of its own.
+    #[error("")]
+    ReportedAs(u8),
     #[error("{}", causes(.0))]
     Failed(#[from] anyhow::Error),
 }
@@ -25,8 +33,9 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Settings(_) => 78,
-            Self::Connect(error) if !error.is_refusal() => 69,
+            Self::Settings(_) => SETTINGS_INVALID,
+            Self::Connect(error) if !error.is_refusal() => UNREACHABLE,
+            Self::ReportedAs(code) => *code,
             Self::Connect(_) | Self::Reported | Self::Failed(_) => 1,
         })
     }

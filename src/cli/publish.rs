@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// RabbitMQ's pseudo-queue for replies (RabbitMQ docs, "Direct Reply-to").
-const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
+pub(super) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 /// At least one of these must be given.
 const IDENTIFIERS: [&str; 4] = ["customer_id", "subscription_id", "orderid", "from"];
 
@@ -126,7 +126,7 @@ fn is_unlocked(outcome: &[u8]) -> bool {
     outcome.get("status").and_then(|status| status.as_str()) == Some(Status::Unlocked.as_str())
 }
 
-async fn consume_replies(channel: &Channel) -> anyhow::Result<lapin::Consumer> {
+pub(super) async fn consume_replies(channel: &Channel) -> anyhow::Result<lapin::Consumer> {
     let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
     let tag = "".into();
     let replies = channel.basic_consume(DIRECT_REPLY_TO.into(), tag, options, FieldTable::default()).await?;

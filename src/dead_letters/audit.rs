@@ -85,6 +85,24 @@ impl Audit {
         Self(Arc::new(Inner { path: path.map(Path::to_owned), writing: Mutex::default() }))
     }
 
+    /// Tests whether events can be written. Changes nothing that stays.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub async fn check(&self) -> Result<(), AuditError> {
+        let Some(path) = self.0.path.clone() else { return Ok(()) };
+        let checked = tokio::task::spawn_blocking(move || match path.exists() {
+            true => std::fs::OpenOptions::new().append(true).open(path).map(drop),
+            false => {
+                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+                // Deleted at once.
+                tempfile::tempfile_in(folder.unwrap_or(Path::new("."))).map(drop)
+            }
+        });
+        let failed = |source| AuditError { path: self.0.path.clone(), source };
+        checked.await.map_err(|error| failed(error.into()))?.map_err(failed)
+    }
+
     /// Writes an event. Returns when it is on disk.
     ///
     /// # Errors

@@ -20,7 +20,8 @@ use super::{
 /// The origin of a default.
 pub(super) const COMPILED_IN: &str = "config/default.toml (compiled in)";
 
-const DEFAULTS: &str = include_str!("../../config/default.toml");
+/// The defaults as a commented settings file, which describes every key.
+pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// What a layer sets: names as `section.key`, with their values.

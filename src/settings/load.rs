@@ -75,9 +75,28 @@ impl BrokerSettings {
         files: &[PathBuf],
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Faults> {
+        Self::load_described(files, environment).map(|(settings, _)| settings)
+    }
+
+    /// As [`load`](Self::load); also describes what was read, as [`Settings::describe`] does.
+    ///
+    /// # Errors
+    /// Everything that is wrong, not only the first fault.
+    pub fn load_described(
+        files: &[PathBuf],
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(Self, Described), Faults> {
         let mut reader = Reader::new(Layers::read(files, environment), &["trackfinity", "admin"]);
         let (_, settings) = read(&mut reader);
-        reader.finish(|_| settings)
+        reader.finish(|described| {
+            let is_read = |key: &str| {
+                ["broker.", "topology.", "results.", "admin.audit_log"]
+                    .iter()
+                    .any(|start| key.starts_with(start))
+            };
+            let described = described.into_iter().filter(|(key, ..)| is_read(key)).collect();
+            Some((settings?, described))
+        })
     }
 }
 

@@ -135,6 +135,7 @@ fn check_has_a_line_a_check_and_masks_secrets() {
         };
         let (code, lines) = check().await;
         assert_eq!(code, Some(0), "{lines:#?}");
+        assert_eq!(lines.last().expect("a verdict"), "ready: 22 checks passed");
         assert!(ctx.vhost().management().queues().await.is_empty(), "nothing is written");
         assert_eq!(lines.iter().filter(|line| line.contains("does not exist yet")).count(), 18);
         let worker = start_worker(&ctx, ctx.amqp_url(), &trackfinity.url(), &[]).await;
@@ -146,7 +147,15 @@ fn check_has_a_line_a_check_and_masks_secrets() {
         let (code, lines) = check().await;
         assert_eq!(code, Some(1));
         let finding = lines.iter().find(|line| line.starts_with("FAIL")).expect("a finding");
-        assert!(finding.contains("401") && finding.contains("ADMIN_API_ALLOWED_IPS"), "{finding}");
+        assert!(finding.contains("401"), "{finding}");
+        assert!(
+            lines.iter().any(|line| line.contains("fix: ") && line.contains("ADMIN_API_ALLOWED_IPS")),
+            "{lines:#?}"
+        );
+        assert!(
+            lines.last().expect("a verdict").starts_with("not ready: 1 fault in 22 checks: Trackfinity"),
+            "{lines:#?}"
+        );
         drop(worker);
     });
 }

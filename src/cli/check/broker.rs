@@ -1,0 +1,227 @@
+//! RabbitMQ: its addresses, the topology, and the rights of the user.
+
+use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
+
+use super::{
+    args::CheckArgs,
+    probe,
+    report::{Check, Report},
+};
+use crate::{
+    broker::{
+        ConnectError, Topology, TopologyError,
+        connect_error::ConnectCause,
+        connection::{self, Connection},
+        rights::Role,
+        topology::Entity,
+    },
+    cli::failure::Failure,
+    settings::BrokerSettings,
+};
+
+pub(super) async fn check(
+    settings: &BrokerSettings,
+    role: Role,
+    args: &CheckArgs,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let urls = settings.broker.uris().map_err(anyhow::Error::from)?;
+    let topology = Topology::new(&settings.topology_prefix);
+    let (mut connected, mut has_answered) = (None, false);
+    for url in &urls {
+        match connection::connect(std::slice::from_ref(url), "check").await {
+            Ok(connection) => {
+                report.add(reached(url))?;
+                match connected {
+                    None => connected = Some((connection, url)),
+                    Some(_) => connection.close().await,
+                }
+            }
+            Err(error) => {
+                has_answered |= error.is_refusal();
+                report.add(unreached(url, &error, topology.permissions(role)))?;
+            }
+        }
+    }
+    let Some((connection, url)) = connected else {
+        if !has_answered {
+            report.set_unreachable();
+        }
+        return Ok(());
+    };
+    check_topology(&connection, &topology, role, settings.broker.declare, report).await?;
+    check_rights(&connection, &topology, role, url, report).await?;
+    if args.probe {
+        let with_retry = matches!(role, Role::Worker { .. });
+        probe::probe(&connection, &topology, with_retry, args.timeout, report).await?;
+    }
+    connection.close().await;
+    Ok(())
+}
+
+fn name(url: &AMQPUri) -> String {
+    format!("RabbitMQ {}", connection::address(url))
+}
+
+fn reached(url: &AMQPUri) -> Check {
+    let host = url.authority.host.as_str();
+    let is_local = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+    match url.scheme {
+        AMQPScheme::AMQPS => Check::pass(name(url), "connected, with TLS"),
+        AMQPScheme::AMQP if is_local => Check::pass(name(url), "connected"),
+        AMQPScheme::AMQP => Check::note(
+            name(url),
+            "connected, without TLS",
+            "the password and all requests cross the network in clear text; amqps:// encrypts them",
+        ),
+    }
+}
+
+fn unreached(url: &AMQPUri, error: &ConnectError, permissions: [String; 3]) -> Check {
+    // The name has the address.
+    let (detail, remedy) = match error {
+        // A user without any permission in a virtual host may not connect to it.
+        ConnectError::Failed { cause: ConnectCause::NoAccess { user, vhost }, .. } => (
+            format!("user {user} has no access to virtual host {vhost}"),
+            set_permissions(url, permissions),
+        ),
+        ConnectError::Failed { cause: ConnectCause::NoVhost(vhost), .. } => (
+            format!("there is no virtual host {vhost}"),
+            format!("rabbitmqctl add_vhost {}, or name another one in broker.url", word(vhost)),
+        ),
+        ConnectError::Failed { cause, .. } => {
+            (cause.to_string(), "correct broker.url, or see RabbitMQ's log".to_owned())
+        }
+        ConnectError::Timeout { limit, .. } => (
+            format!("no answer within {:.1} s", limit.as_secs_f64()),
+            "check host and port, and whether a firewall is in the way".to_owned(),
+        ),
+        error => (error.to_string(), "correct broker.url".to_owned()),
+    };
+    Check::fail(name(url), detail, remedy)
+}
+
+/// Whether a process in this role needs the entity to exist. It may not see the others.
+fn needs(role: Role, topology: &Topology, entity: &Entity) -> bool {
+    match (role, entity) {
+        // AMQP has no command to check a binding.
+        (_, Entity::Binding { .. }) => false,
+        (Role::Worker { .. }, _) => true,
+        (Role::Producer, entity) => entity.name() == topology.exchange(),
+        (Role::Operator, Entity::Queue { name, .. }) => *name == topology.dead(),
+        (Role::Operator, Entity::Exchange { name, .. }) => {
+            [topology.exchange(), &topology.results()].contains(&name.as_str())
+        }
+    }
+}
+
+async fn check_topology(
+    connection: &Connection,
+    topology: &Topology,
+    role: Role,
+    declare: bool,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let declares = declare && matches!(role, Role::Worker { .. });
+    let entities = topology.entities().into_iter().filter(|entity| needs(role, topology, entity)).collect();
+    let compared = Topology::compare(connection, entities, declares).await.map_err(anyhow::Error::from)?;
+    for (entity, result) in compared {
+        let name = entity.to_string();
+        report.add(match result {
+            Ok(()) if declares => Check::pass(name, "exists as it should be"),
+            Ok(()) => Check::pass(name, "exists"),
+            Err(TopologyError::Missing { .. }) if declares => {
+                Check::pass(name, "does not exist yet; `unlocker run` declares it")
+            }
+            Err(TopologyError::Missing { .. }) if matches!(role, Role::Worker { .. }) => {
+                Check::fail(name, "does not exist", "declare it, or set broker.declare = true")
+            }
+            Err(TopologyError::Missing { .. }) => Check::fail(
+                name,
+                "does not exist",
+                "start a worker, which declares it; or check topology.prefix and the virtual host in broker.url",
+            ),
+            Err(TopologyError::Differs { broker, .. }) => Check::fail(
+                name,
+                format!("exists with other arguments: {broker}"),
+                "this program never changes or deletes it: move its messages and delete it, and `unlocker run` \
+                 declares it again; or choose another topology.prefix",
+            ),
+            // The rights below report it.
+            Err(TopologyError::Refused { .. }) => continue,
+            Err(error) => Check::fail(name, error.to_string(), "see RabbitMQ's log"),
+        })?;
+    }
+    Ok(())
+}
+
+async fn check_rights(
+    connection: &Connection,
+    topology: &Topology,
+    role: Role,
+    url: &AMQPUri,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let rights = topology.rights(role);
+    let missing = topology.missing_rights(connection, rights).await.map_err(anyhow::Error::from)?;
+    let name = "rights in RabbitMQ";
+    if missing.is_empty() {
+        let needed = match role {
+            Role::Worker { page: false, .. } => "the user has all that the worker needs",
+            Role::Worker { page: true, .. } => "the user has all that the worker and the page need",
+            Role::Producer => "the user has all that a producer needs",
+            Role::Operator => "the user has all that an operator needs",
+        };
+        return report.add(Check::pass(name, needed));
+    }
+    let lines: Vec<_> = missing.iter().map(|right| format!("- {right}")).collect();
+    let detail = format!("the user lacks {}:\n{}", missing.len(), lines.join("\n"));
+    let remedy = format!(
+        "{}\n(it replaces the user's present rights in this virtual host)",
+        set_permissions(url, topology.permissions(role))
+    );
+    report.add(Check::fail(name, detail, remedy))
+}
+
+/// The command that grants the permissions, to paste into a shell.
+fn set_permissions(url: &AMQPUri, permissions: [String; 3]) -> String {
+    let user = match url.query.auth_mechanism {
+        // The certificate names the user.
+        Some(SASLMechanism::External) => "USER",
+        _ => &url.authority.userinfo.username,
+    };
+    let permissions = permissions.each_ref().map(|expression| quoted(expression)).join(" ");
+    format!("rabbitmqctl set_permissions -p {} {} {permissions}", word(&url.vhost), word(user))
+}
+
+/// A word for a shell, in quotes if it needs them.
+fn word(text: &str) -> String {
+    match text.chars().all(is_plain) && !text.is_empty() {
+        true => text.to_owned(),
+        false => quoted(text),
+    }
+}
+
+fn is_plain(character: char) -> bool {
+    character.is_ascii_alphanumeric() || "/._-:@".contains(character)
+}
+
+/// In single quotes for a shell.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_is_quoted_for_a_shell() {
+        let url: AMQPUri = "amqp://o%27neil:p@h/a%20b".parse().expect("a URL");
+        let command = set_permissions(&url, ["^$", r"^a\.b$", "^(a|b)$"].map(str::to_owned));
+        assert_eq!(command, r"rabbitmqctl set_permissions -p 'a b' 'o'\''neil' '^$' '^a\.b$' '^(a|b)$'");
+        let url: AMQPUri = "amqp://unlocker:p@h/%2f".parse().expect("a URL");
+        let command = set_permissions(&url, Default::default());
+        assert_eq!(command, "rabbitmqctl set_permissions -p / unlocker '' '' ''");
+    }
+}
