@@ -38,7 +38,16 @@ impl<'a> Canary<'a> {
         let reply = Outgoing { exchange: "", routing_key: self.reply_to, properties, body: &body };
         match publisher.replies.send(&reply, Mandatory::Off).await {
             Ok(()) => tracing::debug!(queue, "a canary was answered"),
-            Err(error) => tracing::warn!(%error, "the answer to a canary could not be delivered"),
+            Err(error) => {
+                if let Some(left_out) = publisher.config.throttle.due("canary_unanswered") {
+                    tracing::warn!(
+                        event = "canary_unanswered",
+                        %error,
+                        left_out,
+                        "the answer to a canary could not be sent"
+                    );
+                }
+            }
         }
     }
 }
