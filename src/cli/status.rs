@@ -29,7 +29,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
-    /// A worker's health address (its ops.listen), such as <http://10.0.0.7:9464>, to see whether it
+    /// A worker's health address (its ops.listen), such as `http://10.0.0.7:9464`, to see whether it
     /// is paused, and why; may be repeated.
     #[arg(long = "ops", value_name = "URL", value_parser = readyz::ops_url)]
     ops: Vec<Url>,

@@ -1,4 +1,4 @@
-//! `unlocker check`: its JSON, its roles, the line that mends rights, and what only an incident would show.
+//! `unlocker check`: its JSON, its roles, the line that grants rights, and what only an incident would show.
 
 use std::{fs, path::PathBuf};
 
@@ -41,7 +41,7 @@ async fn shell_words(line: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_line_for_missing_rights_mends_them_in_each_role() {
+fn the_line_for_missing_rights_grants_them_in_each_role() {
     kit::run_on_own_node(NodeOptions::default(), async |ctx| {
         let trackfinity = Trackfinity::start(|_| Answer::json(200, "true"));
         let management = ctx.vhost().management();
@@ -162,7 +162,7 @@ fn only_a_worker_needs_trackfinity() {
 }
 
 #[test]
-fn a_gateway_without_a_topology_is_told_to_wait_for_a_worker() {
+fn a_gateway_without_a_topology_learns_that_it_needs_a_worker() {
     kit::run(async |ctx| {
         let (code, document) = check(&ctx, bare(ctx.amqp_url()), &["--role", "gateway"]).await;
         assert_eq!(code, Some(1));

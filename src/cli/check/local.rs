@@ -17,8 +17,8 @@ pub(super) async fn check_audit_log(path: Option<&Path>, report: &mut Report) ->
         Err(error) => Check::fail(
             name,
             error.to_string(),
-            "create its folder, and let the user of this process write there: without the audit log no dead \
-             letter is shown, replayed or discarded",
+            "create its folder, and let this process's user write there: without the audit log, \
+             dead letters cannot be shown, replayed or discarded",
         ),
     })
 }
