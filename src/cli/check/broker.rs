@@ -81,10 +81,9 @@ fn unreached(url: &AMQPUri, error: &ConnectError, permissions: [String; 3]) -> C
     // The name has the address.
     let (detail, remedy) = match error {
         // A user without any permission in a virtual host may not connect to it.
-        ConnectError::Failed { cause: ConnectCause::NoAccess { user, vhost }, .. } => (
-            format!("user {user} has no access to virtual host {vhost}"),
-            set_permissions(url, permissions),
-        ),
+        ConnectError::Failed { cause: ConnectCause::NoAccess { user, vhost }, .. } => {
+            (format!("user {user} has no access to virtual host {vhost}"), set_permissions(url, permissions))
+        }
         ConnectError::Failed { cause: ConnectCause::NoVhost(vhost), .. } => (
             format!("there is no virtual host {vhost}"),
             format!("rabbitmqctl add_vhost {}, or name another one in broker.url", word(vhost)),
