@@ -21,6 +21,7 @@ mod kill;
 mod layout;
 mod libraries;
 mod manifests;
+mod mistakes;
 mod outcomes;
 mod pauses;
 mod publisher;
