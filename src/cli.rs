@@ -89,7 +89,7 @@ enum SchemaOf {
 #[derive(Debug, Args)]
 struct SandboxArgs {
     /// The address to listen on.
-    #[arg(long, default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
     listen: SocketAddr,
     /// How long each response takes, such as 50ms.
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
@@ -109,6 +109,10 @@ struct SandboxArgs {
     /// Do not print the calls.
     #[arg(long)]
     quiet: bool,
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "it is not an IP address and a port, such as 127.0.0.1:8080")
 }
 
 impl Cli {

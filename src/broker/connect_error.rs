@@ -21,7 +21,8 @@ pub enum ConnectError {
     #[error("{address}: {cause}")]
     Failed { address: String, cause: ConnectCause },
     #[error(
-        "{address}: no answer within {:.1} s: are host and port right, and does a firewall let it through?",
+        "{address}: no answer within {:.1} s: are host and port right (usually 5672, with TLS 5671), and does a \
+         firewall let it through?",
         limit.as_secs_f64()
     )]
     Timeout { address: String, limit: Duration },
@@ -35,8 +36,8 @@ pub enum ConnectError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectCause {
     #[error(
-        "the login of user {0} is refused: user or password in broker.url is wrong, or the user may not log \
-         in from this host (guest may not, unless RabbitMQ runs on it)"
+        "the login of user {0} is refused: correct user or password in broker.url{guest}",
+        guest = if .0 == "guest" { ". The user guest may log in on RabbitMQ's own machine alone" } else { "" }
     )]
     Login(String),
     #[error(
@@ -58,7 +59,9 @@ pub enum ConnectCause {
          to trust"
     )]
     Certificate(&'static str),
-    #[error("the answer is not AMQP: is it RabbitMQ's port? A port that speaks TLS needs amqps://")]
+    #[error(
+        "the answer is not AMQP: is it RabbitMQ's port (usually 5672)? A port that speaks TLS needs amqps://"
+    )]
     NotAmqp,
     #[error("no program listens there: are host and port right, and does RabbitMQ run?")]
     NoListener,

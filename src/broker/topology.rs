@@ -142,13 +142,13 @@ impl Entity {
         let (kind, name) = (self.kind(), self.name().to_owned());
         match soft_error(&error) {
             Some((AMQPSoftError::PRECONDITIONFAILED, broker)) => {
-                TopologyError::Differs { kind, name, broker }
+                TopologyError::Differs { kind, name, broker: without_code(broker) }
             }
             Some((AMQPSoftError::NOTFOUND, _)) => TopologyError::Missing { kind, name },
             Some((AMQPSoftError::ACCESSREFUSED, broker)) => TopologyError::Refused {
                 kind,
                 name,
-                broker,
+                broker: without_code(broker),
                 advice: match self {
                     Self::Binding { .. } => {
                         "Grant the user write on the queue and read on the exchange, or declare \
@@ -165,6 +165,11 @@ impl Entity {
             _ => TopologyError::Failed { kind, name, source: error },
         }
     }
+}
+
+/// RabbitMQ's words without the name of the code before them.
+fn without_code(broker: String) -> String {
+    broker.split_once(" - ").map(|(_code, words)| words.to_owned()).unwrap_or(broker)
 }
 
 impl std::fmt::Display for Entity {

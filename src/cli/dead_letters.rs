@@ -105,9 +105,11 @@ pub(super) async fn execute(files: &[PathBuf], command: Command) -> Result<(), F
             }
             warn_if_incomplete(&listing.coverage);
             match listing.dead_letters.is_empty() {
-                true => {
-                    Err(anyhow::anyhow!("there is no dead letter {id} and none of a request {id}").into())
-                }
+                true => Err(anyhow::anyhow!(
+                    "there is no dead letter {id} and none of a request {id}: check the id with \
+                         `unlocker dead-letters list`"
+                )
+                .into()),
                 false => Ok(()),
             }
         }

@@ -70,7 +70,7 @@ fn identifier(text: &str) -> Result<Identifier, String> {
 fn message_id(text: &str) -> Result<String, String> {
     match text.len() {
         1..=255 => Ok(text.to_owned()),
-        length => Err(format!("it has {length} bytes; AMQP allows 1 to 255")),
+        length => Err(format!("it has {length} bytes: give 1 to 255, or omit the option")),
     }
 }
 

@@ -35,7 +35,8 @@ impl FromStr for DiscardReason {
         let reason = text.trim();
         if reason.is_empty() {
             return Err(InvalidOption(
-                "a discard needs a reason: it becomes the outcome's reason".to_owned(),
+                "a discard needs a reason, such as \"customer left\": it becomes the outcome's reason"
+                    .to_owned(),
             ));
         }
         if reason.chars().count() > MAX_REASON_CHARS || reason.chars().any(char::is_control) {

@@ -21,6 +21,9 @@ use crate::{
 
 /// How long a plan can be confirmed.
 const PLAN_TTL: Duration = Duration::from_secs(24 * 3600);
+/// While another command searches, it has all plans. So a search that finds nothing is repeated after
+/// this time.
+const SEARCH_INTERVAL: Duration = Duration::from_millis(300);
 /// The queue drops the oldest plan beyond this number.
 const MAX_PLANS: i64 = 100;
 
@@ -54,14 +57,18 @@ pub(super) async fn find(
     topology: &Topology,
     digest: &str,
 ) -> Result<Option<Plan>, AccessError> {
-    let link = connection::connect(&broker.uris()?, "reads plans").await?;
-    let found = search(&link, &topology.dead_letter_plans(), digest).await;
-    // RabbitMQ requeues the plans that were read when the connection closes.
-    link.close().await;
-    match found {
-        Err(error) if matches!(soft_error(&error), Some((AMQPSoftError::NOTFOUND, _))) => Ok(None),
-        found => Ok(found?),
+    for is_last in [false, false, true] {
+        let link = connection::connect(&broker.uris()?, "reads plans").await?;
+        let found = search(&link, &topology.dead_letter_plans(), digest).await;
+        // RabbitMQ requeues the plans that were read when the connection closes.
+        link.close().await;
+        match found {
+            Ok(None) if !is_last => tokio::time::sleep(SEARCH_INTERVAL).await,
+            Err(error) if matches!(soft_error(&error), Some((AMQPSoftError::NOTFOUND, _))) => break,
+            found => return Ok(found?),
+        }
     }
+    Ok(None)
 }
 
 async fn search(link: &Connection, queue: &str, digest: &str) -> lapin::Result<Option<Plan>> {

@@ -21,7 +21,7 @@ pub struct BrokerUrls;
 
 /// Which URL of `broker.url` is wrong, and why. Never repeats any part of the URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("URL {position} of {count} {wrong}")]
+#[error("{} {wrong}", which(*.position, *.count))]
 pub struct BrokerUrlsError {
     /// From 1.
     pub position: usize,
@@ -31,12 +31,19 @@ pub struct BrokerUrlsError {
     pub wrong: &'static str,
 }
 
+fn which(position: usize, count: usize) -> String {
+    if count == 1 { "it".to_owned() } else { format!("URL {position} of {count}") }
+}
+
 /// What is wrong with one URL. The phrases show nothing of it.
 type Wrong = &'static str;
 
 const NO_HOST: Wrong = "names no host";
 const SCHEME: Wrong =
     "starts with neither amqp:// nor amqps://; a comma in user or password has to be written %2C";
+// A password with one of these ends the host early.
+const BAD_PORT: Wrong = "has a port that is not a number up to 65535; in user and password write / as %2F, # as %23, \
+                         ? as %3F";
 const STRAY_AT: Wrong =
     "contains an @ after the host; in user and password write / as %2F and ? as %3F, in a vhost @ as %40";
 const UNKNOWN_PARAMETER: Wrong =
@@ -92,6 +99,7 @@ fn read(item: &str) -> Result<(Url, AMQPUri), Wrong> {
     refuse_if(!item.starts_with("amqp://") && !item.starts_with("amqps://"), SCHEME)?;
     let url = Url::parse(item).map_err(|error| match error {
         url::ParseError::EmptyHost => NO_HOST,
+        url::ParseError::InvalidPort => BAD_PORT,
         _ => "is not a URL; in user and password these have to be percent-encoded: , / @ # ? % :",
     })?;
     refuse_if(url.port() == Some(0), "names port 0")?;
@@ -195,7 +203,8 @@ mod tests {
             ("amqp:///v", "names no host"),
             ("amqp://u:p@/v", "names no host"),
             ("amqp://a:0", "names port 0"),
-            ("amqp://a:99999", "is not a URL"),
+            ("amqp://a:99999", "has a port that"),
+            ("amqp://u:pass/word@a", "has a port that"),
             ("amqp://u:1#2@a", "contains a #"),
             ("amqp://u:1/2@a", "contains an @"),
             ("amqp://u:1?2@a", "contains an @"),

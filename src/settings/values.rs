@@ -38,7 +38,10 @@ impl BaseUrl {
     pub(super) fn parse(text: &str) -> Parsed<Self> {
         let blank = |c: char| c.is_control() || c.is_whitespace();
         refuse_if(text.contains(blank), "contains a blank or a control character")?;
-        let mut url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+        let mut url = Url::parse(text).map_err(|error| match error {
+            url::ParseError::RelativeUrlWithoutBase => "does not start with https://".to_owned(),
+            error => format!("is not a URL: {error}"),
+        })?;
         refuse_if(!url.username().is_empty() || url.password().is_some(), CREDENTIALS)?;
         refuse_if(url.query().is_some() || url.fragment().is_some(), "contains a query or a fragment")?;
         refuse_if(!["https", "http"].contains(&url.scheme()), "is neither an https:// nor an http:// URL")?;

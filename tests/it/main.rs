@@ -22,6 +22,7 @@ mod kill;
 mod layout;
 mod libraries;
 mod manifests;
+mod mistakes;
 mod outcomes;
 mod pauses;
 mod probe;

@@ -153,16 +153,16 @@ fn an_idle_connection_sends_heartbeats_and_a_cut_one_is_an_error() {
         assert_eq!(channel.message_count("q").await, Ok(0));
         line.half_open();
         let cut = tokio::time::timeout(SOON, channel.next()).await.expect("in time");
-        assert!(matches!(cut, Err(WireError::Lost(_))), "{cut:?}");
+        assert!(matches!(cut, Err(WireError::Lost(_) | WireError::Io { .. })), "{cut:?}");
     });
 }
 
 #[test]
-fn a_wrong_password_is_reported_in_rabbitmqs_words() {
+fn a_wrong_password_is_a_refused_login_and_is_not_shown() {
     kit::run(async |ctx| {
         let mut url: lapin::uri::AMQPUri = ctx.amqp_url().parse().expect("a URL");
         url.authority.userinfo.password = "wrong".to_owned();
-        let error = WireConnection::connect(&[url], "tests").await.expect_err("refused").to_string();
-        assert!(error.contains("ACCESS_REFUSED") && !error.contains("wrong"), "{error}");
+        let error = WireConnection::connect(&[url], "tests").await.expect_err("refused");
+        assert!(error.is_refusal() && !error.to_string().contains("wrong"), "{error}");
     });
 }

@@ -1,5 +1,7 @@
 //! Arguments that the commands share.
 
+use std::num::NonZeroUsize;
+
 use clap::Args;
 
 use crate::{
@@ -39,17 +41,22 @@ pub(in crate::cli) struct SelectionArgs {
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     id: Vec<String>,
     /// At most N, the oldest ones.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    limit: Option<u64>,
+    #[arg(long, value_name = "N", value_parser = limit)]
+    limit: Option<usize>,
     /// A reason such as `http_404`; comma-separated or repeated.
     #[arg(long, value_name = "REASON", value_delimiter = ',')]
     reason: Vec<String>,
 }
 
+fn limit(text: &str) -> Result<usize, &'static str> {
+    let limit: NonZeroUsize = text.parse().map_err(|_| "it is not a whole number from 1, such as 100")?;
+    Ok(limit.get())
+}
+
 fn status(text: &str) -> Result<DeadLetterStatus, String> {
     DeadLetterStatus::named(text).ok_or_else(|| {
         let names: Vec<&str> = DeadLetterStatus::ALL.into_iter().map(DeadLetterStatus::as_str).collect();
-        format!("one of {}", names.join(", "))
+        format!("write one of {}", names.join(", "))
     })
 }
 
@@ -61,7 +68,7 @@ impl SelectionArgs {
             since: self.since.map(|moment| moment.0),
             until: self.until.map(|moment| moment.0),
             ids: self.id.clone(),
-            limit: self.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+            limit: self.limit,
         }
     }
 }

@@ -34,7 +34,11 @@ impl Source {
         } else {
             File::open(path).with_context(|| format!("{} cannot be read", path.display()))
         }?;
-        let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file);
+        let metadata = file.metadata().ok();
+        if metadata.as_ref().is_some_and(std::fs::Metadata::is_dir) {
+            anyhow::bail!("{} is a directory: give a file, or - for stdin", path.display());
+        }
+        let metadata = metadata.filter(std::fs::Metadata::is_file);
         Ok(Self { file, size: metadata.map(|metadata| metadata.len()) })
     }
 

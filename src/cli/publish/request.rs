@@ -14,18 +14,22 @@ const MAX_EXPIRATION_MS: u128 = u32::MAX as u128;
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct DeliveryArgs {
     /// RabbitMQ delivers higher priorities first: from 4.0 on those above 4, from 4.3 on strictly.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = priority)]
     priority: Option<u8>,
     /// Do not try the request after this time, such as 10m: its outcome is then `abandoned`, `expired`.
     #[arg(long, value_name = "DURATION", value_parser = expires_in)]
     expires_in: Option<Duration>,
 }
 
+fn priority(text: &str) -> Result<u8, &'static str> {
+    text.parse().map_err(|_| "it is not a whole number from 0 to 255, such as 5")
+}
+
 fn expires_in(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| format!("{error}, such as 10m"))?;
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     match (1..=MAX_EXPIRATION_MS).contains(&duration.as_millis()) {
         true => Ok(duration),
-        false => Err("RabbitMQ allows 1ms to 49days".to_owned()),
+        false => Err("RabbitMQ allows from 1ms to 49days, such as 10m".to_owned()),
     }
 }
 
