@@ -88,12 +88,14 @@ pub fn outcome() -> Schema {
         status.insert("examples".to_owned(), json!(Status::ALL.map(Status::as_str)));
     }
     if let Some(request) = schema.pointer_mut("/properties/request") {
-        let mut identifiers = request.clone();
-        identifiers["title"] = json!("UnlockIdentifiers");
-        identifiers["type"] = json!("object");
-        let fields = identifiers.pointer_mut("/properties").and_then(Value::as_object_mut);
+        let mut identifiers = request.as_object().cloned().unwrap_or_default();
+        identifiers.insert("title".to_owned(), json!("UnlockIdentifiers"));
+        identifiers.insert("type".to_owned(), json!("object"));
+        let fields = identifiers.get_mut("properties").and_then(Value::as_object_mut);
         // A field that the request did not have is absent, not null.
-        fields.into_iter().flat_map(Map::values_mut).for_each(|field| field["type"] = json!("string"));
+        for field in fields.into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut) {
+            field.insert("type".to_owned(), json!("string"));
+        }
         // Some generators forget the null of a list of types.
         *request = json!({ "description": request["description"], "anyOf": [identifiers, {"type": "null"}] });
     }
