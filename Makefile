@@ -77,7 +77,7 @@ check-contract: ## Check docs/asyncapi.yaml, its schemas and its examples; gets 
 
 schemas: ## Write docs/schemas/ again
 	cargo build --bin unlocker
-	@for message in request outcome; do "$${CARGO_TARGET_DIR:-target}/debug/unlocker" schema $$message >docs/schemas/$$message.json; done
+	@for message in request request-strict outcome; do "$${CARGO_TARGET_DIR:-target}/debug/unlocker" schema $$message >docs/schemas/$$message.json; done
 
 version: ## Print the version
 	@echo $(VERSION)

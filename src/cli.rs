@@ -19,7 +19,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use self::{failure::Failure, print::print};
 use crate::{
-    message::{outcome, request},
+    message::schema,
     ops::ListenError,
     sandbox::{FirstAnswers, Sandbox},
     telemetry::logs::LogFormat,
@@ -82,7 +82,10 @@ enum Command {
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum SchemaOf {
+    /// What the worker reads.
     Request,
+    /// What senders should write.
+    RequestStrict,
     Outcome,
 }
 
@@ -173,8 +176,9 @@ async fn sandbox(args: SandboxArgs) -> Result<(), Failure> {
 
 fn schema(message: SchemaOf) -> Result<(), Failure> {
     let schema = match message {
-        SchemaOf::Request => request::schema(),
-        SchemaOf::Outcome => outcome::schema(),
+        SchemaOf::Request => schema::request(),
+        SchemaOf::RequestStrict => schema::strict_request(),
+        SchemaOf::Outcome => schema::outcome(),
     };
     print(format_args!("{}", serde_json::to_string_pretty(&schema).map_err(anyhow::Error::from)?))?;
     Ok(())

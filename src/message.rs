@@ -11,6 +11,7 @@ pub mod queue_wait;
 pub mod raw_properties;
 pub mod request;
 pub mod retry;
+pub mod schema;
 pub mod timestamp;
 pub mod x_death;
 

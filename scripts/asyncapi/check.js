@@ -1,7 +1,7 @@
 // Checks docs/asyncapi.yaml: it is valid, so are the schemas it refers to, and its examples are valid by them.
 // node check.js FILE; scripts/get-clients asyncapi gets the parser.
 import { fromFile, Parser } from '@asyncapi/parser';
-import Ajv from 'ajv/dist/2020.js';
+import Ajv from 'ajv';
 import process from 'node:process';
 
 const file = process.argv[2];

@@ -77,7 +77,7 @@ impl Status {
 /// again, with the same `message_id`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Outcome {
-    /// How the request ended.
+    /// How the request ended. New statuses may come: treat one that you do not know as not unlocked.
     pub status: Status,
     /// The request's `message_id`, or else the CloudEvent's id, or else the body's `request_id`, or else
     /// a UUID made by the worker.
@@ -153,15 +153,6 @@ pub fn message_id(request_id: &str, replays: u32) -> String {
         return plain;
     }
     format!("{}/{replays}", digest(request_id))
-}
-
-/// The JSON Schema of an outcome's body.
-#[must_use]
-pub fn schema() -> schemars::Schema {
-    schemars::generate::SchemaSettings::draft2020_12()
-        .for_serialize()
-        .into_generator()
-        .into_root_schema_for::<Outcome>()
 }
 
 /// A request's id, or its hex SHA-256 if it has over 255 bytes.

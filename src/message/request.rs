@@ -10,7 +10,6 @@ mod form;
 mod identifiers;
 mod json;
 mod media_type;
-mod schema;
 
 pub use self::{
     content::{Content, EventAttributes, EventTime},
@@ -19,7 +18,6 @@ pub use self::{
     fault::{Fault, FaultCode},
     fields::Decoded,
     identifiers::{Identifier, Identifiers, MAX_IDENTIFIER_BYTES, UnlockRequest},
-    schema::schema,
 };
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
-//! The JSON Schemas agree with what is read and written.
+//! The JSON Schemas agree with what is read and written, and so do the examples in docs/examples.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod examples;
+mod generators;
+
 use serde_json::{Value, json};
-use trackfinity_unlocker::message::{Outcome, Status, Timestamp, outcome, request};
+use trackfinity_unlocker::message::{Outcome, Status, Timestamp, outcome, request, schema};
 
 fn validator(schema: &schemars::Schema) -> jsonschema::Validator {
     jsonschema::options().should_validate_formats(true).build(schema.as_value()).expect("a schema")
@@ -10,7 +13,7 @@ fn validator(schema: &schemars::Schema) -> jsonschema::Validator {
 
 #[test]
 fn the_request_schema_accepts_what_is_read_and_refuses_what_is_not() {
-    let validator = validator(&request::schema());
+    let validator = validator(&schema::request());
     let long = "x".repeat(255);
     let rows = [
         (json!({"customer_id": "191"}), true),
@@ -53,7 +56,7 @@ fn the_request_schema_accepts_what_is_read_and_refuses_what_is_not() {
 
 #[test]
 fn the_outcome_schema_describes_every_outcome_and_misses_none_of_its_fields() {
-    let schema = outcome::schema();
+    let schema = schema::outcome();
     let validator = validator(&schema);
     let request = request::decode(None, br#"{"customer_id":191}"#).request.expect("a request");
     let full = Outcome {
@@ -93,7 +96,12 @@ fn the_outcome_schema_describes_every_outcome_and_misses_none_of_its_fields() {
 
 #[test]
 fn the_schemas_in_docs_are_those_that_the_program_prints() {
-    for (name, schema) in [("request", request::schema()), ("outcome", outcome::schema())] {
+    let schemas = [
+        ("request", schema::request()),
+        ("request-strict", schema::strict_request()),
+        ("outcome", schema::outcome()),
+    ];
+    for (name, schema) in schemas {
         let path = format!("{}/docs/schemas/{name}.json", env!("CARGO_MANIFEST_DIR"));
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
         let printed = format!("{}\n", serde_json::to_string_pretty(&schema).expect("JSON"));
@@ -105,9 +113,48 @@ fn the_schemas_in_docs_are_those_that_the_program_prints() {
 }
 
 #[test]
-fn the_schemas_leave_room_for_fields_that_come_later() {
-    for schema in [request::schema(), outcome::schema()] {
+fn the_schemas_leave_room_for_fields_and_statuses_that_come_later() {
+    for schema in [schema::request(), schema::outcome()] {
         assert!(!schema.as_value().to_string().contains("additionalProperties"));
+        assert!(!schema.as_value().to_string().contains("\"enum\""));
+    }
+}
+
+#[test]
+fn what_the_strict_schema_allows_the_worker_reads() {
+    let strict = validator(&schema::strict_request());
+    let tolerant = validator(&schema::request());
+    let long = "x".repeat(256);
+    for (body, allowed) in [
+        (json!({"customer_id": "191"}), true),
+        (json!({"orderid": "7", "request_id": "r-1", "expires_at": "2026-11-23T09:05:00Z"}), true),
+        (json!({"customer_id": 191}), false),
+        (json!({"customer_id": null}), false),
+        (json!({"customer_id": " "}), false),
+        (json!({"customer_id": long}), false),
+        (json!({"customer_id": "191", "more": 1}), false),
+        (json!({"request_id": "r-1"}), false),
+        (json!({}), false),
+    ] {
+        assert_eq!(strict.is_valid(&body), allowed, "{body}");
+        if allowed {
+            assert!(tolerant.is_valid(&body), "{body}");
+            assert!(request::decode(None, body.to_string().as_bytes()).request.is_ok(), "{body}");
+        }
+    }
+}
+
+#[test]
+fn every_part_of_a_schema_has_a_title_and_the_schema_an_address() {
+    fn check(schema: &Value, path: &str) {
+        assert!(schema["title"].is_string(), "{path} has no title");
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            check(property, &format!("{path}.{name}"));
+        }
+    }
+    for schema in [schema::request(), schema::strict_request(), schema::outcome()] {
+        check(schema.as_value(), "the schema");
+        assert!(schema.as_value()["$id"].is_string());
     }
 }
 
@@ -117,7 +164,7 @@ fn the_asyncapi_document_names_every_status_field_and_header() {
     let document = std::fs::read_to_string(path).expect("the document");
     let statuses = [Status::Unlocked, Status::Invalid, Status::Refused, Status::Abandoned, Status::Discarded];
     let names = statuses.map(Status::as_str).join(", ");
-    assert!(document.contains(&format!("enum: [{names}]")), "the statuses are {names}");
+    assert!(document.contains(&format!("examples: [{names}]")), "the statuses are {names}");
     for word in [outcome::MESSAGE_TYPE, outcome::APP_ID, "traceparent", "tracestate", "unlocker-request-id"] {
         assert!(document.contains(word), "{word}");
     }
