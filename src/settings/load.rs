@@ -1,6 +1,6 @@
 //! Loads the settings: of the worker, or of a command that talks to RabbitMQ alone.
 
-use std::path::PathBuf;
+use std::{mem, path::PathBuf};
 
 use super::{
     faults::Faults,
@@ -47,7 +47,7 @@ impl Settings {
     ) -> Result<Self, Faults> {
         let mut reader = Reader::new(Layers::read(files, environment), &[]);
         let (settings, _) = read(&mut reader);
-        reader.finish(|described| Some(Self { described, ..settings? }))
+        reader.finish(settings)
     }
 
     /// Each key, its value for people (secrets as `***` or `file PATH`), and where it came from
@@ -77,7 +77,7 @@ impl BrokerSettings {
     ) -> Result<Self, Faults> {
         let mut reader = Reader::new(Layers::read(files, environment), &["trackfinity", "admin"]);
         let (_, settings) = read(&mut reader);
-        reader.finish(|_| settings)
+        reader.finish(settings)
     }
 }
 
@@ -95,7 +95,7 @@ fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>) {
     let admin = Admin::read(reader);
     let address = ops.as_ref().and_then(|ops| ops.listen).filter(|address| address.port() != 0);
     if address.is_some() && address == admin.as_ref().and_then(|admin| admin.listen) {
-        reader.fault("admin.listen", "is the address of ops.listen, too".into());
+        reader.fault("admin.listen", "is the address of ops.listen, too");
     }
     let rabbitmq = (|| {
         Some(BrokerSettings {
@@ -115,7 +115,7 @@ fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>) {
             log: log?,
             ops: ops?,
             admin: admin?,
-            described: Vec::new(),
+            described: mem::take(&mut reader.described),
         })
     })();
     (settings, rabbitmq)
