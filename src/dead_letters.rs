@@ -270,22 +270,6 @@ impl DeadLetters {
         let found = plan_store::find(&self.inner.settings.broker, &self.inner.topology, digest).await?;
         found.ok_or_else(|| Error::NoPlan(digest.to_owned()))
     }
-
-    /// Executes a plan, one dead letter after the other, until it is complete, a failure stops it,
-    /// or `stop` is cancelled. Calls `report` with each result.
-    ///
-    /// # Errors
-    /// If the audit log or the broker fails. What was done before stays done.
-    pub async fn execute(
-        &self,
-        actor: &Actor,
-        plan: &Plan,
-        options: &ReplayOptions,
-        stop: &CancellationToken,
-        report: impl FnMut(&Step) + Send,
-    ) -> Result<Finish, Error> {
-        execute::execute(&self.inner, actor, plan, options, stop, report).await
-    }
 }
 
 async fn plan(

@@ -8,7 +8,6 @@
 mod tests;
 
 use std::{
-    error::Error,
     fmt, fs, future,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -29,7 +28,7 @@ use tracing::{info, warn};
 pub const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// Checks whether a value can be used as this secret. Its error must never repeat the value.
-pub type Check = fn(&str) -> Result<(), Box<dyn Error + Send + Sync>>;
+pub type Check = fn(&str) -> Result<(), String>;
 
 /// Why a secret's file gives no usable value. Never shows the file's content.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +50,7 @@ pub enum SecretError {
     Empty,
     /// Read, but its [`Check`] refused the value.
     #[error("holds a value that cannot be used: {0}")]
-    Unusable(Box<dyn Error + Send + Sync>),
+    Unusable(String),
 }
 
 /// What a [`Secret::refresh`] found.

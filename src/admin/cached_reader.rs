@@ -97,14 +97,8 @@ impl CachedReader {
 
     /// Everything about a dead letter. Writes to the audit log first. Not cached.
     pub(super) async fn show(&self, actor: &Actor, id: &str) -> Result<Listing<DeadLetter>, Problem> {
-        let lock = self.lock().await;
         let (actor, id) = (actor.clone(), id.to_owned());
-        self.read(|dead_letters| async move {
-            let shown = dead_letters.show(&actor, &id).await;
-            drop(lock);
-            shown
-        })
-        .await
+        self.read_alone(|dead_letters| async move { dead_letters.show(&actor, &id).await }).await
     }
 
     pub(super) async fn plan(
@@ -113,25 +107,13 @@ impl CachedReader {
         action: Action,
         filter: &Filter,
     ) -> Result<PlanPreview, Problem> {
-        let lock = self.lock().await;
         let (actor, filter) = (actor.clone(), filter.clone());
-        self.read(|dead_letters| async move {
-            let preview = dead_letters.plan(&actor, action, &filter).await;
-            drop(lock);
-            preview
-        })
-        .await
+        self.read_alone(|dead_letters| async move { dead_letters.plan(&actor, action, &filter).await }).await
     }
 
     pub(super) async fn find_plan(&self, digest: &str) -> Result<Plan, Problem> {
-        let lock = self.lock().await;
         let digest = digest.to_owned();
-        self.read(|dead_letters| async move {
-            let plan = dead_letters.find_plan(&digest).await;
-            drop(lock);
-            plan
-        })
-        .await
+        self.read_alone(|dead_letters| async move { dead_letters.find_plan(&digest).await }).await
     }
 
     /// Clears the cache, because the dead letters change.
@@ -144,6 +126,23 @@ impl CachedReader {
         let mut cache = Arc::clone(&self.cache).lock_owned().await;
         cache.retain(|entry| entry.read_at.elapsed() < CACHE_TTL);
         cache
+    }
+
+    /// Reads what is not cached, while no one else reads.
+    async fn read_alone<T, R>(&self, read: impl FnOnce(DeadLetters) -> R) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        R: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let lock = self.lock().await;
+        self.read(|dead_letters| {
+            let reading = read(dead_letters);
+            async move {
+                let _lock = lock;
+                reading.await
+            }
+        })
+        .await
     }
 
     /// Reads in a task of its own. If the returned future is dropped, because the client has gone,

@@ -15,12 +15,11 @@ impl Fields {
 
     /// The first field of this name that is not blank.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        let named = self.0.iter().filter(|(own, _)| own == name);
-        named.map(|(_, value)| value.trim()).find(|value| !value.is_empty())
+        self.all(name).next()
     }
 
     /// All fields of this name that are not blank.
-    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(super) fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
         let named = self.0.iter().filter(move |(own, _)| own == name);
         named.map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
     }

@@ -111,7 +111,7 @@ impl Connector {
 
 #[cfg(test)]
 mod tests {
-    use std::{error::Error, thread, time::Instant};
+    use std::{thread, time::Instant};
 
     use super::*;
     use crate::secret::Secret;
@@ -119,7 +119,7 @@ mod tests {
     static DISK_HANGS: AtomicBool = AtomicBool::new(false);
 
     /// Blocks while the disk hangs.
-    fn slow(_: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn slow(_: &str) -> Result<(), String> {
         while DISK_HANGS.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(5));
         }

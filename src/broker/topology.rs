@@ -101,40 +101,26 @@ impl Entity {
         }
     }
 
-    async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
+    /// Declares it. `passive`: only checks that it exists, without its arguments; AMQP cannot check
+    /// a binding.
+    async fn declare(&self, channel: &Channel, passive: bool) -> lapin::Result<()> {
         match self {
             Self::Exchange { name, kind } => {
-                let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+                let options = ExchangeDeclareOptions { durable: true, passive, ..Default::default() };
                 let name = name.as_str().into();
                 channel.exchange_declare(name, kind.clone(), options, FieldTable::default()).await
             }
             Self::Queue { name, arguments } => {
-                let options = QueueDeclareOptions { durable: true, ..Default::default() };
+                let options = QueueDeclareOptions { durable: true, passive, ..Default::default() };
                 let name = name.as_str().into();
                 channel.queue_declare(name, options, arguments.clone()).await.map(|_queue| ())
             }
+            Self::Binding { .. } if passive => Ok(()),
             Self::Binding { queue, exchange, routing_key } => {
                 let (queue, exchange) = (queue.as_str().into(), exchange.as_str().into());
                 let (options, key) = (QueueBindOptions::default(), routing_key.as_str().into());
                 channel.queue_bind(queue, exchange, key, options, FieldTable::default()).await
             }
-        }
-    }
-
-    /// Checks that it exists, without writing. AMQP cannot check a binding.
-    async fn check(&self, channel: &Channel) -> lapin::Result<()> {
-        match self {
-            Self::Exchange { name, kind } => {
-                let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
-                let name = name.as_str().into();
-                channel.exchange_declare(name, kind.clone(), options, FieldTable::default()).await
-            }
-            Self::Queue { name, .. } => {
-                let options = QueueDeclareOptions { passive: true, ..Default::default() };
-                let name = name.as_str().into();
-                channel.queue_declare(name, options, FieldTable::default()).await.map(|_queue| ())
-            }
-            Self::Binding { .. } => Ok(()),
         }
     }
 
@@ -302,12 +288,7 @@ impl Topology {
     /// # Errors
     /// At the first entity that differs, is refused or fails.
     pub async fn declare(&self, connection: &Connection) -> Result<(), TopologyError> {
-        let channel = connection.create_channel().await.map_err(TopologyError::NoChannel)?;
-        for entity in self.entities() {
-            entity.declare(&channel).await.map_err(|error| entity.fault(error, true))?;
-        }
-        close(&channel).await;
-        Ok(())
+        self.declare_all(connection, false).await
     }
 
     /// Checks that everything exists, without writing.
@@ -315,9 +296,13 @@ impl Topology {
     /// # Errors
     /// At the first entity that is missing, is refused or fails.
     pub async fn check(&self, connection: &Connection) -> Result<(), TopologyError> {
+        self.declare_all(connection, true).await
+    }
+
+    async fn declare_all(&self, connection: &Connection, passive: bool) -> Result<(), TopologyError> {
         let channel = connection.create_channel().await.map_err(TopologyError::NoChannel)?;
         for entity in self.entities() {
-            entity.check(&channel).await.map_err(|error| entity.fault(error, false))?;
+            entity.declare(&channel, passive).await.map_err(|error| entity.fault(error, !passive))?;
         }
         close(&channel).await;
         Ok(())
@@ -338,9 +323,9 @@ impl Topology {
         for entity in entities {
             // A refusal closes its channel, so each entity has one of its own.
             let channel = connection.create_channel().await.map_err(TopologyError::NoChannel)?;
-            let mut result = entity.check(&channel).await;
+            let mut result = entity.declare(&channel, true).await;
             if declare && result.is_ok() && !matches!(entity, Entity::Binding { .. }) {
-                result = entity.declare(&channel).await;
+                result = entity.declare(&channel, false).await;
             }
             close(&channel).await;
             let result = result.map_err(|error| entity.fault(error, declare));

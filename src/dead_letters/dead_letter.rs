@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use lapin::{
     BasicProperties,
-    types::{AMQPValue, FieldTable},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
@@ -212,35 +212,24 @@ fn write(bytes: &mut Vec<u8>, value: &impl Serialize) {
 
 /// The string and number properties by their AMQP names.
 fn properties_json(properties: &BasicProperties) -> serde_json::Value {
-    let mut all = serde_json::Map::new();
-    let texts = [
-        ("content_type", properties.content_type()),
-        ("content_encoding", properties.content_encoding()),
-        ("correlation_id", properties.correlation_id()),
-        ("reply_to", properties.reply_to()),
-        ("expiration", properties.expiration()),
-        ("message_id", properties.message_id()),
-        ("type", properties.kind()),
-        ("user_id", properties.user_id()),
-        ("app_id", properties.app_id()),
-        ("cluster_id", properties.cluster_id()),
+    let text = |value: &Option<ShortString>| value.as_ref().map(|value| value.as_str().into());
+    let all = [
+        ("content_type", text(properties.content_type())),
+        ("content_encoding", text(properties.content_encoding())),
+        ("correlation_id", text(properties.correlation_id())),
+        ("reply_to", text(properties.reply_to())),
+        ("expiration", text(properties.expiration())),
+        ("message_id", text(properties.message_id())),
+        ("type", text(properties.kind())),
+        ("user_id", text(properties.user_id())),
+        ("app_id", text(properties.app_id())),
+        ("cluster_id", text(properties.cluster_id())),
+        ("delivery_mode", properties.delivery_mode().map(serde_json::Value::from)),
+        ("priority", properties.priority().map(serde_json::Value::from)),
+        ("timestamp", properties.timestamp().map(serde_json::Value::from)),
     ];
-    for (name, value) in texts {
-        if let Some(value) = value {
-            all.insert(name.to_owned(), value.as_str().into());
-        }
-    }
-    let numbers = [
-        ("delivery_mode", properties.delivery_mode().map(u64::from)),
-        ("priority", properties.priority().map(u64::from)),
-        ("timestamp", *properties.timestamp()),
-    ];
-    for (name, value) in numbers {
-        if let Some(value) = value {
-            all.insert(name.to_owned(), value.into());
-        }
-    }
-    all.into()
+    let given = all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    serde_json::Value::Object(given.collect())
 }
 
 /// A header table as JSON. Bytes that are not UTF-8 become U+FFFD.

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    DeadLetters,
     audit::{Actor, AuditEvent},
     dead_letter::{DeadLetter, DeadLetterId},
     error::{AccessError, Error},
@@ -59,50 +60,58 @@ struct Execution<'a, R> {
     replies: ReplyPublisher,
 }
 
-pub(super) async fn execute(
-    inner: &Inner,
-    actor: &Actor,
-    plan: &Plan,
-    options: &ReplayOptions,
-    stop: &CancellationToken,
-    report: impl FnMut(&Step) + Send,
-) -> Result<Finish, Error> {
-    let begin = AuditEvent::Begin {
-        action: plan.action.name(),
-        reason: plan.action.reason(),
-        plan: &plan.digest,
-        dead_letters: plan.ids.len(),
-    };
-    inner.audit.write(actor, &begin).await?;
-    let mut execution = Execution {
-        inner,
-        actor,
-        plan,
-        options,
-        stop,
-        report,
-        remaining: Remaining::new(&plan.ids),
-        results: ResultCounts::default(),
-        next_at: Instant::now(),
-        replies: ReplyPublisher::new(Connector::new(&inner.settings.broker)),
-    };
-    let session = inner.open_session(actor, plan.action.name()).await?;
-    let ended = execution.run_rounds(&session).await;
-    session.close().await;
-    execution.replies.close().await;
-    Ok(Finish {
-        results: execution.results,
-        remaining: execution.remaining.len(),
-        total: plan.ids.len(),
-        ended: ended?,
-    })
+impl DeadLetters {
+    /// Executes a plan, one dead letter after the other, until it is complete, a failure stops it,
+    /// or `stop` is cancelled. Calls `report` with each result.
+    ///
+    /// # Errors
+    /// If the audit log or the broker fails. What was done before stays done.
+    pub async fn execute(
+        &self,
+        actor: &Actor,
+        plan: &Plan,
+        options: &ReplayOptions,
+        stop: &CancellationToken,
+        report: impl FnMut(&Step) + Send,
+    ) -> Result<Finish, Error> {
+        let inner = &self.inner;
+        let begin = AuditEvent::Begin {
+            action: plan.action.name(),
+            reason: plan.action.reason(),
+            plan: &plan.digest,
+            dead_letters: plan.ids.len(),
+        };
+        inner.audit.write(actor, &begin).await?;
+        let mut execution = Execution {
+            inner,
+            actor,
+            plan,
+            options,
+            stop,
+            report,
+            remaining: Remaining::new(&plan.ids),
+            results: ResultCounts::default(),
+            next_at: Instant::now(),
+            replies: ReplyPublisher::new(Connector::new(&inner.settings.broker)),
+        };
+        let session = inner.open_session(actor, plan.action.name()).await?;
+        let ended = execution.run_rounds(&session).await;
+        session.close().await;
+        execution.replies.close().await;
+        Ok(Finish {
+            results: execution.results,
+            remaining: execution.remaining.len(),
+            total: plan.ids.len(),
+            ended: ended?,
+        })
+    }
 }
 
 impl<R: FnMut(&Step) + Send> Execution<'_, R> {
     async fn run_rounds(&mut self, session: &LockedSession) -> Result<Ended, Error> {
         let _lock = session.lock_changes().await?;
         let mut outcomes = match self.plan.action {
-            Action::Replay => Some(OutcomeListener::new(session.publishing(), &self.inner.topology).await?),
+            Action::Replay => Some(OutcomeListener::new(&session.publishing, &self.inner.topology).await?),
             Action::Discard { .. } => None,
         };
         let mut rechecks = 0;
@@ -213,7 +222,7 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
                 Some(outcomes) => outcomes.discard_until(self.next_at).await?,
                 None => tokio::time::sleep_until(self.next_at).await,
             }
-            while session.publishing().status().blocked() {
+            while session.publishing.status().blocked() {
                 tokio::time::sleep(BLOCKED_INTERVAL).await;
             }
             Ok::<_, AccessError>(())
@@ -254,7 +263,7 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
         let stopped = async {
             self.stop.cancelled().await;
             let until = Instant::now() + LAST_CONFIRM_TIMEOUT;
-            while Instant::now() < until && !session.publishing().status().blocked() {
+            while Instant::now() < until && !session.publishing.status().blocked() {
                 tokio::time::sleep(BLOCKED_INTERVAL).await;
             }
         };
@@ -289,7 +298,7 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
             true => Mandatory::Required(Lane::Outcomes),
             false => Mandatory::Reported,
         };
-        let routed = session.publisher().publish(&message, routing).await?;
+        let routed = session.publisher.publish(&message, routing).await?;
         let reply_to = lossy.reply_to().as_ref().map(|queue| queue.as_str());
         let prefixes = &self.inner.settings.results.reply_to_prefixes;
         if let Some((queue, routing)) =

@@ -27,10 +27,10 @@ pub(super) async fn publish(
     let request = Outgoing {
         exchange: topology.exchange(),
         routing_key: REQUEST_KEY,
-        properties: dead_letter::replay_properties(envelope, session.publisher().max_properties_len()),
+        properties: dead_letter::replay_properties(envelope, session.publisher.max_properties_len()),
         body: &envelope.body,
     };
-    session.publisher().publish(&request, Mandatory::Required(Lane::Requests)).await.map(|_routed| ())
+    session.publisher.publish(&request, Mandatory::Required(Lane::Requests)).await.map(|_routed| ())
 }
 
 /// Receives all outcomes. Created before the first replay, so that none is missed.

@@ -29,8 +29,8 @@ use crate::{
 pub(super) struct LockedSession {
     reading: WireConnection,
     locking: Connection,
-    publishing: Arc<Connection>,
-    publisher: Publisher,
+    pub(super) publishing: Arc<Connection>,
+    pub(super) publisher: Publisher,
     topology: Topology,
     holder: Holder,
     /// The number of dead letters that this session has taken. The lock reports it to others.
@@ -63,14 +63,6 @@ impl LockedSession {
         let publisher = Publisher::new(Arc::clone(&publishing));
         let (topology, taken) = (topology.clone(), Arc::default());
         Ok(Self { reading, locking, publishing, publisher, topology, holder, taken })
-    }
-
-    pub(super) fn publisher(&self) -> &Publisher {
-        &self.publisher
-    }
-
-    pub(super) fn publishing(&self) -> &Connection {
-        &self.publishing
     }
 
     /// Takes the lock for changes, so that no one else changes dead letters until this session

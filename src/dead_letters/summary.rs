@@ -29,43 +29,32 @@ pub struct Group {
 
 /// Stores counts and times only, so its size does not grow with the number of dead letters.
 #[derive(Debug, Default)]
-pub(super) struct SummaryBuilder(BTreeMap<(DeadLetterStatus, Option<String>), Span>);
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Span {
-    count: u64,
-    oldest: Option<Timestamp>,
-    newest: Option<Timestamp>,
-}
-
-impl Span {
-    fn add(&mut self, other: Self) {
-        self.count += other.count;
-        self.oldest = self.oldest.into_iter().chain(other.oldest).min();
-        self.newest = self.newest.into_iter().chain(other.newest).max();
-    }
-}
+pub(super) struct SummaryBuilder(BTreeMap<(DeadLetterStatus, Option<String>), Group>);
 
 impl SummaryBuilder {
     pub(super) fn add(&mut self, dead_letter: &DeadLetterSummary) {
-        let one = Span { count: 1, oldest: dead_letter.dead_at, newest: dead_letter.dead_at };
-        self.0.entry((dead_letter.status, dead_letter.reason.clone())).or_default().add(one);
+        let (status, reason, at) = (dead_letter.status, &dead_letter.reason, dead_letter.dead_at);
+        let group = self.0.entry((status, reason.clone())).or_insert_with(|| Group {
+            status,
+            reason: reason.clone(),
+            count: 0,
+            oldest: at,
+            newest: at,
+        });
+        group.count += 1;
+        group.oldest = group.oldest.into_iter().chain(at).min();
+        group.newest = group.newest.into_iter().chain(at).max();
     }
 
     pub(super) fn finish(self, coverage: Coverage) -> Summary {
-        let mut all = Span::default();
-        let mut groups: Vec<Group> = Vec::with_capacity(self.0.len());
-        for ((status, reason), span) in self.0 {
-            all.add(span);
-            groups.push(Group {
-                status,
-                reason,
-                count: span.count,
-                oldest: span.oldest,
-                newest: span.newest,
-            });
-        }
+        let mut groups: Vec<Group> = self.0.into_values().collect();
         groups.sort_by_key(|group| std::cmp::Reverse(group.count));
-        Summary { count: all.count, oldest: all.oldest, newest: all.newest, groups, coverage }
+        Summary {
+            count: groups.iter().map(|group| group.count).sum(),
+            oldest: groups.iter().filter_map(|group| group.oldest).min(),
+            newest: groups.iter().filter_map(|group| group.newest).max(),
+            groups,
+            coverage,
+        }
     }
 }

@@ -32,11 +32,11 @@ impl Drop for Folder {
     }
 }
 
-fn anything(_: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+fn anything(_: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn no_blank(value: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+fn no_blank(value: &str) -> Result<(), String> {
     if value.contains(' ') { Err("it contains a blank".into()) } else { Ok(()) }
 }
 

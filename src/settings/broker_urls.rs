@@ -1,11 +1,9 @@
 //! `broker.url`: reads the addresses of RabbitMQ, and refuses what lapin would misread.
 
-use std::error::Error;
-
 use lapin::uri::AMQPUri;
 use url::{Host, Url};
 
-use super::values::refuse_if;
+use super::values::{Parsed, is_blank, refuse_if};
 
 /// Seconds between heartbeats where the URL names none. A frozen broker is noticed after about
 /// twice as long.
@@ -39,15 +37,9 @@ fn which(position: usize, count: usize) -> String {
 type Wrong = &'static str;
 
 const NO_HOST: Wrong = "names no host";
-const SCHEME: Wrong =
-    "starts with neither amqp:// nor amqps://; a comma in user or password has to be written %2C";
 // A password with one of these ends the host early.
 const BAD_PORT: Wrong = "has a port that is not a number up to 65535; in user and password write / as %2F, # as %23, \
                          ? as %3F";
-const STRAY_AT: Wrong =
-    "contains an @ after the host; in user and password write / as %2F and ? as %3F, in a vhost @ as %40";
-const UNKNOWN_PARAMETER: Wrong =
-    "has a parameter other than heartbeat, frame_max, channel_max, connection_timeout, auth_mechanism";
 const BAD_VALUE: Wrong = "has a parameter, a user, a password or a vhost whose value cannot be used";
 
 impl BrokerUrls {
@@ -74,9 +66,8 @@ impl BrokerUrls {
         masked.map_or_else(|_| "***".into(), |urls| urls.join(","))
     }
 
-    pub(super) fn check(text: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Self::parse(text)?;
-        Ok(())
+    pub(super) fn check(text: &str) -> Parsed<()> {
+        Self::parse(text).map(drop).map_err(|error| error.to_string())
     }
 }
 
@@ -89,29 +80,37 @@ fn each<T>(text: &str, read: impl Fn(&str) -> Result<T, Wrong>) -> Result<Vec<T>
 }
 
 fn read(item: &str) -> Result<(Url, AMQPUri), Wrong> {
-    refuse_if(item.is_empty(), "is empty: two commas in a row, or one at an end")?;
     // The URL parser would drop line breaks: two URLs on two lines would become one.
-    let blank = |c: char| c.is_control() || c.is_whitespace();
+    let has_blank = item.contains(is_blank);
+    let is_amqp = item.starts_with("amqp://") || item.starts_with("amqps://");
+    refuse_if(item.is_empty(), "is empty: two commas in a row, or one at an end")?;
+    refuse_if(has_blank, "contains a blank or a control character; several URLs are separated by commas")?;
     refuse_if(
-        item.contains(blank),
-        "contains a blank or a control character; several URLs are separated by commas",
+        !is_amqp,
+        "starts with neither amqp:// nor amqps://; a comma in user or password has to be written %2C",
     )?;
-    refuse_if(!item.starts_with("amqp://") && !item.starts_with("amqps://"), SCHEME)?;
     let url = Url::parse(item).map_err(|error| match error {
         url::ParseError::EmptyHost => NO_HOST,
         url::ParseError::InvalidPort => BAD_PORT,
         _ => "is not a URL; in user and password these have to be percent-encoded: , / @ # ? % :",
     })?;
-    refuse_if(url.port() == Some(0), "names port 0")?;
     // A password with a bare `/`, `?` or `#` ends the host early: the rest would be read as a vhost
     // or a parameter.
-    let stray_at = url.path().contains('@') || url.query().is_some_and(|query| query.contains('@'));
+    let has_stray_at = [url.path(), url.query().unwrap_or_default()].iter().any(|part| part.contains('@'));
+    let is_known = url.query_pairs().all(|(name, _)| PARAMETERS.contains(&&*name));
+    refuse_if(url.port() == Some(0), "names port 0")?;
     refuse_if(
         url.fragment().is_some(),
         "contains a # after the host; in user and password it has to be written %23",
     )?;
-    refuse_if(stray_at, STRAY_AT)?;
-    refuse_if(!url.query_pairs().all(|(name, _)| PARAMETERS.contains(&&*name)), UNKNOWN_PARAMETER)?;
+    refuse_if(
+        has_stray_at,
+        "contains an @ after the host; in user and password write / as %2F and ? as %3F, in a vhost @ as %40",
+    )?;
+    refuse_if(
+        !is_known,
+        "has a parameter other than heartbeat, frame_max, channel_max, connection_timeout, auth_mechanism",
+    )?;
     let mut uri: AMQPUri = item.parse().map_err(|_| BAD_VALUE)?;
     match url.host() {
         None | Some(Host::Domain("")) => return Err(NO_HOST),
@@ -120,15 +119,15 @@ fn read(item: &str) -> Result<(Url, AMQPUri), Wrong> {
         Some(Host::Ipv6(address)) => uri.authority.host = address.to_string(),
         Some(Host::Ipv4(address)) => uri.authority.host = address.to_string(),
     }
-    refuse_if(uri.authority.host.contains(blank), NO_HOST)?;
+    refuse_if(uri.authority.host.contains(is_blank), NO_HOST)?;
     // lapin reads "amqp://host/" as the vhost "", which does not exist.
     if uri.vhost.is_empty() {
         uri.vhost = "/".into();
     }
     refuse_if(uri.vhost.len() > 255, BAD_VALUE)?;
     // RabbitMQ 4 refuses smaller frames. 0 is "no limit".
-    let small_frames = uri.query.frame_max.is_some_and(|bytes| (1..8192).contains(&bytes));
-    refuse_if(small_frames, "has a frame_max below 8192, the smallest that RabbitMQ accepts")?;
+    let has_small_frames = uri.query.frame_max.is_some_and(|bytes| (1..8192).contains(&bytes));
+    refuse_if(has_small_frames, "has a frame_max below 8192, the smallest that RabbitMQ accepts")?;
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
     Ok((url, uri))
 }

@@ -13,6 +13,12 @@ pub struct Fault {
     pub remedy: String,
 }
 
+impl Fault {
+    pub(super) fn new(key: &str, source: &str, wrong: &str, remedy: &str) -> Self {
+        Self { key: key.into(), source: source.into(), wrong: wrong.into(), remedy: remedy.into() }
+    }
+}
+
 /// All faults of the settings; `Display` lists them, numbered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults(pub(super) Vec<Fault>);

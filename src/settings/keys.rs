@@ -35,25 +35,27 @@ pub(super) fn find<'a>(keys: &'a [Key], name: &str) -> Option<&'a Key> {
     keys.iter().find(|key| key.names().any(|known| known == name))
 }
 
-pub(super) fn has_section(keys: &[Key], section: &str) -> bool {
-    keys.iter().any(|key| key.name.split('.').next() == Some(section))
+/// The section of `section.key`.
+pub(super) fn section(name: &str) -> &str {
+    name.split_once('.').map_or(name, |(section, _)| section)
 }
 
-/// The section whose name is nearly `section`, if that is not a section itself.
-pub(super) fn nearest_section<'a>(keys: &'a [Key], section: &str) -> Option<&'a str> {
-    if section.len() > 100 || has_section(keys, section) {
-        return None;
-    }
-    let names = keys.iter().filter_map(|key| key.name.split('.').next());
-    let distances = names.map(|name| (strsim::levenshtein(&section.to_lowercase(), name), name));
-    let close = distances.min_by_key(|(distance, _)| *distance);
-    close.filter(|(distance, name)| *distance <= 2 && 2 * distance < name.len()).map(|(_, name)| name)
+pub(super) fn has_section(keys: &[Key], name: &str) -> bool {
+    keys.iter().any(|key| section(key.name) == name)
 }
 
-/// The key that a variable means whose name, after `UNLOCKER_`, lacks an underscore somewhere.
-pub(super) fn of_variable(keys: &[Key], rest: &str) -> Option<String> {
+/// The section whose name is nearly `name`, if that is not a section itself.
+pub(super) fn nearest_section<'a>(keys: &'a [Key], name: &str) -> Option<&'a str> {
+    let sections = keys.iter().map(|key| section(key.name));
+    let (distance, nearest) = most_similar(&name.to_lowercase(), sections)?;
+    (distance <= 2 && 2 * distance < nearest.len() && !has_section(keys, name)).then_some(nearest)
+}
+
+/// The variable that is meant by one whose name begins with `UNLOCKER_` and lacks an underscore.
+pub(super) fn nearest_variable(keys: &[Key], name: &str) -> Option<String> {
     let joined = |name: &str| name.replace('.', "_").replace("__", "_").to_ascii_uppercase();
-    keys.iter().flat_map(Key::names).find(|name| joined(name) == joined(rest))
+    let mut variables = keys.iter().flat_map(Key::names).map(|key| variable(&key));
+    variables.find(|known| joined(known) == joined(name))
 }
 
 /// The key that someone who wrote `name`, perhaps as a variable, most likely meant.
@@ -61,11 +63,17 @@ pub(super) fn nearest(keys: &[Key], name: &str) -> Option<String> {
     let name = name.strip_prefix(PREFIX).unwrap_or(name).replace("__", ".").replace('-', "_").to_lowercase();
     let leaf = format!(".{}", name.rsplit_once('.').map_or(name.as_str(), |(_, leaf)| leaf));
     let names: Vec<String> = keys.iter().flat_map(Key::names).collect();
-    // Names have at most 32 characters. Comparing them with a huge one would only take time.
-    let compared = names.iter().filter(|_| name.len() <= 100);
-    let distances = compared.map(|key| (strsim::levenshtein(&name, key), key));
-    let close = distances.min_by_key(|(distance, _)| *distance).filter(|(distance, _)| *distance <= 3);
+    let close = most_similar(&name, &names).filter(|(distance, _)| *distance <= 3);
     close.map(|(_, key)| key).or_else(|| names.iter().find(|key| key.ends_with(&leaf))).cloned()
+}
+
+/// The most similar of the known names, and how many characters differ.
+fn most_similar<K: AsRef<str>>(name: &str, known: impl IntoIterator<Item = K>) -> Option<(usize, K)> {
+    // Known names have at most 32 characters. Comparing them with a huge one would only take time.
+    let compared = known.into_iter().filter(|_| name.len() <= 100);
+    compared
+        .map(|known| (strsim::levenshtein(name, known.as_ref()), known))
+        .min_by_key(|(distance, _)| *distance)
 }
 
 /// The environment variable of a key.

@@ -1,5 +1,5 @@
-//! Reads the layers (compiled in, files, environment), reports what is not a key, and lets `config`
-//! merge the rest.
+//! Reads the layers (compiled in, files, environment), finds the value of a key in them, and reports
+//! what is not a key.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use config::{Config, FileFormat, Format, Map, Value, ValueKind};
+use config::{FileFormat, Format, Map, Value, ValueKind};
 
 use super::{
     faults::Fault,
@@ -27,108 +27,69 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// What a layer sets: names as `section.key`, with their values.
 type Layer = BTreeMap<String, Value>;
 
-/// The origin of a value is [`COMPILED_IN`], a file's path, or a variable's name.
-pub(super) struct Layers {
-    merged: Config,
-    /// What was read, in order, or why a file could not be read.
-    layers: Vec<Result<Layer, Fault>>,
-    /// The names of variables that begin with `UNLOCKER_`, but not as ours do.
-    other_variables: Vec<String>,
-}
+/// What was read, in order, or why a file could not be read. The origin of a value is
+/// [`COMPILED_IN`], a file's path, or a variable's name.
+pub(super) struct Layers(Vec<Result<Layer, Fault>>);
 
 impl Layers {
     pub(super) fn read(files: &[PathBuf], environment: impl IntoIterator<Item = (String, String)>) -> Self {
-        let defaults = (COMPILED_IN.to_owned(), Ok(DEFAULTS.to_owned()));
-        let files = files.iter().map(|path| (path.display().to_string(), read_text(path)));
-        let parsed = iter::once(defaults).chain(files).map(|(source, text)| {
+        let files = files.iter().map(|path| {
+            let source = path.display().to_string();
             let readable = "give the path of a readable TOML file, see config/default.toml";
-            let text = text.map_err(|error| (format!("cannot be read: {error}"), readable.into()));
-            text.and_then(|text| parse(&source, &text)).map_err(|(wrong, remedy)| Fault {
-                key: "--config".into(),
-                source,
-                wrong,
-                remedy,
-            })
+            match read_text(path) {
+                Ok(text) => parse(&source, &text),
+                Err(error) => {
+                    Err(Fault::new("--config", &source, &format!("cannot be read: {error}"), readable))
+                }
+            }
         });
-        let (ours, others): (Vec<_>, Vec<_>) =
-            environment.into_iter().partition(|(name, _)| name.starts_with(PREFIX));
-        let others = others.into_iter().map(|(name, _)| name);
-        let other_variables = others.filter(|name| name.starts_with(SHORT_PREFIX)).collect();
-        let layers: Vec<_> = parsed.chain([Ok(variables(ours))]).collect();
-        let builder =
-            layers.iter().flatten().fold(Config::builder(), |all, layer| all.add_source(source(layer)));
-        // This merge cannot fail. If it did, the required keys would be reported as missing.
-        Self { merged: builder.build().unwrap_or_default(), layers, other_variables }
+        let defaults = iter::once_with(|| parse(&COMPILED_IN.to_owned(), DEFAULTS));
+        Self(defaults.chain(files).chain([Ok(variables(environment))]).collect())
     }
 
     /// The value of a key from the last layer that has it, and its origin.
     pub(super) fn get(&self, key: &str) -> Option<(ValueKind, String)> {
-        let (section, leaf) = key.split_once('.')?;
-        let value = self.merged.get_table(section).ok()?.remove(leaf)?;
-        let origin = value.origin().unwrap_or_default().to_owned();
-        Some((value.kind, origin))
+        let is_usable = |value: &&Value| is_utf8(value) && !is_empty_table(value);
+        let mut layers = self.0.iter().rev().flatten();
+        let value = layers.find_map(|layer| layer.get(key).filter(is_usable))?;
+        Some((value.kind.clone(), value.origin().unwrap_or_default().to_owned()))
     }
 
     /// Whether there is a file that could not be read: it may set any key.
     pub(super) fn has_unread(&self) -> bool {
-        self.layers.iter().any(Result::is_err)
+        self.0.iter().any(Result::is_err)
     }
 
     /// Files that could not be read, values that belong to none of `keys`, or are not UTF-8, and
     /// variables that are meant for a key, but are not read.
     pub(super) fn faults(self, keys: &[Key]) -> Vec<Fault> {
         let of_layer = |layer: Result<Layer, Fault>| match layer {
-            Ok(layer) => {
-                let mut layer = layer;
-                let mut faults = misspelt_sections(keys, &mut layer);
-                faults.extend(layer.into_iter().filter_map(|(name, value)| fault(keys, &name, &value)));
-                faults
-            }
+            Ok(layer) => layer.iter().filter_map(|(name, value)| fault(keys, name, value)).collect(),
             Err(fault) => vec![fault],
         };
-        let unread = self.other_variables.iter().filter_map(|name| {
-            let key = keys::of_variable(keys, name.strip_prefix(SHORT_PREFIX)?)?;
-            Some(Fault {
-                key: name.clone(),
-                source: "a variable".into(),
-                wrong: "is not read".into(),
-                remedy: format!("write {}, with two underscores", variable(&key)),
-            })
-        });
-        let unread: Vec<_> = unread.collect();
-        self.layers.into_iter().flat_map(of_layer).chain(unread).collect()
+        let mut faults: Vec<_> = self.0.into_iter().flat_map(of_layer).collect();
+        // Each key of a misspelt section has the same fault.
+        faults.dedup();
+        faults
     }
-}
-
-/// One fault for each section of a file whose name is nearly that of a known one. Removes its keys
-/// from the layer, because each of them would be one more fault.
-fn misspelt_sections(keys: &[Key], layer: &mut Layer) -> Vec<Fault> {
-    let mut found = BTreeMap::new();
-    layer.retain(|name, value| {
-        let section = name.split('.').next().unwrap_or(name);
-        let is_table = !name.contains('"') && (name.contains('.') || is_empty_table(value));
-        let meant = keys::nearest_section(keys, section).filter(|_| is_table && !is_variable(value));
-        let Some(meant) = meant else {
-            return true;
-        };
-        let source = value.origin().unwrap_or_default().to_owned();
-        found.entry(section.to_owned()).or_insert((meant, source));
-        false
-    });
-    let fault = |(section, (meant, source))| Fault {
-        key: plain(section),
-        source,
-        wrong: "is not a known section".into(),
-        remedy: format!("did you mean [{meant}]? Else remove it"),
-    };
-    found.iter().map(|(section, (meant, source))| fault((section, (*meant, source.clone())))).collect()
 }
 
 /// The value is not shown: it may be a secret under a misspelt name.
 fn fault(keys: &[Key], name: &str, value: &Value) -> Option<Fault> {
     let origin = value.origin().unwrap_or_default();
-    let (is_variable, is_key) = (is_variable(value), keys::find(keys, name).is_some());
-    let is_empty_table = is_empty_table(value);
+    let (is_variable, is_empty_table) = (is_variable(value), is_empty_table(value));
+    if origin == name && !is_variable {
+        let meant = keys::nearest_variable(keys, name)?;
+        let remedy = format!("write {meant}, with two underscores");
+        return Some(Fault::new(name, "a variable", "is not read", &remedy));
+    }
+    let is_in_section = !is_variable && !name.contains('"') && (name.contains('.') || is_empty_table);
+    let section = keys::section(name);
+    if let Some(meant) = keys::nearest_section(keys, section).filter(|_| is_in_section) {
+        let remedy = format!("did you mean [{meant}]? Else remove it");
+        return Some(Fault::new(&plain(section), origin, "is not a known section", &remedy));
+    }
+    let is_key = keys::find(keys, name).is_some();
     let (wrong, remedy) = match keys::nearest(keys, name) {
         _ if is_key && is_empty_table => {
             ("is the name of a key, not of a section", format!("write it as {name} = …"))
@@ -146,7 +107,7 @@ fn fault(keys: &[Key], name: &str, value: &Value) -> Option<Fault> {
         None => ("is not a known key", "remove it; config/default.toml has all keys".into()),
     };
     let source = if is_variable { plain(origin) } else { origin.to_owned() };
-    Some(Fault { key: plain(name), source, wrong: wrong.into(), remedy })
+    Some(Fault::new(&plain(name), &source, wrong, &remedy))
 }
 
 /// Whether the value is from a variable, not from a file.
@@ -162,18 +123,6 @@ fn is_utf8(value: &Value) -> bool {
 
 fn is_empty_table(value: &Value) -> bool {
     matches!(&value.kind, ValueKind::Table(table) if table.is_empty())
-}
-
-/// A layer for `config` to merge, without empty tables, and without names that cannot be keys:
-/// `config` would read `a[99999999999]` as an index.
-fn source(layer: &Layer) -> Config {
-    let in_name = |c: char| c.is_ascii_lowercase() || c == '_' || c == '.';
-    let is_name = |name: &str| name.chars().all(in_name) && name.matches('.').count() == 1;
-    let mut values = Map::from_iter(layer.clone());
-    values.retain(|name, value| is_name(name) && is_utf8(value) && !is_empty_table(value));
-    let mut source = Config::default();
-    source.cache = values.into();
-    source
 }
 
 /// A name with a dot keeps its quotes: it is no key, even if it looks like one. An empty table
@@ -192,7 +141,8 @@ fn flatten(prefix: &str, table: Map<String, Value>) -> Layer {
 
 /// The variables of the program. One that no key can have keeps its own name.
 fn variables(environment: impl IntoIterator<Item = (String, String)>) -> Layer {
-    let named = environment.into_iter().map(|(name, value)| {
+    let of_program = environment.into_iter().filter(|(name, _)| name.starts_with(SHORT_PREFIX));
+    let named = of_program.map(|(name, value)| {
         let key = name.replacen(PREFIX, "", 1).replace("__", ".").to_lowercase();
         (if variable(&key) == name { key } else { name.clone() }, Value::new(Some(&name), value))
     });
@@ -219,21 +169,21 @@ fn read_text(path: &Path) -> io::Result<String> {
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
-/// An error gives the reason with the place, and the remedy, but nothing of the text, which may be
-/// a secret.
-fn parse(origin: &String, text: &str) -> Result<Layer, (String, String)> {
+/// A fault gives the reason with its place, but nothing of the text, which may be a secret.
+fn parse(origin: &String, text: &str) -> Result<Layer, Fault> {
     let table = FileFormat::Toml.parse(Some(origin), text).map_err(|error| {
-        let Some(error) = error.downcast_ref::<toml::de::Error>() else {
+        let (wrong, remedy) = match error.downcast_ref::<toml::de::Error>() {
+            Some(error) => {
+                let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+                let line = before.split('\n').count();
+                let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+                let place = format!("(at line {line}, column {column})");
+                (format!("is not TOML: {} {place}", error.message()), format!("correct line {line}"))
+            }
             // The only other error of `config` for TOML.
-            return ("contains a number that is too large".into(), "write a smaller number".into());
+            None => ("contains a number that is too large".into(), "write a smaller number".into()),
         };
-        let place = error.span().and_then(|span| text.get(..span.start)).map(|before| {
-            let line = before.split('\n').count();
-            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-            (format!(" (at line {line}, column {column})"), format!("correct line {line}"))
-        });
-        let (place, remedy) = place.unwrap_or_else(|| (String::new(), "correct the file".into()));
-        (format!("is not TOML: {}{place}", error.message()), remedy)
+        Fault::new("--config", origin, &wrong, &remedy)
     });
     table.map(|table| flatten("", table))
 }

@@ -1,6 +1,6 @@
 //! Loads the settings: of the worker, or of a command that talks to RabbitMQ alone.
 
-use std::path::PathBuf;
+use std::{mem, path::PathBuf};
 
 use super::{
     faults::Faults,
@@ -47,7 +47,7 @@ impl Settings {
     ) -> Result<Self, Faults> {
         let mut reader = Reader::new(Layers::read(files, environment), &[]);
         let (settings, _) = read(&mut reader);
-        reader.finish(|described| Some(Self { described, ..settings? }))
+        reader.finish(settings)
     }
 
     /// Each key, its value for people (secrets as `***` or `file PATH`), and where it came from
@@ -88,15 +88,11 @@ impl BrokerSettings {
     ) -> Result<(Self, Described), Faults> {
         let mut reader = Reader::new(Layers::read(files, environment), &["trackfinity", "admin"]);
         let (_, settings) = read(&mut reader);
-        reader.finish(|described| {
-            let is_read = |key: &str| {
-                ["broker.", "topology.", "results.", "admin.audit_log"]
-                    .iter()
-                    .any(|start| key.starts_with(start))
-            };
-            let described = described.into_iter().filter(|(key, ..)| is_read(key)).collect();
-            Some((settings?, described))
-        })
+        let is_read = |(key, ..): &(String, String, String)| {
+            ["broker.", "topology.", "results.", "admin.audit_log"].iter().any(|start| key.starts_with(start))
+        };
+        let described = reader.described.iter().filter(|entry| is_read(entry)).cloned().collect();
+        reader.finish(settings.map(|settings| (settings, described)))
     }
 }
 
@@ -114,7 +110,7 @@ fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>) {
     let admin = Admin::read(reader);
     let address = ops.as_ref().and_then(|ops| ops.listen).filter(|address| address.port() != 0);
     if address.is_some() && address == admin.as_ref().and_then(|admin| admin.listen) {
-        reader.fault("admin.listen", "is the address of ops.listen, too".into());
+        reader.fault("admin.listen", "is the address of ops.listen, too");
     }
     let rabbitmq = (|| {
         Some(BrokerSettings {
@@ -134,7 +130,7 @@ fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>) {
             log: log?,
             ops: ops?,
             admin: admin?,
-            described: Vec::new(),
+            described: mem::take(&mut reader.described),
         })
     })();
     (settings, rabbitmq)

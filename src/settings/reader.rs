@@ -20,7 +20,7 @@ pub(super) struct Reader {
     /// The keys that were read, which are all there are.
     keys: Vec<Key>,
     faults: Vec<Fault>,
-    described: Described,
+    pub(super) described: Described,
     /// Sections that the command does not need: required values may be missing, and secrets' files
     /// are not opened.
     unneeded: &'static [&'static str],
@@ -31,17 +31,16 @@ impl Reader {
         Self { layers, keys: Vec::new(), faults: Vec::new(), described: Vec::new(), unneeded }
     }
 
-    /// The settings and their description, if there was no fault.
-    pub(super) fn finish<T>(self, build: impl FnOnce(Described) -> Option<T>) -> Result<T, Faults> {
+    /// The settings, if there was no fault.
+    pub(super) fn finish<T>(self, settings: Option<T>) -> Result<T, Faults> {
         let mut faults = self.layers.faults(&self.keys);
         faults.extend(self.faults);
-        let settings = if faults.is_empty() { build(self.described) } else { None };
-        settings.ok_or(Faults(faults))
+        settings.filter(|_| faults.is_empty()).ok_or(Faults(faults))
     }
 
     /// Whether the command needs the key.
     pub(super) fn needs(&self, name: &str) -> bool {
-        name.split('.').next().is_none_or(|section| !self.unneeded.contains(&section))
+        !self.unneeded.contains(&keys::section(name))
     }
 
     /// A value that must be given.
@@ -96,14 +95,14 @@ impl Reader {
                 Some(value)
             }
             Err(_) if from.is_empty() && !self.needs(key.name) => None,
-            Err(wrong) => self.fail(key.name, wrong),
+            Err(wrong) => self.fail(key.name, &wrong),
         }
     }
 
     /// A secret that must be given.
     pub(super) fn secret(&mut self, key: Key, check: Check, mask: fn(&str) -> String) -> Option<Secret> {
         match self.optional_secret(key, check, mask)? {
-            None if self.needs(key.name) => self.fail(key.name, "is required".into()),
+            None if self.needs(key.name) => self.fail(key.name, "is required"),
             secret => secret,
         }
     }
@@ -126,24 +125,22 @@ impl Reader {
         }
         match (value, path) {
             (Some((_, from)), Some((_, file_from))) => {
-                self.faults.push(Fault {
-                    key: key.name.to_owned(),
-                    source: format!("{from} and {file_from}"),
-                    wrong: format!("is given twice: {} by {from}, {file_key} by {file_from}", key.name),
-                    remedy: "keep one; an empty string takes back what an earlier source gave".into(),
-                });
+                let source = format!("{from} and {file_from}");
+                let wrong = format!("is given twice: {} by {from}, {file_key} by {file_from}", key.name);
+                let remedy = "keep one; an empty string takes back what an earlier source gave";
+                self.faults.push(Fault::new(key.name, &source, &wrong, remedy));
                 None
             }
             (Some((value, from)), None) => {
                 if let Err(error) = check(&value) {
-                    return self.fail(key.name, format!("contains a value that cannot be used: {error}"));
+                    return self.fail(key.name, &format!("contains a value that cannot be used: {error}"));
                 }
                 self.describe(key, &mask(&value), &from);
                 Some(Some(Secret::fixed(value)))
             }
             // Someone who mixes up KEY and KEY_file puts the secret where the path belongs.
             (None, Some((path, _))) if path.contains("://") || path.contains(char::is_control) => {
-                self.fail(&file_key, "is not a path (not shown, as it may be the secret itself)".into())
+                self.fail(&file_key, "is not a path (not shown, as it may be the secret itself)")
             }
             (None, Some((path, from))) => {
                 self.describe(key, &format!("file {path}"), &from);
@@ -151,7 +148,7 @@ impl Reader {
                 let shown = if path.contains('/') { quoted(&path) } else { hidden.into() };
                 match self.needs(key.name).then(|| Secret::open(path, check)).transpose() {
                     Ok(secret) => Some(secret),
-                    Err(error) => self.fail(&file_key, format!("the file {shown} {error}")),
+                    Err(error) => self.fail(&file_key, &format!("the file {shown} {error}")),
                 }
             }
             (None, None) => {
@@ -167,49 +164,39 @@ impl Reader {
             None => Some(None),
             Some((ValueKind::String(text), _)) if text.trim().is_empty() => Some(None),
             Some((ValueKind::String(text), from)) => Some(Some((text, from))),
-            Some(_) => self.fail(name, "is not a string: write it in quotes".into()),
+            Some(_) => self.fail(name, "is not a string: write it in quotes"),
         }
     }
 
-    /// Records what is wrong with a key, and how to set it. Not for a missing key that a file which
-    /// could not be read may set.
-    pub(super) fn fault(&mut self, name: &str, wrong: String) {
-        let Some(source) = self.source(name) else {
-            return;
-        };
+    /// Records what is wrong with a key, and how to set it.
+    pub(super) fn fault(&mut self, name: &str, wrong: &str) {
         let (example, or_file) = match keys::find(&self.keys, name) {
             Some(key) if key.name != name => (key.file_example(), String::new()),
             Some(key) if key.is_secret => (key.example.into(), format!(", or {name}_file (a path)")),
             key => (key.map_or("", |key| key.example).into(), String::new()),
         };
         let variable = variable(name);
-        let remedy = match source == variable {
-            true => {
-                let example = example.trim_matches(['[', ']', '"']).replace("\", \"", ",");
-                format!("set {variable}, e.g. to {example}{or_file}")
-            }
-            false => format!("set {name}, e.g. {example}{or_file}, or {variable}"),
+        let remedy = if self.layers.get(name).is_some_and(|(_, origin)| origin == variable) {
+            let example = example.trim_matches(['[', ']', '"']).replace("\", \"", ",");
+            format!("set {variable}, e.g. to {example}{or_file}")
+        } else {
+            format!("set {name}, e.g. {example}{or_file}, or {variable}")
         };
-        self.faults.push(Fault { key: name.to_owned(), source, wrong, remedy });
+        self.fault_with_remedy(name, wrong, &remedy);
     }
 
-    /// Records what is wrong between a key and another one, and what to do.
-    pub(super) fn fault_with_remedy(&mut self, name: &str, wrong: String, remedy: String) {
-        if let Some(source) = self.source(name) {
-            self.faults.push(Fault { key: name.to_owned(), source, wrong, remedy });
-        }
+    /// Records what is wrong with a key, and what to do. Not for a missing key that a file which
+    /// could not be read may set.
+    pub(super) fn fault_with_remedy(&mut self, name: &str, wrong: &str, remedy: &str) {
+        let source = match self.layers.get(name) {
+            Some((_, origin)) => origin,
+            None if self.layers.has_unread() => return,
+            None => "not set anywhere".into(),
+        };
+        self.faults.push(Fault::new(name, &source, wrong, remedy));
     }
 
-    /// Where a key was set; `None` if a file that could not be read may set it.
-    fn source(&self, name: &str) -> Option<String> {
-        match self.layers.get(name) {
-            Some((_, origin)) => Some(origin),
-            None if self.layers.has_unread() => None,
-            None => Some("not set anywhere".into()),
-        }
-    }
-
-    fn fail<T>(&mut self, name: &str, wrong: String) -> Option<T> {
+    fn fail<T>(&mut self, name: &str, wrong: &str) -> Option<T> {
         self.fault(name, wrong);
         None
     }

@@ -73,9 +73,9 @@ section! {
     }
     check(reader) {
         if let (Some(url), Some(false)) = (&base_url, allow_http) && url.exposes_key() {
-            let url = url.as_url();
-            reader.fault("trackfinity.base_url", format!("{url} would send the key in clear text to another \
-                machine: use https://, or set trackfinity.allow_http = true"));
+            let wrong = "would send the key in clear text to another machine: use https://, or set \
+                trackfinity.allow_http = true";
+            reader.fault("trackfinity.base_url", &format!("{} {wrong}", url.as_url()));
         }
     }
 }
@@ -132,7 +132,7 @@ section! {
             let wrong = format!("{longest} is shorter than pause.probe_delay, {first}");
             let remedy = format!("set pause.probe_max_delay (UNLOCKER__PAUSE__PROBE_MAX_DELAY) to at least \
                 \"{first}\", or pause.probe_delay to less");
-            reader.fault_with_remedy("pause.probe_max_delay", wrong, remedy);
+            reader.fault_with_remedy("pause.probe_max_delay", &wrong, &remedy);
         }
     }
 }
@@ -188,25 +188,20 @@ section! {
             for (key, token) in [("admin.viewer_token", &viewer_token), ("admin.operator_token", &operator_token)] {
                 if matches!(token, Some(None)) && reader.needs(key) {
                     let wrong = format!("is required, because admin.listen is {address}, which others can reach");
-                    reader.fault(key, wrong);
+                    reader.fault(key, &wrong);
                 }
             }
         }
         if let (Some(Some(_)), Some(Some(file))) = (listen, &audit_log)
             && let Some(wrong) = file_fault(file).filter(|_| reader.needs("admin.audit_log"))
         {
-            let file = file.display();
-            reader.fault_with_remedy(
-                "admin.audit_log",
-                format!("{file} {wrong}"),
-                "create the directory, or set another file".into(),
-            );
+            let (wrong, remedy) = (format!("{} {wrong}", file.display()), "create the directory, or set another file");
+            reader.fault_with_remedy("admin.audit_log", &wrong, remedy);
         }
         if let (Some(Some(viewer)), Some(Some(operator))) = (&viewer_token, &operator_token)
             && viewer.current().expose_secret() == operator.current().expose_secret()
         {
-            let wrong = "is also the viewer's token: every viewer would be an operator";
-            reader.fault("admin.operator_token", wrong.into());
+            reader.fault("admin.operator_token", "is also the viewer's token: every viewer would be an operator");
         }
     }
 }

@@ -3,7 +3,6 @@
 //! which never do, are for secrets.
 
 use std::{
-    error::Error,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     num::{NonZeroU16, NonZeroU32},
     ops::RangeInclusive,
@@ -29,6 +28,10 @@ pub(super) fn refuse_if(is_wrong: bool, phrase: &'static str) -> Result<(), &'st
     if is_wrong { Err(phrase) } else { Ok(()) }
 }
 
+pub(super) fn is_blank(c: char) -> bool {
+    c.is_control() || c.is_whitespace()
+}
+
 /// Trackfinity's address: `https` or `http`, without query, fragment and credentials, with a slash
 /// at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +39,7 @@ pub struct BaseUrl(Url);
 
 impl BaseUrl {
     pub(super) fn parse(text: &str) -> Parsed<Self> {
-        let blank = |c: char| c.is_control() || c.is_whitespace();
-        refuse_if(text.contains(blank), "contains a blank or a control character")?;
+        refuse_if(text.contains(is_blank), "contains a blank or a control character")?;
         let mut url = Url::parse(text).map_err(|error| match error {
             url::ParseError::RelativeUrlWithoutBase => "does not start with https://".to_owned(),
             error => format!("is not a URL: {error}"),
@@ -48,13 +50,13 @@ impl BaseUrl {
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
         }
-        if let Some(before) = API_PATHS.iter().find_map(|path| url.path().strip_suffix(path)) {
-            let before = before.to_owned();
-            url.set_path(&before);
-            let base = url.as_str().trim_end_matches('/');
-            return Err(format!("contains the API's path, which the program appends: write \"{base}\""));
+        let api_path = API_PATHS.iter().find(|path| url.path().ends_with(**path));
+        match api_path.and_then(|path| url.as_str().strip_suffix(path)) {
+            Some(base) => {
+                Err(format!("contains the API's path, which the program appends: write \"{base}\""))
+            }
+            None => Ok(Self(url)),
         }
-        Ok(Self(url))
     }
 
     /// Whether calls send the key to another machine without TLS.
@@ -94,7 +96,7 @@ impl RequestLog {
         match text {
             "all" => Ok(Self::All),
             "failures" => Ok(Self::Failures),
-            _ => Err(format!("{} is neither \"all\" nor \"failures\"", quoted(text))),
+            _ => wrong_value(text, "is neither \"all\" nor \"failures\""),
         }
     }
 }
@@ -110,17 +112,17 @@ impl TopologyPrefix {
     /// # Errors
     /// What is wrong, as a phrase for people.
     pub fn parse(text: &str) -> Result<Self, String> {
-        if !(1..=200).contains(&text.len()) {
-            return Err(format!("is {} bytes long; 1 to 200 leave room for the names' endings", text.len()));
-        }
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
-        if let Some(c) = text.chars().find(|c| !allowed(*c)) {
-            return Err(format!("{} contains {c:?}; allowed are A-Z a-z 0-9 . _ : -", quoted(text)));
+        match text.chars().find(|c| !allowed(*c)) {
+            _ if !(1..=200).contains(&text.len()) => {
+                Err(format!("is {} bytes long; 1 to 200 leave room for the names' endings", text.len()))
+            }
+            Some(c) => wrong_value(text, &format!("contains {c:?}; allowed are A-Z a-z 0-9 . _ : -")),
+            None if text.starts_with("amq.") => {
+                wrong_value(text, "starts with amq., which RabbitMQ reserves")
+            }
+            None => Ok(Self(text.to_owned())),
         }
-        if text.starts_with("amq.") {
-            return Err(format!("{} starts with amq., which RabbitMQ reserves", quoted(text)));
-        }
-        Ok(Self(text.to_owned()))
     }
 
     /// The prefix, without a dot at its end unless it was written with one.
@@ -143,12 +145,11 @@ impl Concurrency {
     pub const MAX: u16 = 2000;
 
     pub(super) fn parse(text: &str) -> Parsed<Self> {
-        if text == "auto" {
-            return Ok(Self::Auto);
+        match text.parse::<NonZeroU16>() {
+            Ok(number) if number.get() <= Self::MAX => Ok(Self::Fixed(number)),
+            _ if text == "auto" => Ok(Self::Auto),
+            _ => wrong_value(text, "is neither \"auto\" nor a whole number from 1 to 2000"),
         }
-        let wrong = "is neither \"auto\" nor a whole number from 1 to 2000";
-        let number: NonZeroU16 = parse(text, wrong)?;
-        if number.get() <= Self::MAX { Ok(Self::Fixed(number)) } else { wrong_value(text, wrong) }
     }
 }
 
@@ -219,16 +220,15 @@ pub(super) fn positive(text: &str) -> Parsed<u32> {
 /// A duration within `allowed`. Without an upper limit, adding it to a time could overflow.
 pub(super) fn duration(allowed: RangeInclusive<Duration>) -> impl FnOnce(&str) -> Parsed<Duration> {
     move |text| {
-        if text.parse::<i64>().is_ok() {
-            return Err(format!("{text} has no unit: write for example \"{text}s\""));
-        }
-        let duration = humantime::parse_duration(text)
-            .map_err(|error| format!("{} is not a duration such as \"10s\": {error}", quoted(text)))?;
-        if allowed.contains(&duration) {
-            return Ok(duration);
-        }
         let [from, to] = [allowed.start(), allowed.end()].map(|limit| humantime::format_duration(*limit));
-        Err(format!("{} is not between {from} and {to}", quoted(text)))
+        match humantime::parse_duration(text) {
+            _ if text.parse::<i64>().is_ok() => {
+                Err(format!("{text} has no unit: write for example \"{text}s\""))
+            }
+            Err(error) => wrong_value(text, &format!("is not a duration such as \"10s\": {error}")),
+            Ok(duration) if allowed.contains(&duration) => Ok(duration),
+            Ok(_) => wrong_value(text, &format!("is not between {from} and {to}")),
+        }
     }
 }
 
@@ -276,18 +276,18 @@ pub(super) fn prefix(text: &str) -> Parsed<String> {
 }
 
 /// Whether a secret can be sent as an HTTP header's value.
-pub(super) fn check_header_value(value: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+pub(super) fn check_header_value(value: &str) -> Parsed<()> {
     refuse_if(value.starts_with(' ') || value.ends_with(' '), "it starts or ends with a blank")?;
-    let visible = value.chars().all(|c| c == ' ' || c.is_ascii_graphic());
+    let is_visible = value.chars().all(|c| c == ' ' || c.is_ascii_graphic());
     let phrase = "it contains a character other than visible ASCII (perhaps a line break at its end)";
-    Ok(refuse_if(!visible, phrase)?)
+    Ok(refuse_if(!is_visible, phrase)?)
 }
 
 /// The shortest token, in characters: a shorter one could be guessed.
 const MIN_TOKEN_CHARS: usize = 16;
 
 /// Whether a secret can be used as a bearer token.
-pub(super) fn check_token(value: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+pub(super) fn check_token(value: &str) -> Parsed<()> {
     refuse_if(value.contains(' '), "it contains a blank")?;
     refuse_if(value.chars().count() < MIN_TOKEN_CHARS, "it has fewer than 16 characters")?;
     check_header_value(value)

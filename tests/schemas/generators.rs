@@ -19,15 +19,22 @@ fn generate(program: &str, script: &str) -> String {
     let unlocked = examples::files("outcome-unlocked").into_values().next().expect("an example");
     let unknown = out.join("outcome-unknown.json");
     fs::write(&unknown, unlocked.to_string().replace("\"unlocked\"", "\"postponed\"")).expect("written");
-    let names = ["outcome-", "request-"].map(examples::files).into_iter().flat_map(std::collections::BTreeMap::into_keys);
+    let names = ["outcome-", "request-"]
+        .map(examples::files)
+        .into_iter()
+        .flat_map(std::collections::BTreeMap::into_keys);
     // A CloudEvent's schema is not ours.
-    let files = names.filter(|name| !name.contains("cloudevent")).map(|name| root.join("docs/examples").join(name));
+    let files =
+        names.filter(|name| !name.contains("cloudevent")).map(|name| root.join("docs/examples").join(name));
     let ran = Command::new(program)
         .arg(root.join("tests/schemas/generators").join(script))
         .args([out.join("types"), root.join("docs/schemas")])
         .args(files)
         .arg(unknown)
-        .env("PATH", format!("{}:{}", root.join("target/node/bin").display(), std::env::var("PATH").expect("a PATH")))
+        .env(
+            "PATH",
+            format!("{}:{}", root.join("target/node/bin").display(), std::env::var("PATH").expect("a PATH")),
+        )
         .output()
         .expect("the generator runs");
     let printed = String::from_utf8_lossy(&ran.stdout).into_owned();

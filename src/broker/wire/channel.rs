@@ -1,7 +1,13 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use lapin::{
-    protocol::{AMQPClass, basic, channel, confirm, queue},
+    protocol::{
+        AMQPClass,
+        basic::{self, AMQPMethod as Basic},
+        channel::{self, AMQPMethod as ChannelMethod},
+        confirm::{self, AMQPMethod as ConfirmMethod},
+        queue::{self, AMQPMethod as QueueMethod},
+    },
     types::ShortString,
 };
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -53,12 +59,8 @@ impl WireChannel {
             prefetch: 0,
             confirms: false,
         };
-        let open = AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {}));
-        opened
-            .call(&open, |answer| {
-                matches!(answer, AMQPClass::Channel(channel::AMQPMethod::OpenOk(_))).then_some(())
-            })
-            .await?;
+        let open = AMQPClass::Channel(ChannelMethod::Open(channel::Open {}));
+        opened.call(&open, |answer| matches!(answer, AMQPClass::Channel(ChannelMethod::OpenOk(_)))).await?;
         Ok(opened)
     }
 
@@ -68,12 +70,17 @@ impl WireChannel {
     /// If the queue does not exist, or the channel or the connection is lost.
     pub async fn message_count(&mut self, queue: &str) -> Result<usize, WireError> {
         let declare = queue::Declare { queue: short(queue)?, passive: true, ..Default::default() };
-        let declare = AMQPClass::Queue(queue::AMQPMethod::Declare(declare));
-        let count = self.call(&declare, |answer| match answer {
-            AMQPClass::Queue(queue::AMQPMethod::DeclareOk(declared)) => Some(declared.message_count),
-            _ => None,
-        });
-        Ok(usize::try_from(count.await?).unwrap_or(usize::MAX))
+        let declare = AMQPClass::Queue(QueueMethod::Declare(declare));
+        let mut count = 0;
+        let is_answer = |answer: &AMQPClass| match answer {
+            AMQPClass::Queue(QueueMethod::DeclareOk(declared)) => {
+                count = declared.message_count;
+                true
+            }
+            _ => false,
+        };
+        self.call(&declare, is_answer).await?;
+        Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
     /// Sets the prefetch of consumers that are started later.
@@ -92,11 +99,8 @@ impl WireChannel {
     pub async fn consume(&mut self, queue: &str, tag: &str) -> Result<(), WireError> {
         let consume =
             basic::Consume { queue: short(queue)?, consumer_tag: short(tag)?, ..Default::default() };
-        let consume = AMQPClass::Basic(basic::AMQPMethod::Consume(consume));
-        self.call(&consume, |answer| {
-            matches!(answer, AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(_))).then_some(())
-        })
-        .await
+        let consume = AMQPClass::Basic(Basic::Consume(consume));
+        self.call(&consume, |answer| matches!(answer, AMQPClass::Basic(Basic::ConsumeOk(_)))).await
     }
 
     /// Cancels a consumer. [`next`](Self::next) still returns what was delivered before.
@@ -105,11 +109,8 @@ impl WireChannel {
     /// If the channel or the connection is lost.
     pub async fn cancel(&mut self, tag: &str) -> Result<(), WireError> {
         let cancel = basic::Cancel { consumer_tag: short(tag)?, nowait: false };
-        let cancel = AMQPClass::Basic(basic::AMQPMethod::Cancel(cancel));
-        self.call(&cancel, |answer| {
-            matches!(answer, AMQPClass::Basic(basic::AMQPMethod::CancelOk(_))).then_some(())
-        })
-        .await
+        let cancel = AMQPClass::Basic(Basic::Cancel(cancel));
+        self.call(&cancel, |answer| matches!(answer, AMQPClass::Basic(Basic::CancelOk(_)))).await
     }
 
     /// Waits for the next delivery while the connection is open; `None` when RabbitMQ has cancelled the
@@ -141,7 +142,7 @@ impl WireChannel {
     /// If the channel or the connection is lost. Then it may or may not have been acknowledged.
     pub async fn acknowledge(&mut self, delivery_tag: u64) -> Result<(), WireError> {
         let ack = basic::Ack { delivery_tag, multiple: false };
-        self.send(&AMQPClass::Basic(basic::AMQPMethod::Ack(ack)))?;
+        self.send(&AMQPClass::Basic(Basic::Ack(ack)))?;
         // RabbitMQ processes a channel's methods in their order, and this one needs no permission.
         self.round_trip().await
     }
@@ -154,7 +155,7 @@ impl WireChannel {
         let mut bytes = Vec::new();
         for delivery_tag in delivery_tags {
             let nack = basic::Nack { delivery_tag, multiple: false, requeue: true };
-            bytes.extend(encode_method(self.id, &AMQPClass::Basic(basic::AMQPMethod::Nack(nack))));
+            bytes.extend(encode_method(self.id, &AMQPClass::Basic(Basic::Nack(nack)))?);
         }
         self.shared.send(bytes)?;
         self.round_trip().await
@@ -173,11 +174,9 @@ impl WireChannel {
         body: &[u8],
     ) -> Result<Confirm, WireError> {
         if !self.confirms {
-            let select = AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: false }));
-            self.call(&select, |answer| {
-                matches!(answer, AMQPClass::Confirm(confirm::AMQPMethod::SelectOk(_))).then_some(())
-            })
-            .await?;
+            let select = AMQPClass::Confirm(ConfirmMethod::Select(confirm::Select { nowait: false }));
+            self.call(&select, |answer| matches!(answer, AMQPClass::Confirm(ConfirmMethod::SelectOk(_))))
+                .await?;
             self.confirms = true;
         }
         let publish = basic::Publish {
@@ -186,7 +185,7 @@ impl WireChannel {
             mandatory: true,
             immediate: false,
         };
-        let mut bytes = encode_method(self.id, &AMQPClass::Basic(basic::AMQPMethod::Publish(publish)));
+        let mut bytes = encode_method(self.id, &AMQPClass::Basic(Basic::Publish(publish)))?;
         let frame_max = usize::try_from(self.shared.limits.frame_max).unwrap_or(usize::MAX);
         bytes.extend(encode_content(self.id, properties, body, frame_max));
         self.shared.send(bytes)?;
@@ -195,15 +194,9 @@ impl WireChannel {
             // No time limit while the connection is open: publishing again would make a copy.
             match self.event().await? {
                 Event::Returned => returned = true,
-                Event::Method(AMQPClass::Basic(basic::AMQPMethod::Ack(_))) if returned => {
-                    return Ok(Confirm::Returned);
-                }
-                Event::Method(AMQPClass::Basic(basic::AMQPMethod::Ack(_))) => {
-                    return Ok(Confirm::Published);
-                }
-                Event::Method(AMQPClass::Basic(basic::AMQPMethod::Nack(_))) => {
-                    return Ok(Confirm::Refused);
-                }
+                Event::Method(AMQPClass::Basic(Basic::Ack(_))) if returned => return Ok(Confirm::Returned),
+                Event::Method(AMQPClass::Basic(Basic::Ack(_))) => return Ok(Confirm::Published),
+                Event::Method(AMQPClass::Basic(Basic::Nack(_))) => return Ok(Confirm::Refused),
                 event => self.record(event),
             }
         }
@@ -215,40 +208,31 @@ impl WireChannel {
     /// If the connection is lost.
     pub async fn close(mut self) -> Result<(), WireError> {
         let close = close();
-        self.call(&close, |answer| {
-            matches!(answer, AMQPClass::Channel(channel::AMQPMethod::CloseOk(_))).then_some(())
-        })
-        .await
+        self.call(&close, |answer| matches!(answer, AMQPClass::Channel(ChannelMethod::CloseOk(_)))).await
     }
 
     async fn round_trip(&mut self) -> Result<(), WireError> {
         let qos = basic::Qos { prefetch_count: self.prefetch, global: false };
-        let qos = AMQPClass::Basic(basic::AMQPMethod::Qos(qos));
-        self.call(&qos, |answer| {
-            matches!(answer, AMQPClass::Basic(basic::AMQPMethod::QosOk(_))).then_some(())
-        })
-        .await
+        let qos = AMQPClass::Basic(Basic::Qos(qos));
+        self.call(&qos, |answer| matches!(answer, AMQPClass::Basic(Basic::QosOk(_)))).await
     }
 
     fn send(&self, method: &AMQPClass) -> Result<(), WireError> {
-        self.shared.send(encode_method(self.id, method))
+        self.shared.send(encode_method(self.id, method)?)
     }
 
     /// Sends a method and waits for its answer.
-    async fn call<T>(
+    async fn call(
         &mut self,
         method: &AMQPClass,
-        is_answer: impl Fn(&AMQPClass) -> Option<T>,
-    ) -> Result<T, WireError> {
+        mut is_answer: impl FnMut(&AMQPClass) -> bool,
+    ) -> Result<(), WireError> {
         self.send(method)?;
         loop {
-            let event = self.answer().await?;
-            if let Event::Method(method) = &event
-                && let Some(answer) = is_answer(method)
-            {
-                return Ok(answer);
+            match self.answer().await? {
+                Event::Method(method) if is_answer(&method) => return Ok(()),
+                event => self.record(event),
             }
-            self.record(event);
         }
     }
 
@@ -275,7 +259,7 @@ impl WireChannel {
     fn record(&mut self, event: Event) {
         match event {
             Event::Delivery(delivery) => self.deliveries.push_back(*delivery),
-            Event::Method(AMQPClass::Basic(basic::AMQPMethod::Cancel(_))) => self.cancelled = true,
+            Event::Method(AMQPClass::Basic(Basic::Cancel(_))) => self.cancelled = true,
             Event::Method(_) | Event::Returned => {}
         }
     }
@@ -285,14 +269,14 @@ impl Drop for WireChannel {
     fn drop(&mut self) {
         if self.shared.release_channel(self.id) {
             // If the connection is lost, so is the channel.
-            self.shared.send(encode_method(self.id, &close())).ok();
+            self.send(&close()).ok();
         }
     }
 }
 
 fn close() -> AMQPClass {
     let close = channel::Close { reply_code: 200, reply_text: "done".into(), class_id: 0, method_id: 0 };
-    AMQPClass::Channel(channel::AMQPMethod::Close(close))
+    AMQPClass::Channel(ChannelMethod::Close(close))
 }
 
 fn short(text: &str) -> Result<ShortString, WireError> {

@@ -76,7 +76,7 @@ impl WireConnection {
         let close =
             connection::Close { reply_code: 200, reply_text: "done".into(), class_id: 0, method_id: 0 };
         let close = AMQPClass::Connection(connection::AMQPMethod::Close(close));
-        if self.shared.send(encode_method(0, &close)).is_ok()
+        if encode_method(0, &close).and_then(|close| self.shared.send(close)).is_ok()
             && tokio::time::timeout(CLOSE_TIMEOUT, &mut self.task).await.is_err()
         {
             tracing::debug!("RabbitMQ did not answer the close");

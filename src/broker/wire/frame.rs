@@ -53,10 +53,11 @@ pub(super) fn encode(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
 }
 
 /// The bytes of a method's frame.
-pub(super) fn encode_method(channel: u16, method: &AMQPClass) -> Vec<u8> {
-    // It can only fail for lack of memory.
-    let payload = gen_class(method)(Vec::new().into()).map(|written| written.into_inner().0);
-    encode(constants::FRAME_METHOD, channel, &payload.unwrap_or_default())
+pub(super) fn encode_method(channel: u16, method: &AMQPClass) -> Result<Vec<u8>, WireError> {
+    match gen_class(method)(Vec::new().into()) {
+        Ok(written) => Ok(encode(constants::FRAME_METHOD, channel, &written.into_inner().0)),
+        Err(error) => Err(WireError::Lost(format!("a method cannot be encoded: {error}"))),
+    }
 }
 
 /// The bytes of a message's content: a header frame, and body frames of at most `frame_max` bytes.

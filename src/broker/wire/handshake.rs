@@ -114,7 +114,7 @@ async fn send(
     stream: &mut (impl AsyncWrite + Unpin),
     method: connection::AMQPMethod,
 ) -> Result<(), WireError> {
-    stream.write_all(&encode_method(0, &AMQPClass::Connection(method))).await?;
+    stream.write_all(&encode_method(0, &AMQPClass::Connection(method))?).await?;
     stream.flush().await?;
     Ok(())
 }

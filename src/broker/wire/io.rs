@@ -115,7 +115,7 @@ impl Shared {
         let result = match event {
             Event::Method(AMQPClass::Channel(channel::AMQPMethod::Close(close))) => {
                 let close_ok = AMQPClass::Channel(channel::AMQPMethod::CloseOk(channel::CloseOk {}));
-                self.send(encode_method(frame.channel, &close_ok))?;
+                self.send(encode_method(frame.channel, &close_ok)?)?;
                 Err(WireError::ChannelClosed { code: close.reply_code, text: close.reply_text.to_string() })
             }
             event => Ok(event),
@@ -137,7 +137,7 @@ impl Shared {
         match method {
             connection::AMQPMethod::Close(close) => {
                 let close_ok = AMQPClass::Connection(connection::AMQPMethod::CloseOk(connection::CloseOk {}));
-                self.send(encode_method(0, &close_ok))?;
+                self.send(encode_method(0, &close_ok)?)?;
                 let text = close.reply_text.to_string();
                 Err(WireError::ConnectionClosed { code: close.reply_code, text })
             }

@@ -62,8 +62,8 @@ fn an_unknown_key_is_named_with_its_source_and_a_suggestion() {
     assert_eq!(
         found,
         [
-            ("workers", file.as_str(), "did you mean [worker]? Else remove it"),
-            ("trackfinity.apikey", &file, "did you mean trackfinity.api_key? Else remove it"),
+            ("trackfinity.apikey", file.as_str(), "did you mean trackfinity.api_key? Else remove it"),
+            ("workers", &file, "did you mean [worker]? Else remove it"),
             (
                 "UNLOCKER__worker__concurrency",
                 "UNLOCKER__worker__concurrency",
@@ -120,9 +120,9 @@ fn a_misspelt_section_is_one_fault_however_many_keys_it_has() {
     let found: Vec<_> = faults(&files, &[]).into_iter().map(|fault| (fault.key, fault.remedy)).collect();
     let unknown = "remove it; config/default.toml has all keys";
     let expected = [
-        ("trackfinitty", "did you mean [trackfinity]? Else remove it"),
         ("nope.a", unknown),
         ("nope.b", unknown),
+        ("trackfinitty", "did you mean [trackfinity]? Else remove it"),
     ];
     assert_eq!(found, expected.map(|(key, remedy)| (key.to_owned(), remedy.to_owned())));
 }
