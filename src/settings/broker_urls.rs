@@ -41,9 +41,8 @@ type Wrong = &'static str;
 const NO_HOST: Wrong = "names no host";
 const SCHEME: Wrong =
     "starts with neither amqp:// nor amqps://; a comma in user or password has to be written %2C";
-// A password with one of these ends the host early.
-const BAD_PORT: Wrong = "has a port that is not a number up to 65535; in user and password write / as %2F, # as %23, \
-                         ? as %3F";
+/// Also for a password with one of these, which ends the URL or the host early.
+const BAD_PORT: Wrong = "has a port that is not a number up to 65535; in user and password write , as %2C, / as %2F, # as %23, ? as %3F";
 const STRAY_AT: Wrong =
     "contains an @ after the host; in user and password write / as %2F and ? as %3F, in a vhost @ as %40";
 const UNKNOWN_PARAMETER: Wrong =
@@ -198,7 +197,7 @@ mod tests {
             ("amqp://a\namqp://b", "contains a blank"),
             ("http://a", "starts with neither"),
             ("a:5672", "starts with neither"),
-            ("amqp://u:p,q@a", "is not a URL"),
+            ("amqp://u:p,q@a", "has a port that"),
             ("amqp://", "names no host"),
             ("amqp:///v", "names no host"),
             ("amqp://u:p@/v", "names no host"),
