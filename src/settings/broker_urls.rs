@@ -37,9 +37,9 @@ fn which(position: usize, count: usize) -> String {
 type Wrong = &'static str;
 
 const NO_HOST: Wrong = "names no host";
-// A password with one of these ends the host early.
-const BAD_PORT: Wrong = "has a port that is not a number up to 65535; in user and password write / as %2F, # as %23, \
-                         ? as %3F";
+/// Also for a password with one of these, which ends the URL or the host early.
+const BAD_PORT: Wrong = "has a port that is not a number up to 65535; in user and password write , as %2C, / as %2F, \
+                         # as %23, ? as %3F";
 const BAD_VALUE: Wrong = "has a parameter, a user, a password or a vhost whose value cannot be used";
 
 impl BrokerUrls {
@@ -197,7 +197,7 @@ mod tests {
             ("amqp://a\namqp://b", "contains a blank"),
             ("http://a", "starts with neither"),
             ("a:5672", "starts with neither"),
-            ("amqp://u:p,q@a", "is not a URL"),
+            ("amqp://u:p,q@a", "has a port that"),
             ("amqp://", "names no host"),
             ("amqp:///v", "names no host"),
             ("amqp://u:p@/v", "names no host"),

@@ -33,7 +33,7 @@ fn a_secret_file_that_cannot_be_used_is_a_fault_of_the_file_key() {
     let bad = path(&folder.write("url", "amqp://u:hunter2@h:x"));
     let fault = only_fault(&[], &[("UNLOCKER__BROKER__URL_FILE", &bad)]);
     assert_eq!(fault.key, "broker.url_file");
-    assert!(fault.wrong.contains(&bad) && fault.wrong.contains("it is not a URL"), "{fault:?}");
+    assert!(fault.wrong.contains(&bad) && fault.wrong.contains("it has a port that is not"), "{fault:?}");
     assert!(!format!("{fault:?}").contains("hunter2"));
     let fault = only_fault(&[], &[("UNLOCKER__BROKER__URL_FILE", "amqp://u:hunter2@h")]);
     assert!(!format!("{fault:?}").contains("hunter2"), "{fault:?}");

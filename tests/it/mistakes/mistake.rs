@@ -96,12 +96,21 @@ fn quoted(word: &str) -> String {
     if plain { word.to_owned() } else { format!("{word:?}") }
 }
 
-/// All lines of stdout, then of stderr; of `check` only the failures.
+/// All lines of stdout, then of stderr; of `check` only the failures with what to do, and of the help
+/// only its beginning.
 fn said(process: &Process, is_check: bool) -> String {
-    let stdout = process.stdout().into_iter().filter(|line| !is_check || line.starts_with("FAIL"));
+    let mut is_failure = false;
+    let stdout = process.stdout().into_iter().filter(|line| {
+        is_failure = line.starts_with("FAIL") || is_failure && line.starts_with(' ');
+        !is_check || is_failure
+    });
     // The audit log has a line for each dead letter that is shown.
     let stderr = process.stderr().into_iter().filter(|line| !line.starts_with(r#"{"audit_at""#));
-    stdout.chain(stderr).collect::<Vec<_>>().join("\n")
+    let said = stdout.chain(stderr).collect::<Vec<_>>().join("\n");
+    match said.split_once("\nCommands:") {
+        Some((beginning, _commands)) => format!("{beginning}\nCommands: …"),
+        None => said,
+    }
 }
 
 /// Level and message of the first log line with the text.
