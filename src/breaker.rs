@@ -55,7 +55,6 @@ pub enum CallResult {
 
 impl CallResult {
     /// The result of a call; `rate_limit` is the wait that a 429 asks for.
-    #[must_use]
     pub fn new(classification: Classification, rate_limit: Duration) -> Self {
         match classification {
             Classification::Unlocked | Classification::Refused(_) | Classification::NotFound => Self::Served,
@@ -66,7 +65,6 @@ impl CallResult {
     }
 
     /// The result as a stable code.
-    #[must_use]
     pub fn code(self) -> Cow<'static, str> {
         match self {
             Self::Served => "served".into(),
@@ -159,7 +157,6 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    #[must_use]
     pub fn new(limits: BreakerLimits) -> Self {
         Self {
             limits,
@@ -178,7 +175,6 @@ impl Breaker {
     }
 
     /// The pause, if calls are paused.
-    #[must_use]
     pub fn pause(&self) -> Option<Pause> {
         match self.phase {
             Phase::Closed => None,
@@ -190,7 +186,6 @@ impl Breaker {
     }
 
     /// Calls in flight at most, while calls come back after a pause.
-    #[must_use]
     pub fn ramp(&self) -> Option<u32> {
         self.ramp
     }

@@ -120,7 +120,6 @@ fn address(text: &str) -> Result<SocketAddr, &'static str> {
 
 impl Cli {
     /// The format of logs.
-    #[must_use]
     pub fn log_format(&self) -> LogFormat {
         self.log_format.unwrap_or_else(LogFormat::for_stderr)
     }

@@ -113,7 +113,6 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    #[must_use]
     pub fn new(settings: BrokerSettings, audit: Audit) -> Self {
         let topology = Topology::new(&settings.topology_prefix);
         Self { inner: Arc::new(Inner { settings, topology, audit }), stop: CancellationToken::new() }
@@ -122,7 +121,6 @@ impl DeadLetters {
     /// The same dead letters, but a browse of this value stops when `stop` is cancelled: it returns
     /// [`AccessError::Stopped`] once RabbitMQ has requeued what it had consumed. An execution has a
     /// token of its own.
-    #[must_use]
     pub fn stopped_by(&self, stop: CancellationToken) -> Self {
         Self { inner: Arc::clone(&self.inner), stop }
     }

@@ -86,7 +86,6 @@ pub struct EventLoopMonitor {
 }
 
 impl EventLoopMonitor {
-    #[must_use]
     pub fn new() -> Self {
         Self { started: Instant::now(), last_beat_ms: Arc::default() }
     }

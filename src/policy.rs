@@ -24,7 +24,6 @@ pub enum Reply {
 
 impl Reply {
     /// The HTTP status, if there is one.
-    #[must_use]
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Response(response) => Some(response.status),
@@ -33,7 +32,6 @@ impl Reply {
     }
 
     /// The body as text, unless it is empty.
-    #[must_use]
     pub fn body_text(&self) -> Option<String> {
         match self {
             Self::Response(response) if !response.body.is_empty() => {
@@ -45,7 +43,6 @@ impl Reply {
 
     /// The `error.type` of OpenTelemetry's conventions for HTTP: the status if it is 400 or more, else a
     /// code.
-    #[must_use]
     pub fn error_type(&self) -> Option<String> {
         match self {
             Self::Response(response) => (response.status >= 400).then(|| response.status.to_string()),
@@ -75,7 +72,6 @@ pub enum RetryAfter {
 
 impl RetryAfter {
     /// Reads both forms, seconds and a date. Anything else counts as absent.
-    #[must_use]
     pub fn parse(value: &str) -> Option<Self> {
         let value = value.trim();
         if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -89,7 +85,6 @@ impl RetryAfter {
     }
 
     /// How long to wait, counted from `now`.
-    #[must_use]
     pub fn delay(self, now: Timestamp) -> Duration {
         match self {
             Self::Delay(delay) => delay,
@@ -124,7 +119,6 @@ impl fmt::Display for Reason {
 
 impl Reason {
     /// The reason in words, for people.
-    #[must_use]
     pub fn describe(self) -> String {
         match self {
             Self::Http(status) => format!("Trackfinity answered {status}"),
@@ -153,7 +147,6 @@ pub enum Classification {
 }
 
 /// Classifies a reply by the contract's table.
-#[must_use]
 pub fn classify(reply: &Reply) -> Classification {
     let response = match reply {
         Reply::Timeout => return Classification::Transient(Reason::Timeout, None),
@@ -184,7 +177,6 @@ fn classify_success(response: &HttpResponse) -> Classification {
 
 impl Classification {
     /// The result of a call, as a metric's label.
-    #[must_use]
     pub fn result(self) -> Cow<'static, str> {
         let reason = match self {
             Self::Unlocked => return "unlocked".into(),
@@ -197,7 +189,6 @@ impl Classification {
 
     /// Whether only Trackfinity itself can have answered so. It proves that the address is right, so
     /// that a later 404 means "no such customer".
-    #[must_use]
     pub fn proves_address(self) -> bool {
         matches!(self, Self::Unlocked | Self::Refused(Reason::Http(400 | 409 | 422)))
     }
@@ -312,7 +303,6 @@ pub fn decide(
 }
 
 /// For how long a 429 pauses all calls.
-#[must_use]
 pub fn rate_limit_pause(retry_after: Option<RetryAfter>, now: Timestamp) -> Duration {
     retry_after.map_or(DEFAULT_RATE_LIMIT_PAUSE, |after| after.delay(now)).min(MAX_RATE_LIMIT_PAUSE)
 }
@@ -333,7 +323,6 @@ impl Tier {
     pub const SHORTEST: Self = Self(0);
 
     /// The shortest tier of at least `delay`, or else the longest tier.
-    #[must_use]
     pub fn at_least(delay: Duration) -> Self {
         let long_enough = Self::ALL.into_iter().find(|tier| tier.duration() >= delay);
         long_enough.unwrap_or(Self(10))
@@ -342,7 +331,6 @@ impl Tier {
     /// The tier for a delay of `backoff`, but at least `at_least`. If the request would expire before it
     /// comes back from there, a shorter one: the longest from which it comes back in time. `None` if it
     /// would expire in all of them. `left`: the time until it expires.
-    #[must_use]
     pub fn before(left: Option<Duration>, backoff: Duration, at_least: Duration) -> Option<Self> {
         let tier = Self::at_least(backoff.max(at_least));
         match left {
@@ -355,7 +343,6 @@ impl Tier {
     }
 
     /// How long a request waits in it.
-    #[must_use]
     pub fn duration(self) -> Duration {
         Duration::from_secs(1 << self.0)
     }

@@ -28,7 +28,6 @@ pub enum Publication {
 
 impl Publication {
     /// Why the request was not unlocked, as a stable code; none if it was.
-    #[must_use]
     pub fn reason(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::DeadLetter(info) => Some(info.reason.clone().into()),

@@ -38,7 +38,6 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// The path behind the base URL.
-    #[must_use]
     pub fn path(self) -> &'static str {
         match self {
             Self::Unlock => "api/customer/unlock",
@@ -46,7 +45,6 @@ impl Endpoint {
         }
     }
 
-    #[must_use]
     pub fn method(self) -> &'static str {
         match self {
             Self::Unlock => "PATCH",
@@ -55,7 +53,6 @@ impl Endpoint {
     }
 
     /// The name of a call's span.
-    #[must_use]
     pub fn span_name(self) -> &'static str {
         match self {
             Self::Unlock => "PATCH /api/customer/unlock",
@@ -133,7 +130,6 @@ impl Client {
     }
 
     /// The attributes of a call's span.
-    #[must_use]
     pub fn attributes(&self, endpoint: Endpoint) -> Vec<KeyValue> {
         let url = match endpoint {
             Endpoint::Unlock => &self.unlock_url,
@@ -173,7 +169,6 @@ impl Client {
     }
 
     /// Changes whenever the key or the user name changes.
-    #[must_use]
     pub fn credentials_version(&self) -> CredentialsVersion {
         CredentialsVersion { api_key: self.api_key.version(), api_username: self.api_username.version() }
     }

@@ -27,7 +27,6 @@ impl CauseKind {
     pub const ALL: [Self; 3] = [Self::EndpointFault, Self::Failures, Self::RateLimited];
 
     /// Its name in logs, metrics and the ops endpoints.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::EndpointFault => "endpoint_fault",
@@ -38,7 +37,6 @@ impl CauseKind {
 }
 
 impl Cause {
-    #[must_use]
     pub fn kind(self) -> CauseKind {
         match self {
             Self::EndpointFault(_) => CauseKind::EndpointFault,
@@ -48,13 +46,11 @@ impl Cause {
     }
 
     /// Its kind, as logs and the ops endpoints name it.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         self.kind().as_str()
     }
 
     /// What to do about it.
-    #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
             Self::EndpointFault(Reason::Http(401 | 403)) => {

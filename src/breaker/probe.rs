@@ -31,7 +31,6 @@ impl Breaker {
 
     /// Whether a probe should take another request, while others wait: this one was tried in this
     /// probe, or failed in the one before.
-    #[must_use]
     pub fn has_just_failed(&self, request_id: &str) -> bool {
         let request = RequestKey::from(request_id);
         let tried = match &self.phase {

@@ -12,7 +12,6 @@ impl Backoff {
     const MIN: Duration = Duration::from_millis(200);
     const MAX: Duration = Duration::from_secs(10);
 
-    #[must_use]
     pub fn new() -> Self {
         Self { ceiling: Self::MIN * 2 }
     }

@@ -105,7 +105,6 @@ impl QueueBrowser {
     }
 
     /// How many messages were ready when the browse began.
-    #[must_use]
     pub fn total(&self) -> usize {
         self.total
     }
@@ -117,7 +116,6 @@ impl QueueBrowser {
     }
 
     /// Why the browse ended before the last message, if it did.
-    #[must_use]
     pub fn incomplete(&self) -> Option<Incomplete> {
         self.incomplete
     }

@@ -74,14 +74,12 @@ pub enum ConnectCause {
 impl ConnectError {
     /// Whether RabbitMQ was reached, and refused the user or the virtual host: to try again does not
     /// help.
-    #[must_use]
     pub fn is_refusal(&self) -> bool {
         use ConnectCause::{Login, NoAccess, NoVhost};
         matches!(self, Self::Failed { cause: Login(_) | NoVhost(_) | NoAccess { .. }, .. })
     }
 
     /// What happened, in a few words before the error itself.
-    #[must_use]
     pub fn summary(&self) -> &'static str {
         if self.is_refusal() { "RabbitMQ refuses the connection" } else { "RabbitMQ cannot be reached" }
     }

@@ -168,7 +168,6 @@ async fn connect_to(url: AMQPUri, purpose: &str) -> lapin::Result<Connection> {
 }
 
 /// Host, port and virtual host, without user and password.
-#[must_use]
 pub fn address(url: &AMQPUri) -> String {
     let authority = &url.authority;
     format!("{}://{}:{} (virtual host {})", url.scheme, authority.host, authority.port, url.vhost)

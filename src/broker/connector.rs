@@ -36,7 +36,6 @@ struct Inner {
 }
 
 impl Connector {
-    #[must_use]
     pub fn new(broker: &Broker) -> Self {
         Self(Arc::new(Inner {
             broker: broker.clone(),

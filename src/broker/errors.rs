@@ -6,7 +6,6 @@ use lapin::{
 };
 
 /// Why RabbitMQ closed the channel, with its words; `None` if it was another error.
-#[must_use]
 pub fn soft_error(error: &lapin::Error) -> Option<(AMQPSoftError, String)> {
     match error.kind() {
         ErrorKind::ProtocolError(error) => match error.kind() {
@@ -19,7 +18,6 @@ pub fn soft_error(error: &lapin::Error) -> Option<(AMQPSoftError, String)> {
 
 /// Whether the content of a message ended the connection: for example a text in its properties is
 /// not UTF-8, which RabbitMQ delivers and lapin cannot read.
-#[must_use]
 pub fn is_unreadable(error: &lapin::Error) -> bool {
     matches!(error.kind(), ErrorKind::ParsingError(_))
 }

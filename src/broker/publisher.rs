@@ -69,7 +69,6 @@ impl Publisher {
     ///
     /// # Panics
     /// Outside a runtime.
-    #[must_use]
     pub fn new(connection: Arc<Connection>) -> Self {
         let frame_max = connection.configuration().frame_max();
         let pool = Arc::new(ChannelPool::new(false));
@@ -112,7 +111,6 @@ impl Publisher {
     }
 
     /// The largest properties of a message, in bytes, so that its header frame fits everywhere.
-    #[must_use]
     pub fn max_properties_len(&self) -> usize {
         self.0.max_properties_len
     }

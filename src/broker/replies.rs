@@ -25,7 +25,6 @@ const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
 
 /// How a copy is published to `queue`. `None` if no copy may be sent there: the name begins neither as
 /// an exclusive reply queue nor with one of the prefixes.
-#[must_use]
 pub fn routing(queue: &str, prefixes: &[String]) -> Option<Mandatory> {
     let mut allowed = OWN_REPLY_QUEUES.into_iter().chain(prefixes.iter().map(String::as_str));
     allowed.any(|prefix| queue.starts_with(prefix)).then(|| match queue.starts_with(DIRECT_REPLY_TO) {
@@ -58,7 +57,6 @@ pub struct ReplyPublisher {
 
 impl ReplyPublisher {
     /// Does not connect yet: the first reply does, with the URLs and credentials of that time.
-    #[must_use]
     pub fn new(connector: Connector) -> Self {
         Self {
             shared: ReplyConnection::new(connector.clone()),

@@ -74,7 +74,6 @@ pub enum Role {
 
 impl Topology {
     /// The permissions that a role needs.
-    #[must_use]
     pub fn rights(&self, role: Role) -> Vec<Right> {
         let mut rights = match role {
             Role::Worker { declare, .. } => self.worker_rights(declare),
@@ -99,7 +98,6 @@ impl Topology {
 
     /// The regular expressions that grant a role its permissions and no more: configure, write,
     /// read, as `rabbitmqctl set_permissions` takes them.
-    #[must_use]
     pub fn permissions(&self, role: Role) -> [String; 3] {
         let rights = self.rights(role);
         [Permission::Configure, Permission::Write, Permission::Read].map(|permission| {

@@ -42,12 +42,10 @@ impl Session {
     }
 
     /// The connection that consumes. It is never blocked, so it is also used to declare.
-    #[must_use]
     pub fn consuming(&self) -> &lapin::Connection {
         &self.consuming
     }
 
-    #[must_use]
     pub fn publisher(&self) -> &Publisher {
         &self.publisher
     }

@@ -52,7 +52,6 @@ pub enum TopologyError {
 
 impl TopologyError {
     /// Whether the connection failed, not the topology.
-    #[must_use]
     pub fn is_connection_lost(&self) -> bool {
         matches!(self, Self::Failed { .. } | Self::NoChannel(_))
     }
@@ -93,7 +92,6 @@ impl Entity {
     }
 
     /// The name of the exchange, the queue, or the queue that is bound.
-    #[must_use]
     pub fn name(&self) -> &str {
         match self {
             Self::Exchange { name, .. } | Self::Queue { name, .. } => name,
@@ -165,75 +163,63 @@ impl std::fmt::Display for Entity {
 }
 
 impl Topology {
-    #[must_use]
     pub fn new(prefix: &TopologyPrefix) -> Self {
         Self { prefix: prefix.as_str().to_owned() }
     }
 
     /// The exchange producers publish requests to.
-    #[must_use]
     pub fn exchange(&self) -> &str {
         &self.prefix
     }
 
     /// The queue from which the worker consumes requests.
-    #[must_use]
     pub fn requests(&self) -> String {
         format!("{}.requests", self.prefix)
     }
 
     /// The queue of messages that RabbitMQ gave up: requests that were delivered too often or expired,
     /// and dead letters that were dropped by a policy's delivery limit.
-    #[must_use]
     pub fn undeliverable(&self) -> String {
         format!("{}.undeliverable", self.prefix)
     }
 
     /// The exchange to which the worker publishes retries. The routing key is the tier's name.
-    #[must_use]
     pub fn retry(&self) -> String {
         format!("{}.retry", self.prefix)
     }
 
     /// The queue in which requests wait for the duration of a tier.
-    #[must_use]
     pub fn retry_queue(&self, tier: Tier) -> String {
         format!("{}.retry.{tier}", self.prefix)
     }
 
     /// The exchange to which outcomes are published.
-    #[must_use]
     pub fn results(&self) -> String {
         format!("{}.results", self.prefix)
     }
 
     /// The exchange and the queue of dead letters.
-    #[must_use]
     pub fn dead(&self) -> String {
         format!("{}.dead", self.prefix)
     }
 
     /// The exclusive queue that locks the dead letters: one connection at a time browses them.
-    #[must_use]
     pub fn dead_letter_lock(&self) -> String {
         format!("{}.dead.lock", self.prefix)
     }
 
     /// The exclusive queue that a connection locks while it replays or discards.
-    #[must_use]
     pub fn dead_letter_change_lock(&self) -> String {
         format!("{}.change", self.dead_letter_lock())
     }
 
     /// The queue in which plans for dead letters are stored until they are confirmed.
-    #[must_use]
     pub fn dead_letter_plans(&self) -> String {
         format!("{}.dead.plans", self.prefix)
     }
 
     /// All exchanges, queues and bindings, in the order in which they can be declared: a target of
     /// dead-lettering before its source.
-    #[must_use]
     pub fn entities(&self) -> Vec<Entity> {
         let exchange = |name: &str, kind| Entity::Exchange { name: name.to_owned(), kind };
         let binding = |queue: String, exchange: &str, key: &str| Entity::Binding {

@@ -80,7 +80,6 @@ struct Entry<'a> {
 
 impl Audit {
     /// A log in a file, or on stderr.
-    #[must_use]
     pub fn new(path: Option<&Path>) -> Self {
         Self(Arc::new(Inner { path: path.map(Path::to_owned), writing: Mutex::default() }))
     }

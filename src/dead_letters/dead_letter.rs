@@ -34,7 +34,6 @@ impl DeadLetterId {
         })
     }
 
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -152,7 +151,6 @@ impl DeadLetter {
     }
 
     /// Everything about it, for export and scripts.
-    #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let text = std::str::from_utf8(&self.body).ok();
         let lossy = self.properties.lossy();
@@ -233,14 +231,12 @@ fn properties_json(properties: &BasicProperties) -> serde_json::Value {
 }
 
 /// A header table as JSON. Bytes that are not UTF-8 become U+FFFD.
-#[must_use]
 pub fn table_json(table: &FieldTable) -> serde_json::Value {
     let entries = table.inner().iter().map(|(name, value)| (name.as_str().to_owned(), value_json(value)));
     serde_json::Value::Object(entries.collect())
 }
 
 /// A header value as JSON.
-#[must_use]
 pub fn value_json(value: &AMQPValue) -> serde_json::Value {
     use serde_json::Value;
     match value {
@@ -266,7 +262,6 @@ pub fn value_json(value: &AMQPValue) -> serde_json::Value {
 }
 
 /// Whether the worker wrote this header, or it is part of the trace context.
-#[must_use]
 pub fn is_known(header: &str) -> bool {
     header.starts_with("unlocker-") || header == headers::TRACEPARENT || header == headers::TRACESTATE
 }

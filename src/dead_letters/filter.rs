@@ -26,7 +26,6 @@ pub struct Filter {
 
 impl Filter {
     /// Whether it meets every condition, except the limit.
-    #[must_use]
     pub fn matches(&self, dead_letter: &DeadLetterSummary) -> bool {
         let is_id = |id: &String| {
             dead_letter.id.as_str() == id || dead_letter.request_id.as_ref().is_some_and(|own| own == id)

@@ -22,7 +22,6 @@ pub struct InvalidOption(String);
 pub struct DiscardReason(String);
 
 impl DiscardReason {
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -60,7 +59,6 @@ impl TryFrom<String> for DiscardReason {
 pub struct ReplayRate(f64);
 
 impl ReplayRate {
-    #[must_use]
     pub fn per_second(self) -> f64 {
         self.0
     }

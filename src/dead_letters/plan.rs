@@ -22,7 +22,6 @@ pub enum Action {
 }
 
 impl Action {
-    #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Replay => "replay",
@@ -31,7 +30,6 @@ impl Action {
     }
 
     /// The reason of a discard.
-    #[must_use]
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Replay => None,
@@ -51,7 +49,6 @@ pub struct Plan {
 }
 
 impl Plan {
-    #[must_use]
     pub fn new(action: Action, ids: Vec<DeadLetterId>) -> Self {
         let mut hash = Sha256::new();
         hash.update(action.name());

@@ -170,7 +170,6 @@ pub struct Finish {
 
 impl Finish {
     /// Whether every dead letter of the plan was unlocked or discarded.
-    #[must_use]
     pub fn is_success(&self) -> bool {
         self.ended == Ended::Complete && self.results.unlocked + self.results.discarded == self.total
     }

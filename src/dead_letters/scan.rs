@@ -56,7 +56,6 @@ impl Taken {
 
 impl Coverage {
     /// Whether there may be dead letters that were not seen.
-    #[must_use]
     pub fn is_incomplete(&self) -> bool {
         self.stopped.is_some() || self.taken.as_ref().is_some_and(|taken| taken.count != Some(0))
     }

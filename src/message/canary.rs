@@ -24,7 +24,6 @@ pub struct Answer {
 }
 
 /// The properties of a canary. Its body is empty.
-#[must_use]
 pub fn properties(id: &str, reply_to: &str) -> BasicProperties {
     let headers = BTreeMap::from([(CANARY.into(), AMQPValue::LongString(id.into()))]);
     BasicProperties::default()
@@ -38,7 +37,6 @@ pub fn properties(id: &str, reply_to: &str) -> BasicProperties {
 
 /// The id of a canary; `None` if the message is none. A message with a body never is, so that a
 /// request with the header by mistake stays a request.
-#[must_use]
 pub fn id<'a>(properties: &'a BasicProperties, body: &[u8]) -> Option<&'a str> {
     let headers = properties.headers().as_ref().filter(|_| body.is_empty())?;
     headers.inner().get(CANARY).and_then(super::headers::text)

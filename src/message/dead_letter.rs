@@ -31,13 +31,11 @@ pub struct DeadLetterInfo {
 impl DeadLetterInfo {
     /// The properties of the dead letter, at most `max_len` bytes. Its body is the original's.
     /// `trace` is the trace context to add if the message has none.
-    #[must_use]
     pub fn properties(&self, envelope: &Envelope, trace: Option<&str>, max_len: usize) -> BasicProperties {
         headers::copy_for_dead_letters(&envelope.properties, self.all_headers(envelope, trace), max_len)
     }
 
     /// The headers to add to a message whose properties are copied byte by byte.
-    #[must_use]
     pub fn headers(&self, envelope: &Envelope, trace: Option<&str>) -> Vec<(&'static str, AMQPValue)> {
         self.all_headers(envelope, trace).into_headers()
     }
@@ -81,7 +79,6 @@ impl DeadLetterStatus {
         [Self::Invalid, Self::Refused, Self::Abandoned, Self::Unreadable, Self::Unknown];
 
     /// The status as written in headers and on the command line.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Invalid => "invalid",
@@ -101,7 +98,6 @@ impl DeadLetterStatus {
     }
 
     /// The status of that name.
-    #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == name)
     }
@@ -132,7 +128,6 @@ pub struct DeadLetterHeaders {
 
 impl DeadLetterHeaders {
     /// Reads the headers as far as they can be read.
-    #[must_use]
     pub fn from_properties(properties: &Properties) -> Self {
         let raw = match properties {
             Properties::Readable(properties) => return Self::read(properties),
@@ -158,7 +153,6 @@ impl DeadLetterHeaders {
     }
 
     /// Reads the headers of properties that can be read whole.
-    #[must_use]
     pub fn read(properties: &BasicProperties) -> Self {
         let table = properties.headers().as_ref();
         let get = |name| table.and_then(|table| table.inner().get(name));
@@ -216,7 +210,6 @@ fn explain(death: &XDeath) -> String {
 /// The properties of the request that a dead letter becomes when it is replayed, at most `max_len`
 /// bytes. Its body is the dead letter's. Attempts and age restart at zero, and the number of replays
 /// is increased. All headers that are not the worker's stay as they were.
-#[must_use]
 pub fn replay_properties(envelope: &Envelope, max_len: usize) -> BasicProperties {
     let mut added = AddedHeaders::default();
     added.count(headers::REPLAYS, envelope.replays.saturating_add(1));

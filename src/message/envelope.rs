@@ -32,7 +32,6 @@ pub struct Envelope {
 
 impl Envelope {
     /// Decodes a message. `new_id` makes an id if the message has none.
-    #[must_use]
     pub fn decode(
         properties: BasicProperties,
         body: Vec<u8>,
@@ -44,7 +43,6 @@ impl Envelope {
     }
 
     /// Wraps a message without decoding its body, because decoding may be what crashes workers.
-    #[must_use]
     pub fn undecoded(
         properties: BasicProperties,
         body: Vec<u8>,
@@ -95,7 +93,6 @@ impl Envelope {
     }
 
     /// The request's own correlation id.
-    #[must_use]
     pub fn correlation_id(&self) -> Option<&str> {
         let given = self.properties.correlation_id().as_ref().map(|id| id.as_str());
         given.filter(|id| !id.is_empty())
@@ -103,14 +100,12 @@ impl Envelope {
 
     /// Who asked for it: the `user_id`, else the `app_id`. RabbitMQ checks a `user_id` when it is
     /// published; nobody checks an `app_id` (decision 145).
-    #[must_use]
     pub fn requested_by(&self) -> Option<&str> {
         let app_id = || self.properties.app_id().as_ref().map(|id| id.as_str()).filter(|id| !id.is_empty());
         headers::user_id(&self.properties).or_else(app_id)
     }
 
     /// Whether it is not to be tried any more.
-    #[must_use]
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
     }

@@ -57,7 +57,6 @@ pub struct History {
 
 impl History {
     /// Reads the history from a message's headers.
-    #[must_use]
     pub fn read(headers: Option<&FieldTable>) -> Self {
         let get = |name| headers.and_then(|headers| headers.inner().get(name));
         Self {
@@ -71,7 +70,6 @@ impl History {
 
 /// How long a request may be tried, from its first receipt: its `expiration`, which copies carry as a
 /// header. RabbitMQ accepts only milliseconds there; anything else is forged and counts as absent.
-#[must_use]
 pub fn lifetime(properties: &BasicProperties) -> Option<Duration> {
     let milliseconds = match properties.expiration() {
         Some(given) => given.as_str(),
@@ -81,7 +79,6 @@ pub fn lifetime(properties: &BasicProperties) -> Option<Duration> {
 }
 
 /// The user whose connection published the request: its `user_id`, which copies carry as a header.
-#[must_use]
 pub fn user_id(properties: &BasicProperties) -> Option<&str> {
     let given = properties.user_id().as_ref().map(|user| user.as_str());
     given
@@ -95,7 +92,6 @@ fn fits(text: &str) -> bool {
 }
 
 /// The text of a header, if it is a string in UTF-8.
-#[must_use]
 pub fn text(value: &AMQPValue) -> Option<&str> {
     match value {
         AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
@@ -106,7 +102,6 @@ pub fn text(value: &AMQPValue) -> Option<&str> {
 }
 
 /// The value of a header that counts, of any integer type.
-#[must_use]
 pub fn count(value: &AMQPValue) -> Option<u32> {
     match *value {
         AMQPValue::ShortShortInt(n) => n.try_into().ok(),
@@ -143,7 +138,6 @@ impl AddedHeaders {
     }
 
     /// All headers, none cut.
-    #[must_use]
     pub fn into_headers(self) -> Vec<(&'static str, AMQPValue)> {
         let texts = self.optional.into_iter().map(|(name, text)| (name, AMQPValue::LongString(text.into())));
         self.required.into_iter().chain(texts).collect()
@@ -162,7 +156,6 @@ impl AddedHeaders {
 ///
 /// The result has at most `max_len` bytes: the optional headers are cut first. If the required ones
 /// still do not fit, the producer's largest headers are left out.
-#[must_use]
 pub fn copy_for_next_queue(
     properties: &BasicProperties,
     added: AddedHeaders,
@@ -174,7 +167,6 @@ pub fn copy_for_next_queue(
 
 /// Copies a message's properties for the dead letters, like [`copy_for_next_queue`], but without the
 /// priority: dead letters are ordered by age. It is kept as a header.
-#[must_use]
 pub fn copy_for_dead_letters(
     properties: &BasicProperties,
     mut added: AddedHeaders,
@@ -188,7 +180,6 @@ pub fn copy_for_dead_letters(
 
 /// Copies properties for the request that a dead letter becomes again, like [`copy_for_next_queue`],
 /// with the priority that it had.
-#[must_use]
 pub fn copy_for_replay(properties: &BasicProperties, added: AddedHeaders, max_len: usize) -> BasicProperties {
     let kept = properties.headers().as_ref().and_then(|headers| headers.inner().get(ORIGINAL_PRIORITY));
     let kept = kept.and_then(count).and_then(|priority| priority.try_into().ok());
@@ -249,7 +240,6 @@ fn copy(properties: &BasicProperties, added: AddedHeaders, max_len: usize) -> Ba
 
 /// The properties without the headers that RabbitMQ added when it dead-lettered the message, and
 /// without what it would act on again.
-#[must_use]
 pub fn without_brokers(properties: &BasicProperties) -> BasicProperties {
     let headers = properties.headers().iter().flatten();
     let headers: BTreeMap<ShortString, AMQPValue> = headers
@@ -261,20 +251,17 @@ pub fn without_brokers(properties: &BasicProperties) -> BasicProperties {
 }
 
 /// Bytes of a message's properties with their headers, in AMQP 0-9-1's encoding; a few too many.
-#[must_use]
 pub fn encoded_len(properties: &BasicProperties) -> usize {
     let headers = properties.headers().iter().flatten();
     short_strings_len(properties) + 4 + headers.map(|(name, value)| entry_len(name, value)).sum::<usize>()
 }
 
 /// Whether a header is one of the worker's.
-#[must_use]
 pub fn is_own(name: &str) -> bool {
     name.starts_with(OWN_PREFIX)
 }
 
 /// Cuts a text to at most `limit` bytes, between two characters.
-#[must_use]
 pub fn truncate(mut text: String, limit: usize) -> String {
     text.truncate(text.floor_char_boundary(limit));
     text
@@ -282,7 +269,6 @@ pub fn truncate(mut text: String, limit: usize) -> String {
 
 /// Whether copies leave out the header of that name: RabbitMQ wrote it, or only this program may
 /// write it.
-#[must_use]
 pub fn is_left_out(name: &str) -> bool {
     is_brokers(name) || name.starts_with(OWN_PREFIX)
 }

@@ -43,13 +43,11 @@ impl Status {
         [Self::Unlocked, Self::Invalid, Self::Refused, Self::Abandoned, Self::Discarded];
 
     /// The status of that name.
-    #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == name)
     }
 
     /// The status as written in outcomes, headers, routing keys and metrics.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unlocked => "unlocked",
@@ -61,7 +59,6 @@ impl Status {
     }
 
     /// The routing key of an outcome with this status.
-    #[must_use]
     pub fn routing_key(self) -> &'static str {
         match self {
             Self::Unlocked => "unlock.unlocked",
@@ -112,14 +109,12 @@ impl Outcome {
     }
 
     /// The `message_id` property, see [`message_id()`].
-    #[must_use]
     pub fn message_id(&self) -> String {
         message_id(&self.request_id, self.replays)
     }
 
     /// The message's properties without headers. `correlation_id` is the request's. If the request
     /// has none, its id is used.
-    #[must_use]
     pub fn properties(&self, correlation_id: Option<&str>) -> BasicProperties {
         let correlation_id =
             correlation_id.map_or_else(|| short_id(&self.request_id), Cow::from).into_owned();
@@ -135,7 +130,6 @@ impl Outcome {
 
     /// These properties with headers: those of the trace, and who asked, so that a listener can bind
     /// its own.
-    #[must_use]
     pub fn with_headers(&self, properties: BasicProperties, mut trace: FieldTable) -> BasicProperties {
         if let Some(requested_by) = &self.requested_by {
             trace.insert(REQUESTED_BY.into(), AMQPValue::LongString(requested_by.as_str().into()));
@@ -146,7 +140,6 @@ impl Outcome {
 
 /// `<request_id>/<replays>`, by which listeners deduplicate. If that is longer than AMQP's limit of
 /// 255 bytes, the hex SHA-256 of the request id is used instead of the id.
-#[must_use]
 pub fn message_id(request_id: &str, replays: u32) -> String {
     let plain = format!("{request_id}/{replays}");
     if plain.len() <= MAX_SHORT_STRING {
@@ -156,7 +149,6 @@ pub fn message_id(request_id: &str, replays: u32) -> String {
 }
 
 /// A request's id, or its hex SHA-256 if it has over 255 bytes.
-#[must_use]
 pub fn short_id(request_id: &str) -> Cow<'_, str> {
     if request_id.len() <= MAX_SHORT_STRING {
         return request_id.into();

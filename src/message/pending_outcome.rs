@@ -24,7 +24,6 @@ impl PendingOutcome {
     /// The properties of the request while its outcome waits, at most `max_len` bytes. `trace` is the
     /// trace context to add if the message has none. `None` if the outcome cannot be encoded, which
     /// its types rule out.
-    #[must_use]
     pub fn properties(
         &self,
         envelope: &Envelope,
@@ -52,7 +51,6 @@ impl PendingOutcome {
 
     /// Reads the outcome that a request carries. `None` if there is none, or if no worker wrote it
     /// with this key.
-    #[must_use]
     pub fn read(envelope: &Envelope, key: &[u8]) -> Option<Self> {
         let table = envelope.properties.headers().as_ref()?.inner();
         let text = |name| table.get(name).and_then(headers::text);

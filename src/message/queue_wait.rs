@@ -15,7 +15,6 @@ const MAX_WAIT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How long ago the request was queued: by RabbitMQ's own timestamp, or else by the sender's, which
 /// is in whole seconds. `None` if there is none, or if it cannot be true.
-#[must_use]
 pub fn since_queued(properties: &BasicProperties, now: Timestamp) -> Option<Duration> {
     let by_broker = properties.headers().as_ref().and_then(|headers| {
         let AMQPValue::LongLongInt(milliseconds) = headers.inner().get(TIMESTAMP_IN_MS)? else {

@@ -24,7 +24,6 @@ pub enum Properties {
 
 impl Properties {
     /// Reads the properties of a content header, which begin with their flags. Accepts any bytes.
-    #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
         match parse::read(bytes) {
             (properties, None) => Self::Readable(properties),
@@ -33,7 +32,6 @@ impl Properties {
     }
 
     /// The properties with U+FFFD where they are not UTF-8, and without what cannot be read.
-    #[must_use]
     pub fn lossy(&self) -> &BasicProperties {
         match self {
             Self::Readable(properties) => properties,
@@ -52,20 +50,17 @@ pub struct RawProperties {
 
 impl RawProperties {
     /// The original bytes, which begin with the flags.
-    #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// What can be read, for people: with U+FFFD where it is not UTF-8. The values of text headers
     /// keep their bytes.
-    #[must_use]
     pub fn lossy(&self) -> &BasicProperties {
         &self.lossy
     }
 
     /// Only the properties and headers that can be read whole.
-    #[must_use]
     pub fn readable(&self) -> BasicProperties {
         let is_whole = |text: &ShortString| !text.as_str().contains(char::REPLACEMENT_CHARACTER);
         let mut readable = BasicProperties::default();
@@ -96,7 +91,6 @@ impl RawProperties {
     }
 
     /// What is wrong with them.
-    #[must_use]
     pub fn flaw(&self) -> Flaw {
         self.flaw
     }
@@ -107,7 +101,6 @@ impl RawProperties {
     ///
     /// Has at most `max_len` bytes if `added` fits into them: the sender's largest headers are left
     /// out first.
-    #[must_use]
     pub fn copy(&self, added: &[(&str, AMQPValue)], max_len: usize) -> Vec<u8> {
         let parts = self.parts();
         let mut own: Vec<Vec<u8>> = added.iter().filter_map(|(name, value)| entry(name, value)).collect();
@@ -160,7 +153,6 @@ impl RawProperties {
 
     /// What does not change while the message waits in a queue: everything except the volatile
     /// headers. Headers are sorted, so that equal messages give equal bytes.
-    #[must_use]
     pub fn lasting(&self, is_volatile: impl Fn(&str) -> bool) -> Vec<u8> {
         let parts = self.parts();
         let mut entries: Vec<&[u8]> = parts

@@ -18,7 +18,6 @@ pub struct RetryInfo {
 impl RetryInfo {
     /// The properties of the copy, at most `max_len` bytes. Its body is the original's. `trace` is
     /// the trace context to add if the message has none.
-    #[must_use]
     pub fn properties(&self, envelope: &Envelope, trace: Option<&str>, max_len: usize) -> BasicProperties {
         let mut added = envelope.history_headers(self.attempts, trace);
         if let Some(reason) = &self.reason {

@@ -15,7 +15,6 @@ const BLANK: &str = r"^\s*$";
 const MOMENT: &str = r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})$";
 
 /// What the worker reads as the body of a request.
-#[must_use]
 pub fn request() -> Schema {
     let text = format!("{BLANK}|^{NO_CONTROL_CHARACTERS}{{0,{MAX_IDENTIFIER_BYTES}}}$");
     let id = |description: &str| json!({"description": description, "type": ["string", "integer", "null"], "pattern": text});
@@ -43,7 +42,6 @@ pub fn request() -> Schema {
 }
 
 /// What a sender should write as the body of a request: one type for each field.
-#[must_use]
 pub fn strict_request() -> Schema {
     let id = |description: &str| {
         json!({
@@ -77,7 +75,6 @@ pub fn strict_request() -> Schema {
 
 /// The body of an outcome. A status is a plain string in it: a listener has to accept one that is
 /// not known today.
-#[must_use]
 pub fn outcome() -> Schema {
     let mut settings = SchemaSettings::draft07().for_serialize();
     settings.inline_subschemas = true;

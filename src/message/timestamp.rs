@@ -15,13 +15,11 @@ impl Timestamp {
     pub const EPOCH: Self = Self(jiff::Timestamp::UNIX_EPOCH);
 
     /// The wall clock's time now.
-    #[must_use]
     pub fn now() -> Self {
         Self::truncated(jiff::Timestamp::now())
     }
 
     /// The moment `milliseconds` after the Unix epoch, limited to the years that can be written.
-    #[must_use]
     pub fn from_millis(milliseconds: i64) -> Self {
         // Whole seconds at the bounds: jiff takes no fraction there.
         let (first, last) = (jiff::Timestamp::MIN.as_second(), jiff::Timestamp::MAX.as_second());
@@ -30,7 +28,6 @@ impl Timestamp {
     }
 
     /// The moment that many whole seconds after the Unix epoch, as AMQP writes times.
-    #[must_use]
     pub fn from_secs(seconds: u64) -> Self {
         Self::from_millis(i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000))
     }
@@ -43,19 +40,16 @@ impl Timestamp {
     }
 
     /// Milliseconds since the Unix epoch.
-    #[must_use]
     pub fn as_millis(self) -> i64 {
         self.0.as_millisecond()
     }
 
     /// Whole seconds since the Unix epoch, as AMQP's `timestamp` property wants them.
-    #[must_use]
     pub fn as_secs(self) -> u64 {
         u64::try_from(self.0.as_second()).unwrap_or(0)
     }
 
     /// How long after `earlier` this is; zero if it is not after.
-    #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         let milliseconds = self.as_millis().saturating_sub(earlier.as_millis());
         Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0))

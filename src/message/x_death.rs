@@ -17,13 +17,11 @@ pub struct XDeath {
 
 /// The newest dead-lettering: RabbitMQ puts it first. `None` if there is none, or if its queue or
 /// its reason cannot be read.
-#[must_use]
 pub fn latest(headers: &FieldTable) -> Option<XDeath> {
     read(entries(headers).first()?)
 }
 
 /// All dead-letterings that can be read, the newest first.
-#[must_use]
 pub fn all(headers: &FieldTable) -> Vec<XDeath> {
     entries(headers).iter().filter_map(read).collect()
 }
@@ -49,7 +47,6 @@ fn read(death: &AMQPValue) -> Option<XDeath> {
 
 /// Whether RabbitMQ has dead-lettered the message since this program wrote it: this program never
 /// copies the header.
-#[must_use]
 pub fn is_present(headers: &FieldTable) -> bool {
     matches!(headers.inner().get("x-death"), Some(AMQPValue::FieldArray(deaths)) if !deaths.as_slice().is_empty())
 }

@@ -21,7 +21,6 @@ pub struct TraceContext {
 impl TraceContext {
     /// The context in a message's headers; `None` if there is none or it is malformed. A malformed
     /// `tracestate` is dropped, and the `traceparent` is kept.
-    #[must_use]
     pub fn from_headers(headers: Option<&FieldTable>) -> Option<Self> {
         let get = |name| headers.and_then(|table| table.inner().get(name)).and_then(headers::text);
         let traceparent = get(headers::TRACEPARENT)?.trim();
@@ -41,18 +40,15 @@ impl TraceContext {
         Self { traceparent, tracestate }
     }
 
-    #[must_use]
     pub fn traceparent(&self) -> &str {
         &self.traceparent
     }
 
-    #[must_use]
     pub fn tracestate(&self) -> Option<&str> {
         self.tracestate.as_deref()
     }
 
     /// The context as AMQP headers.
-    #[must_use]
     pub fn headers(&self) -> FieldTable {
         let mut table = FieldTable::default();
         let text = |value: &str| AMQPValue::LongString(value.into());
@@ -64,13 +60,11 @@ impl TraceContext {
     }
 
     /// The trace id, 32 hex digits.
-    #[must_use]
     pub fn trace_id(&self) -> &str {
         self.traceparent.get(3..35).unwrap_or_default()
     }
 
     /// The span id, 16 hex digits.
-    #[must_use]
     pub fn span_id(&self) -> &str {
         self.traceparent.get(36..52).unwrap_or_default()
     }

@@ -37,7 +37,6 @@ pub enum LogFormat {
 
 impl LogFormat {
     /// For people on a terminal, JSON elsewhere.
-    #[must_use]
     pub fn for_stderr() -> Self {
         if io::stderr().is_terminal() { Self::Pretty } else { Self::Json }
     }
@@ -74,7 +73,6 @@ pub fn start(format: LogFormat) -> io::Result<FlushOnDrop> {
 }
 
 /// A duration for a field whose name ends in `_ms`.
-#[must_use]
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -86,7 +86,6 @@ pub struct QueueDepths {
 
 impl QueueDepths {
     /// Whether all of them are known.
-    #[must_use]
     pub fn are_known(self) -> bool {
         self.requests.is_some() && self.dead.is_some() && self.retry.is_some()
     }
@@ -168,7 +167,6 @@ impl Metrics {
     }
 
     /// Whether the metrics are sent by OTLP.
-    #[must_use]
     pub fn are_sent(&self) -> bool {
         self.0.sent
     }
@@ -281,13 +279,11 @@ impl Metrics {
     }
 
     /// Requests received and not settled yet.
-    #[must_use]
     pub fn in_flight(&self) -> u64 {
         u64::try_from(self.0.observed.in_flight.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
     /// The values last given to [`Metrics::queues`].
-    #[must_use]
     pub fn waiting(&self) -> QueueDepths {
         *lock(&self.0.observed.queues)
     }

@@ -25,7 +25,6 @@ pub struct Traces {
 
 impl Traces {
     /// No spans.
-    #[must_use]
     pub fn off() -> Self {
         Self::default()
     }
@@ -47,7 +46,6 @@ impl Traces {
 
     /// Starts a span below `parent`, or as the root of a new trace. `name` and `attributes` are called
     /// only if a span is made.
-    #[must_use]
     pub fn start(
         &self,
         name: impl FnOnce() -> String,
@@ -106,7 +104,6 @@ pub enum Span {
 
 impl Span {
     /// The context to pass on, if there is one.
-    #[must_use]
     pub fn context(&self) -> Option<&TraceContext> {
         match self {
             Self::Off(context) => context.as_ref(),
@@ -173,7 +170,6 @@ impl TraceContext {
 
 /// Whether OpenTelemetry's variables ask to send a signal. The SDK itself reads neither
 /// `OTEL_SDK_DISABLED` nor `OTEL_*_EXPORTER`, and without an endpoint it would use a default one.
-#[must_use]
 pub(super) fn is_exported(signal: &str) -> bool {
     let get = |name: &str| env::var(name).unwrap_or_default();
     let disabled = get("OTEL_SDK_DISABLED").eq_ignore_ascii_case("true")

@@ -45,7 +45,6 @@ struct LastCount {
 }
 
 impl QueueMonitor {
-    #[must_use]
     pub fn new(settings: &settings::Settings) -> Self {
         Self(Arc::new(Inner {
             topology: Topology::new(&settings.rabbitmq.topology_prefix),

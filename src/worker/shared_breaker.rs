@@ -23,7 +23,6 @@ pub struct SharedBreaker {
 }
 
 impl SharedBreaker {
-    #[must_use]
     pub fn new(limits: BreakerLimits) -> Self {
         Self {
             breaker: Mutex::new(Breaker::new(limits)),
@@ -33,19 +32,16 @@ impl SharedBreaker {
     }
 
     /// The pause, if calls are paused.
-    #[must_use]
     pub fn pause(&self) -> Option<Pause> {
         self.lock().pause()
     }
 
     /// Why calls are paused, if they are.
-    #[must_use]
     pub fn cause(&self) -> Option<Cause> {
         *self.cause.borrow()
     }
 
     /// Follows the cause.
-    #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Option<Cause>> {
         self.cause.subscribe()
     }

@@ -22,13 +22,11 @@ pub struct WorkerStatus {
 pub struct StatusHandle(watch::Sender<WorkerStatus>);
 
 impl StatusHandle {
-    #[must_use]
     pub fn new() -> Self {
         Self(watch::Sender::new(WorkerStatus::default()))
     }
 
     /// The state now.
-    #[must_use]
     pub fn current(&self) -> WorkerStatus {
         self.0.borrow().clone()
     }

@@ -98,25 +98,21 @@ impl Worker {
     }
 
     /// The state of the worker.
-    #[must_use]
     pub fn status(&self) -> StatusHandle {
         self.status.clone()
     }
 
     /// Whether calls are paused, and why.
-    #[must_use]
     pub fn breaker(&self) -> Arc<SharedBreaker> {
         Arc::clone(&self.handler.breaker)
     }
 
     /// What cannot be published.
-    #[must_use]
     pub fn publish_health(&self) -> Arc<PublishHealth> {
         Arc::clone(&self.config.health)
     }
 
     /// How many messages wait in the queues.
-    #[must_use]
     pub fn queues(&self) -> QueueMonitor {
         self.queues.clone()
     }

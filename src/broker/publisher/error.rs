@@ -48,7 +48,6 @@ impl PublishError {
     }
 
     /// The error as a low-cardinality code.
-    #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unroutable { .. } => "unroutable",

@@ -60,13 +60,11 @@ impl WireConnection {
     }
 
     /// Whether RabbitMQ blocks this connection because it is short of memory or disk.
-    #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.shared.is_blocked()
     }
 
     /// The largest frame, in bytes. A message's properties must fit into one frame.
-    #[must_use]
     pub fn frame_max(&self) -> u32 {
         self.shared.limits.frame_max
     }

@@ -24,7 +24,6 @@ pub enum WireError {
 impl WireError {
     /// Code and text if RabbitMQ closed only the channel, as [`crate::broker::errors::soft_error`] for
     /// lapin's errors.
-    #[must_use]
     pub fn channel_closed(&self) -> Option<(u16, &str)> {
         match self {
             Self::ChannelClosed { code, text } => Some((*code, text)),

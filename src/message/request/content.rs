@@ -47,7 +47,6 @@ impl<'a> From<Option<&'a str>> for Content<'a> {
 
 impl<'a> Content<'a> {
     /// Reads the properties and headers of a message.
-    #[must_use]
     pub fn from_properties(properties: &'a BasicProperties) -> Self {
         let mut content = Self {
             content_type: properties.content_type().as_ref().map(|given| given.as_str()),

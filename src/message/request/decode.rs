@@ -12,7 +12,6 @@ use super::{
 
 /// Decodes a body by what is said about it: its [`Content`], or only its content type. Any bytes give
 /// a request or a fault.
-#[must_use]
 pub fn decode<'a>(content: impl Into<Content<'a>>, body: &[u8]) -> Decoded {
     let content = content.into();
     let body = match encoding::unpack(&content, body) {

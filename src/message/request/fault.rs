@@ -30,7 +30,6 @@ pub enum FaultCode {
 
 impl FaultCode {
     /// The code as written in outcomes, headers and metrics.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",

@@ -15,7 +15,6 @@ pub struct Identifier(#[schemars(length(min = 1, max = 255))] String);
 
 impl Identifier {
     /// The text, as it is sent to Trackfinity.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -84,13 +83,11 @@ impl UnlockRequest {
     }
 
     /// What the request gives; never empty.
-    #[must_use]
     pub fn identifiers(&self) -> &Identifiers {
         &self.0
     }
 
     /// The body of the call to Trackfinity, `application/x-www-form-urlencoded`.
-    #[must_use]
     pub fn to_form(&self) -> String {
         form_urlencoded::Serializer::new(String::with_capacity(64)).extend_pairs(self.0.given()).finish()
     }

@@ -30,7 +30,6 @@ impl PublishKind {
     const ALL: [Self; 3] = [Self::Outcome, Self::Retry, Self::DeadLetter];
 
     /// The kind as it stands in metrics.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Outcome => "outcome",
@@ -105,7 +104,6 @@ impl PublishHealth {
     }
 
     /// Why messages of one kind cannot be published at all, if they cannot.
-    #[must_use]
     pub fn problem(&self) -> Option<String> {
         self.problem_at(Instant::now())
     }
@@ -150,7 +148,6 @@ impl PublishHealth {
     }
 
     /// The statuses whose outcomes a listener's queue refuses or does not confirm.
-    #[must_use]
     pub fn refused_outcomes(&self) -> Vec<Status> {
         let is_refused = |health: &OutcomeHealth| {
             health.refusals.load(Ordering::Relaxed) >= MAX_REFUSALS_IN_A_ROW
