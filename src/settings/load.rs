@@ -1,6 +1,6 @@
 //! Loads the settings: of the worker, or of a command that talks to RabbitMQ alone.
 
-use std::{mem, path::PathBuf};
+use std::path::PathBuf;
 
 use super::{
     faults::Faults,
@@ -130,7 +130,7 @@ fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>) {
             log: log?,
             ops: ops?,
             admin: admin?,
-            described: mem::take(&mut reader.described),
+            described: reader.described.clone(),
         })
     })();
     (settings, rabbitmq)

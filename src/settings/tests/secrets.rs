@@ -80,3 +80,21 @@ fn the_description_has_every_setting_once_and_masks_the_secrets() {
     assert_eq!(settings.rabbitmq.broker.to_string(), "amqp://u:***@h/v,amqps://b");
     assert!(!format!("{settings:?} {settings:#?} {described:?}").contains("hunter2"));
 }
+
+#[test]
+fn the_description_for_rabbitmq_alone_is_the_same_with_and_without_the_rest() {
+    let keys = |environment: &[(&str, &str)]| {
+        let (_, described) = BrokerSettings::load_described(&[], variables(environment)).unwrap();
+        described.into_iter().map(|(key, ..)| key).collect::<Vec<_>>()
+    };
+    let expected = [
+        "broker.url",
+        "broker.declare",
+        "topology.prefix",
+        "results.require_subscriber",
+        "results.reply_to_prefixes",
+        "admin.audit_log",
+    ];
+    assert_eq!(keys(&[]), expected);
+    assert_eq!(keys(&NEEDED), expected);
+}
