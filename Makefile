@@ -71,9 +71,11 @@ image: ## Build the image trackfinity-unlocker:VERSION; needs a Docker engine
 image-test: ## Build the image and let it unlock, read-only and not as root; needs a Docker engine
 	@scripts/image-test
 
-check-contract: ## Check docs/asyncapi.yaml, its schemas and its examples; gets the parser
+check-contract: ## Check docs/asyncapi.yaml, its schemas and its examples, and docs/openapi.json; gets the parsers
 	@scripts/get-clients asyncapi
 	@PATH="$$PWD/target/node/bin:$$PATH" node scripts/asyncapi/check.js docs/asyncapi.yaml
+	@PATH="$$PWD/target/node/bin:$$PATH" node scripts/asyncapi/openapi.js docs/openapi.json
+	@scripts/asyncapi/.venv/bin/python -m openapi_spec_validator docs/openapi.json
 
 schemas: ## Write docs/schemas/ again
 	cargo build --bin unlocker

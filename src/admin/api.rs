@@ -12,7 +12,10 @@ use axum::{
 };
 use utoipa::{
     Modify, OpenApi,
-    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    openapi::{
+        Content, Ref, RefOr, Response,
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
 };
 
 use super::app::App;
@@ -48,7 +51,7 @@ pub(super) fn router() -> Router<App> {
         changes::plan, changes::find_plan, changes::start, changes::jobs, changes::job, changes::stop
     ),
     security(("token" = [])),
-    modifiers(&Bearer)
+    modifiers(&Bearer, &Answers)
 )]
 struct Document;
 
@@ -62,6 +65,54 @@ impl Modify for Bearer {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build();
         let components = document.components.get_or_insert_with(Default::default);
         components.add_security_scheme("token", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The responses that several operations share, with a description for each.
+struct Answers;
+
+impl Answers {
+    fn describe(status: &str) -> &'static str {
+        match status {
+            "200" => "the answer",
+            "202" => "it stops soon",
+            "400" => "the request is wrong; the problem says what",
+            "401" => "there is no token, or a wrong one",
+            "403" => "the token is a viewer's, and only operators may do this",
+            "404" => "there is none with this name",
+            "413" => "the body has more than 64 KiB",
+            "415" => "the content type is not application/json",
+            "421" => "the header Host names another page; see admin.allowed_hosts",
+            "422" => "the body is JSON, but not what is described here",
+            "429" => "too many wrong tokens; the header Retry-After says when to try again",
+            _ => "the request failed; the problem says why",
+        }
+    }
+
+    /// The statuses of all operations, and of those that have a body.
+    const SHARED: [&str; 3] = ["401", "421", "429"];
+    const WITH_BODY: [&str; 3] = ["413", "415", "422"];
+}
+
+impl Modify for Answers {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let operations = document.paths.paths.values_mut().flat_map(|path| [&mut path.get, &mut path.post]);
+        for operation in operations.flatten() {
+            let with_body: &[&str] = if operation.request_body.is_some() { &Self::WITH_BODY } else { &[] };
+            for status in Self::SHARED.iter().chain(with_body) {
+                let problem = Ref::from_schema_name("Problem");
+                let content = Content::new(Some(problem));
+                let response = Response::builder().content("application/json", content).build();
+                operation.responses.responses.entry((*status).to_owned()).or_insert(response.into());
+            }
+            for (status, response) in &mut operation.responses.responses {
+                if let RefOr::T(response) = response
+                    && response.description.is_empty()
+                {
+                    response.description = Self::describe(status).to_owned();
+                }
+            }
+        }
     }
 }
 

@@ -66,6 +66,17 @@ fn bearer(header: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
 }
 
+/// serde names the type that a body was to become, which tells a caller nothing.
+fn without_types(text: &str) -> String {
+    match text.split_once("expected struct ") {
+        None => text.to_owned(),
+        Some((before, after)) => {
+            let rest = after.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
+            format!("{before}expected an object{rest}")
+        }
+    }
+}
+
 /// The name that the caller gives.
 fn name(headers: &HeaderMap) -> Result<String, Problem> {
     match headers.get("x-actor") {
@@ -89,8 +100,23 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
             Ok(axum::Json(body)) => Ok(Self(body)),
             Err(rejection) => {
                 let advice = "Send JSON with its content type, as /api/v1/openapi.json describes it.";
-                Err(Problem::new(rejection.status(), "bad_request", rejection.body_text(), advice).into())
+                let what = without_types(&rejection.body_text());
+                Err(Problem::new(rejection.status(), "bad_request", what, advice).into())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_problem_names_a_type_of_the_program() {
+        let text =
+            "data did not match: invalid type: integer `1`, expected struct PlanRequest at line 1 column 1";
+        let shown = "data did not match: invalid type: integer `1`, expected an object at line 1 column 1";
+        assert_eq!(without_types(text), shown);
+        assert_eq!(without_types("missing field `action`"), "missing field `action`");
     }
 }

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Plans a replay or a discard of the dead letters that match now. Operators only. Changes nothing.
-#[utoipa::path(post, path = "/plans", request_body = PlanRequest, responses(
+#[utoipa::path(post, path = "/plans", request_body(content = PlanRequest, example = json!({"action": "replay", "filter": {"status": ["abandoned"], "reason": ["http_503"]}})), responses(
     (status = 201, description = "the plan; it can be executed for a day", body = PlanResponse),
     (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
     (status = 404, description = "no dead letter matches", body = ProblemBody),
@@ -65,7 +65,7 @@ pub(super) async fn find_plan(
 }
 
 /// Starts to execute a plan. Operators only. Each dead letter is written to the audit log first.
-#[utoipa::path(post, path = "/plans/{digest}/jobs", params(("digest" = String, Path)), request_body = JobOptions, responses(
+#[utoipa::path(post, path = "/plans/{digest}/jobs", params(("digest" = String, Path)), request_body(content = JobOptions, example = json!({"per_second": 1.0, "keep_going": false})), responses(
     (status = 202, description = "the job; get it again to see its progress", body = JobState),
     (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
     (status = 404, body = ProblemBody),

@@ -62,7 +62,7 @@ pub(super) async fn summary(
     ("until" = Option<String>, Query, description = "as in /summary"),
     ("id" = Option<String>, Query, description = "as in /summary"),
     ("offset" = Option<usize>, Query, description = "dead letters to skip at the beginning; default 0"),
-    ("limit" = Option<usize>, Query, description = "1 to 1000; default 100"),
+    ("limit" = Option<usize>, Query, minimum = 1, maximum = 1000, description = "1 to 1000; default 100"),
 ), responses(
     (status = 200, body = DeadLetterList), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
     (status = 409, description = "someone else has locked the dead letters", body = ProblemBody),
