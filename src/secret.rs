@@ -159,16 +159,16 @@ impl Secret {
                 let failed_before = last_failure.take().is_some();
                 let changed = self.replace(value);
                 if changed {
-                    info!(path = %file.path.display(), "secret file has changed: read again");
+                    info!(event = "secret_changed", path = %file.path.display(), "a secret's file has changed: the new value is used from now on");
                 } else if failed_before {
-                    info!(path = %file.path.display(), "secret file can be read again, it has not changed");
+                    info!(event = "secret_readable", path = %file.path.display(), "a secret's file can be read again, and has not changed");
                 }
                 if changed { Refreshed::Changed } else { Refreshed::Unchanged }
             }
             Err(error) => {
                 let failure = error.to_string();
                 if last_failure.as_deref() != Some(&failure) {
-                    warn!(path = %file.path.display(), error = %failure, "secret file cannot be used: keeping the last value");
+                    warn!(event = "secret_unusable", path = %file.path.display(), error = %failure, "a secret's file cannot be used: the last value is kept");
                     *last_failure = Some(failure);
                 }
                 Refreshed::Failed

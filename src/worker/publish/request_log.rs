@@ -21,6 +21,9 @@ impl MessagePublisher<'_> {
             event = "request_finished",
             status = outcome.status.as_str(),
             reason = outcome.reason.as_deref(),
+            // Of other outcomes it may quote Trackfinity, and so an identifier.
+            detail = outcome.detail.as_deref().filter(|_| outcome.status == Status::Invalid),
+            requested_by = outcome.requested_by.as_deref(),
             http_status = outcome.http_status,
             attempts = outcome.attempts,
             call_ms = self.call_ms(),
@@ -30,6 +33,10 @@ impl MessagePublisher<'_> {
     }
 
     pub(super) fn log_retry(&self, retry: &RetryInfo, tier: Tier) {
+        let message = match retry.reason {
+            Some(_) => "request waits for its next attempt",
+            None => "request waits, and was not tried: calls are paused",
+        };
         log_with_ids!(
             info,
             self.incoming,
@@ -42,7 +49,7 @@ impl MessagePublisher<'_> {
             %tier,
             call_ms = self.call_ms(),
             total_ms = self.total_ms(),
-            "request waits for its next attempt"
+            "{message}"
         );
     }
 
