@@ -161,8 +161,7 @@ pub fn copy_for_next_queue(
     added: AddedHeaders,
     max_len: usize,
 ) -> BasicProperties {
-    let copy = copy(properties, added, max_len);
-    with_priority(copy, *properties.priority())
+    copy(properties, *properties.priority(), added, max_len)
 }
 
 /// Copies a message's properties for the dead letters, like [`copy_for_next_queue`], but without the
@@ -175,7 +174,7 @@ pub fn copy_for_dead_letters(
     if let Some(priority) = *properties.priority() {
         added.count(ORIGINAL_PRIORITY, priority.into());
     }
-    copy(properties, added, max_len)
+    copy(properties, None, added, max_len)
 }
 
 /// Copies properties for the request that a dead letter becomes again, like [`copy_for_next_queue`],
@@ -183,17 +182,15 @@ pub fn copy_for_dead_letters(
 pub fn copy_for_replay(properties: &BasicProperties, added: AddedHeaders, max_len: usize) -> BasicProperties {
     let kept = properties.headers().as_ref().and_then(|headers| headers.inner().get(ORIGINAL_PRIORITY));
     let kept = kept.and_then(count).and_then(|priority| priority.try_into().ok());
-    with_priority(copy(properties, added, max_len), properties.priority().or(kept))
+    copy(properties, properties.priority().or(kept), added, max_len)
 }
 
-fn with_priority(properties: BasicProperties, priority: Option<u8>) -> BasicProperties {
-    match priority {
-        Some(priority) => properties.with_priority(priority),
-        None => properties,
-    }
-}
-
-fn copy(properties: &BasicProperties, added: AddedHeaders, max_len: usize) -> BasicProperties {
+fn copy(
+    properties: &BasicProperties,
+    priority: Option<u8>,
+    added: AddedHeaders,
+    max_len: usize,
+) -> BasicProperties {
     let mut required = added.required;
     keep_original(&mut required, ORIGINAL_EXPIRATION, properties, properties.expiration().as_ref());
     keep_original(&mut required, ORIGINAL_USER_ID, properties, properties.user_id().as_ref());
@@ -208,7 +205,7 @@ fn copy(properties: &BasicProperties, added: AddedHeaders, max_len: usize) -> Ba
         }
     }
 
-    let bare = without_headers(properties);
+    let bare = without_headers(properties, priority);
     let required_len: usize = required.iter().map(|(name, value)| 1 + name.len() + value_len(value)).sum();
     let mut left = max_len.saturating_sub(short_strings_len(&bare) + 4 + required_len);
 
@@ -246,7 +243,7 @@ pub fn without_brokers(properties: &BasicProperties) -> BasicProperties {
         .filter(|(name, _)| !is_brokers(name.as_str()))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
-    let bare = with_priority(without_headers(properties), *properties.priority());
+    let bare = without_headers(properties, *properties.priority());
     bare.with_headers(FieldTable::from(headers)).with_delivery_mode(2)
 }
 
@@ -294,9 +291,11 @@ fn keep_original(
     required.extend(value.map(|value| (name, value)));
 }
 
-/// Without the priority, too.
-fn without_headers(properties: &BasicProperties) -> BasicProperties {
+fn without_headers(properties: &BasicProperties, priority: Option<u8>) -> BasicProperties {
     let mut bare = BasicProperties::default();
+    if let Some(priority) = priority {
+        bare = bare.with_priority(priority);
+    }
     macro_rules! carry {
         ($($get:ident => $with:ident),* $(,)?) => {
             $(if let Some(value) = properties.$get() {

@@ -14,7 +14,7 @@ use super::{
     fault::Fault,
     fields::Decoded,
     form, json,
-    media_type::{MediaType, unsupported},
+    media_type::{MediaType, is_media_type, unsupported},
 };
 
 /// Padding is not required: some encoders leave it out.
@@ -83,7 +83,9 @@ impl CloudEvent<'_> {
             MediaType::Json | MediaType::Unspecific => json::decode(&bytes, "the CloudEvent's data"),
             MediaType::Form => form::decode(&bytes),
             MediaType::CloudEvent | MediaType::CloudEventBatch | MediaType::Unsupported => {
-                unsupported("CloudEvent's datacontenttype", content_type.as_deref()).into()
+                // It is a value in the body: only what cannot be an identifier is quoted.
+                let shown = content_type.as_deref().filter(|given| is_media_type(given));
+                unsupported("CloudEvent's datacontenttype", shown).into()
             }
         })
     }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::{
     content::{EventAttributes, EventTime},
     fault::{Fault, FaultCode, quoted},
-    identifiers::{Identifier, Identifiers, UnlockRequest, check},
+    identifiers::{Identifier, Identifiers, UnlockRequest, check, is_blank},
 };
 use crate::message::Timestamp;
 
@@ -88,7 +88,7 @@ impl Fields<'_> {
         };
         // Also a bad one is the id, if it is a text: by it the sender recognises the outcome.
         let given_id = match self.request_id {
-            Ok(id) => id.filter(|id| !id.trim().is_empty()).map(Cow::into_owned),
+            Ok(id) => id.filter(|id| !is_blank(id)).map(Cow::into_owned),
             Err(why) => {
                 note("request_id", why);
                 None

@@ -21,7 +21,7 @@ impl Identifier {
 
     /// `Ok(None)` for a blank text, which counts as absent.
     pub(crate) fn parse(text: Cow<'_, str>) -> Result<Option<Self>, &'static str> {
-        if text.trim().is_empty() {
+        if is_blank(&text) {
             return Ok(None);
         }
         check(&text)?;
@@ -29,12 +29,19 @@ impl Identifier {
     }
 }
 
+/// Whether a text has nothing but white space.
+pub(super) fn is_blank(text: &str) -> bool {
+    !text.as_bytes().first().is_some_and(u8::is_ascii_graphic) && text.trim().is_empty()
+}
+
 /// Whether a text may be an identifier, blank ones aside.
 pub(super) fn check(text: &str) -> Result<(), &'static str> {
     if text.len() > MAX_IDENTIFIER_BYTES {
         return Err("is longer than 255 bytes");
     }
-    if text.chars().any(char::is_control) {
+    // Nearly all are ASCII.
+    let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if !is_plain && text.chars().any(char::is_control) {
         return Err("holds a control character");
     }
     Ok(())

@@ -97,3 +97,15 @@ fn a_cloud_event_in_binary_mode_has_its_attributes_beside_its_data() {
     let decoded = decode(Content { event, ..Content::default() }, br#"{"customer_id":1}"#);
     assert_eq!(decoded.request.expect_err("a fault").code, FaultCode::Malformed);
 }
+
+#[test]
+fn a_detail_quotes_no_identifier_that_stands_in_the_place_of_the_data_content_type() {
+    for wrong in
+        ["secret", "secret 1", "4711/secret/1", "customer/secret", "application/4711", "secret@shop.example"]
+    {
+        let fault = fault(EVENT, format!(r#"{{"datacontenttype":"{wrong}","data":""}}"#));
+        assert_eq!(fault.code, FaultCode::UnsupportedContentType, "{wrong}");
+        assert!(!fault.detail.contains(wrong), "{}", fault.detail);
+        assert!(fault.detail.contains("datacontenttype is no media type;"), "{}", fault.detail);
+    }
+}
