@@ -162,7 +162,7 @@ async fn a_failing_read_keeps_the_last_value_and_warns_once() {
     assert_eq!(log.text().matches("WARN").count(), 2, "{}", log.text());
     folder.write("key", "hunter4");
     assert_eq!(secret.refresh().await, Refreshed::Changed);
-    assert!(log.text().contains("read again"));
+    assert!(log.text().contains("has changed"));
     assert!(log.text().contains(&path.display().to_string()));
     assert!(!log.text().contains("hunter"), "{}", log.text());
     fs::remove_file(&path).unwrap();
