@@ -27,6 +27,9 @@ use crate::{
 
 /// RabbitMQ's pseudo-queue for replies (RabbitMQ docs, "Direct Reply-to").
 pub(super) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
+/// How long the publisher confirm may take. While RabbitMQ is short of memory or disk, it reads
+/// nothing from a connection that publishes, and none would ever come.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 /// At least one of these must be given.
 const IDENTIFIERS: [&str; 4] = ["customer_id", "subscription_id", "orderid", "from"];
 
@@ -101,7 +104,16 @@ async fn send(connection: &lapin::Connection, topology: &Topology, args: Publish
         replies = Some(consume_replies(&channel).await?);
         properties = properties.with_reply_to(DIRECT_REPLY_TO.into());
     }
-    publish_confirmed(&channel, topology, &body, properties).await?;
+    let limit = args.timeout.unwrap_or(CONFIRM_TIMEOUT).min(CONFIRM_TIMEOUT);
+    tokio::time::timeout(limit, publish_confirmed(&channel, topology, &body, properties)).await.map_err(
+        |_elapsed| {
+            let limit = humantime::format_duration(limit);
+            anyhow!(
+                "not known to be published: RabbitMQ has not confirmed {message_id} within {limit}. It may be short of \
+                 memory or disk: see its alarms. To repeat it is safe with the same --message-id"
+            )
+        },
+    )??;
     let Some(mut replies) = replies else {
         print(format_args!("published {message_id}"))?;
         return Ok(());

@@ -60,6 +60,11 @@ pub enum AccessError {
     Wire(WireError),
     #[error("not published: {0}")]
     Publish(#[from] PublishError),
+    #[error(
+        "RabbitMQ has not confirmed the plan within 30 s, so nothing can be done: it may be short of memory or \
+         disk; see its alarms, then plan again"
+    )]
+    Unconfirmed,
     #[error("the plan cannot be encoded: {0}")]
     Encode(#[from] serde_json::Error),
 }

@@ -21,6 +21,8 @@ use crate::{
 
 /// How long a plan can be confirmed.
 const PLAN_TTL: Duration = Duration::from_secs(24 * 3600);
+/// How long RabbitMQ may take to confirm a plan. While it is short of memory or disk, it never does.
+const STORE_TIMEOUT: Duration = Duration::from_secs(30);
 /// While another command searches, it has all plans. So a search that finds nothing is repeated after
 /// this time.
 const SEARCH_INTERVAL: Duration = Duration::from_millis(300);
@@ -47,7 +49,8 @@ pub(super) async fn store(
     channel.close(200, "declared".into()).await?;
     let properties = BasicProperties::default().with_content_type("application/json".into());
     let message = Outgoing { exchange: "", routing_key: &queue, properties, body: &body };
-    publisher.publish(&message, Mandatory::Required(Lane::DeadLetters)).await?;
+    let publish = publisher.publish(&message, Mandatory::Required(Lane::DeadLetters));
+    tokio::time::timeout(STORE_TIMEOUT, publish).await.map_err(|_elapsed| AccessError::Unconfirmed)??;
     Ok(())
 }
 

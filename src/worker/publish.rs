@@ -170,16 +170,22 @@ impl SessionPublisher {
             match tokio::time::timeout(WARN_UNCONFIRMED_AFTER, &mut unconfirmed).await {
                 Ok(confirmed) => return confirmed,
                 Err(_elapsed) => {
-                    let error = "RabbitMQ does not confirm them: their queue may have lost its quorum";
+                    let (error, cause) = match self.status.is_blocked() {
+                        true => ("RabbitMQ blocks publishing", "it is short of memory or disk"),
+                        false => (
+                            "RabbitMQ does not confirm them: their queue may have lost its quorum",
+                            "the queue may have lost its quorum",
+                        ),
+                    };
                     self.config.health.failed(kind, error);
-                    if let Some(left_out) = self.config.throttle.due(&("publish_unconfirmed", kind.as_str()))
-                    {
+                    let line = ("publish_unconfirmed", kind.as_str(), cause);
+                    if let Some(left_out) = self.config.throttle.due(&line) {
                         tracing::warn!(
                             event = "publish_unconfirmed",
                             kind = kind.as_str(),
                             left_out,
-                            "RabbitMQ has not confirmed a publish for 30 s: the queue may have lost its quorum. \
-                             The request waits, and no request is lost"
+                            "RabbitMQ has not confirmed a publish for 30 s: {cause}. The request waits, and no \
+                             request is lost"
                         );
                     }
                 }

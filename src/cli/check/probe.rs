@@ -229,8 +229,8 @@ async fn explain_silence(
         (Way::Retry, ..) => (
             format!("it left {queue}, but did not come to {requests} within {limit}"),
             format!(
-                "compare the dead-letter exchange and key of {queue} with {} and {REQUEST_KEY}, and look for another \
-                 consumer of it",
+                "if the canary through {requests} got no answer either, mend that first; else compare the dead-letter \
+                 exchange and key of {queue} with {} and {REQUEST_KEY}, and look for another consumer of {requests}",
                 topology.exchange()
             ),
         ),
