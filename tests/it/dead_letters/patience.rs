@@ -198,6 +198,18 @@ fn during_a_memory_alarm_a_change_and_a_publish_end_at_the_first_signal() {
         std::fs::remove_file(&lines).expect("removed");
         assert_eq!(output.code, Some(1), "{}", output.text());
         assert!(output.text().contains("not known to be published"), "{}", output.text());
+        // Nobody has to stop what waits for one confirm.
+        let publish = ctx.start(
+            &Program::new(env!("CARGO_BIN_EXE_unlocker"))
+                .env("UNLOCKER__BROKER__URL", ctx.amqp_url())
+                .args(["publish", "--customer-id", "1", "--wait", "--timeout", "1s"]),
+        );
+        let output = ended(&publish).await;
+        assert_eq!(output.code, Some(1), "{}", output.text());
+        assert!(output.text().contains("has not confirmed"), "{}", output.text());
+        let output = ended(&ctx.start(&command(&ctx, &["discard", "--note", "over"]))).await;
+        assert_eq!(output.code, Some(1), "{}", output.text());
+        assert!(output.text().contains("has not confirmed the plan"), "{}", output.text());
         ctx.node().memory_alarm(false).await;
     });
 }
