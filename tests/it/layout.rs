@@ -14,7 +14,7 @@ use std::{
 
 /// A later module may use an earlier one, never the reverse; those that share a rank may use each
 /// other.
-const ORDER: [&[&str]; 11] = [
+const ORDER: [&[&str]; 12] = [
     &["message"],
     &["policy"],
     &["breaker", "settle"],
@@ -22,6 +22,7 @@ const ORDER: [&[&str]; 11] = [
     &["telemetry", "trackfinity", "broker"],
     &["worker", "dead_letters"],
     &["ops"],
+    &["gateway"],
     &["admin"],
     &["sandbox"],
     &["cli"],
