@@ -33,7 +33,8 @@ use tokio_util::sync::CancellationToken;
 pub use self::api::openapi;
 use self::{app::App, guard::Hosts};
 use crate::{
-    ops::{ListenError, WorkerHandles},
+    http::{ListenError, bind},
+    ops::WorkerHandles,
     settings::Settings,
 };
 
@@ -86,14 +87,7 @@ pub fn serve(
     let Some(address) = admin.listen else {
         return Ok(None);
     };
-    let bind = || {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        let bound = listener.local_addr()?;
-        Ok((listener, bound))
-    };
-    let (listener, bound) =
-        bind().map_err(|error| ListenError { setting: "admin.listen", address, error })?;
+    let (listener, bound) = bind("admin.listen", address)?;
     let app = App::new(settings, handles, &stop);
     let hosts = Hosts::new(bound, &admin.allowed_hosts);
     let runtime =

@@ -5,6 +5,7 @@ mod dead_letters;
 mod dev;
 mod examples;
 mod failure;
+mod gateway;
 mod print;
 mod publish;
 mod reference;
@@ -19,8 +20,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use self::{failure::Failure, print::print};
 use crate::{
+    http::ListenError,
     message::schema,
-    ops::ListenError,
     sandbox::{FirstAnswers, Sandbox},
     telemetry::logs::LogFormat,
 };
@@ -45,6 +46,9 @@ enum Command {
     /// Runs the worker until SIGTERM or SIGINT.
     #[command(after_help = examples::RUN)]
     Run,
+    /// Takes requests over HTTP and publishes them, until SIGTERM or SIGINT.
+    #[command(after_help = examples::GATEWAY)]
+    Gateway,
     /// Validates the settings, checks RabbitMQ and Trackfinity; writes nothing that stays.
     #[command(after_help = examples::CHECK)]
     Check(check::CheckArgs),
@@ -128,6 +132,7 @@ impl Cli {
     pub async fn execute(self) -> ExitCode {
         let result = match self.command {
             Command::Run => run::run(&self.config).await,
+            Command::Gateway => gateway::gateway(&self.config).await,
             Command::Check(args) => check::check(&self.config, args).await,
             Command::Status(args) => status::status(&self.config, args).await,
             Command::Publish(args) => publish::publish(&self.config, args).await,

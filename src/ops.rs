@@ -23,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     breaker::{Cause, Pause},
+    http::{ListenError, bind},
     message::{Status, Timestamp},
-    telemetry::Metrics,
+    telemetry::{Meters, Metrics},
     worker::{PublishHealth, QueueMonitor, SharedBreaker, StatusHandle},
 };
 
@@ -44,29 +45,6 @@ pub enum OpsError {
     Thread(#[source] io::Error),
 }
 
-/// An address of the settings cannot be listened on.
-#[derive(Debug, thiserror::Error)]
-#[error("{setting}: cannot listen on {address}: {}", listen_fault(.error))]
-pub struct ListenError {
-    /// Such as `ops.listen`.
-    pub setting: &'static str,
-    pub address: SocketAddr,
-    pub error: io::Error,
-}
-
-fn listen_fault(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "another program listens there: stop it, or choose another port".into(),
-        io::ErrorKind::AddrNotAvailable => {
-            "this machine has no such address: choose one of its own, or 0.0.0.0 for all of them".into()
-        }
-        io::ErrorKind::PermissionDenied => {
-            "the system does not allow it: choose a port of at least 1024".into()
-        }
-        _ => error.to_string(),
-    }
-}
-
 /// The parts of the worker that the endpoints report on.
 #[derive(Clone, Debug)]
 pub struct WorkerHandles {
@@ -74,6 +52,7 @@ pub struct WorkerHandles {
     pub publish_health: Arc<PublishHealth>,
     pub breaker: Arc<SharedBreaker>,
     pub metrics: Metrics,
+    pub meters: Meters,
     pub queues: QueueMonitor,
     pub event_loop: EventLoopMonitor,
 }
@@ -113,24 +92,18 @@ impl Default for EventLoopMonitor {
     }
 }
 
-/// Serves until the process ends. Returns the bound address.
+/// Serves the routes until the process ends. Returns the bound address.
 ///
 /// # Errors
 /// If the address is taken, or no thread can be started.
-pub fn serve(address: SocketAddr, handles: WorkerHandles) -> Result<SocketAddr, OpsError> {
-    let bind = || {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        let bound = listener.local_addr()?;
-        Ok((listener, bound))
-    };
-    let (listener, bound) = bind().map_err(|error| ListenError { setting: "ops.listen", address, error })?;
+pub fn serve(address: SocketAddr, routes: Router) -> Result<SocketAddr, OpsError> {
+    let (listener, bound) = bind("ops.listen", address)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(OpsError::Thread)?;
     let serve = move || {
         runtime.block_on(async move {
             let served = match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => axum::serve(listener, router(handles)).await,
+                Ok(listener) => axum::serve(listener, routes).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = served {
@@ -146,16 +119,19 @@ pub fn serve(address: SocketAddr, handles: WorkerHandles) -> Result<SocketAddr, 
     Ok(bound)
 }
 
-fn router(handles: WorkerHandles) -> Router {
+/// The endpoints of the worker.
+pub fn worker_routes(handles: WorkerHandles) -> Router {
+    let event_loop = handles.event_loop.clone();
     Router::new()
-        .route("/livez", get(livez))
+        .route("/livez", get(async move || livez(&event_loop)))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(handles)
 }
 
-async fn livez(State(handles): State<WorkerHandles>) -> Response {
-    let silence = handles.event_loop.since_last_beat();
+/// The response of `/livez`.
+pub fn livez(event_loop: &EventLoopMonitor) -> Response {
+    let silence = event_loop.since_last_beat();
     if silence < STUCK_AFTER {
         return Json(json!({"status": "live"})).into_response();
     }
@@ -256,7 +232,12 @@ pub async fn observe(handles: WorkerHandles, stop: CancellationToken) {
 
 async fn metrics(State(handles): State<WorkerHandles>) -> Response {
     handles.observe().await;
-    match handles.metrics.render() {
+    render(&handles.meters)
+}
+
+/// The response of `/metrics`.
+pub fn render(meters: &Meters) -> Response {
+    match meters.render() {
         Ok((content_type, text)) => ([(CONTENT_TYPE, content_type)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

@@ -2,8 +2,10 @@
 //! (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_SERVICE_NAME`, …). Without an endpoint none are sent.
 
 pub mod context;
+mod gateway_metrics;
 mod log_throttle;
 pub mod logs;
+mod meters;
 pub mod metrics;
 pub mod semconv;
 pub mod traces;
@@ -14,8 +16,10 @@ use opentelemetry_sdk::Resource;
 
 pub use self::{
     context::TraceContext,
+    gateway_metrics::GatewayMetrics,
     log_throttle::LogThrottle,
-    metrics::{Metrics, MetricsError, QueueDepths},
+    meters::{Meters, MetricsError},
+    metrics::{Metrics, QueueDepths},
     traces::{Parent, Span, Traces},
 };
 
@@ -28,11 +32,20 @@ pub enum TelemetryError {
     Metrics(#[from] MetricsError),
 }
 
-/// Traces and metrics; clones share them.
+/// Traces and metrics of the worker; clones share them.
 #[derive(Clone, Debug)]
 pub struct Telemetry {
     pub traces: Traces,
     pub metrics: Metrics,
+    pub meters: Meters,
+}
+
+/// Traces and metrics of the gateway; clones share them.
+#[derive(Clone, Debug)]
+pub struct GatewayTelemetry {
+    pub traces: Traces,
+    pub metrics: GatewayMetrics,
+    pub meters: Meters,
 }
 
 impl Telemetry {
@@ -41,25 +54,43 @@ impl Telemetry {
     /// # Errors
     /// If an endpoint, or anything else OpenTelemetry reads from the environment, can't be used.
     pub fn from_environment() -> Result<Self, TelemetryError> {
-        Ok(Self {
-            traces: Traces::from_environment(resource())?,
-            metrics: Metrics::from_environment(resource())?,
-        })
+        let (traces, meters) = from_environment()?;
+        Ok(Self { traces, metrics: Metrics::new(&meters), meters })
     }
 
     /// Sends what is not sent yet. Both signals together take at most `timeout`.
     pub async fn shutdown(self, timeout: Duration) {
-        let Self { traces, metrics } = self;
-        // The exporters block, each on a thread of its own.
-        let traces = tokio::task::spawn_blocking(move || traces.shutdown(timeout));
-        let metrics = tokio::task::spawn_blocking(move || metrics.shutdown(timeout));
-        let both = async { tokio::join!(traces, metrics) };
-        if tokio::time::timeout(timeout, both).await.is_err() {
-            tracing::warn!(
-                event = "telemetry_unsent",
-                "the last spans and metrics could not be sent in time"
-            );
-        }
+        shutdown(self.traces, self.meters, timeout).await;
+    }
+}
+
+impl GatewayTelemetry {
+    /// See [`Telemetry::from_environment`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_environment() -> Result<Self, TelemetryError> {
+        let (traces, meters) = from_environment()?;
+        Ok(Self { traces, metrics: GatewayMetrics::new(&meters), meters })
+    }
+
+    /// See [`Telemetry::shutdown`].
+    pub async fn shutdown(self, timeout: Duration) {
+        shutdown(self.traces, self.meters, timeout).await;
+    }
+}
+
+fn from_environment() -> Result<(Traces, Meters), TelemetryError> {
+    Ok((Traces::from_environment(resource())?, Meters::from_environment(resource())?))
+}
+
+async fn shutdown(traces: Traces, meters: Meters, timeout: Duration) {
+    // The exporters block, each on a thread of its own.
+    let traces = tokio::task::spawn_blocking(move || traces.shutdown(timeout));
+    let meters = tokio::task::spawn_blocking(move || meters.shutdown(timeout));
+    let both = async { tokio::join!(traces, meters) };
+    if tokio::time::timeout(timeout, both).await.is_err() {
+        tracing::warn!(event = "telemetry_unsent", "the last spans and metrics could not be sent in time");
     }
 }
 

@@ -54,7 +54,7 @@ impl Connector {
     }
 
     /// A connection for short messages, which needs less memory.
-    pub(super) async fn connect_with_small_frames(&self, purpose: &str) -> Result<Connection, ConnectError> {
+    pub(crate) async fn connect_with_small_frames(&self, purpose: &str) -> Result<Connection, ConnectError> {
         self.connect_to(&with_small_frames(&self.addresses().await?), purpose).await
     }
 

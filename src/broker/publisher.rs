@@ -39,6 +39,7 @@ use self::{
     keeper::{Keeper, ReplacedConnections},
     outgoing::Route,
     pool::ChannelPool,
+    refusals::Attempt,
 };
 pub use self::{
     error::PublishError,
@@ -144,6 +145,19 @@ impl Publisher {
         message: &Outgoing<'_>,
         mandatory: Mandatory,
     ) -> Result<Unconfirmed, PublishError> {
+        self.reserve(message, mandatory).await?.write(message).await
+    }
+
+    /// Waits until the message can be written: for the connection to reconnect, for a free channel, for
+    /// the one publish that tries an exchange which refuses. Nothing is published if this is dropped.
+    ///
+    /// # Errors
+    /// If the message was not published.
+    pub(crate) async fn reserve(
+        &self,
+        message: &Outgoing<'_>,
+        mandatory: Mandatory,
+    ) -> Result<Reserved, PublishError> {
         let pool = &self.0.pool;
         let properties_len = headers::encoded_len(&message.properties);
         let attempt = pool.refusals.wait_for_turn(message.exchange, message.routing_key).await;
@@ -158,6 +172,35 @@ impl Publisher {
             Some(lane) => Lease::Exclusive(pool.exclusive(properties_len, lane).await?),
             None => Lease::Shared(pool.shared(properties_len).await?),
         };
+        Ok(Reserved { lease, attempt, mandatory })
+    }
+
+    /// Closes all its connections. What is in flight on them fails.
+    pub(crate) async fn close(&self) {
+        let pool = &self.0.pool;
+        pool.closed.cancel();
+        let mut open = self.0.replaced.take();
+        open.extend(pool.current());
+        pool.replace(None);
+        join_all(open.iter().map(|connection| connection.amqp().close())).await;
+    }
+}
+
+/// A channel for one publish.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    lease: Lease,
+    attempt: Option<Attempt>,
+    mandatory: Mandatory,
+}
+
+impl Reserved {
+    /// Writes the message to the socket. If this is dropped, it is unknown whether it was published.
+    ///
+    /// # Errors
+    /// If the message was not published, or it is unknown whether it was.
+    pub(crate) async fn write(self, message: &Outgoing<'_>) -> Result<Unconfirmed, PublishError> {
+        let Self { lease, attempt, mandatory } = self;
         let route = Route::new(message.exchange, message.routing_key);
         let waker = lease.connection().wake_coalescer.waker();
         let half_written = lease.connection().take_half_written();
@@ -173,16 +216,6 @@ impl Publisher {
             Ok(confirm) => Ok(Unconfirmed::new(confirm, waker, lease, route, mandatory, attempt)),
             Err(error) => Err(unconfirmed::failed(error, &lease, &route, attempt)),
         }
-    }
-
-    /// Closes all its connections. What is in flight on them fails.
-    pub(crate) async fn close(&self) {
-        let pool = &self.0.pool;
-        pool.closed.cancel();
-        let mut open = self.0.replaced.take();
-        open.extend(pool.current());
-        pool.replace(None);
-        join_all(open.iter().map(|connection| connection.amqp().close())).await;
     }
 }
 

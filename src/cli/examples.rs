@@ -11,6 +11,11 @@ Examples:
   unlocker run --config /etc/unlocker/production.toml
   unlocker run --config production.toml --config this-site.toml --log-format json";
 
+pub(super) const GATEWAY: &str = "\
+Examples:
+  unlocker gateway                             # for this machine alone: http://127.0.0.1:8080/v1/unlocks
+  unlocker gateway --config /etc/unlocker/gateway.toml";
+
 pub(super) const CHECK: &str = "\
 Examples:
   unlocker check --config /etc/unlocker/production.toml

@@ -64,14 +64,15 @@ async fn serve_until_stopped(
         breaker: worker.breaker(),
         queues: worker.queues(),
         metrics: telemetry.metrics.clone(),
+        meters: telemetry.meters.clone(),
         event_loop: EventLoopMonitor::new(),
     };
-    if telemetry.metrics.are_sent() {
+    if telemetry.meters.are_sent() {
         background.spawn(ops::observe(handles.clone(), end_background.clone()));
     }
     if let Some(address) = ops {
         background.spawn(handles.event_loop.clone().run(end_background.clone()));
-        let bound = ops::serve(address, handles.clone()).map_err(anyhow::Error::from)?;
+        let bound = ops::serve(address, ops::worker_routes(handles.clone())).map_err(anyhow::Error::from)?;
         tracing::info!(event = "ops_served", address = %bound, "health and metrics are served");
     }
     let page = admin::serve(&page_settings, handles, stop.clone()).map_err(anyhow::Error::from)?;
@@ -104,13 +105,17 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits until the worker has ended. The first signal asks it to stop; the second stops
-    /// waiting.
-    async fn stop_or_end(&mut self, stop: &CancellationToken, worker: JoinHandle<()>) -> Result<(), Failure> {
-        tokio::pin!(worker);
+    /// Waits until the worker, or the gateway, has ended. The first signal asks it to stop; the second
+    /// stops waiting.
+    pub(super) async fn stop_or_end<T>(
+        &mut self,
+        stop: &CancellationToken,
+        process: JoinHandle<T>,
+    ) -> Result<T, Failure> {
+        tokio::pin!(process);
         for is_first in [true, false] {
             tokio::select! {
-                ended = &mut worker => return Ok(ended.context("the worker panicked")?),
+                ended = &mut process => return Ok(ended.context("it panicked: this is a bug, please report it")?),
                 () = self.next() => {
                     if !is_first {
                         break;

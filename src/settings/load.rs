@@ -1,12 +1,12 @@
 //! Loads the settings: of the worker, or of a command that talks to RabbitMQ alone.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
     faults::Faults,
     layers::Layers,
-    reader::{Described, Reader},
-    sections::{Admin, Broker, Log, Ops, Results, Topology, Trackfinity, Worker},
+    reader::{Described, Needs, Reader},
+    sections::{Admin, Broker, Gateway, Log, Ops, Results, Topology, Trackfinity, Worker},
     values::TopologyPrefix,
 };
 use crate::{breaker::BreakerLimits, policy::RetryLimits, secret::Secret};
@@ -35,8 +35,27 @@ pub struct BrokerSettings {
     pub audit_log: Option<PathBuf>,
 }
 
+/// What the gateway needs: nothing about Trackfinity, the worker and the page.
+#[derive(Clone, Debug)]
+pub struct GatewaySettings {
+    pub broker: Broker,
+    pub topology_prefix: TopologyPrefix,
+    pub gateway: Gateway,
+    pub ops: Ops,
+    described: Described,
+}
+
+/// Where the gateway serves health and metrics if the settings do not say it: the worker's default
+/// would collide with a worker on the same machine.
+const GATEWAY_OPS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9465);
+
+const WORKER: Needs = Needs { optional: &[], unread: &["gateway"] };
+const COMMAND: Needs = Needs { optional: &["trackfinity", "admin"], unread: &["gateway"] };
+const GATEWAY: Needs =
+    Needs { optional: &[], unread: &["trackfinity", "worker", "retry", "pause", "log", "results", "admin"] };
+
 impl Settings {
-    /// Loads everything. `files` in the order of the command line; `environment` as [`environment`]
+    /// Loads everything but the gateway's settings. `files` in the order of the command line; `environment` as [`environment`]
     /// gives it.
     ///
     /// # Errors
@@ -45,8 +64,8 @@ impl Settings {
         files: &[PathBuf],
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Faults> {
-        let mut reader = Reader::new(Layers::read(files, environment), &[]);
-        let (settings, _) = read(&mut reader);
+        let mut reader = Reader::new(Layers::read(files, environment), WORKER);
+        let (settings, ..) = read(&mut reader);
         reader.finish(settings)
     }
 
@@ -86,8 +105,8 @@ impl BrokerSettings {
         files: &[PathBuf],
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<(Self, Described), Faults> {
-        let mut reader = Reader::new(Layers::read(files, environment), &["trackfinity", "admin"]);
-        let (_, settings) = read(&mut reader);
+        let mut reader = Reader::new(Layers::read(files, environment), COMMAND);
+        let (_, settings, _) = read(&mut reader);
         let is_read = |(key, ..): &(String, String, String)| {
             ["broker.", "topology.", "results.", "admin.audit_log"].iter().any(|start| key.starts_with(start))
         };
@@ -96,8 +115,34 @@ impl BrokerSettings {
     }
 }
 
-/// Reads all sections, so that every command reports the same faults.
-fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>) {
+impl GatewaySettings {
+    /// Loads what the gateway needs. Other settings may be there, and are not read: the gateway must not
+    /// hold Trackfinity's key.
+    ///
+    /// # Errors
+    /// Everything that is wrong, not only the first fault.
+    pub fn load(
+        files: &[PathBuf],
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Faults> {
+        let mut reader = Reader::new(Layers::read(files, environment), GATEWAY);
+        let (.., settings) = read(&mut reader);
+        reader.finish(settings)
+    }
+
+    /// See [`Settings::describe`].
+    pub fn describe(&self) -> Vec<(String, String, String)> {
+        self.described.clone()
+    }
+
+    /// See [`Settings::secrets`].
+    pub fn secrets(&self) -> Vec<Secret> {
+        Some(&self.broker.url).filter(|secret| secret.path().is_some()).into_iter().cloned().collect()
+    }
+}
+
+/// Reads all sections that the command needs, so that every command reports the same faults.
+fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>, Option<GatewaySettings>) {
     let trackfinity = Trackfinity::read(reader);
     let broker = Broker::read(reader);
     let topology_prefix = Topology::read(reader).map(|topology| topology.prefix);
@@ -106,12 +151,30 @@ fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>) {
     let pause = BreakerLimits::read(reader);
     let log = Log::read(reader);
     let results = Results::read(reader);
-    let ops = Ops::read(reader);
+    let mut ops = Ops::read(reader);
+    let gateway = Gateway::read(reader);
+    if let (Some(ops), Some(_)) = (&mut ops, &gateway)
+        && reader.replace_default("ops.listen", &GATEWAY_OPS.to_string())
+    {
+        ops.listen = Some(GATEWAY_OPS);
+    }
     let admin = Admin::read(reader);
     let address = ops.as_ref().and_then(|ops| ops.listen).filter(|address| address.port() != 0);
     if address.is_some() && address == admin.as_ref().and_then(|admin| admin.listen) {
         reader.fault("admin.listen", "is the address of ops.listen, too");
     }
+    if address.is_some() && address == gateway.as_ref().map(|gateway| gateway.listen) {
+        reader.fault("gateway.listen", "is the address of ops.listen, too");
+    }
+    let for_gateway = (|| {
+        Some(GatewaySettings {
+            broker: broker.clone()?,
+            topology_prefix: topology_prefix.clone()?,
+            gateway: gateway?,
+            ops: ops.clone()?,
+            described: reader.described.clone(),
+        })
+    })();
     let rabbitmq = (|| {
         Some(BrokerSettings {
             broker: broker?,
@@ -133,7 +196,7 @@ fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>) {
             described: reader.described.clone(),
         })
     })();
-    (settings, rabbitmq)
+    (settings, rabbitmq, for_gateway)
 }
 
 /// The variables of this process for [`Settings::load`]. In a variable that is not UTF-8, U+FFFD

@@ -21,14 +21,21 @@ pub(super) struct Reader {
     keys: Vec<Key>,
     faults: Vec<Fault>,
     pub(super) described: Described,
-    /// Sections that the command does not need: required values may be missing, and secrets' files
-    /// are not opened.
-    unneeded: &'static [&'static str],
+    needs: Needs,
+}
+
+/// Which sections a command has no need of.
+#[derive(Clone, Copy)]
+pub(super) struct Needs {
+    /// Required values may be missing, and secrets' files are not opened. What is there is checked.
+    pub(super) optional: &'static [&'static str],
+    /// Their keys are known, and their values are not looked at.
+    pub(super) unread: &'static [&'static str],
 }
 
 impl Reader {
-    pub(super) fn new(layers: Layers, unneeded: &'static [&'static str]) -> Self {
-        Self { layers, keys: Vec::new(), faults: Vec::new(), described: Vec::new(), unneeded }
+    pub(super) fn new(layers: Layers, needs: Needs) -> Self {
+        Self { layers, keys: Vec::new(), faults: Vec::new(), described: Vec::new(), needs }
     }
 
     /// The settings, if there was no fault.
@@ -40,7 +47,18 @@ impl Reader {
 
     /// Whether the command needs the key.
     pub(super) fn needs(&self, name: &str) -> bool {
-        !self.unneeded.contains(&keys::section(name))
+        !self.needs.optional.contains(&keys::section(name)) && self.reads(name)
+    }
+
+    /// Whether the command looks at the key's value.
+    fn reads(&self, name: &str) -> bool {
+        !self.needs.unread.contains(&keys::section(name))
+    }
+
+    /// Describes the key with another default; `false` if it was set.
+    pub(super) fn replace_default(&mut self, name: &str, shown: &str) -> bool {
+        let default = self.described.iter_mut().find(|(key, _, from)| key == name && from == COMPILED_IN);
+        default.map(|(_, value, _)| shown.clone_into(value)).is_some()
     }
 
     /// A value that must be given.
@@ -79,6 +97,9 @@ impl Reader {
         when_empty: Option<(T, &str)>,
     ) -> Option<T> {
         self.keys.push(key);
+        if !self.reads(key.name) {
+            return None;
+        }
         let (text, from) = match self.layers.get(key.name) {
             Some((kind, from)) => (text(&kind), from),
             None => (Ok(String::new()), String::new()),
@@ -116,6 +137,9 @@ impl Reader {
         mask: fn(&str) -> String,
     ) -> Option<Option<Secret>> {
         self.keys.push(Key { is_secret: true, ..key });
+        if !self.reads(key.name) {
+            return None;
+        }
         let file_key = format!("{}_file", key.name);
         let (value, path) = (self.given(key.name), self.given(&file_key));
         let (mut value, path) = (value?, path?);

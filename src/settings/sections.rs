@@ -23,6 +23,8 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// RabbitMQ closes the channel of a delivery that is unsettled for 30 minutes (`consumer_timeout`).
 /// This is half of it.
 const MAX_CALL: Duration = Duration::from_secs(15 * 60);
+/// The gateway's answer to a request that waits must come within its 60 s.
+const MAX_WAIT: Duration = Duration::from_secs(50);
 /// The longest retry queue, `.retry.1024s`.
 const MAX_TIER: Duration = Duration::from_secs(1024);
 
@@ -161,6 +163,25 @@ section! {
     pub struct Ops = "ops" {
         /// Where health and metrics are served; `None` is off.
         listen: Option<SocketAddr> = optional(string, listen, "off"), "\"127.0.0.1:9464\"";
+    }
+}
+
+section! {
+    /// `[gateway]`. `clients_dir` is set if `listen` is not a loopback address.
+    pub struct Gateway = "gateway" {
+        /// Where requests are taken.
+        listen: SocketAddr = value(string, listen), "\"127.0.0.1:8080\"";
+        /// The directory with a file for each client; without it everyone on this machine is `local`.
+        clients_dir: Option<PathBuf> = optional(string, |text| Ok(text.into()), "none"), "\"/run/secrets/unlocker/clients\"";
+        /// The longest wait for an outcome that a client may ask for: 0 s to 50 s, since a request ends
+        /// after 60 s.
+        max_wait: Duration = value(scalar, duration(Duration::ZERO..=MAX_WAIT)), "\"30s\"";
+    }
+    check(reader) {
+        if let (Some(address), Some(None)) = (listen, &clients_dir) && !address.ip().to_canonical().is_loopback() {
+            let wrong = format!("is required, because gateway.listen is {address}, which others can reach");
+            reader.fault("gateway.clients_dir", &wrong);
+        }
     }
 }
 

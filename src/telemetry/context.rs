@@ -23,11 +23,16 @@ impl TraceContext {
     /// `tracestate` is dropped, and the `traceparent` is kept.
     pub fn from_headers(headers: Option<&FieldTable>) -> Option<Self> {
         let get = |name| headers.and_then(|table| table.inner().get(name)).and_then(headers::text);
-        let traceparent = get(headers::TRACEPARENT)?.trim();
+        Self::parse(get(headers::TRACEPARENT)?, get(headers::TRACESTATE))
+    }
+
+    /// The context in the values of both headers, as [`from_headers`](Self::from_headers).
+    pub fn parse(traceparent: &str, tracestate: Option<&str>) -> Option<Self> {
+        let traceparent = traceparent.trim();
         if !is_traceparent(traceparent) {
             return None;
         }
-        let tracestate = get(headers::TRACESTATE).map(str::trim).filter(|state| {
+        let tracestate = tracestate.map(str::trim).filter(|state| {
             !state.is_empty()
                 && state.len() <= MAX_TRACESTATE_BYTES
                 && state.bytes().all(|byte| (0x20..0x7f).contains(&byte))

@@ -1,5 +1,4 @@
-//! The metrics. Prometheus reads them at `/metrics`. They are also sent by OTLP if OpenTelemetry's own
-//! variables name an endpoint. No label contains an identifier.
+//! The metrics of the worker. No label contains an identifier.
 
 use std::{
     borrow::Cow,
@@ -12,43 +11,26 @@ use std::{
 
 use opentelemetry::{
     KeyValue,
-    metrics::{Counter, Histogram, Meter, MeterProvider},
+    metrics::{Counter, Histogram, Meter},
 };
-use opentelemetry_sdk::{
-    Resource,
-    metrics::{PeriodicReader, SdkMeterProvider},
-};
-use prometheus::{Encoder, Registry, TextEncoder};
 
-use super::{semconv, traces::is_exported};
+use super::{
+    meters::{CALL_BUCKETS, Meters, durations, record},
+    semconv,
+};
 use crate::breaker::CauseKind;
 
-/// Buckets for durations from OpenTelemetry's conventions, in seconds.
-const CALL_BUCKETS: [f64; 14] =
-    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 /// Buckets for the wait in the queue, and from the first receipt to the outcome with all retries, in
 /// seconds.
 const REQUEST_BUCKETS: [f64; 16] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 86_400.0];
 
-/// The metrics could not be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum MetricsError {
-    #[error("OTLP metrics: {0}")]
-    Otlp(#[from] opentelemetry_otlp::ExporterBuildError),
-    #[error("Prometheus metrics: {0}")]
-    Prometheus(#[from] opentelemetry_sdk::error::OTelSdkError),
-}
-
-/// All metrics. Clones share them.
+/// All metrics of the worker. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    provider: SdkMeterProvider,
-    registry: Registry,
-    sent: bool,
     requests: Counter<u64>,
     attempts: Counter<u64>,
     retries_scheduled: Counter<u64>,
@@ -92,28 +74,8 @@ impl QueueDepths {
 }
 
 impl Metrics {
-    /// Creates the metrics for Prometheus, and for OTLP if the environment names an endpoint.
-    ///
-    /// # Errors
-    /// If OTLP cannot be set up as the environment asks.
-    pub fn from_environment(resource: Resource) -> Result<Self, MetricsError> {
-        let registry = Registry::new();
-        let prometheus = opentelemetry_prometheus::exporter()
-            .with_registry(registry.clone())
-            .scope_info_enabled(false)
-            .without_target_info()
-            .build()?;
-        let mut builder = SdkMeterProvider::builder().with_resource(resource).with_reader(prometheus);
-        let sent = is_exported("METRICS");
-        if sent {
-            let exporter = opentelemetry_otlp::MetricExporter::builder().with_http().build()?;
-            builder = builder.with_reader(PeriodicReader::builder(exporter).build());
-        }
-        Ok(Self::new(builder.build(), registry, sent))
-    }
-
-    fn new(provider: SdkMeterProvider, registry: Registry, sent: bool) -> Self {
-        let meter = provider.meter(semconv::SCOPE);
+    pub(super) fn new(meters: &Meters) -> Self {
+        let meter = meters.meter();
         let counter = |name, description| meter.u64_counter(name).with_description(description).build();
         let observed = Arc::new(Observed::default());
         observe(&meter, &observed);
@@ -135,40 +97,32 @@ impl Metrics {
                 "unlocker.broker.reconnects",
                 "Sessions with RabbitMQ that were opened again",
             ),
-            process_duration: meter
-                .f64_histogram("messaging.process.duration")
-                .with_unit("s")
-                .with_description("From the delivery of a message to its settlement")
-                .with_boundaries(CALL_BUCKETS.to_vec())
-                .build(),
-            call_duration: meter
-                .f64_histogram("http.client.request.duration")
-                .with_unit("s")
-                .with_description("One call to Trackfinity, to the last byte of its response")
-                .with_boundaries(CALL_BUCKETS.to_vec())
-                .build(),
-            request_duration: meter
-                .f64_histogram("unlocker.request.duration")
-                .with_unit("s")
-                .with_description("From the first receipt of a request to its outcome, retries included")
-                .with_boundaries(REQUEST_BUCKETS.to_vec())
-                .build(),
-            queue_wait: meter
-                .f64_histogram("unlocker.queue.wait")
-                .with_unit("s")
-                .with_description("From the timestamp of a request to its first receipt")
-                .with_boundaries(REQUEST_BUCKETS.to_vec())
-                .build(),
-            provider,
-            registry,
-            sent,
+            process_duration: durations(
+                &meter,
+                "messaging.process.duration",
+                "From the delivery of a message to its settlement",
+                &CALL_BUCKETS,
+            ),
+            call_duration: durations(
+                &meter,
+                "http.client.request.duration",
+                "One call to Trackfinity, to the last byte of its response",
+                &CALL_BUCKETS,
+            ),
+            request_duration: durations(
+                &meter,
+                "unlocker.request.duration",
+                "From the first receipt of a request to its outcome, retries included",
+                &REQUEST_BUCKETS,
+            ),
+            queue_wait: durations(
+                &meter,
+                "unlocker.queue.wait",
+                "From the timestamp of a request to its first receipt",
+                &REQUEST_BUCKETS,
+            ),
             observed,
         }))
-    }
-
-    /// Whether the metrics are sent by OTLP.
-    pub fn are_sent(&self) -> bool {
-        self.0.sent
     }
 
     /// A request ended.
@@ -286,41 +240,6 @@ impl Metrics {
     /// The values last given to [`Metrics::queues`].
     pub fn waiting(&self) -> QueueDepths {
         *lock(&self.0.observed.queues)
-    }
-
-    /// The content type, and all metrics in Prometheus' text format.
-    ///
-    /// # Errors
-    /// If a metric cannot be written, which its types rule out.
-    pub fn render(&self) -> Result<(String, String), prometheus::Error> {
-        let encoder = TextEncoder::new();
-        let mut text = Vec::new();
-        encoder.encode(&self.0.registry.gather(), &mut text)?;
-        Ok((encoder.format_type().to_owned(), String::from_utf8_lossy(&text).into_owned()))
-    }
-
-    /// Sends what is not sent yet, for at most `timeout`. Blocks.
-    pub fn shutdown(&self, timeout: Duration) {
-        if let Err(error) = self.0.provider.shutdown_with_timeout(timeout) {
-            tracing::warn!(event = "telemetry_unsent", %error, "the last metrics may not have been sent");
-        }
-    }
-}
-
-/// Records a duration. Without an error, which is the usual case, it does not allocate.
-fn record<const N: usize>(
-    histogram: &Histogram<f64>,
-    took: Duration,
-    labels: [KeyValue; N],
-    error_type: Option<&str>,
-) {
-    match error_type {
-        None => histogram.record(took.as_secs_f64(), &labels),
-        Some(error_type) => {
-            let mut labels = Vec::from(labels);
-            labels.push(KeyValue::new(semconv::ERROR_TYPE, error_type.to_owned()));
-            histogram.record(took.as_secs_f64(), &labels);
-        }
     }
 }
 

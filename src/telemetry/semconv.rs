@@ -7,6 +7,7 @@ pub const SCOPE: &str = "trackfinity-unlocker";
 pub const ERROR_TYPE: &str = "error.type";
 pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
 pub const HTTP_REQUEST_RESEND_COUNT: &str = "http.request.resend_count";
+pub const HTTP_ROUTE: &str = "http.route";
 pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
 pub const MESSAGING_CONVERSATION_ID: &str = "messaging.message.conversation_id";
 pub const MESSAGING_DELIVERY_TAG: &str = "messaging.rabbitmq.message.delivery_tag";

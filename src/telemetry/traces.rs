@@ -74,6 +74,30 @@ impl Traces {
         Span::On { span, context, error: None }
     }
 
+    /// Starts the span of a publish, below another span of this process. `message_id` is called only if
+    /// a span is made.
+    pub fn start_publish(
+        &self,
+        exchange: &str,
+        routing_key: &str,
+        message_id: impl FnOnce() -> Option<String>,
+        parent: Option<&TraceContext>,
+    ) -> Span {
+        let destination = if exchange.is_empty() { routing_key } else { exchange };
+        let name = || format!("publish {destination}");
+        self.start(name, SpanKind::Producer, Parent::Span(parent), || {
+            let mut attributes = vec![
+                KeyValue::new(semconv::MESSAGING_SYSTEM, semconv::RABBITMQ),
+                KeyValue::new(semconv::MESSAGING_DESTINATION, destination.to_owned()),
+                KeyValue::new(semconv::MESSAGING_OPERATION_NAME, "publish"),
+                KeyValue::new(semconv::MESSAGING_OPERATION_TYPE, "send"),
+                KeyValue::new(semconv::MESSAGING_ROUTING_KEY, routing_key.to_owned()),
+            ];
+            attributes.extend(message_id().map(|id| KeyValue::new(semconv::MESSAGING_MESSAGE_ID, id)));
+            attributes
+        })
+    }
+
     /// Sends what is not sent yet, for at most `timeout`. Blocks.
     pub fn shutdown(&self, timeout: Duration) {
         if let Some((provider, _)) = &self.on

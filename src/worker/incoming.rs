@@ -59,6 +59,7 @@ impl Incoming {
                 Ok(request) => Some(request.identifiers().clone()),
                 Err(fault) => fault.readable.clone(),
             },
+            fields: Box::default(),
         });
         incoming
     }

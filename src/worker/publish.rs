@@ -228,7 +228,9 @@ impl SessionPublisher {
             () = tokio::time::sleep(wait) => {}
         }
         match error {
-            PublishError::Unroutable { .. } | PublishError::ChannelClosed(_) => self.repair_topology().await,
+            PublishError::Unroutable { .. }
+            | PublishError::ExchangeRefused(_)
+            | PublishError::ChannelClosed(_) => self.repair_topology().await,
             _ => Ok(()),
         }
     }

@@ -5,7 +5,7 @@ mod api;
 mod browser;
 mod changes;
 mod forms;
-mod http;
+pub mod http;
 mod masks;
 
 use std::path::PathBuf;

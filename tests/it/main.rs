@@ -16,6 +16,7 @@ mod dev;
 mod examples;
 mod expiry;
 mod faults;
+mod gateway;
 mod hostile;
 mod isolation;
 mod kill;

@@ -16,6 +16,9 @@ pub enum PublishError {
     Unroutable { exchange: String, routing_key: String },
     #[error("a queue behind exchange {exchange:?} refused the message: it is full, or has lost its quorum")]
     Refused { exchange: String },
+    /// The exchange is missing, or the user may not write to it.
+    #[error("RabbitMQ refuses the exchange: {0}")]
+    ExchangeRefused(String),
     #[error("RabbitMQ closed the channel: {0}")]
     ChannelClosed(String),
     #[error("RabbitMQ opened no channel within {} s", OPEN_TIMEOUT.as_secs())]
@@ -31,8 +34,12 @@ pub enum PublishError {
 impl PublishError {
     /// `connected`: whether the connection is still open. Then only a channel was closed.
     pub(super) fn from_lapin(error: lapin::Error, connected: bool) -> Self {
-        if let Some((_, broker)) = soft_error(&error) {
-            return Self::ChannelClosed(broker);
+        match soft_error(&error) {
+            Some((AMQPSoftError::ACCESSREFUSED | AMQPSoftError::NOTFOUND, broker)) => {
+                return Self::ExchangeRefused(broker);
+            }
+            Some((_, broker)) => return Self::ChannelClosed(broker),
+            None => {}
         }
         match error.kind() {
             ErrorKind::InvalidChannel(_)
@@ -52,7 +59,7 @@ impl PublishError {
         match self {
             Self::Unroutable { .. } => "unroutable",
             Self::Refused { .. } => "refused",
-            Self::ChannelClosed(_) => "channel_closed",
+            Self::ExchangeRefused(_) | Self::ChannelClosed(_) => "channel_closed",
             Self::Timeout => "timeout",
             Self::Lost(_) => "connection_lost",
             Self::LargeHeaders => "large_headers",

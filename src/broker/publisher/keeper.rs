@@ -177,7 +177,7 @@ impl Keeper {
                 event = "publishing_lost",
                 %error,
                 left_out,
-                "the connection that publishes is lost: the worker opens a new one"
+                "the connection that publishes is lost: a new one is opened"
             );
         }
     }

@@ -48,11 +48,13 @@ pub struct Fault {
     pub code: FaultCode,
     pub detail: String,
     pub readable: Option<Identifiers>,
+    /// The fields that are wrong, and why, as far as single fields are.
+    pub fields: Box<[(&'static str, &'static str)]>,
 }
 
 impl Fault {
     pub(super) fn new(code: FaultCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), readable: None }
+        Self { code, detail: detail.into(), readable: None, fields: Box::default() }
     }
 
     /// The fault of a message whose body was not decoded.

@@ -73,7 +73,7 @@ impl Fields<'_> {
     /// is no identifier.
     pub(super) fn validate(self, found: impl FnOnce() -> FoundNames) -> Decoded {
         let mut wrong = Vec::new();
-        let mut note = |name: &str, why| wrong.push(format!("{name} {why}"));
+        let mut note = |name, why| wrong.push((name, why));
         let mut identifier = |name, given: Given<'_>| {
             let parsed = given.and_then(|text| text.map_or(Ok(None), Identifier::parse));
             parsed.unwrap_or_else(|why| {
@@ -99,7 +99,7 @@ impl Fields<'_> {
         }
         let code = if wrong.is_empty() { FaultCode::Malformed } else { FaultCode::BadIdentifier };
         let expires_at = self.expires_at.and_then(|text| moment(text.as_deref())).unwrap_or_else(|why| {
-            wrong.push(format!("expires_at {why}"));
+            wrong.push(("expires_at", why));
             None
         });
         let request = if wrong.is_empty() {
@@ -107,7 +107,8 @@ impl Fields<'_> {
                 .ok_or_else(|| Fault::new(FaultCode::NoIdentifier, found().no_identifier()))
         } else {
             let readable = UnlockRequest::new(identifiers).map(|request| request.identifiers().clone());
-            Err(Fault { readable, ..Fault::new(code, wrong.join("; ")) })
+            let detail: Vec<_> = wrong.iter().map(|(name, why)| format!("{name} {why}")).collect();
+            Err(Fault { readable, fields: wrong.into(), ..Fault::new(code, detail.join("; ")) })
         };
         Decoded { given_id, expires_at, request }
     }

@@ -1,11 +1,14 @@
+use opentelemetry_sdk::Resource;
+
 use super::*;
 
 #[test]
 fn pauses_and_depths_are_labelled_and_unknown_depths_are_left_out() {
-    let metrics = Metrics::from_environment(Resource::builder_empty().build()).expect("no endpoint is set");
+    let meters = Meters::from_environment(Resource::builder_empty().build()).expect("no endpoint is set");
+    let metrics = Metrics::new(&meters);
     metrics.paused(Some(CauseKind::Failures));
     metrics.queues(QueueDepths { requests: Some(3), dead: None, retry: Some(0) });
-    let (_, text) = metrics.render().expect("metrics");
+    let (_, text) = meters.render().expect("metrics");
     let lines: Vec<&str> = text
         .lines()
         .filter(|line| line.starts_with("unlocker_paused{") || line.starts_with("unlocker_queue_messages{"))

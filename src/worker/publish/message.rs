@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use lapin::BasicProperties;
-use opentelemetry::{KeyValue, trace::SpanKind};
 use secrecy::ExposeSecret;
 
 use super::{SessionPublisher, health::PublishKind};
@@ -12,7 +11,7 @@ use crate::{
     message::{DeadLetterInfo, Outcome, PendingOutcome, RetryInfo, headers},
     policy::Tier,
     settle::Publication,
-    telemetry::{Parent, Span, semconv},
+    telemetry::Span,
     worker::{
         incoming::{Incoming, log_with_ids},
         unsettled::Unsettled,
@@ -171,24 +170,8 @@ impl<'a> MessagePublisher<'a> {
     }
 
     pub(super) fn span(&self, message: &Outgoing<'_>) -> Span {
-        let destination = if message.exchange.is_empty() { message.routing_key } else { message.exchange };
-        let name = || format!("publish {destination}");
-        self.session.telemetry.traces.start(
-            name,
-            SpanKind::Producer,
-            Parent::Span(self.incoming.trace()),
-            || {
-                let message_id = message.properties.message_id().as_ref().map(|id| id.to_string());
-                let mut attributes = vec![
-                    KeyValue::new(semconv::MESSAGING_SYSTEM, semconv::RABBITMQ),
-                    KeyValue::new(semconv::MESSAGING_DESTINATION, destination.to_owned()),
-                    KeyValue::new(semconv::MESSAGING_OPERATION_NAME, "publish"),
-                    KeyValue::new(semconv::MESSAGING_OPERATION_TYPE, "send"),
-                    KeyValue::new(semconv::MESSAGING_ROUTING_KEY, message.routing_key.to_owned()),
-                ];
-                attributes.extend(message_id.map(|id| KeyValue::new(semconv::MESSAGING_MESSAGE_ID, id)));
-                attributes
-            },
-        )
+        let message_id = || message.properties.message_id().as_ref().map(|id| id.to_string());
+        let traces = &self.session.telemetry.traces;
+        traces.start_publish(message.exchange, message.routing_key, message_id, self.incoming.trace())
     }
 }

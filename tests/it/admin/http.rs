@@ -40,6 +40,11 @@ impl Request {
         self.header("content-type", "application/json")
     }
 
+    pub fn body(mut self, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self.header("content-type", content_type)
+    }
+
     pub fn form(mut self, fields: &[(&str, &str)]) -> Self {
         let mut form = form_urlencoded::Serializer::new(String::new());
         self.body = form.extend_pairs(fields).finish().into_bytes();

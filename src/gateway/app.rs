@@ -1,0 +1,60 @@
+//! State that all HTTP requests share.
+
+use std::{ops::Deref, sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
+
+use super::{Clients, keys::Keys, status::GatewayStatus, waiters::Waiters};
+use crate::{
+    broker::Topology,
+    settings::GatewaySettings,
+    telemetry::{GatewayTelemetry, LogThrottle},
+};
+
+/// How many publishes may wait for their confirms.
+const MAX_UNCONFIRMED: usize = 1024;
+/// How many batches may be in work: each holds a body of up to 1 MiB.
+const MAX_BATCHES: usize = 8;
+
+/// State that all HTTP requests share. Clones are cheap.
+#[derive(Clone, Debug)]
+pub(super) struct App(Arc<Shared>);
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) clients: Clients,
+    pub(super) status: GatewayStatus,
+    pub(super) keys: Keys,
+    pub(super) waiters: Waiters,
+    pub(super) topology: Topology,
+    pub(super) max_wait: Duration,
+    pub(super) unconfirmed: Semaphore,
+    pub(super) batches: Semaphore,
+    pub(super) telemetry: GatewayTelemetry,
+    pub(super) throttle: LogThrottle,
+}
+
+impl App {
+    pub(super) fn new(settings: &GatewaySettings, clients: Clients, telemetry: GatewayTelemetry) -> Self {
+        Self(Arc::new(Shared {
+            clients,
+            status: GatewayStatus::default(),
+            keys: Keys::new(),
+            waiters: Waiters::default(),
+            topology: Topology::new(&settings.topology_prefix),
+            max_wait: settings.gateway.max_wait,
+            unconfirmed: Semaphore::new(MAX_UNCONFIRMED),
+            batches: Semaphore::new(MAX_BATCHES),
+            telemetry,
+            throttle: LogThrottle::default(),
+        }))
+    }
+}
+
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}

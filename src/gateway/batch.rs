@@ -1,0 +1,154 @@
+//! A batch: one request a line, as JSON (`application/x-ndjson`). The answer has one result a line, in
+//! order.
+
+use std::time::Duration;
+
+use axum::{
+    http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use futures_util::{StreamExt, stream};
+use lapin::types::FieldTable;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{
+    answers,
+    app::App,
+    common::Common,
+    request_headers::NDJSON,
+    take::{self, take},
+    taken::Taken,
+};
+use crate::{
+    http::{Problem, Taken as TakenAnyway},
+    message::request::Content,
+    telemetry::TraceContext,
+};
+
+/// The largest body, in bytes.
+pub(super) const MAX_BYTES: usize = 1024 * 1024;
+const MAX_LINES: usize = 1000;
+/// How many requests of a batch are published at once.
+const AT_ONCE: usize = 64;
+
+/// What came of one line.
+#[derive(Debug, Serialize)]
+struct LineResult<'a> {
+    /// Its number in the body, from 1.
+    line: usize,
+    /// `accepted`, `finished` (then there is an `outcome`), or `rejected` (then there is a `problem`).
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    location: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<&'a crate::http::ProblemBody>,
+    /// When to try again, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+}
+
+/// Too many batches are in work.
+pub(super) fn busy() -> Problem {
+    let detail = "Too many batches are in work. Send this one again.";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
+        .with_taken(TakenAnyway::No)
+        .with_retry_after(Duration::from_secs(1))
+}
+
+/// Takes every line, whatever comes of the others. Blank lines are left out.
+pub(super) async fn take_all(
+    app: &App,
+    trace: Option<&TraceContext>,
+    common: &Common,
+    body: &[u8],
+) -> Result<Response, Problem> {
+    let lines: Vec<(usize, &[u8])> = (1..)
+        .zip(body.split(|byte| *byte == b'\n'))
+        .filter(|(_, line)| !line.trim_ascii().is_empty())
+        .take(MAX_LINES + 1)
+        .collect();
+    if lines.len() > MAX_LINES {
+        let detail = format!("The batch has more than {MAX_LINES} lines.");
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
+    }
+    if lines.is_empty() {
+        let detail = "The batch has no line: send one JSON object a line.";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "malformed", detail));
+    }
+    let numbers: Vec<usize> = lines.iter().map(|(number, _)| *number).collect();
+    let futures: Vec<_> =
+        lines.into_iter().map(|(number, line)| take_line(app, trace, common, number, line)).collect();
+    let taken: Vec<Result<Taken, Problem>> = stream::iter(futures).buffered(AT_ONCE).collect().await;
+    let mut answer = Vec::with_capacity(128 * taken.len());
+    for (line, taken) in numbers.into_iter().zip(taken) {
+        let written = match taken {
+            Ok(mut taken) => {
+                common.finish(app, &mut taken).await;
+                write(&mut answer, &line_result(line, &taken))
+            }
+            Err(problem) => write(
+                &mut answer,
+                &LineResult {
+                    line,
+                    status: "rejected",
+                    id: None,
+                    location: None,
+                    outcome: None,
+                    problem: Some(problem.body()),
+                    retry_after: problem.retry_after_s(),
+                },
+            ),
+        };
+        written.map_err(|error| {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string())
+                .with_taken(TakenAnyway::Unknown)
+        })?;
+    }
+    let content_type = [(CONTENT_TYPE, HeaderValue::from_static(NDJSON))];
+    Ok((StatusCode::OK, content_type, answer).into_response())
+}
+
+async fn take_line(
+    app: &App,
+    trace: Option<&TraceContext>,
+    common: &Common,
+    number: usize,
+    line: &[u8],
+) -> Result<Taken, Problem> {
+    common.client.allow(1).map_err(answers::over_rate)?;
+    let request = take::Request {
+        id: common.id(Some(number))?,
+        is_keyed: common.key.is_some(),
+        client: common.client.name(),
+        content: Content::from(Some("application/json")),
+        event: FieldTable::default(),
+        correlation_id: common.correlation_id.as_deref(),
+        body: line.trim_ascii(),
+        waits: common.wait.is_some(),
+    };
+    Box::pin(take(app, trace, request)).await
+}
+
+fn line_result(line: usize, taken: &Taken) -> LineResult<'_> {
+    let outcome = taken.outcome.as_deref().and_then(|outcome| serde_json::from_slice(outcome).ok());
+    LineResult {
+        line,
+        status: if outcome.is_some() { "finished" } else { "accepted" },
+        id: Some(&taken.id),
+        location: Some(answers::location(taken)),
+        outcome,
+        problem: None,
+        retry_after: None,
+    }
+}
+
+fn write(answer: &mut Vec<u8>, result: &LineResult<'_>) -> serde_json::Result<()> {
+    serde_json::to_writer(&mut *answer, result)?;
+    answer.push(b'\n');
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! Publishes one request, and says what is known about it if that fails.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{app::App, status::NotReady};
+use crate::{
+    broker::{Lane, Mandatory, PublishError, publisher::Outgoing},
+    http::{Problem, Taken},
+    telemetry::Span,
+};
+
+/// How long a request may wait until it can be written: for a free channel.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the confirm may take.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long confirms may still come after RabbitMQ has blocked the connection: it goes on with what it has
+/// read, and reads no more.
+const BLOCKED_GRACE: Duration = Duration::from_secs(1);
+/// When to try again what RabbitMQ does not take now.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// When to try again what this process does not take now.
+const RETRY_SOON: Duration = Duration::from_secs(1);
+
+/// Publishes a request. `Ok`: RabbitMQ has confirmed it, and a queue has it.
+pub(super) async fn publish(app: &App, message: &Outgoing<'_>, span: &mut Span) -> Result<(), Problem> {
+    let result = Box::pin(try_publish(app, message)).await;
+    if let Err(failure) = &result {
+        span.set_error(failure.code());
+        warn(app, failure);
+    }
+    result.map_err(Problem::from)
+}
+
+/// Why a request was not published, or it is unknown whether it was.
+#[derive(Debug)]
+enum Failure {
+    NotReady(NotReady),
+    Busy,
+    Unroutable,
+    Refused,
+    ExchangeRefused(String),
+    NotWritten(String),
+    LargeHeaders,
+    /// From here on it is unknown.
+    Lost(String),
+    BlockedMeanwhile,
+    NoConfirm,
+}
+
+async fn try_publish(app: &App, message: &Outgoing<'_>) -> Result<(), Failure> {
+    let publisher = app.status.ready().map_err(Failure::NotReady)?;
+    let Ok(_permit) = app.unconfirmed.try_acquire() else {
+        return Err(Failure::Busy);
+    };
+    let mut link = app.status.subscribe();
+    let reserve = publisher.reserve(message, Mandatory::Required(Lane::Requests));
+    let reserved = tokio::select! {
+        reserved = timeout(WRITE_TIMEOUT, reserve) => match reserved {
+            Ok(reserved) => reserved.map_err(not_written)?,
+            Err(_elapsed) => return Err(Failure::NotWritten("no channel was free in time".to_owned())),
+        },
+        not_ready = not_ready(&mut link) => return Err(Failure::NotReady(not_ready)),
+    };
+    let written = Instant::now();
+    let confirmed = async { reserved.write(message).await.map_err(written_in_part)?.await.map_err(answered) };
+    let blocked = async {
+        not_ready(&mut link).await;
+        tokio::time::sleep(BLOCKED_GRACE).await;
+    };
+    tokio::select! {
+        confirmed = confirmed => confirmed?,
+        () = blocked => return Err(Failure::BlockedMeanwhile),
+        () = sleep_until(written + CONFIRM_TIMEOUT) => return Err(Failure::NoConfirm),
+    };
+    app.telemetry.metrics.confirmed(written.elapsed());
+    Ok(())
+}
+
+/// Waits until nothing can be published any more. That the gateway stops is no reason.
+async fn not_ready(link: &mut tokio::sync::watch::Receiver<super::status::Link>) -> NotReady {
+    loop {
+        match link.borrow_and_update().ready() {
+            Err(NotReady::Stopping) | Ok(_) => {}
+            Err(not_ready) => return not_ready,
+        }
+        if link.changed().await.is_err() {
+            return NotReady::Stopping;
+        }
+    }
+}
+
+/// Nothing was written yet.
+fn not_written(error: PublishError) -> Failure {
+    match error {
+        PublishError::LargeHeaders => Failure::LargeHeaders,
+        error => Failure::NotWritten(error.to_string()),
+    }
+}
+
+fn written_in_part(error: PublishError) -> Failure {
+    match error {
+        PublishError::ExchangeRefused(broker) => Failure::ExchangeRefused(broker),
+        error => Failure::Lost(error.to_string()),
+    }
+}
+
+fn answered(error: PublishError) -> Failure {
+    match error {
+        PublishError::Unroutable { .. } => Failure::Unroutable,
+        PublishError::Refused { .. } => Failure::Refused,
+        error => written_in_part(error),
+    }
+}
+
+impl Failure {
+    /// For programs.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NotReady(NotReady::Stopping) => "stopping",
+            Self::NotReady(NotReady::NotConnected) | Self::NotWritten(_) => "broker_unreachable",
+            Self::NotReady(NotReady::Blocked(_)) | Self::BlockedMeanwhile => "broker_blocked",
+            Self::Busy => "busy",
+            Self::Unroutable => "unroutable",
+            Self::Refused => "queue_full",
+            Self::ExchangeRefused(_) => "exchange_refused",
+            Self::LargeHeaders => "headers_too_large",
+            Self::Lost(_) => "connection_lost",
+            Self::NoConfirm => "no_confirm",
+        }
+    }
+
+    /// For the sender.
+    fn detail(&self) -> &'static str {
+        match self {
+            Self::NotReady(NotReady::Stopping) => "This gateway stops. Send the request again.",
+            Self::NotReady(NotReady::NotConnected) | Self::NotWritten(_) => {
+                "RabbitMQ cannot be reached. Send the request again later."
+            }
+            Self::NotReady(NotReady::Blocked(_)) => {
+                "RabbitMQ is short of memory or disk and accepts no requests. Send the request again later."
+            }
+            Self::Busy => "Too many requests wait for RabbitMQ. Send the request again.",
+            Self::Unroutable => {
+                "No queue takes requests: its operator has to start `unlocker run`, or to repair the binding. Send \
+                 the request again later."
+            }
+            Self::Refused => "The queue for requests is full. Send the request again later.",
+            Self::ExchangeRefused(_) => {
+                "RabbitMQ does not let this gateway publish requests: its operator finds the reason in the log. Send the \
+                 request again later."
+            }
+            Self::LargeHeaders => "The attributes of the CloudEvent in the head are too large.",
+            Self::Lost(_) => {
+                "The connection to RabbitMQ was lost before it confirmed the request. Send it again with the same key."
+            }
+            Self::BlockedMeanwhile => {
+                "RabbitMQ ran short of memory or disk before it confirmed the request. Send it again with the same key."
+            }
+            Self::NoConfirm => {
+                "RabbitMQ has not confirmed the request in 10 s. Send it again with the same key."
+            }
+        }
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        let (status, taken, wait) = match &failure {
+            Failure::LargeHeaders => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Taken::No, None),
+            Failure::Lost(_) | Failure::BlockedMeanwhile | Failure::NoConfirm => {
+                (StatusCode::GATEWAY_TIMEOUT, Taken::Unknown, Some(RETRY_AFTER))
+            }
+            Failure::Busy | Failure::NotReady(NotReady::Stopping) => {
+                (StatusCode::SERVICE_UNAVAILABLE, Taken::No, Some(RETRY_SOON))
+            }
+            _ => (StatusCode::SERVICE_UNAVAILABLE, Taken::No, Some(RETRY_AFTER)),
+        };
+        let problem = Self::new(status, failure.code(), failure.detail()).with_taken(taken);
+        match wait {
+            Some(wait) => problem.with_retry_after(wait),
+            None => problem,
+        }
+    }
+}
+
+/// For the operator; `/readyz` tells the rest.
+fn warn(app: &App, failure: &Failure) {
+    let why = match failure {
+        Failure::NotReady(_) | Failure::LargeHeaders => return,
+        Failure::NotWritten(why) | Failure::ExchangeRefused(why) | Failure::Lost(why) => why.as_str(),
+        Failure::Busy => "1024 requests wait for their confirms",
+        Failure::Unroutable => "no queue is bound to the exchange for requests",
+        Failure::Refused => "the queue for requests is full",
+        Failure::BlockedMeanwhile => "RabbitMQ blocks publishing",
+        Failure::NoConfirm => "no confirm came in 10 s",
+    };
+    let code = failure.code();
+    if let Some(left_out) = app.throttle.due(&("request_not_published", code)) {
+        tracing::warn!(
+            event = "request_not_published",
+            code,
+            left_out,
+            "a request was answered with a problem: {why}"
+        );
+    }
+}

@@ -1,0 +1,140 @@
+//! Takes one request: decodes it, and publishes it unless it is a repeat.
+
+use lapin::{BasicProperties, types::FieldTable};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    answers,
+    app::App,
+    keys::{Digest, Known},
+    publish,
+    taken::Taken,
+    waiters::Waiter,
+};
+use crate::{
+    broker::{publisher::Outgoing, topology::REQUEST_KEY},
+    http::Problem,
+    message::{
+        Timestamp,
+        request::{self, Content},
+    },
+    telemetry::{Span, TraceContext},
+};
+
+/// A request that was not looked at yet.
+#[derive(Debug)]
+pub(super) struct Request<'a> {
+    /// `CLIENT/KEY`
+    pub(super) id: String,
+    /// Whether the client chose the key, and so may repeat the request.
+    pub(super) is_keyed: bool,
+    pub(super) client: &'a str,
+    pub(super) content: Content<'a>,
+    /// The attributes of a CloudEvent in binary mode.
+    pub(super) event: FieldTable,
+    pub(super) correlation_id: Option<&'a str>,
+    pub(super) body: &'a [u8],
+    /// Whether the client waits for the outcome.
+    pub(super) waits: bool,
+}
+
+/// Takes a request. `trace`: the span of the HTTP request.
+///
+/// # Errors
+/// If it is no request, or was not published, or that is unknown.
+pub(super) async fn take(
+    app: &App,
+    trace: Option<&TraceContext>,
+    request: Request<'_>,
+) -> Result<Taken, Problem> {
+    let since = Timestamp::now();
+    if let Err(fault) = request::decode(request.content, request.body).request {
+        return Err(answers::invalid(&fault, pointer(&request.content)));
+    }
+    // Before the request is published or found: its outcome may come at once.
+    let waiter = request.waits.then(|| app.waiters.register(&request.id)).flatten();
+    if !request.is_keyed {
+        publish(app, trace, &request, waiter.as_ref(), since).await?;
+        return Ok(Taken { id: request.id, since, waiter, outcome: None });
+    }
+    match app.keys.claim(&request.id, digest(&request)).await {
+        Known::New(claim) => {
+            publish(app, trace, &request, waiter.as_ref(), since).await?;
+            claim.accepted(since, waiter.is_some());
+            Ok(Taken { id: request.id, since, waiter, outcome: None })
+        }
+        Known::Repeat(known) => {
+            let waiter = waiter.filter(|_| known.replied);
+            Ok(Taken { id: request.id, since: known.since, waiter, outcome: known.outcome })
+        }
+        Known::Conflict => Err(answers::key_reused()),
+    }
+}
+
+/// Where the fields of a request stand in its body, as the beginning of a JSON pointer.
+fn pointer(content: &Content<'_>) -> &'static str {
+    let content_type = content.content_type.unwrap_or_default();
+    if content_type.to_ascii_lowercase().starts_with("application/cloudevents+json") { "/data" } else { "" }
+}
+
+/// What a repeat must have in common with the first.
+fn digest(request: &Request<'_>) -> Digest {
+    let mut hasher = Sha256::new();
+    for part in [request.content.content_type, request.content.content_encoding] {
+        let part = part.unwrap_or_default();
+        hasher.update(part.len().to_be_bytes());
+        hasher.update(part);
+    }
+    hasher.update(request.body);
+    hasher.finalize().into()
+}
+
+async fn publish(
+    app: &App,
+    trace: Option<&TraceContext>,
+    request: &Request<'_>,
+    waiter: Option<&Waiter>,
+    now: Timestamp,
+) -> Result<(), Problem> {
+    let exchange = app.topology.exchange();
+    let id = || Some(request.id.clone());
+    let mut span = app.telemetry.traces.start_publish(exchange, REQUEST_KEY, id, trace);
+    let properties = properties(request, waiter, &span, now);
+    let message = Outgoing { exchange, routing_key: REQUEST_KEY, properties, body: request.body };
+    publish::publish(app, &message, &mut span).await
+}
+
+fn properties(
+    request: &Request<'_>,
+    waiter: Option<&Waiter>,
+    span: &Span,
+    now: Timestamp,
+) -> BasicProperties {
+    let mut properties = BasicProperties::default()
+        .with_message_id(request.id.as_str().into())
+        .with_app_id(request.client.into())
+        .with_timestamp(now.as_secs())
+        .with_delivery_mode(2);
+    let mut headers = request.event.clone();
+    if let Some(context) = span.context() {
+        for (name, value) in context.headers().inner() {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    if !headers.inner().is_empty() {
+        properties = properties.with_headers(headers);
+    }
+    if let Some(content_type) = request.content.content_type {
+        properties = properties.with_content_type(content_type.into());
+    }
+    if let Some(encoding) = request.content.content_encoding {
+        properties = properties.with_content_encoding(encoding.into());
+    }
+    if let Some(id) = request.correlation_id {
+        properties = properties.with_correlation_id(id.into());
+    }
+    if let Some(waiter) = waiter {
+        properties = properties.with_reply_to(waiter.reply_to.as_ref().into());
+    }
+    properties
+}

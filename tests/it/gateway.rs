@@ -1,0 +1,9 @@
+//! The gateway: requests over HTTP, a real RabbitMQ, and a worker behind it.
+
+mod batches;
+mod broker;
+mod clients;
+mod intake;
+mod keys;
+mod waiting;
+mod world;

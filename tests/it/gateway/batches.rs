@@ -1,0 +1,62 @@
+//! Batches: one request a line.
+
+use kit::Answer;
+use serde_json::Value;
+
+use super::world::{Front, problem};
+use crate::admin::http::{Request, Response};
+
+fn batch(lines: &str) -> Request {
+    Request::new("POST", "/v1/unlocks").body("application/x-ndjson", lines)
+}
+
+fn results(answer: &Response) -> Vec<Value> {
+    assert_eq!((answer.status, answer.headers["content-type"].as_str()), (200, "application/x-ndjson"));
+    answer.body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn every_line_has_a_result_in_order_and_a_bad_one_costs_no_other() {
+    kit::run(async |ctx| {
+        let front = Front::start_with(ctx, &[], |call| match call.field("customer_id").as_deref() {
+            Some("404") => Answer::status(400),
+            _ => Answer::unlocked(),
+        })
+        .await;
+        let lines = "{\"customer_id\":1}\r\n\n{\"customer_id\":\"\"}\nx\n{\"customer_id\":404}";
+        let request = || batch(lines).header("idempotency-key", "k").header("prefer", "wait=20");
+        let results = results(&front.gateway.post(request()).await);
+        let short: Vec<_> = results
+            .iter()
+            .map(|result| {
+                (result["line"].as_u64().expect("a line"), result["status"].as_str().expect("a status"))
+            })
+            .collect();
+        assert_eq!(short, [(1, "finished"), (3, "rejected"), (4, "rejected"), (5, "finished")]);
+        assert_eq!(
+            (&results[0]["id"], &results[0]["outcome"]["status"]),
+            (&"local/k/1".into(), &"unlocked".into())
+        );
+        assert_eq!(results[1]["problem"]["code"], "no_identifier");
+        assert_eq!(results[2]["problem"]["code"], "malformed");
+        assert_eq!(results[3]["outcome"]["reason"], "http_400");
+        let calls = front.world.trackfinity.count();
+        assert_eq!(self::results(&front.gateway.post(request()).await), results, "a repeat");
+        assert_eq!(front.world.trackfinity.count(), calls);
+    });
+}
+
+#[test]
+fn a_thousand_lines_are_taken_and_one_more_is_too_many() {
+    kit::run(async |ctx| {
+        let front = Front::start(ctx).await;
+        let lines =
+            |count: usize| (0..count).map(|n| format!("{{\"customer_id\":{n}}}\n")).collect::<String>();
+        let results = results(&front.gateway.post(batch(&lines(1000)).header("prefer", "wait=30")).await);
+        assert_eq!(results.len(), 1000);
+        for (n, result) in results.iter().enumerate() {
+            assert_eq!(result["outcome"]["request"]["customer_id"], n.to_string(), "{result}");
+        }
+        assert_eq!(problem(&front.gateway.post(batch(&lines(1001))).await).1, "too_large");
+    });
+}
