@@ -23,10 +23,10 @@ import yaml
 HERE = pathlib.Path(__file__).resolve().parent
 DEPLOY = HERE.parent
 CHART = DEPLOY / "helm/trackfinity-unlocker"
-RENDER = DEPLOY / "kubernetes/trackfinity-unlocker.yaml"
+RENDERS = DEPLOY / "kubernetes"
 KUBERNETES = "1.31"
 NAME, NAMESPACE = "trackfinity-unlocker", "trackfinity"
-HEADER = "# The chart in deploy/helm with its defaults. Written by `make render`: change the chart instead.\n"
+WRITTEN = "Written by `make render`: change the chart instead.\n"
 
 MODELS = {
     ("keda.sh/v1alpha1", "ScaledObject"): keda.ScaledObject,
@@ -55,6 +55,32 @@ REFUSED = [
     ({"page": {"enabled": True, "ingress": {"enabled": True}}}, "host"),
     ({"page": {"ingress": {"enabled": True, "host": "a.example.com"}}}, "ingress"),
     ({"podDisruptionBudget": {"maxUnavailable": 0}}, "maxUnavailable"),
+    *(
+        ({"gateway": {"enabled": True} | values}, said)
+        for values, said in [
+            ({"replicaCount": 1}, "replicaCount"),
+            ({"maxWait": "30"}, "maxWait"),
+            ({"podDisruptionBudget": {"maxUnavailable": 0}}, "maxUnavailable"),
+            ({"autoscaling": {"enabled": True, "minReplicas": 1}}, "minReplicas"),
+            ({"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 2}}, "maxReplicas"),
+            ({"secret": {"create": True, "data": {}}}, "secret"),
+            # The worker's Secret has Trackfinity's key.
+            ({"secret": {"create": True, "data": {"broker-url": "x", "api-key": "x"}}}, "api-key"),
+            ({"secret": {"data": {"broker-url": "x"}}}, "secret"),
+            ({"clients": {"create": True, "data": {}}}, "clients"),
+            ({"clients": {"create": True, "existing": "x", "data": {"shop": "x" * 32}}}, "clients"),
+            ({"clients": {"create": True, "data": {"shop": "short"}}}, "shop"),
+            ({"clients": {"create": True, "data": {"local": "x" * 32}}}, "local"),
+            ({"clients": {"create": True, "data": {".shop": "x" * 32}}}, "shop"),
+            ({"clients": {"create": True, "data": {"x" * 65: "x" * 32}}}, "does not match"),
+            ({"ingress": {"enabled": True}}, "host"),
+            ({"httpRoute": {"enabled": True, "hostnames": ["a.example.com"]}}, "parentRefs"),
+            ({"httpRoute": {"enabled": True, "parentRefs": [{"name": "x"}]}}, "hostnames"),
+            ({"extraEnv": [{"name": "UNLOCKER__TRACKFINITY__API_KEY", "value": "x"}]}, "extraEnv"),
+        ]
+    ),
+    *(({"gateway": {part: {"enabled": True}}}, part) for part in ("ingress", "httpRoute", "autoscaling")),
+    ({"gateway": {"clients": {"create": True, "data": {"shop": "x" * 32}}}}, "clients"),
 ]
 faults = []
 
@@ -83,12 +109,14 @@ def strict(schema):
 
 
 OPERATOR = yaml.safe_load((HERE / "topology-operator.schema.yaml").read_text())
+GATEWAY_API = yaml.safe_load((HERE / "gateway-api.schema.yaml").read_text())
 SCHEMAS = {key: strict(model.model_json_schema(by_alias=True)) for key, model in MODELS.items()}
 SCHEMAS |= {
     ("rabbitmq.com/v1beta1", kind): {"$ref": f"#/$defs/{kind}", "$defs": OPERATOR["$defs"]}
     for kind in OPERATOR["$defs"]
     if kind[0].isupper()
 }
+SCHEMAS[("gateway.networking.k8s.io/v1", "HTTPRoute")] = GATEWAY_API["$defs"]["HTTPRoute"]
 
 
 def why_invalid(document):
@@ -136,19 +164,25 @@ def documents_of(texts):
     return [document for text in texts.values() for document in yaml.safe_load_all(text) if document]
 
 
-def check_workload(documents, where, drain):
-    """What no schema says: restricted pods, and a grace period that lets the drain end."""
-    pods = []
+def check_workload(documents, where, values):
+    """What no schema says: restricted pods, and a grace period that lets the process end."""
+    pods = {}
     for document in documents:
+        metadata = document["metadata"]
         if document["kind"] == "Deployment":
-            pods.append(document["spec"]["template"]["spec"])
-            if pods[-1]["terminationGracePeriodSeconds"] != drain + 20:
-                fault(f"{where}: the grace period is not the drain timeout and 20 s")
+            pods[metadata["name"]] = document["spec"]["template"]["spec"]
         if document["kind"] == "Pod":
-            pods.append(document["spec"])
-    if len(pods) != 2:
-        fault(f"{where}: {len(pods)} pods rendered, not the worker's and the test's")
-    for pod in pods:
+            pods[metadata["name"]] = document["spec"]
+    name = values["fullnameOverride"] or NAME
+    grace = {name: int(values["settings"]["worker"]["drain_timeout"].rstrip("s")) + 20}
+    if values["gateway"]["enabled"]:
+        grace[f"{name}-gateway"] = 20
+    if pods.keys() != grace.keys() | {f"{process}-check" for process in grace}:
+        fault(f"{where}: the pods are {list(pods)}, not one for each process and its test")
+    for process, seconds in grace.items():
+        if pods[process]["terminationGracePeriodSeconds"] != seconds:
+            fault(f"{where}: the grace period of {process} is not {seconds} s")
+    for pod in pods.values():
         own = pod["securityContext"]
         if not (own["runAsNonRoot"] and own["seccompProfile"]["type"] == "RuntimeDefault"):
             fault(f"{where}: a pod is not restricted")
@@ -162,6 +196,76 @@ def check_workload(documents, where, drain):
                 or security["capabilities"] != {"drop": ["ALL"]}
             ):
                 fault(f"{where}: a container is not restricted")
+    if values["gateway"]["enabled"]:
+        for pod in (f"{name}-gateway", f"{name}-gateway-check"):
+            check_gateway_pod(pods[pod], documents, f"{where}: {pod}")
+    check_policies(documents, where)
+
+
+def check_gateway_pod(pod, documents, where):
+    """Nothing of Trackfinity reaches a gateway, and it cannot write its files."""
+    secrets = {volume["name"]: volume["secret"] for volume in pod["volumes"] if "secret" in volume}
+    workers = next(d for d in documents if d["kind"] == "Deployment" and not d["metadata"]["name"].endswith("-gateway"))
+    shared = [
+        volume["secret"]["secretName"]
+        for volume in workers["spec"]["template"]["spec"]["volumes"]
+        if "secret" in volume and any(volume["secret"]["secretName"] == own["secretName"] for own in secrets.values())
+    ]
+    if shared or set(secrets) != {"secrets", "clients"}:
+        fault(f"{where}: it mounts the secrets {secrets}, of which the worker has {shared}")
+    if secrets["secrets"]["items"] != [{"key": "broker-url", "path": "broker-url"}]:
+        fault(f"{where}: it gets more than RabbitMQ's address from its Secret")
+    for container in pod["containers"]:
+        for mount in container["volumeMounts"]:
+            if not mount["readOnly"]:
+                fault(f"{where}: {mount['name']} can be written")
+        if any("TRACKFINITY" in variable["name"] for variable in container["env"]):
+            fault(f"{where}: it has a variable of Trackfinity's")
+    settings = next(v["configMap"]["name"] for v in pod["volumes"] if v["name"] == "settings")
+    settings = next(d for d in documents if d["kind"] == "ConfigMap" and d["metadata"]["name"] == settings)
+    settings = tomllib.loads(settings["data"]["settings.toml"])
+    if settings.keys() != {"broker", "gateway", "topology"}:
+        fault(f"{where}: its settings are {list(settings)}")
+
+
+def check_policies(documents, where):
+    """NetworkPolicies add up. So each pod must have exactly one, and only a worker's may lead to Trackfinity."""
+    policies = [d["spec"] for d in documents if d["kind"] == "NetworkPolicy"]
+    if not policies:
+        return
+    for document in documents:
+        if document["kind"] not in ("Deployment", "Pod"):
+            continue
+        name = document["metadata"]["name"]
+        labels = document["metadata"]["labels"]
+        if document["kind"] == "Deployment":
+            labels = document["spec"]["template"]["metadata"]["labels"]
+        selecting = [p for p in policies if p["podSelector"]["matchLabels"].items() <= labels.items()]
+        if len(selecting) != 1:
+            fault(f"{where}: {len(selecting)} network policies select {name}")
+        ports = {port["port"] for policy in selecting for rule in policy["egress"] for port in rule["ports"]}
+        if ("-gateway" in name) == bool(ports & {443}):
+            fault(f"{where}: {name} may use the ports {sorted(ports)}")
+
+
+def render_files(rendered):
+    """The files of deploy/kubernetes: the chart with its defaults, and the objects that `gateway.enabled` adds."""
+
+    def text(header, documents):
+        return header + WRITTEN + "".join(f"---\n{text.removeprefix('---').strip()}\n" for text in documents)
+
+    def without_tests(texts):
+        return {path: text for path, text in texts.items() if not path.startswith("tests/")}
+
+    defaults, gateway = without_tests(rendered["defaults"]), without_tests(rendered["gateway-values"])
+    changed = [path for path in defaults if gateway.get(path) != defaults[path]]
+    if changed:
+        fault(f"gateway.enabled changes {changed}, not only gateway/")
+    added = [text for path, text in gateway.items() if path not in defaults]
+    return {
+        "trackfinity-unlocker.yaml": text("# The chart in deploy/helm with its defaults. ", defaults.values()),
+        "trackfinity-unlocker-gateway.yaml": text("# What gateway.enabled adds to the chart in deploy/helm. ", added),
+    }
 
 
 def check_chart(chart_directory, write):
@@ -177,7 +281,7 @@ def check_chart(chart_directory, write):
             documents = documents_of(texts)
             valid(documents, name)
             merged = chart.merge_values(sets[name])
-            check_workload(documents, name, int(merged["settings"]["worker"]["drain_timeout"].rstrip("s")))
+            check_workload(documents, name, merged)
             print(f"ok    the chart with {name}: {len(documents)} objects")
         for values, said in REFUSED:
             try:
@@ -188,21 +292,18 @@ def check_chart(chart_directory, write):
                     fault(f"{values} are refused for another reason: {error}")
         print(f"ok    {len(REFUSED)} wrong values are refused")
     everything = {(d["apiVersion"], d["kind"]) for d in documents_of(rendered["everything-values"])}
-    for kind in MODELS:
+    for kind in [*MODELS, ("gateway.networking.k8s.io/v1", "HTTPRoute")]:
         if kind not in everything:
             fault(f"everything-values renders no {kind[1]}")
 
-    tests = "tests/"
-    text = HEADER + "".join(
-        f"---\n{text.removeprefix('---').strip()}\n"
-        for path, text in rendered["defaults"].items()
-        if not path.startswith(tests)
-    )
-    if write:
-        RENDER.write_text(text)
-    if RENDER.read_text() != text:
-        fault("deploy/kubernetes is not the chart's render: run `make render`")
-    valid([d for d in yaml.safe_load_all((RENDER.parent / "secret.example.yaml").read_text())], "the example")
+    for name, text in render_files(rendered).items():
+        path = RENDERS / name
+        if write:
+            path.write_text(text)
+        if not path.is_file() or path.read_text() != text:
+            fault(f"deploy/kubernetes/{name} is not the chart's render: run `make render`")
+    for path in sorted(RENDERS.glob("*.example.yaml")):
+        valid(list(yaml.safe_load_all(path.read_text())), path.name)
     return documents_of(rendered["everything-values"])
 
 

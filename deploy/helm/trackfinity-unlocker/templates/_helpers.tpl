@@ -45,10 +45,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* The alerts select jobs with "unlocker" in their name. */}}
+{{/* The alerts select jobs with "unlocker" in their name. A gateway's job ends with "-gateway", a worker's does not. */}}
 {{- define "unlocker.job" -}}
 {{- $name := include "unlocker.fullname" . -}}
-{{- if contains "unlocker" $name -}}{{ $name }}{{- else -}}{{ $name }}-unlocker{{- end -}}
+{{- if and (contains "unlocker" $name) (not (hasSuffix "-gateway" $name)) -}}{{ $name }}{{- else -}}{{ $name }}-unlocker{{- end -}}
 {{- end -}}
 
 {{/* The drain, then at most 10 s for the last acknowledgements, 5 s for telemetry, and 5 s to spare. */}}
@@ -83,7 +83,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end -}}
 
-{{/* Shared by the worker and the test. */}}
+{{/* Shared by the worker, the gateway and their tests. */}}
 {{- define "unlocker.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532
@@ -101,6 +101,13 @@ capabilities:
 {{- end -}}
 
 {{- define "unlocker.env" -}}
+{{ include "unlocker.commonEnv" . }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "unlocker.commonEnv" -}}
 - name: POD_NAME
   valueFrom:
     fieldRef:
@@ -118,9 +125,6 @@ capabilities:
 - name: OTEL_RESOURCE_ATTRIBUTES
   value: k8s.namespace.name={{ .Release.Namespace }},k8s.pod.name=$(POD_NAME),service.instance.id=$(POD_NAME)
 {{- end }}
-{{- with .Values.extraEnv }}
-{{ toYaml . }}
-{{- end }}
 {{- end -}}
 
 {{- define "unlocker.mounts" -}}
@@ -130,6 +134,10 @@ capabilities:
 - name: secrets
   mountPath: /run/secrets/unlocker
   readOnly: true
+{{- include "unlocker.caMount" . }}
+{{- end -}}
+
+{{- define "unlocker.caMount" -}}
 {{- if .Values.certificateAuthority.configMap }}
 - name: ca
   mountPath: /etc/unlocker/ca
@@ -145,6 +153,10 @@ capabilities:
   secret:
     secretName: {{ include "unlocker.secret" . }}
     defaultMode: 0440
+{{- include "unlocker.caVolume" . }}
+{{- end -}}
+
+{{- define "unlocker.caVolume" -}}
 {{- if .Values.certificateAuthority.configMap }}
 - name: ca
   configMap:
