@@ -1,6 +1,7 @@
 //! The permissions in RabbitMQ that docs/production.md lists: they are sufficient, and
 //! `unlocker check` names each that is missing.
 
+mod gateway;
 mod operator;
 
 use std::{fs, path::Path, time::Duration};
@@ -115,6 +116,7 @@ fn the_documented_table_is_what_is_granted() {
         ("worker, `broker.declare = true`", [ALL, ALL_AND_REPLIES, ALL].map(ToOwned::to_owned)),
         ("worker, `broker.declare = false`", granted("worker")),
         ("producer", granted("producer")),
+        ("gateway", granted("gateway")),
         ("listener, with queues named `trackfinity.outcomes.…`", granted("listener")),
         ("operator, on call", granted("operator")),
     ] {
