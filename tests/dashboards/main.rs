@@ -1,8 +1,9 @@
-//! Compares the dashboard, the alerts and the runbook with the metrics of a running worker, as promtool and Debian's
-//! Prometheus read them.
+//! Compares the dashboard, the alerts and the runbook with the metrics of a running worker and a gateway, as promtool and
+//! Debian's Prometheus read them.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod gateway;
 mod promql;
 #[allow(dead_code)]
 #[path = "../it/world.rs"]
@@ -22,6 +23,7 @@ use serde_json::Value;
 use url::Url;
 
 use self::{
+    gateway::Gateway,
     promql::selectors,
     world::{DEAD, EXCHANGE, REQUEST, RESULTS, SOON, id, start_worker},
 };
@@ -30,8 +32,8 @@ const LIMIT: Duration = Duration::from_secs(240);
 const HOW_TO_GET_IT: &str = "run scripts/get-prometheus, or install Debian's package prometheus";
 const RUNBOOK_URL: &str =
     "https://github.com/trackfinity-unlocker/trackfinity-unlocker/blob/main/docs/runbook.md#";
-/// The port that `deploy/prometheus/prometheus.yaml` scrapes.
-const SCRAPED_ADDRESS: &str = "127.0.0.1:9464";
+/// The worker and the gateway that `deploy/prometheus/prometheus.yaml` scrapes.
+const SCRAPED_ADDRESSES: [&str; 2] = ["127.0.0.1:9464", "127.0.0.1:9465"];
 
 #[test]
 fn every_panel_says_what_it_shows_and_in_which_unit() {
@@ -62,13 +64,15 @@ fn every_alert_has_a_severity_texts_a_section_in_the_runbook_and_a_test() {
 }
 
 #[test]
-fn a_live_worker_has_every_metric_that_the_dashboard_and_the_alerts_ask_for() {
+fn a_live_worker_and_a_gateway_have_every_metric_that_the_dashboard_and_the_alerts_ask_for() {
     kit::run_within(LIMIT, async |ctx| {
         let directory = Directory::new();
         let worker = Eventful::start(&ctx).await;
         check_with_promtool(&worker.metrics().await);
+        let gateway = Gateway::start();
+        check_with_promtool(&gateway.metrics().await);
 
-        let prometheus = Prometheus::start(&ctx, &worker.ops, &directory).await;
+        let prometheus = Prometheus::start(&ctx, [&worker.ops, &gateway.ops], &directory).await;
         prometheus.wait_for("unlocker_requests_total").await;
         prometheus.wait_for_rules(alerts().into_iter().map(|alert| alert.name).collect()).await;
         for query in panels().into_iter().flat_map(|panel| panel.queries) {
@@ -174,18 +178,23 @@ fn check_with_promtool(metrics: &str) {
     assert!(output.status.success() && said.is_empty(), "{said}\n{metrics}");
 }
 
-/// Debian's Prometheus, with the configuration of `deploy/`, watching one worker.
+/// Debian's Prometheus, with the configuration of `deploy/`, watching one worker and one gateway.
 struct Prometheus {
     address: String,
     _process: Process,
 }
 
 impl Prometheus {
-    async fn start(ctx: &Context, worker: &str, directory: &Directory) -> Self {
-        let configuration = deployed("prometheus/prometheus.yaml");
-        assert!(configuration.contains(SCRAPED_ADDRESS));
-        let configuration =
-            configuration.replace(SCRAPED_ADDRESS, worker).replace("15s", "3s").replace("5s", "3s");
+    async fn start(ctx: &Context, processes: [&str; 2], directory: &Directory) -> Self {
+        // The job of the gateways is a comment, for those who have gateways.
+        let mut configuration = deployed("prometheus/prometheus.yaml")
+            .replace("\n  # - job_name", "\n  - job_name")
+            .replace("\n  #   ", "\n    ");
+        for (scraped, process) in SCRAPED_ADDRESSES.into_iter().zip(processes) {
+            assert!(configuration.contains(scraped));
+            configuration = configuration.replace(scraped, process);
+        }
+        let configuration = configuration.replace("15s", "3s").replace("5s", "3s");
         let file = directory.0.join("prometheus.yaml");
         fs::write(&file, configuration).expect("written");
         fs::write(directory.0.join("alerts.yaml"), deployed("prometheus/alerts.yaml")).expect("written");
@@ -299,7 +308,8 @@ fn panel(panel: &Value) -> Panel {
 }
 
 fn filled_in(query: &str) -> String {
-    let query = query.replace("$__rate_interval", "1m").replace("$job", ".*").replace("$instance", ".*");
+    let query = query.replace("$__rate_interval", "1m");
+    let query = ["$job", "$instance", "$gateway"].iter().fold(query, |query, name| query.replace(name, ".*"));
     assert!(!query.contains('$'), "{query} has a variable that is not known here");
     query
 }
