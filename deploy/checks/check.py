@@ -365,6 +365,8 @@ def check_lint():
         for source in (volume.split(":")[0] for volume in service.get("volumes", [])):
             if source.startswith(".") and not (DEPLOY / source).is_file():
                 fault(f"compose.yaml: {name} mounts {source}, which is not there")
+        if name == "gateway" and any("TRACKFINITY" in variable for variable in service["environment"]):
+            fault("compose.yaml: the gateway gets settings of Trackfinity's")
 
 
 def check_versions():
