@@ -60,6 +60,7 @@ REFUSED = [
         for values, said in [
             ({"replicaCount": 1}, "replicaCount"),
             ({"maxWait": "30"}, "maxWait"),
+            ({"maxWait": "51s"}, "maxWait"),
             ({"podDisruptionBudget": {"maxUnavailable": 0}}, "maxUnavailable"),
             ({"autoscaling": {"enabled": True, "minReplicas": 1}}, "minReplicas"),
             ({"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 2}}, "maxReplicas"),
