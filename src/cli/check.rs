@@ -14,14 +14,15 @@ use self::{args::Role, report::Report};
 use super::failure::Failure;
 use crate::{
     broker::rights,
-    settings::{BrokerSettings, Settings, environment},
+    settings::{BrokerSettings, GatewaySettings, Settings, environment},
 };
 
 pub(super) async fn check(files: &[PathBuf], args: CheckArgs) -> Result<(), Failure> {
     let mut report = Report::new(args.role, args.json);
     let checked = match args.role {
         Role::Worker => check_worker(files, &args, &mut report).await,
-        Role::Gateway | Role::Console => check_broker_role(files, &args, &mut report).await,
+        Role::Gateway => check_gateway(files, &args, &mut report).await,
+        Role::Console => check_console(files, &args, &mut report).await,
     };
     match checked {
         // One document, also of settings that cannot be read.
@@ -39,19 +40,23 @@ async fn check_worker(files: &[PathBuf], args: &CheckArgs, report: &mut Report) 
     local::check_listen("admin.listen", settings.admin.listen, report)?;
     let page = settings.admin.listen.is_some();
     let role = rights::Role::Worker { declare: settings.rabbitmq.broker.declare, page };
-    broker::check(&settings.rabbitmq, role, args, report).await?;
+    let BrokerSettings { broker, topology_prefix, .. } = &settings.rabbitmq;
+    broker::check(broker, topology_prefix, role, args, report).await?;
     trackfinity::check(&settings.trackfinity, report).await
 }
 
-async fn check_broker_role(files: &[PathBuf], args: &CheckArgs, report: &mut Report) -> Result<(), Failure> {
+async fn check_gateway(files: &[PathBuf], args: &CheckArgs, report: &mut Report) -> Result<(), Failure> {
+    let settings = GatewaySettings::load(files, environment())?;
+    report.settings(settings.describe())?;
+    local::check_clients(settings.gateway.clients_dir.as_deref(), report)?;
+    local::check_listen("gateway.listen", Some(settings.gateway.listen), report)?;
+    local::check_listen("ops.listen", settings.ops.listen, report)?;
+    broker::check(&settings.broker, &settings.topology_prefix, rights::Role::Producer, args, report).await
+}
+
+async fn check_console(files: &[PathBuf], args: &CheckArgs, report: &mut Report) -> Result<(), Failure> {
     let (settings, described) = BrokerSettings::load_described(files, environment())?;
     report.settings(described)?;
-    let role = match args.role {
-        Role::Console => rights::Role::Operator,
-        _ => rights::Role::Producer,
-    };
-    if role == rights::Role::Operator {
-        local::check_audit_log(settings.audit_log.as_deref(), report).await?;
-    }
-    broker::check(&settings, role, args, report).await
+    local::check_audit_log(settings.audit_log.as_deref(), report).await?;
+    broker::check(&settings.broker, &settings.topology_prefix, rights::Role::Operator, args, report).await
 }

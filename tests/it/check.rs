@@ -221,3 +221,68 @@ fn what_only_an_incident_would_show_is_tried() {
         assert_eq!((code, &find(&document, "ops.listen")["ok"]), (Some(1), &false.into()), "{document:#}");
     });
 }
+
+#[test]
+fn a_gateways_clients_are_read_and_each_fault_in_them_is_named() {
+    kit::run(async |ctx| {
+        let trackfinity = Trackfinity::start(|_| Answer::json(200, "true"));
+        let _worker = start_worker(&ctx, ctx.amqp_url(), &trackfinity.url(), &[]).await;
+        let folder = Folder::new();
+        let listen = |program: Program| {
+            let program = program.env("UNLOCKER__GATEWAY__LISTEN", "0.0.0.0:0");
+            program.env("UNLOCKER__GATEWAY__CLIENTS_DIR", &folder.0).env("UNLOCKER__OPS__LISTEN", "")
+        };
+        let run = async || check(&ctx, listen(bare(ctx.amqp_url())), &["--role", "gateway"]).await;
+        let (code, document) = run().await;
+        assert_eq!(code, Some(1), "{document:#}");
+        assert!(
+            text(&find(&document, "gateway.clients_dir")["detail"]).contains("no client"),
+            "{document:#}"
+        );
+
+        let token = "a-token-of-the-shop-with-32-characters";
+        fs::write(folder.0.join("shop"), token).expect("a client");
+        fs::write(folder.0.join("billing"), "# rate=20\nanother-token-with-32-characters!\n")
+            .expect("a client");
+        let (code, document) = run().await;
+        assert_eq!(code, Some(0), "{document:#}");
+        assert_eq!(find(&document, "gateway.clients_dir")["detail"], "2 clients: billing, shop");
+
+        fs::write(folder.0.join("billing"), "# rate=many\nshort\n").expect("a client");
+        let (code, document) = run().await;
+        assert_eq!(code, Some(1), "{document:#}");
+        assert_eq!(faults(&document).len(), 2, "{document:#}");
+        for line in [1, 2] {
+            let fault = find(&document, &format!("gateway.clients_dir, billing, line {line}"));
+            assert!(!text(&fault["remedy"]).is_empty(), "{fault}");
+        }
+        assert!(
+            !document.to_string().contains(token) && !document.to_string().contains("short"),
+            "{document:#}"
+        );
+    });
+}
+
+#[test]
+fn a_gateway_without_clients_learns_who_may_send() {
+    kit::run(async |ctx| {
+        let trackfinity = Trackfinity::start(|_| Answer::json(200, "true"));
+        let _worker = start_worker(&ctx, ctx.amqp_url(), &trackfinity.url(), &[]).await;
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = taken.local_addr().expect("an address").to_string();
+        let program = bare(ctx.amqp_url()).env("UNLOCKER__GATEWAY__LISTEN", &address);
+        let (code, document) = check(&ctx, program, &["--role", "gateway"]).await;
+        assert_eq!(code, Some(0), "{document:#}");
+        assert!(
+            text(&find(&document, "gateway.clients_dir")["detail"]).contains("client local"),
+            "{document:#}"
+        );
+        assert!(
+            text(&find(&document, "gateway.listen")["remedy"]).contains("this very gateway"),
+            "{document:#}"
+        );
+        let open = bare(ctx.amqp_url()).env("UNLOCKER__GATEWAY__LISTEN", "0.0.0.0:0");
+        let (code, document) = check(&ctx, open, &["--role", "gateway"]).await;
+        assert_eq!((code, faults(&document).len()), (Some(78), 1), "{document:#}");
+    });
+}

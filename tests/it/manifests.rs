@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use kit::{Answer, Management, Trackfinity};
+use kit::{Answer, Management, Program, Trackfinity};
 use serde_json::{Value, json};
 
 use crate::world::{SOON, start_worker, unlocker};
@@ -118,18 +118,22 @@ fn the_topology_operators_objects_are_what_the_worker_declares() {
     });
 }
 
+/// The settings in a file of deploy/kubernetes, without those that name files of the cluster.
+fn rendered_settings(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kubernetes").join(file);
+    let text = fs::read_to_string(path).expect("the manifests");
+    let (_, after) = text.split_once("  settings.toml: |\n").expect("the settings");
+    after
+        .lines()
+        .map_while(|line| Some(format!("{}\n", line.strip_prefix("    ")?)))
+        .filter(|line| !line.contains("/run/secrets/"))
+        .collect()
+}
+
 #[test]
 fn the_settings_in_the_kubernetes_manifests_are_valid() {
     kit::run(async |ctx| {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kubernetes/trackfinity-unlocker.yaml");
-        let text = fs::read_to_string(path).expect("the manifests");
-        let (_, after) = text.split_once("  settings.toml: |\n").expect("the settings");
-        let settings: String = after
-            .lines()
-            .map_while(|line| Some(format!("{}\n", line.strip_prefix("    ")?)))
-            // The files are the cluster's.
-            .filter(|line| !line.contains("_file = "))
-            .collect();
+        let settings = rendered_settings("trackfinity-unlocker.yaml");
         assert!(settings.contains("[worker]") && settings.contains("concurrency = 64"), "{settings}");
         let file = std::env::temp_dir().join(format!("{}.toml", ctx.vhost().name()));
         fs::write(&file, &settings).expect("a file");
@@ -140,5 +144,29 @@ fn the_settings_in_the_kubernetes_manifests_are_valid() {
         // Nothing is Trackfinity here, and 78 would be the settings.
         assert_eq!(status.code(), Some(1), "{:#?}{:#?}", check.stdout(), check.stderr());
         assert!(check.stdout().iter().any(|line| line == "ok    settings: valid"));
+    });
+}
+
+#[test]
+fn the_settings_of_the_gateway_in_the_kubernetes_manifests_are_valid() {
+    kit::run(async |ctx| {
+        apply_topology(ctx.vhost().management(), ctx.vhost().name()).await;
+        let settings = rendered_settings("trackfinity-unlocker-gateway.yaml");
+        assert!(settings.contains("[gateway]") && settings.contains("0.0.0.0:8080"), "{settings}");
+        let file = std::env::temp_dir().join(format!("{}.toml", ctx.vhost().name()));
+        fs::write(&file, &settings).expect("a file");
+        // A client of deploy/compose.yaml.
+        let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/compose/clients");
+        let check = Program::new(env!("CARGO_BIN_EXE_unlocker"))
+            .env("UNLOCKER__BROKER__URL", ctx.amqp_url())
+            .env("UNLOCKER__GATEWAY__CLIENTS_DIR", clients)
+            .args(["check", "--role", "gateway", "--config"])
+            .arg(&file);
+        let check = ctx.start(&check);
+        let status = check.wait_exit(SOON).await;
+        fs::remove_file(&file).expect("the file");
+        assert!(status.success(), "{:#?}{:#?}", check.stdout(), check.stderr());
+        assert!(check.stdout().iter().any(|line| line == "ok    settings: valid"));
+        assert!(check.stdout().iter().any(|line| line == "ok    gateway.clients_dir: 1 client: shop"));
     });
 }

@@ -1,6 +1,6 @@
 //! The arguments of `unlocker check`.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -29,8 +29,18 @@ pub(super) enum Role {
     /// `unlocker run`: consumes requests and calls Trackfinity.
     #[default]
     Worker,
-    /// A process that publishes requests, with a producer's rights.
+    /// `unlocker gateway`: takes requests over HTTP, and publishes them with a producer's rights.
     Gateway,
     /// A person or process that works on dead letters, with an operator's rights.
     Console,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Worker => "worker",
+            Self::Gateway => "gateway",
+            Self::Console => "console",
+        })
+    }
 }

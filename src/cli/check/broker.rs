@@ -16,17 +16,18 @@ use crate::{
         topology::Entity,
     },
     cli::failure::Failure,
-    settings::BrokerSettings,
+    settings::{Broker, TopologyPrefix},
 };
 
 pub(super) async fn check(
-    settings: &BrokerSettings,
+    broker: &Broker,
+    prefix: &TopologyPrefix,
     role: Role,
     args: &CheckArgs,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    let urls = settings.broker.uris().map_err(anyhow::Error::from)?;
-    let topology = Topology::new(&settings.topology_prefix);
+    let urls = broker.uris().map_err(anyhow::Error::from)?;
+    let topology = Topology::new(prefix);
     let (mut connected, mut has_answered) = (None, false);
     for url in &urls {
         match connection::connect(std::slice::from_ref(url), "check").await {
@@ -49,7 +50,7 @@ pub(super) async fn check(
         }
         return Ok(());
     };
-    check_topology(&connection, &topology, role, settings.broker.declare, report).await?;
+    check_topology(&connection, &topology, role, broker.declare, report).await?;
     check_rights(&connection, &topology, role, url, report).await?;
     if args.probe {
         let with_retry = matches!(role, Role::Worker { .. });

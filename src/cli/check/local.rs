@@ -7,7 +7,11 @@ use std::{
 };
 
 use super::report::{Check, Report};
-use crate::{cli::failure::Failure, dead_letters::Audit};
+use crate::{
+    cli::failure::Failure,
+    dead_letters::Audit,
+    gateway::{Clients, ClientsError},
+};
 
 pub(super) async fn check_audit_log(path: Option<&Path>, report: &mut Report) -> Result<(), Failure> {
     let Some(path) = path else { return Ok(()) };
@@ -23,6 +27,31 @@ pub(super) async fn check_audit_log(path: Option<&Path>, report: &mut Report) ->
     })
 }
 
+/// Reads the files of the gateway's clients. Each fault is a check of its own.
+pub(super) fn check_clients(directory: Option<&Path>, report: &mut Report) -> Result<(), Failure> {
+    let name = "gateway.clients_dir";
+    let Some(directory) = directory else {
+        return report.add(Check::note(
+            name,
+            "not set: everyone on this machine may send requests, as the client local",
+            "for others, name a directory with a file for each client",
+        ));
+    };
+    match Clients::open(directory) {
+        Ok(clients) => {
+            let names = clients.names();
+            let count = names.len();
+            let noun = if count == 1 { "client" } else { "clients" };
+            report.add(Check::pass(name, format!("{count} {noun}: {}", names.join(", "))))
+        }
+        Err(ClientsError { faults, .. }) => faults.into_iter().try_for_each(|fault| {
+            let file = fault.file.map(|file| format!(", {file}")).unwrap_or_default();
+            let line = fault.line.map(|line| format!(", line {line}")).unwrap_or_default();
+            report.add(Check::fail(format!("{name}{file}{line}"), fault.wrong, fault.remedy))
+        }),
+    }
+}
+
 /// Binds the address for a moment.
 pub(super) fn check_listen(
     key: &'static str,
@@ -35,7 +64,7 @@ pub(super) fn check_listen(
         Err(error) if error.kind() == ErrorKind::AddrInUse => Check::note(
             key,
             format!("{address} is in use"),
-            "by this very worker, if it runs already; otherwise it could not start",
+            format!("by this very {}, if it runs already; otherwise it could not start", report.role()),
         ),
         Err(error) => Check::fail(
             key,

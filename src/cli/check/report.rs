@@ -86,6 +86,11 @@ impl Report {
         }
     }
 
+    /// The process that is checked.
+    pub(super) fn role(&self) -> Role {
+        self.role
+    }
+
     /// The settings, which are valid: each key, its value for people, and where it came from.
     pub(super) fn settings(&mut self, described: Vec<(String, String, String)>) -> Result<(), Failure> {
         for (key, value, source) in described {
