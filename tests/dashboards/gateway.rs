@@ -1,50 +1,44 @@
-//! A gateway's metrics.
+//! A gateway for which every metric has a value.
 
-use kit::{Answer, Trackfinity};
+use kit::{Context, Process, Program};
 
-/// As `/metrics` has them.
-const METRICS: &str = "\
-# HELP unlocker_gateway_requests_total HTTP requests by client and status.
-# TYPE unlocker_gateway_requests_total counter
-unlocker_gateway_requests_total{client=\"shop\",code=\"202\"} 95
-unlocker_gateway_requests_total{client=\"shop\",code=\"503\"} 5
-# HELP unlocker_gateway_request_duration_seconds From a request to its answer.
-# TYPE unlocker_gateway_request_duration_seconds histogram
-unlocker_gateway_request_duration_seconds_bucket{le=\"1\"} 99
-unlocker_gateway_request_duration_seconds_bucket{le=\"+Inf\"} 100
-unlocker_gateway_request_duration_seconds_sum 9.5
-unlocker_gateway_request_duration_seconds_count 100
-# HELP unlocker_gateway_confirm_seconds From a publish to its confirm.
-# TYPE unlocker_gateway_confirm_seconds histogram
-unlocker_gateway_confirm_seconds_bucket{le=\"1\"} 99
-unlocker_gateway_confirm_seconds_bucket{le=\"+Inf\"} 100
-unlocker_gateway_confirm_seconds_sum 5.5
-unlocker_gateway_confirm_seconds_count 100
-# HELP unlocker_gateway_waiters Requests that wait for their outcome.
-# TYPE unlocker_gateway_waiters gauge
-unlocker_gateway_waiters 0
-# HELP unlocker_gateway_connections HTTP connections.
-# TYPE unlocker_gateway_connections gauge
-unlocker_gateway_connections 1
-# HELP unlocker_gateway_ready 1 while requests can be published.
-# TYPE unlocker_gateway_ready gauge
-unlocker_gateway_ready 1
-";
+use crate::world::{EXCHANGE, REQUEST, REQUESTS, SOON};
 
-/// Serves the metrics.
+/// A gateway that has taken a request, and refused one because no queue received it.
 pub struct Gateway {
     pub ops: String,
-    _server: Trackfinity,
+    _process: Process,
 }
 
 impl Gateway {
-    pub fn start() -> Self {
-        let server =
-            Trackfinity::start(|_| Answer::status(200).header("content-type", "text/plain").body(METRICS));
-        Self { ops: server.address().to_string(), _server: server }
+    /// Starts it, and removes the binding of the queue of requests.
+    pub async fn start(ctx: &Context) -> Self {
+        let [listen, ops] = [(); 2].map(|()| format!("127.0.0.1:{}", kit::free_port()));
+        let program = Program::new(env!("CARGO_BIN_EXE_unlocker"))
+            .arg("gateway")
+            .env("UNLOCKER__BROKER__URL", ctx.amqp_url())
+            .env("UNLOCKER__GATEWAY__LISTEN", &listen)
+            .env("UNLOCKER__OPS__LISTEN", &ops);
+        let gateway = Self { ops, _process: ctx.start(&program) };
+        let ready = format!("http://{}/readyz", gateway.ops);
+        kit::eventually("the gateway is ready", SOON, async || crate::get(&ready).await).await;
+
+        let url = format!("http://{listen}/v1/unlocks");
+        assert_eq!(unlock(&url).await, 202);
+        ctx.vhost().management().delete_binding(EXCHANGE, REQUESTS, REQUEST).await;
+        assert_eq!(unlock(&url).await, 503);
+        gateway
     }
 
     pub async fn metrics(&self) -> String {
         crate::get(&format!("http://{}/metrics", self.ops)).await.expect("metrics")
     }
+}
+
+/// The status of the answer.
+async fn unlock(url: &str) -> u16 {
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(SOON).build();
+    let request = client.expect("a client").post(url).header("content-type", "application/json");
+    let answer = request.body(r#"{"customer_id":"191"}"#).send().await.expect("an answer");
+    answer.status().as_u16()
 }

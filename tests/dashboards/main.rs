@@ -1,4 +1,4 @@
-//! Compares the dashboard, the alerts and the runbook with the metrics of a running worker and a gateway, as promtool and
+//! Compares the dashboard, the alerts and the runbook with the metrics of a running worker and gateway, as promtool and
 //! Debian's Prometheus read them.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
@@ -64,12 +64,12 @@ fn every_alert_has_a_severity_texts_a_section_in_the_runbook_and_a_test() {
 }
 
 #[test]
-fn a_live_worker_and_a_gateway_have_every_metric_that_the_dashboard_and_the_alerts_ask_for() {
+fn a_live_worker_and_gateway_have_every_metric_that_the_dashboard_and_the_alerts_ask_for() {
     kit::run_within(LIMIT, async |ctx| {
         let directory = Directory::new();
         let worker = Eventful::start(&ctx).await;
         check_with_promtool(&worker.metrics().await);
-        let gateway = Gateway::start();
+        let gateway = Gateway::start(&ctx).await;
         check_with_promtool(&gateway.metrics().await);
 
         let prometheus = Prometheus::start(&ctx, [&worker.ops, &gateway.ops], &directory).await;
