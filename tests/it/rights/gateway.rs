@@ -18,9 +18,32 @@ fn a_gateways_user_publishes_and_waits_for_the_outcome_by_direct_reply_to() {
         user.grant(&granted("gateway")).await;
         let trackfinity = Trackfinity::start(|_| Answer::unlocked());
         let _worker = start_worker(&ctx, ctx.amqp_url(), &trackfinity.url(), &[]).await;
-        let publish = ctx.start(&bare(&user.url(), &["publish", "--customer-id", "191", "--wait"]));
-        assert!(publish.wait_exit(SOON).await.success(), "{:#?}", publish.stderr());
-        assert!(publish.stdout().concat().contains("unlocked"), "{:#?}", publish.stdout());
+        let [listen, ops] = [(); 2].map(|()| format!("127.0.0.1:{}", kit::free_port()));
+        let program = bare(&user.url(), &["gateway"]).env("UNLOCKER__GATEWAY__LISTEN", &listen);
+        let gateway = ctx.start(&program.env("UNLOCKER__OPS__LISTEN", &ops));
+        let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(SOON).build();
+        let client = client.expect("a client");
+        kit::eventually("the gateway is ready", SOON, async || {
+            let ready = client.get(format!("http://{ops}/readyz")).send().await;
+            ready.and_then(reqwest::Response::error_for_status).map_err(|error| error.to_string())
+        })
+        .await;
+        let request = client
+            .post(format!("http://{listen}/v1/unlocks"))
+            .header("content-type", "application/json")
+            .header("prefer", "wait=20")
+            .body(r#"{"customer_id":"191"}"#);
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        let outcome: serde_json::Value =
+            serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON");
+        assert_eq!(outcome["status"], "unlocked");
+        gateway.signal(kit::Signal::TERM);
+        assert!(gateway.wait_exit(SOON).await.success());
+        let refused: Vec<_> =
+            gateway.stderr().into_iter().filter(|line| line.contains("refused for user")).collect();
+        assert!(refused.is_empty(), "{refused:#?}");
+
         let check = ctx.start(&bare(&user.url(), &["check", "--role", "gateway"]));
         assert!(check.wait_exit(SOON).await.success(), "{:#?}", check.stdout());
         user.delete().await;
