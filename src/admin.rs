@@ -14,7 +14,6 @@ mod filters;
 mod guard;
 mod jobs;
 mod login;
-mod login_throttle;
 mod page_layout;
 mod page_user;
 mod pages;

@@ -1,11 +1,16 @@
-//! What all HTTP servers of the program share: serving with bounds, and problems as RFC 9457 says.
+//! What all HTTP servers of the program share: serving with bounds, problems as RFC 9457 says, and limits of
+//! rates.
 
+mod gcra;
 mod listen;
 mod problem;
 mod server;
+mod throttle;
 
 pub use self::{
+    gcra::Gcra,
     listen::{ListenError, bind},
     problem::{Body as ProblemBody, FieldError, Problem, Taken},
     server::{Bounds, Peer, Server, Slot},
+    throttle::{Throttle, Wait, network},
 };

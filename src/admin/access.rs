@@ -1,15 +1,30 @@
 //! Who may do what: a viewer reads; an operator also sees what is masked, and changes dead letters.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::{dead_letters::Actor, secret::Secret, settings::Admin};
+use crate::{
+    dead_letters::Actor,
+    http::{Gcra, Throttle},
+    secret::Secret,
+    settings::Admin,
+};
 
 /// The longest name of a user, in characters.
 const MAX_NAME_CHARS: usize = 64;
+
+/// How many wrong tokens a network may send: five at once, then five a minute.
+const WRONG_TOKENS: Gcra = Gcra { interval: Duration::from_secs(12), burst: 5 };
+/// How many all networks together may send: fifty at once, then fifty a minute.
+const WRONG_TOKENS_OVERALL: Gcra = Gcra { interval: Duration::from_millis(1200), burst: 50 };
+
+/// Limits wrong tokens. Right ones must wait, too, because people choose tokens that could be guessed.
+pub(super) fn throttle() -> Throttle {
+    Throttle::new(WRONG_TOKENS, Some(WRONG_TOKENS_OVERALL))
+}
 
 /// What a user may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

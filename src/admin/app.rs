@@ -5,11 +5,15 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    access::Tokens, cached_reader::CachedReader, jobs::Jobs, login_throttle::LoginThrottle,
-    recent_plans::RecentPlans, sessions::Sessions,
+    access::{self, Tokens},
+    cached_reader::CachedReader,
+    jobs::Jobs,
+    recent_plans::RecentPlans,
+    sessions::Sessions,
 };
 use crate::{
     dead_letters::{Audit, DeadLetters},
+    http::Throttle,
     ops::WorkerHandles,
     settings::Settings,
 };
@@ -19,7 +23,7 @@ use crate::{
 pub(super) struct App {
     pub(super) tokens: Tokens,
     pub(super) sessions: Sessions,
-    pub(super) throttle: LoginThrottle,
+    pub(super) throttle: Arc<Throttle>,
     pub(super) reader: CachedReader,
     pub(super) jobs: Jobs,
     pub(super) plans: RecentPlans,
@@ -37,7 +41,7 @@ impl App {
         Self {
             tokens: Tokens::new(admin),
             sessions: Sessions::default(),
-            throttle: LoginThrottle::default(),
+            throttle: Arc::new(access::throttle()),
             jobs: Jobs::new(dead_letters, reader.clone(), stop.clone()),
             reader,
             plans: RecentPlans::default(),

@@ -72,7 +72,7 @@ async fn log_in(
         Err(wait) => {
             let sentence = format!("There were {wait}.");
             let mut response = wrong(StatusCode::TOO_MANY_REQUESTS, &sentence);
-            response.headers_mut().insert("retry-after", wait.0.as_secs().max(1).into());
+            response.headers_mut().insert("retry-after", wait.seconds().into());
             return response;
         }
     };

@@ -8,8 +8,11 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{login_throttle::Wait, page_layout::PageLayout};
-use crate::dead_letters::{AccessError, Error, InvalidOption};
+use super::page_layout::PageLayout;
+use crate::{
+    dead_letters::{AccessError, Error, InvalidOption},
+    http::Wait,
+};
 
 /// Why a request was rejected or failed.
 #[derive(Debug)]
@@ -109,7 +112,7 @@ impl From<Wait> for Problem {
         let advice = "Wait, and check the token.";
         let mut problem =
             Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", sentence(&wait), advice);
-        problem.wait_s = Some(wait.0.as_secs().max(1));
+        problem.wait_s = Some(wait.seconds());
         problem
     }
 }

@@ -13,12 +13,10 @@ mod credentials;
 mod directory;
 mod error;
 mod file;
-mod gcra;
 mod registry;
 mod signature;
 #[cfg(test)]
 mod tests;
-mod throttle;
 
 pub use self::{
     access::{Clients, Denied, Identified, Signed},

@@ -21,12 +21,18 @@ use super::{
     error::{ClientFault, ClientsError},
     registry::Registry,
     signature::SignatureHeaders,
-    throttle::{Throttle, network},
 };
-use crate::{message::Timestamp, telemetry::LogThrottle};
+use crate::{
+    http::{Gcra, Throttle, network},
+    message::Timestamp,
+    telemetry::LogThrottle,
+};
 
 /// How often the directory is read again.
 const READ_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How many wrong credentials a network may send: ten at once, then one a second.
+const WRONG_CREDENTIALS: Gcra = Gcra { interval: Duration::from_secs(1), burst: 10 };
 
 /// Who may use the gateway. Clones share all state.
 #[derive(Clone)]
@@ -112,7 +118,7 @@ impl Clients {
         Ok(Self(Arc::new(Inner::Directory(Guarded {
             directory: directory.to_owned(),
             registry: RwLock::new(Arc::new(registry)),
-            throttle: Throttle::default(),
+            throttle: Throttle::new(WRONG_CREDENTIALS, None),
             wrong_log: LogThrottle::default(),
         }))))
     }
@@ -223,7 +229,7 @@ impl Guarded {
         }
         match self.throttle.record_failure(peer, Instant::now()) {
             Ok(()) => Denied::Unauthorized,
-            Err(wait) => Denied::TooManyFailures(wait),
+            Err(wait) => Denied::TooManyFailures(wait.0),
         }
     }
 

@@ -6,8 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::gcra::Gcra;
-use crate::settings::RateLimit;
+use crate::{http::Gcra, settings::RateLimit};
 
 /// The client's name where no directory is set. No file may have it.
 pub(super) const LOCAL: &str = "local";

@@ -35,6 +35,12 @@ fn a_file_holds_tokens_signing_secrets_a_rate_and_comments() {
 }
 
 #[test]
+fn the_example_of_the_page_is_a_client() {
+    let (_, after) = include_str!("../../../../docs/http.md").split_once("```\n# The shop").unwrap();
+    assert_eq!(counts(&format!("# The shop{}", after.split_once("```").unwrap().0)), (2, 1, Some(20.0)));
+}
+
+#[test]
 fn a_signing_secret_has_24_to_64_bytes_with_or_without_padding() {
     use base64::{Engine, engine::general_purpose::STANDARD};
     for (bytes, fits) in [(0, false), (23, false), (24, true), (25, true), (64, true), (65, false)] {

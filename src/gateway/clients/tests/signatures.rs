@@ -71,6 +71,18 @@ fn the_official_test_vectors_hold() {
 }
 
 #[test]
+fn the_example_of_the_page_prints_what_the_page_says() {
+    let page = include_str!("../../../../docs/http.md");
+    let (_, after) = page.split_once("```sh\nsecret=").unwrap();
+    let (script, after) = after.split_once("```").unwrap();
+    let (_, printed) = after.split_once("This prints `").unwrap();
+    let output =
+        std::process::Command::new("sh").args(["-ec", &format!("secret={script}")]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && printed.starts_with(&format!("{}`.", text.trim_end())), "{text}");
+}
+
+#[test]
 fn each_secret_of_each_client_is_valid() {
     let folder = Folder::new(&[
         ("mail", &format!("{TOKEN}\n")),

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 /// A rate: one unit each `interval`, and up to `burst` units at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Gcra {
-    pub(super) interval: Duration,
+pub struct Gcra {
+    pub interval: Duration,
     /// At least 1.
-    pub(super) burst: u32,
+    pub burst: u32,
 }
 
 impl Gcra {
@@ -18,12 +18,7 @@ impl Gcra {
     ///
     /// # Errors
     /// If there are not enough units yet: how long to wait.
-    pub(super) fn take(
-        self,
-        used_until: Option<Instant>,
-        units: u32,
-        now: Instant,
-    ) -> Result<Instant, Duration> {
+    pub fn take(self, used_until: Option<Instant>, units: u32, now: Instant) -> Result<Instant, Duration> {
         let from = used_until.map_or(now, |until| until.max(now));
         let needed = self.interval.saturating_mul(units.min(self.burst));
         let used = from.saturating_duration_since(now).saturating_add(needed);
