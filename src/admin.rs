@@ -19,7 +19,6 @@ mod page_user;
 mod pages;
 mod problem;
 mod recent_plans;
-mod server;
 mod sessions;
 mod worker_state;
 
@@ -30,15 +29,27 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 pub use self::api::openapi;
-use self::{app::App, guard::Hosts};
+use self::{
+    app::App,
+    guard::{Hosts, REQUEST_TIMEOUT},
+};
 use crate::{
-    http::{ListenError, bind},
+    http::{Bounds, ListenError, Server, bind},
     ops::WorkerHandles,
     settings::Settings,
 };
 
 /// The largest request body, in bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// What a stranger can take of the page.
+const BOUNDS: Bounds = Bounds {
+    connections: 64,
+    head_bytes: 16 * 1024,
+    lifetime: Duration::from_secs(300),
+    drain: Duration::from_secs(1),
+};
+const _: () = assert!(BOUNDS.lifetime.as_secs() > REQUEST_TIMEOUT.as_secs());
 
 /// How long to wait for the current dead letter when the program stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -97,7 +108,7 @@ pub fn serve(
             match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => {
                     let jobs = app.jobs.clone();
-                    server::serve(listener, router(app, hosts), stop).await;
+                    Server::new("page", BOUNDS).serve(listener, router(app, hosts), stop).await;
                     jobs.wait_until_ended().await;
                 }
                 Err(error) => tracing::error!(%error, "the dead-letter page is not served"),

@@ -1,6 +1,5 @@
 //! The JSON API: the same rules as the page, with a token in a header.
 
-mod api_problem;
 mod api_user;
 mod bodies;
 mod changes;
@@ -19,6 +18,7 @@ use utoipa::{
 };
 
 use super::app::App;
+use crate::http::ProblemBody;
 
 pub(super) fn router() -> Router<App> {
     Router::new()
@@ -50,6 +50,7 @@ pub(super) fn router() -> Router<App> {
         dead_letters::worker, dead_letters::summary, dead_letters::list, dead_letters::show,
         changes::plan, changes::find_plan, changes::start, changes::jobs, changes::job, changes::stop
     ),
+    components(schemas(ProblemBody)),
     security(("token" = [])),
     modifiers(&Bearer, &Answers)
 )]
@@ -100,16 +101,16 @@ impl Modify for Answers {
         for operation in operations.flatten() {
             let with_body: &[&str] = if operation.request_body.is_some() { &Self::WITH_BODY } else { &[] };
             for status in Self::SHARED.iter().chain(with_body) {
-                let problem = Ref::from_schema_name("Problem");
-                let content = Content::new(Some(problem));
-                let response = Response::builder().content("application/json", content).build();
-                operation.responses.responses.entry((*status).to_owned()).or_insert(response.into());
+                operation.responses.responses.entry((*status).to_owned()).or_insert(Response::new("").into());
             }
             for (status, response) in &mut operation.responses.responses {
-                if let RefOr::T(response) = response
-                    && response.description.is_empty()
-                {
+                let RefOr::T(response) = response else { continue };
+                if response.description.is_empty() {
                     response.description = Self::describe(status).to_owned();
+                }
+                if !status.starts_with('2') {
+                    let problem = Content::new(Some(Ref::from_schema_name("Problem")));
+                    response.content.insert("application/problem+json".to_owned(), problem.into());
                 }
             }
         }

@@ -1,11 +1,11 @@
 //! Log in with a name and a token, and log out.
 
-use std::{net::SocketAddr, time::Instant};
+use std::time::Instant;
 
 use askama::Template;
 use axum::{
-    Router,
-    extract::{ConnectInfo, RawQuery, State},
+    Extension, Router,
+    extract::{RawQuery, State},
     http::{HeaderMap, HeaderValue, StatusCode, header::SET_COOKIE},
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
@@ -19,6 +19,7 @@ use super::{
     page_user::{COOKIE_NAME, SignedForm, cookie},
     problem::{Problem, render},
 };
+use crate::http::Peer;
 
 /// Ties the login form to the browser that received it.
 const LOGIN_COOKIE: &str = "unlocker_login";
@@ -46,7 +47,7 @@ async fn form(State(app): State<App>, RawQuery(query): RawQuery, headers: Header
 
 async fn log_in(
     State(app): State<App>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     fields: Fields,
 ) -> Response {

@@ -1,17 +1,15 @@
-//! Errors with advice: a page for people, JSON for scripts.
+//! Errors with advice: a page for people, `application/problem+json` for scripts.
 
 use askama::Template;
 use axum::{
-    Json,
     http::{HeaderValue, StatusCode, header::RETRY_AFTER, header::WWW_AUTHENTICATE},
     response::{Html, IntoResponse, Response},
 };
-use serde::Serialize;
 
 use super::page_layout::PageLayout;
 use crate::{
     dead_letters::{AccessError, Error, InvalidOption},
-    http::Wait,
+    http::{self, Wait},
 };
 
 /// Why a request was rejected or failed.
@@ -24,19 +22,9 @@ pub(super) struct Problem {
     pub(super) what: String,
     /// What to do.
     pub(super) advice: String,
-    pub(super) wait_s: Option<u64>,
-}
-
-/// A problem as JSON.
-#[derive(Serialize, utoipa::ToSchema)]
-#[schema(as = Problem)]
-pub(super) struct ProblemBody {
-    /// For programs: `not_found`, `locked`, ….
-    code: &'static str,
-    /// What was wrong.
-    problem: String,
-    /// What to do.
-    advice: String,
+    /// The wrong part of the body, as a JSON pointer.
+    pointer: Option<String>,
+    wait: Option<Wait>,
 }
 
 /// A problem as a page.
@@ -54,7 +42,12 @@ impl Problem {
         what: impl Into<String>,
         advice: impl Into<String>,
     ) -> Self {
-        Self { status, code, what: what.into(), advice: advice.into(), wait_s: None }
+        Self { status, code, what: what.into(), advice: advice.into(), pointer: None, wait: None }
+    }
+
+    /// The same problem with the wrong part of the body, as a JSON pointer (RFC 6901).
+    pub(super) fn at(self, pointer: impl Into<String>) -> Self {
+        Self { pointer: Some(pointer.into()), ..self }
     }
 
     pub(super) fn bad_request(what: impl Into<String>) -> Self {
@@ -78,29 +71,42 @@ impl Problem {
 
     /// The problem as a page.
     pub(super) fn page(self) -> Response {
-        let (status, wait) = (self.status, self.wait_s);
+        let (status, wait) = (self.status, self.wait);
         let layout = PageLayout {
             title: status.canonical_reason().unwrap_or("Problem").to_owned(),
             ..PageLayout::default()
         };
         let mut response = (status, render(&ProblemPage { layout, problem: self })).into_response();
-        retry_after(&mut response, wait);
+        if let Some(wait) = wait {
+            response.headers_mut().insert(RETRY_AFTER, wait.seconds().into());
+        }
         response
     }
 
     /// The problem as JSON.
     pub(super) fn json(self) -> Response {
-        let body = ProblemBody { code: self.code, problem: self.what, advice: self.advice };
-        let mut response = (self.status, Json(body)).into_response();
-        if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        retry_after(&mut response, self.wait_s);
-        response
+        http::Problem::from(self).into_response()
     }
 }
 
-/// For pages. The API uses [`Problem::json`].
+/// For the API.
+impl From<Problem> for http::Problem {
+    fn from(Problem { status, code, what, advice, pointer, wait }: Problem) -> Self {
+        let mut problem = Self::new(status, code, format!("{what} {advice}"));
+        if let Some(pointer) = pointer {
+            problem = problem.with_error(pointer, what);
+        }
+        if let Some(wait) = wait {
+            problem = problem.with_retry_after(wait.0);
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            problem = problem.with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        problem
+    }
+}
+
+/// For pages.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         self.page()
@@ -110,10 +116,8 @@ impl IntoResponse for Problem {
 impl From<Wait> for Problem {
     fn from(wait: Wait) -> Self {
         let advice = "Wait, and check the token.";
-        let mut problem =
-            Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", sentence(&wait), advice);
-        problem.wait_s = Some(wait.seconds());
-        problem
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", sentence(&wait), advice);
+        Self { wait: Some(wait), ..problem }
     }
 }
 
@@ -153,12 +157,6 @@ pub(super) fn render(page: &impl Template) -> Response {
     match page.render() {
         Ok(text) => Html(text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
-}
-
-fn retry_after(response: &mut Response, wait_s: Option<u64>) {
-    if let Some(seconds) = wait_s {
-        response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
 }
 

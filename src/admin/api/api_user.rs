@@ -1,15 +1,15 @@
 //! The user of an API call, found by a token in a header. Cookies are ignored, because other sites
 //! can make a browser send cookies but not this header.
 
-use std::{net::SocketAddr, time::Instant};
+use std::time::Instant;
 
 use axum::{
-    extract::{ConnectInfo, FromRequest, FromRequestParts, Request},
+    extract::{FromRequest, FromRequestParts, Request},
     http::{HeaderMap, StatusCode, header::AUTHORIZATION, request::Parts},
 };
 use serde::de::DeserializeOwned;
+use serde_path_to_error::Segment;
 
-use super::api_problem::ApiProblem;
 use crate::{
     admin::{
         access::{self, User},
@@ -17,6 +17,7 @@ use crate::{
         problem::Problem,
     },
     dead_letters::Actor,
+    http::{self, Peer},
 };
 
 /// A user who may call the API.
@@ -35,9 +36,9 @@ impl ApiUser {
 }
 
 impl FromRequestParts<App> for ApiUser {
-    type Rejection = ApiProblem;
+    type Rejection = http::Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiProblem> {
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, http::Problem> {
         let unauthorized = |what: &str| {
             let advice = "Send `Authorization: Bearer TOKEN` with the viewer's or the operator's token.";
             Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", what, advice)
@@ -49,8 +50,7 @@ impl FromRequestParts<App> for ApiUser {
         };
         let token =
             token.ok_or_else(|| unauthorized("The header Authorization contains no bearer token."))?;
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-        let address = peer.map_or([0, 0, 0, 0].into(), |peer| peer.0.ip());
+        let address = parts.extensions.get::<Peer>().map_or([0, 0, 0, 0].into(), |peer| peer.ip());
         let role = app
             .throttle
             .attempt(address, Instant::now(), || app.tokens.role_of(token))
@@ -88,22 +88,35 @@ fn name(headers: &HeaderMap) -> Result<String, Problem> {
     }
 }
 
+/// A path in a body as a JSON pointer (RFC 6901).
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    let segments = path.iter().map(|segment| match segment {
+        Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+        Segment::Seq { index } => format!("/{index}"),
+        Segment::Enum { .. } | Segment::Unknown => String::new(),
+    });
+    segments.collect()
+}
+
 /// The JSON body of a request.
 #[derive(Debug)]
 pub(super) struct JsonBody<T>(pub(super) T);
 
 impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
-    type Rejection = ApiProblem;
+    type Rejection = http::Problem;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, ApiProblem> {
-        match axum::Json::from_request(request, app).await {
-            Ok(axum::Json(body)) => Ok(Self(body)),
-            Err(rejection) => {
-                let advice = "Send JSON with its content type, as /api/v1/openapi.json describes it.";
-                let what = without_types(&rejection.body_text());
-                Err(Problem::new(rejection.status(), "bad_request", what, advice).into())
-            }
-        }
+    async fn from_request(request: Request, app: &App) -> Result<Self, http::Problem> {
+        let bad = |status, what: &str| {
+            let advice = "Send JSON with its content type, as /api/v1/openapi.json describes it.";
+            Problem::new(status, "bad_request", what, advice)
+        };
+        let axum::Json(body): axum::Json<serde_json::Value> = axum::Json::from_request(request, app)
+            .await
+            .map_err(|rejection| bad(rejection.status(), &format!("{}.", rejection.body_text())))?;
+        serde_path_to_error::deserialize(body).map(Self).map_err(|error| {
+            let what = format!("{}: {}.", error.path(), without_types(&error.inner().to_string()));
+            bad(StatusCode::UNPROCESSABLE_ENTITY, &what).at(pointer(error.path())).into()
+        })
     }
 }
 

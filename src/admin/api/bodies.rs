@@ -107,20 +107,26 @@ pub(super) struct PlanFilter {
 
 impl PlanFilter {
     pub(super) fn filter(self) -> Result<Filter, Problem> {
+        let status = |(index, name): (usize, &String)| {
+            filters::status(name).map_err(|problem| problem.at(format!("/filter/status/{index}")))
+        };
+        let moment = |name, text: &str| {
+            filters::moment(name, text).map_err(|problem| problem.at(format!("/filter/{name}")))
+        };
         let filter = Filter {
-            status: self.status.iter().map(|name| filters::status(name)).collect::<Result<_, _>>()?,
+            status: (0..).zip(&self.status).map(status).collect::<Result<_, _>>()?,
             reason: self.reason,
-            since: self.since.map(|text| filters::moment("since", &text)).transpose()?,
-            until: self.until.map(|text| filters::moment("until", &text)).transpose()?,
+            since: self.since.map(|text| moment("since", &text)).transpose()?,
+            until: self.until.map(|text| moment("until", &text)).transpose()?,
             ids: self.ids,
             limit: self.limit,
         };
         if filter == Filter::default() {
             let wrong = "The filter is empty. To select all dead letters, give all five statuses.";
-            return Err(Problem::bad_request(wrong));
+            return Err(Problem::bad_request(wrong).at("/filter"));
         }
         if filter.limit == Some(0) {
-            return Err(Problem::bad_request("limit: must be at least 1."));
+            return Err(Problem::bad_request("limit: must be at least 1.").at("/filter/limit"));
         }
         Ok(filter)
     }

@@ -7,38 +7,36 @@ use axum::{
 };
 
 use super::{
-    api_problem::ApiProblem,
     api_user::{ApiUser, JsonBody},
     bodies::{JobOptions, JobState, PlanAction, PlanRequest, PlanResponse},
 };
 use crate::{
-    admin::{
-        app::App,
-        problem::{Problem, ProblemBody},
-    },
+    admin::{app::App, problem::Problem},
     dead_letters::{Action, Plan, ReplayOptions, ReplayRate},
+    http,
 };
 
 /// Plans a replay or a discard of the dead letters that match now. Operators only. Changes nothing.
 #[utoipa::path(post, path = "/plans", request_body(content = PlanRequest, example = json!({"action": "replay", "filter": {"status": ["abandoned"], "reason": ["http_503"]}})), responses(
     (status = 201, description = "the plan; it can be executed for a day", body = PlanResponse),
-    (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
-    (status = 404, description = "no dead letter matches", body = ProblemBody),
-    (status = 409, description = "someone else has locked the dead letters", body = ProblemBody)
+    (status = 400), (status = 401), (status = 403),
+    (status = 404, description = "no dead letter matches"),
+    (status = 409, description = "someone else has locked the dead letters")
 ))]
 pub(super) async fn plan(
     State(app): State<App>,
     user: ApiUser,
     JsonBody(request): JsonBody<PlanRequest>,
-) -> Result<(StatusCode, Json<PlanResponse>), ApiProblem> {
+) -> Result<(StatusCode, Json<PlanResponse>), http::Problem> {
     let actor = user.operator()?;
     let action = match (request.action, request.reason.as_deref()) {
         (PlanAction::Replay, None) => Action::Replay,
         (PlanAction::Replay, Some(_)) => {
-            return Err(Problem::bad_request("A replay has no reason.").into());
+            return Err(Problem::bad_request("A replay has no reason.").at("/reason").into());
         }
         (PlanAction::Discard, reason) => {
-            Action::Discard { reason: reason.unwrap_or_default().parse().map_err(Problem::from)? }
+            let reason = reason.unwrap_or_default().parse();
+            Action::Discard { reason: reason.map_err(|error| Problem::from(error).at("/reason"))? }
         }
     };
     let preview = app.reader.plan(&actor, action, &request.filter.filter()?).await?;
@@ -54,31 +52,32 @@ pub(super) async fn plan(
 
 /// Returns a plan.
 #[utoipa::path(get, path = "/plans/{digest}", params(("digest" = String, Path)), responses(
-    (status = 200, body = Plan), (status = 401, body = ProblemBody), (status = 404, body = ProblemBody)
+    (status = 200, body = Plan), (status = 401), (status = 404)
 ))]
 pub(super) async fn find_plan(
     State(app): State<App>,
     _user: ApiUser,
     Path(digest): Path<String>,
-) -> Result<Json<Plan>, ApiProblem> {
+) -> Result<Json<Plan>, http::Problem> {
     Ok(Json(app.reader.find_plan(&digest).await?))
 }
 
 /// Starts to execute a plan. Operators only. Each dead letter is written to the audit log first.
 #[utoipa::path(post, path = "/plans/{digest}/jobs", params(("digest" = String, Path)), request_body(content = JobOptions, example = json!({"per_second": 1.0, "keep_going": false})), responses(
     (status = 202, description = "the job; get it again to see its progress", body = JobState),
-    (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
-    (status = 404, body = ProblemBody),
-    (status = 409, description = "another job is running", body = ProblemBody)
+    (status = 400), (status = 401), (status = 403),
+    (status = 404),
+    (status = 409, description = "another job is running")
 ))]
 pub(super) async fn start(
     State(app): State<App>,
     user: ApiUser,
     Path(digest): Path<String>,
     JsonBody(options): JsonBody<JobOptions>,
-) -> Result<(StatusCode, Json<JobState>), ApiProblem> {
+) -> Result<(StatusCode, Json<JobState>), http::Problem> {
     let actor = user.operator()?;
-    let rate = options.per_second.map(ReplayRate::try_from).transpose().map_err(Problem::from)?;
+    let rate = options.per_second.map(ReplayRate::try_from).transpose();
+    let rate = rate.map_err(|error| Problem::from(error).at("/per_second"))?;
     let options = ReplayOptions {
         rate: rate.unwrap_or_default(),
         keep_going: options.keep_going,
@@ -91,7 +90,7 @@ pub(super) async fn start(
 
 /// Lists the jobs since the worker started, newest first.
 #[utoipa::path(get, path = "/jobs", responses(
-    (status = 200, body = Vec<JobState>), (status = 401, body = ProblemBody)
+    (status = 200, body = Vec<JobState>), (status = 401)
 ))]
 pub(super) async fn jobs(State(app): State<App>, _user: ApiUser) -> Json<Vec<JobState>> {
     Json(app.jobs.all().iter().map(|job| JobState::from(job.as_ref())).collect())
@@ -99,26 +98,26 @@ pub(super) async fn jobs(State(app): State<App>, _user: ApiUser) -> Json<Vec<Job
 
 /// Returns a job and its progress.
 #[utoipa::path(get, path = "/jobs/{id}", params(("id" = String, Path)), responses(
-    (status = 200, body = JobState), (status = 401, body = ProblemBody), (status = 404, body = ProblemBody)
+    (status = 200, body = JobState), (status = 401), (status = 404)
 ))]
 pub(super) async fn job(
     State(app): State<App>,
     _user: ApiUser,
     Path(id): Path<String>,
-) -> Result<Json<JobState>, ApiProblem> {
+) -> Result<Json<JobState>, http::Problem> {
     Ok(Json(JobState::from(app.jobs.find(&id)?.as_ref())))
 }
 
 /// Stops a job after the current dead letter. Operators only.
 #[utoipa::path(post, path = "/jobs/{id}/stop", params(("id" = String, Path)), responses(
-    (status = 202, body = JobState), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
-    (status = 404, body = ProblemBody)
+    (status = 202, body = JobState), (status = 401), (status = 403),
+    (status = 404)
 ))]
 pub(super) async fn stop(
     State(app): State<App>,
     user: ApiUser,
     Path(id): Path<String>,
-) -> Result<(StatusCode, Json<JobState>), ApiProblem> {
+) -> Result<(StatusCode, Json<JobState>), http::Problem> {
     user.operator()?;
     let job = app.jobs.find(&id)?;
     job.stop();

@@ -6,19 +6,13 @@ use axum::{
 };
 
 use super::{
-    api_problem::ApiProblem,
     api_user::ApiUser,
     bodies::{DeadLetterDetails, DeadLetterList, DeadLetterSummary},
 };
 use crate::{
-    admin::{
-        app::App,
-        fields::Fields,
-        filters,
-        problem::{Problem, ProblemBody},
-        worker_state::WorkerState,
-    },
+    admin::{app::App, fields::Fields, filters, problem::Problem, worker_state::WorkerState},
     dead_letters::{DeadLetter, Summary},
+    http,
 };
 
 /// The most dead letters in one response.
@@ -26,7 +20,7 @@ const MAX_LIMIT: usize = 1000;
 
 /// Returns the state of the worker that serves this API.
 #[utoipa::path(get, path = "/worker", responses(
-    (status = 200, body = WorkerState), (status = 401, body = ProblemBody)
+    (status = 200, body = WorkerState), (status = 401)
 ))]
 pub(super) async fn worker(State(app): State<App>, _user: ApiUser) -> Json<WorkerState> {
     Json(WorkerState::read(&app.handles).await)
@@ -40,15 +34,15 @@ pub(super) async fn worker(State(app): State<App>, _user: ApiUser) -> Json<Worke
     ("until" = Option<String>, Query, description = "dead-lettered at this time or earlier"),
     ("id" = Option<String>, Query, description = "one of these ids, of the dead letter or of its request"),
 ), responses(
-    (status = 200, body = Summary), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
-    (status = 409, description = "someone else has locked the dead letters", body = ProblemBody),
-    (status = 503, description = "RabbitMQ cannot be reached", body = ProblemBody)
+    (status = 200, body = Summary), (status = 400), (status = 401),
+    (status = 409, description = "someone else has locked the dead letters"),
+    (status = 503, description = "RabbitMQ cannot be reached")
 ))]
 pub(super) async fn summary(
     State(app): State<App>,
     user: ApiUser,
     RawQuery(query): RawQuery,
-) -> Result<Json<Summary>, ApiProblem> {
+) -> Result<Json<Summary>, http::Problem> {
     let filter = filters::read(&Fields::parse(query.unwrap_or_default().as_bytes()))?;
     let summary = app.reader.summary(&user.actor(), &filter).await?;
     Ok(Json(Summary::clone(&summary)))
@@ -64,15 +58,15 @@ pub(super) async fn summary(
     ("offset" = Option<usize>, Query, description = "dead letters to skip at the beginning; default 0"),
     ("limit" = Option<usize>, Query, minimum = 1, maximum = 1000, description = "1 to 1000; default 100"),
 ), responses(
-    (status = 200, body = DeadLetterList), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
-    (status = 409, description = "someone else has locked the dead letters", body = ProblemBody),
-    (status = 503, description = "RabbitMQ cannot be reached", body = ProblemBody)
+    (status = 200, body = DeadLetterList), (status = 400), (status = 401),
+    (status = 409, description = "someone else has locked the dead letters"),
+    (status = 503, description = "RabbitMQ cannot be reached")
 ))]
 pub(super) async fn list(
     State(app): State<App>,
     user: ApiUser,
     RawQuery(query): RawQuery,
-) -> Result<Json<DeadLetterList>, ApiProblem> {
+) -> Result<Json<DeadLetterList>, http::Problem> {
     let fields = Fields::parse(query.unwrap_or_default().as_bytes());
     let filter = filters::read(&fields)?;
     let offset = filters::number(&fields, "offset", 0, 0..=10_000_000)?;
@@ -87,15 +81,15 @@ pub(super) async fn list(
     ("id" = String, Path, description = "the id of the dead letter or of its request"),
 ), responses(
     (status = 200, description = "the dead letters with this id; the newest 100 if there are more", body = DeadLetterDetails),
-    (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody),
-    (status = 409, description = "someone else has locked the dead letters", body = ProblemBody),
-    (status = 503, description = "RabbitMQ cannot be reached, or the audit log cannot be written", body = ProblemBody)
+    (status = 401), (status = 403), (status = 404),
+    (status = 409, description = "someone else has locked the dead letters"),
+    (status = 503, description = "RabbitMQ cannot be reached, or the audit log cannot be written")
 ))]
 pub(super) async fn show(
     State(app): State<App>,
     user: ApiUser,
     Path(id): Path<String>,
-) -> Result<Json<DeadLetterDetails>, ApiProblem> {
+) -> Result<Json<DeadLetterDetails>, http::Problem> {
     let shown = app.reader.show(&user.operator()?, &id).await?;
     if shown.dead_letters.is_empty() {
         return Err(Problem::not_found(format!("There is no dead letter {id}.")).into());

@@ -99,27 +99,59 @@ fn a_browse_stops_soon_after_its_client_has_gone() {
 }
 
 #[test]
-fn problems_are_json_with_advice() {
+fn problems_are_json_as_rfc_9457_describes_it() {
     kit::run(async |ctx| {
         let page = Page::start(ctx).await;
         let request = |filter: Value| json!({"action": "replay", "filter": filter});
-        for (path, body, status, code) in [
-            ("/api/v1/plans", request(json!({})), 400, "bad_request"),
-            ("/api/v1/plans", request(json!({"status": ["dead"]})), 400, "bad_request"),
-            ("/api/v1/plans", request(json!({"colour": "red"})), 422, "bad_request"),
-            ("/api/v1/plans", request(json!({"ids": ["r-0"]})), 404, "not_found"),
-            ("/api/v1/plans", json!({"action": "discard", "filter": {"ids": ["r-0"]}}), 400, "bad_request"),
-            ("/api/v1/plans/0123456789ab/jobs", json!({}), 404, "no_plan"),
-            ("/api/v1/plans/0123456789ab/jobs", json!({"per_second": 0}), 400, "bad_request"),
-            ("/api/v1/jobs/x/stop", json!({}), 404, "not_found"),
-            ("/api/v1/nowhere", json!({}), 404, "not_found"),
-            ("/api/v1/dead-letters", json!({}), 405, "method_not_allowed"),
+        let discard = json!({"action": "discard", "filter": {"ids": ["r-0"]}});
+        for (path, body, status, code, pointer) in [
+            ("/api/v1/plans", request(json!({})), 400, "bad_request", Some("/filter")),
+            (
+                "/api/v1/plans",
+                request(json!({"status": ["refused", "dead"]})),
+                400,
+                "bad_request",
+                Some("/filter/status/1"),
+            ),
+            ("/api/v1/plans", request(json!({"since": "soon"})), 400, "bad_request", Some("/filter/since")),
+            ("/api/v1/plans", request(json!({"limit": 0})), 400, "bad_request", Some("/filter/limit")),
+            ("/api/v1/plans", request(json!({"limit": "two"})), 422, "bad_request", Some("/filter/limit")),
+            ("/api/v1/plans", request(json!({"ids": ["r-0", 1]})), 422, "bad_request", Some("/filter/ids/1")),
+            ("/api/v1/plans", request(json!({"colour": "red"})), 422, "bad_request", Some("/filter/colour")),
+            ("/api/v1/plans", json!({"action": "replay"}), 422, "bad_request", Some("")),
+            ("/api/v1/plans", request(json!({"ids": ["r-0"]})), 404, "not_found", None),
+            ("/api/v1/plans", discard, 400, "bad_request", Some("/reason")),
+            ("/api/v1/plans/0123456789ab/jobs", json!({}), 404, "no_plan", None),
+            (
+                "/api/v1/plans/0123456789ab/jobs",
+                json!({"per_second": 0}),
+                400,
+                "bad_request",
+                Some("/per_second"),
+            ),
+            ("/api/v1/jobs/x/stop", json!({}), 404, "not_found", None),
+            ("/api/v1/nowhere", json!({}), 404, "not_found", None),
+            ("/api/v1/dead-letters", json!({}), 405, "method_not_allowed", None),
         ] {
             let response = page.api("POST", path, OPERATOR, Some(body)).await;
+            assert_eq!(response.headers["content-type"], "application/problem+json", "{path}");
             let problem = response.json();
             assert_eq!((response.status, problem["code"].as_str()), (status, Some(code)), "{path} {problem}");
-            assert!(problem["problem"].is_string() && problem["advice"].is_string());
+            assert_eq!(
+                (&problem["status"], problem["title"].is_string()),
+                (&json!(status), true),
+                "{problem}"
+            );
+            assert!(problem["detail"].as_str().is_some_and(|detail| detail.ends_with('.')), "{problem}");
+            assert_eq!(problem["errors"][0]["pointer"].as_str(), pointer, "{path} {problem}");
         }
+        let unauthorized = page.api("GET", "/api/v1/summary", "guess", None).await;
+        assert_eq!((unauthorized.status, unauthorized.headers["www-authenticate"].as_str()), (401, "Bearer"));
+        let not_json = Request::new("POST", "/api/v1/plans")
+            .header("authorization", &format!("Bearer {OPERATOR}"))
+            .send(&page.address)
+            .await;
+        assert_eq!((not_json.status, not_json.json()["code"].as_str()), (415, Some("bad_request")));
         for path in
             ["/api/v1/dead-letters?limit=0", "/api/v1/dead-letters?since=soon", "/api/v1/summary?status=dead"]
         {
