@@ -47,6 +47,7 @@ const BOUNDS: Bounds = Bounds {
     connections: 64,
     head_bytes: 16 * 1024,
     lifetime: Duration::from_secs(300),
+    last_request: guard::REQUEST_TIMEOUT,
     drain: Duration::from_secs(1),
 };
 const _: () = assert!(BOUNDS.lifetime.as_secs() > REQUEST_TIMEOUT.as_secs());

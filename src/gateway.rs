@@ -47,6 +47,7 @@ const BOUNDS: Bounds = Bounds {
     connections: 512,
     head_bytes: 16 * 1024,
     lifetime: Duration::from_secs(600),
+    last_request: intake::REQUEST_TIMEOUT,
     drain: Duration::from_secs(10),
 };
 

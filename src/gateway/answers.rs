@@ -95,6 +95,14 @@ fn sentence(text: &str) -> String {
     format!("{}{}.", first.unwrap_or_default(), characters.as_str().trim_end_matches('.'))
 }
 
+/// Not all lines of a batch were answered in time.
+pub(super) fn slow_batch() -> Problem {
+    let detail = "The batch took longer than 60 s. Send it again with the same key.";
+    Problem::new(StatusCode::GATEWAY_TIMEOUT, "no_confirm", detail)
+        .with_taken(crate::http::Taken::Unknown)
+        .with_retry_after(Duration::from_secs(5))
+}
+
 /// The key came with another body.
 pub(super) fn key_reused() -> Problem {
     let detail = "This key came with another body in the last 10 minutes: use one key for each request.";

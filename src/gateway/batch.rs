@@ -80,6 +80,9 @@ pub(super) async fn take_all(
         let detail = "The batch has no line: send one JSON object a line.";
         return Err(Problem::new(StatusCode::BAD_REQUEST, "malformed", detail));
     }
+    // At once, so that a batch is taken as a whole or not at all, whatever the rate.
+    let count = u32::try_from(lines.len()).unwrap_or(u32::MAX);
+    common.client.allow(count).map_err(answers::over_rate)?;
     let numbers: Vec<usize> = lines.iter().map(|(number, _)| *number).collect();
     let futures: Vec<_> =
         lines.into_iter().map(|(number, line)| take_line(app, trace, common, number, line)).collect();
@@ -120,7 +123,6 @@ async fn take_line(
     number: usize,
     line: &[u8],
 ) -> Result<Taken, Problem> {
-    common.client.allow(1).map_err(answers::over_rate)?;
     let request = take::Request {
         id: common.id(Some(number))?,
         is_keyed: common.key.is_some(),

@@ -1,11 +1,13 @@
 //! From an HTTP request to its answer: who sent it, its head and body, and what became of it.
 
+use std::time::Duration;
+
 use axum::{
     body::{Body, Bytes},
     http::HeaderMap,
     response::Response,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     answers,
@@ -21,6 +23,9 @@ use crate::{
     message::{Timestamp, request::MAX_BODY_BYTES},
     telemetry::TraceContext,
 };
+
+/// How long a request may take, with the wait for its outcome.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An HTTP request while it is answered.
 #[derive(Debug)]
@@ -85,7 +90,12 @@ pub(super) async fn post(app: &App, exchange: &mut Exchange, body: Body) -> Resu
         let (client, body) = exchange.read(signed, body, batch::MAX_BYTES).await?;
         exchange.has_waited = wait.is_some();
         let common = Common { client, key, correlation_id, wait, deadline };
-        return batch::take_all(app, exchange.trace.as_ref(), &common, &body).await;
+        let taken = batch::take_all(app, exchange.trace.as_ref(), &common, &body);
+        // Of many lines, each has its own limits.
+        let limit = received + REQUEST_TIMEOUT;
+        return Box::pin(timeout_at(limit, taken))
+            .await
+            .unwrap_or_else(|_elapsed| Err(answers::slow_batch()));
     }
     let (client, body) = exchange.read(signed, body, MAX_BODY_BYTES).await?;
     client.allow(1).map_err(answers::over_rate)?;

@@ -36,6 +36,8 @@ pub struct Bounds {
     pub head_bytes: usize,
     /// How long a connection may last, with all its requests. The last request is finished.
     pub lifetime: Duration,
+    /// How long the last request may take then.
+    pub last_request: Duration,
     /// How long requests may continue when the server stops.
     pub drain: Duration,
 }
@@ -144,7 +146,11 @@ impl Server {
             ended = connection.as_mut() => ended,
             () = close.cancelled() => return,
             () = stop.cancelled() => finish(connection).await,
-            () = tokio::time::sleep(self.bounds.lifetime) => finish(connection).await,
+            () = tokio::time::sleep(self.bounds.lifetime) => {
+                // A client that does not read its answer must not hold the connection.
+                let finished = tokio::time::timeout(self.bounds.last_request, finish(connection));
+                finished.await.unwrap_or(Ok(()))
+            }
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection to the {} failed", self.name);
