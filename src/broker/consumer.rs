@@ -79,6 +79,14 @@ impl Consumer {
         answered(queue, message_count(channel, queue)).await
     }
 
+    /// The state of the queue, asked on the channel that consumes it.
+    ///
+    /// # Errors
+    /// If the channel or the connection is lost, or RabbitMQ does not answer.
+    pub async fn queue_state(channel: &Channel, queue: &str) -> Result<QueueState, ConsumeError> {
+        answered(queue, queue_state(channel, queue)).await
+    }
+
     /// The next delivery. `None` when the consumer was cancelled, by this program or by RabbitMQ (for
     /// example because the queue was deleted). Do not call it again after that.
     pub async fn next(&mut self) -> Option<Result<Delivery, lapin::Error>> {

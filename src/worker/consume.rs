@@ -3,6 +3,7 @@
 //! stopping, none.
 
 mod finished;
+mod look_ahead;
 mod probe;
 
 use std::{sync::Arc, time::Duration};

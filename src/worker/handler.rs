@@ -56,6 +56,8 @@ pub(super) enum CallKind {
     Ordinary,
     /// To find out whether Trackfinity serves again.
     Probe(ProbedCall),
+    /// Not at all: calls are paused, and it goes behind the other requests.
+    Requeue,
 }
 
 /// A request's part in a probe: it reports how its call went, and receives whose fault a failure
@@ -123,6 +125,7 @@ impl Handler {
     ) -> Result<(Option<Cow<'static, str>>, Option<Call>), Unsettled> {
         let publisher = MessagePublisher::new(session, incoming);
         let is_ordinary = matches!(kind, CallKind::Ordinary);
+        let is_requeued = matches!(kind, CallKind::Requeue);
         let (publications, call) = match (&incoming.pending, &incoming.envelope.request) {
             (Some(PendingOutcome { outcome, retries }), _) => {
                 drop((in_call, kind));
@@ -140,7 +143,7 @@ impl Handler {
             }
             (None, Ok(request)) => self.unlock(request, incoming, kind, in_call).await?,
         };
-        let publisher = publisher.after_call(call.as_ref().map(|call| call.took));
+        let publisher = publisher.after_call(call.as_ref().map(|call| call.took)).requeueing(is_requeued);
         for publication in &publications {
             publisher.publish(publication).await?;
         }
@@ -164,6 +167,7 @@ impl Handler {
                 false
             }
             CallKind::Ordinary => !self.wait_until_callable().await?,
+            CallKind::Requeue => true,
         };
         if let Some(publications) = settle::without_call(&incoming.envelope, is_paused, Timestamp::now()) {
             return Ok((publications, None));
@@ -182,7 +186,9 @@ impl Handler {
         };
         let result = CallResult::new(classification, rate_limit);
         let judgement = match kind {
-            CallKind::Ordinary => self.breaker.record(&incoming.envelope.request_id, sent, result),
+            CallKind::Ordinary | CallKind::Requeue => {
+                self.breaker.record(&incoming.envelope.request_id, sent, result)
+            }
             CallKind::Probe(probe) => {
                 // No one receives it when the worker is stopping or the session has ended.
                 probe.answered.send((sent, result)).ok();

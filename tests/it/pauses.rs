@@ -163,6 +163,49 @@ fn a_paused_worker_leaves_the_backlog_in_the_queue() {
 }
 
 #[test]
+fn requests_that_need_no_call_do_not_wait_behind_the_others_of_a_pause() {
+    const WAITING: usize = 40;
+    kit::run(async |ctx| {
+        let trackfinity = Trackfinity::start(|_| Answer::status(401));
+        let declaring = world::start_worker(&ctx, ctx.amqp_url(), &trackfinity.url(), &[]).await;
+        declaring.signal(kit::Signal::TERM);
+        declaring.wait_exit(SOON).await;
+        let amqp = ctx.amqp().await;
+        let outcomes = amqp.consume_into(RESULTS, "unlock.#").await;
+        for (n, (properties, body)) in requests(WAITING).enumerate() {
+            amqp.publish(EXCHANGE, REQUEST, properties, &body).await;
+            let expired = r#"{"customer_id":1,"expires_at":"2026-01-01T00:00:00Z"}"#;
+            let body = if n % 2 == 0 { "nonsense" } else { expired };
+            amqp.publish(EXCHANGE, REQUEST, id(&format!("no-call-{n}")), body.as_bytes()).await;
+        }
+        // With few requests in flight almost all are in the queue when the pause begins, and no probe
+        // comes.
+        let settings =
+            [("WORKER__CONCURRENCY", "4"), ("PAUSE__PROBE_DELAY", "1h"), ("PAUSE__PROBE_MAX_DELAY", "1h")];
+        let worker = world::start_worker(&ctx, ctx.amqp_url(), &trackfinity.url(), &settings).await;
+        let outcomes = outcomes.wait_count(WAITING, SOON).await;
+        assert!(outcomes.iter().all(|outcome| outcome.json()["status"] != "unlocked"));
+        assert!(trackfinity.count() <= 8, "{} calls", trackfinity.count());
+        kit::eventually("the others wait in the queue", SOON, async || {
+            amqp.ready_count(world::REQUESTS).await as usize == WAITING
+        })
+        .await;
+        worker.signal(kit::Signal::TERM);
+        assert!(worker.wait_exit(SOON).await.success());
+        let left = amqp.drain(world::REQUESTS).await;
+        assert!(left.iter().all(|message| !message.redelivered), "returned: that counts as a delivery");
+        let ids = left.iter().map(|message| {
+            let id = message.properties.message_id().as_ref().expect("an id");
+            id.as_str().parse::<usize>().expect("a number")
+        });
+        // Those that were in flight when the pause began are behind the others.
+        let in_flight = 8;
+        let ids: Vec<_> = ids.filter(|id| *id >= in_flight).collect();
+        assert!(ids.is_sorted() && ids.len() == WAITING - in_flight, "{ids:?}");
+    });
+}
+
+#[test]
 fn a_probe_that_finds_an_invalid_request_goes_on_to_the_next() {
     kit::run(async |ctx| {
         let settings = [("PAUSE__PROBE_DELAY", "50ms"), ("PAUSE__PROBE_MAX_DELAY", "50ms")];

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{ConsumeLoop, Interrupt};
+use super::{ConsumeLoop, Interrupt, look_ahead::LOOK_AHEAD_INTERVAL};
 use crate::{
     breaker::{CallResult, ProbeStep},
     broker::Consumer,
@@ -58,9 +58,13 @@ impl ConsumeLoop<'_> {
         let client = self.handler.client.clone();
         let mut credentials = client.credentials_version();
         while let Some(due) = self.next_probe_at() {
+            if self.settle_without_calls(channel, due).await?.is_none() {
+                return Ok(false);
+            }
+            let wake = due.min(Instant::now() + LOOK_AHEAD_INTERVAL);
             let wait = async {
                 tokio::select! {
-                    () = sleep_until(due) => None,
+                    () = sleep_until(wake) => None,
                     version = client.credentials_changed(credentials) => Some(version),
                 }
             };
@@ -239,28 +243,43 @@ impl ConsumeLoop<'_> {
         channel: &Channel,
         deadline: Option<Instant>,
     ) -> Result<Option<Option<Delivery>>, SessionError> {
-        let mut consumer = self.start_consumer(channel, 1).await?;
-        let next = async {
-            match deadline {
-                Some(deadline) => timeout_at(deadline, consumer.next()).await.ok(),
-                None => Some(consumer.next().await),
+        let deliveries = self.consume_up_to(1, channel, deadline).await?;
+        Ok(deliveries.map(|mut deliveries| deliveries.pop()))
+    }
+
+    /// Consumes this many requests, or fewer if no more came in time; `None` if the worker stops.
+    pub(super) async fn consume_up_to(
+        &mut self,
+        count: u16,
+        channel: &Channel,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Vec<Delivery>>, SessionError> {
+        let mut consumer = self.start_consumer(channel, count).await?;
+        let mut deliveries = Vec::new();
+        let all = async {
+            while deliveries.len() < usize::from(count) {
+                let next = match deadline {
+                    Some(deadline) => timeout_at(deadline, consumer.next()).await.ok(),
+                    None => Some(consumer.next().await),
+                };
+                let Some(next) = next else { break };
+                deliveries.push(next.ok_or(SessionError::Cancelled)??);
             }
+            Ok::<_, SessionError>(())
         };
-        let Some(next) = self.handle_events_until(channel, next).await? else {
-            // A request that it may have received is requeued when the channel closes.
+        let Some(received) = self.handle_events_until(channel, all).await? else {
+            // Requests that it may have received are requeued when the channel closes.
             consumer.cancel_in_time().await;
             return Ok(None);
         };
-        let delivery = match next {
-            Some(delivery) => Some(delivery.ok_or(SessionError::Cancelled)??),
-            None => None,
-        };
-        // Before the request is settled, so that RabbitMQ delivers no second one.
+        received?;
+        // Before the requests are settled, so that RabbitMQ delivers no others.
         consumer.cancel().await?;
-        match delivery {
-            Some(delivery) => Ok(Some(Some(delivery))),
-            // A request may have come while the consumer was cancelled.
-            None => Ok(Some(consumer.next().await.transpose()?)),
+        // Others may have come while the consumer was cancelled.
+        while deliveries.len() < usize::from(count) {
+            let Some(delivery) = consumer.next().await else { break };
+            deliveries.push(delivery?);
         }
+        Ok(Some(deliveries))
     }
 }

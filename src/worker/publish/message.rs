@@ -25,16 +25,23 @@ pub(in crate::worker) struct MessagePublisher<'a> {
     pub(super) incoming: &'a Incoming,
     /// How long the call to Trackfinity took, if there was one.
     pub(super) call_took: Option<Duration>,
+    /// Whether the request only goes behind the others.
+    is_requeued: bool,
 }
 
 impl<'a> MessagePublisher<'a> {
     pub(in crate::worker) fn new(session: &'a SessionPublisher, incoming: &'a Incoming) -> Self {
-        Self { session, incoming, call_took: None }
+        Self { session, incoming, call_took: None, is_requeued: false }
     }
 
     /// The same after a call, for the log.
     pub(in crate::worker) fn after_call(self, call_took: Option<Duration>) -> Self {
         Self { call_took, ..self }
+    }
+
+    /// The same for a request that goes back to its queue, behind the others, in place of a tier.
+    pub(in crate::worker) fn requeueing(self, is_requeued: bool) -> Self {
+        Self { is_requeued, ..self }
     }
 
     /// Publishes until RabbitMQ has confirmed.
@@ -77,6 +84,10 @@ impl<'a> MessagePublisher<'a> {
     async fn retry(&self, retry: &RetryInfo, tier: Tier) -> Result<(), Unsettled> {
         let max_len = self.session.max_properties_len();
         let properties = retry.properties(&self.incoming.envelope, self.incoming.new_trace(), max_len);
+        if self.is_requeued {
+            // No retry to count or to log: during a pause this happens again and again.
+            return self.publish_copy(properties, "", self.session.queue()).await;
+        }
         self.publish_to_tier(properties, tier).await?;
         self.session.telemetry.metrics.retry_scheduled(tier.to_string());
         self.log_retry(retry, tier);
@@ -98,12 +109,16 @@ impl<'a> MessagePublisher<'a> {
     }
 
     async fn publish_to_tier(&self, properties: BasicProperties, tier: Tier) -> Result<(), Unsettled> {
-        let message = Outgoing {
-            exchange: &self.session.config.retry,
-            routing_key: &tier.to_string(),
-            properties,
-            body: &self.incoming.envelope.body,
-        };
+        self.publish_copy(properties, &self.session.config.retry, &tier.to_string()).await
+    }
+
+    async fn publish_copy(
+        &self,
+        properties: BasicProperties,
+        exchange: &str,
+        routing_key: &str,
+    ) -> Result<(), Unsettled> {
+        let message = Outgoing { exchange, routing_key, properties, body: &self.incoming.envelope.body };
         let (mandatory, span) = (Mandatory::Required(Lane::Requests), self.span(&message));
         self.session.publish_until_confirmed(&message, mandatory, PublishKind::Retry, span).await?;
         Ok(())
