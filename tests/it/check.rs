@@ -286,3 +286,25 @@ fn a_gateway_without_clients_learns_who_may_send() {
         assert_eq!((code, faults(&document).len()), (Some(78), 1), "{document:#}");
     });
 }
+
+#[test]
+fn a_memory_alarm_is_named_and_no_check_waits_for_its_end() {
+    kit::run_on_own_node_within(SOON * 4, NodeOptions::default(), async |ctx| {
+        let trackfinity = Trackfinity::start(|_| Answer::json(200, "true"));
+        let _worker = start_worker(&ctx, ctx.amqp_url(), &trackfinity.url(), &[]).await;
+        ctx.node().memory_alarm(true).await;
+        for args in [&["--probe"][..], &["--probe", "--role", "gateway"], &[]] {
+            let begun = std::time::Instant::now();
+            let (code, document) = check(&ctx, unlocker(ctx.amqp_url(), &trackfinity.url()), args).await;
+            assert_eq!(code, Some(1), "{args:?}: {document:#}");
+            let alarm = find(&document, "RabbitMQ's alarms");
+            assert!(text(&alarm["detail"]).contains("short of memory or disk"), "{alarm:#}");
+            assert!(text(&alarm["remedy"]).contains("rabbitmq-diagnostics alarms"), "{alarm:#}");
+            let took = begun.elapsed();
+            assert!(took < std::time::Duration::from_secs(10), "{args:?}: {took:?}");
+        }
+        ctx.node().memory_alarm(false).await;
+        let (code, document) = check(&ctx, unlocker(ctx.amqp_url(), &trackfinity.url()), &["--probe"]).await;
+        assert_eq!(code, Some(0), "{document:#}");
+    });
+}

@@ -1,5 +1,7 @@
 //! RabbitMQ: its addresses, the topology, and the rights of the user.
 
+use std::time::Duration;
+
 use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
 
 use super::{
@@ -18,6 +20,13 @@ use crate::{
     cli::failure::Failure,
     settings::{Broker, TopologyPrefix},
 };
+
+/// How long RabbitMQ may take for the topology, and for the rights.
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the canaries may take beyond their own limit: to look for a worker, and for what went wrong.
+const PROBE_MARGIN: Duration = Duration::from_secs(10);
+/// How often to look whether RabbitMQ blocks the connection.
+const BLOCKED_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) async fn check(
     broker: &Broker,
@@ -50,14 +59,94 @@ pub(super) async fn check(
         }
         return Ok(());
     };
-    check_topology(&connection, &topology, role, broker.declare, report).await?;
-    check_rights(&connection, &topology, role, url, report).await?;
+    let checked = check_connected(&connection, &topology, role, broker.declare, url, args, report);
+    let checked = checked.await;
+    connection.close().await;
+    match checked? {
+        None => Ok(()),
+        Some(stalled) => report.add(stalled.check()),
+    }
+}
+
+/// All checks on an open connection, or why RabbitMQ did not answer one of them.
+async fn check_connected(
+    connection: &Connection,
+    topology: &Topology,
+    role: Role,
+    declare: bool,
+    url: &AMQPUri,
+    args: &CheckArgs,
+    report: &mut Report,
+) -> Result<Option<Stalled>, Failure> {
+    let compared = check_topology(connection, topology, role, declare, report);
+    if let Err(stalled) = answered(connection, "the topology", STEP_TIMEOUT, compared).await? {
+        return Ok(Some(stalled));
+    }
+    // To see who may write, it publishes, so that RabbitMQ says here whether it blocks that.
+    let asked = check_rights(connection, topology, role, url, report);
+    if let Err(stalled) = answered(connection, "the rights", STEP_TIMEOUT, asked).await? {
+        return Ok(Some(stalled));
+    }
     if args.probe {
         let with_retry = matches!(role, Role::Worker { .. });
-        probe::probe(&connection, &topology, with_retry, args.timeout, report).await?;
+        let probed = probe::probe(connection, topology, with_retry, args.timeout, report);
+        if let Err(stalled) =
+            answered(connection, "the canaries", args.timeout + PROBE_MARGIN, probed).await?
+        {
+            return Ok(Some(stalled));
+        }
     }
-    connection.close().await;
-    Ok(())
+    Ok(None)
+}
+
+/// Why RabbitMQ did not answer.
+#[derive(Clone, Copy, Debug)]
+enum Stalled {
+    /// It reads nothing more from a connection that has published, as it is short of memory or disk.
+    Blocked,
+    /// No answer in this time.
+    Silent { step: &'static str, limit: Duration },
+}
+
+impl Stalled {
+    fn check(self) -> Check {
+        match self {
+            Self::Blocked => Check::fail(
+                "RabbitMQ's alarms",
+                "RabbitMQ is short of memory or disk, and blocks publishing: requests and outcomes wait, and some checks \
+                 could not be made",
+                "`rabbitmq-diagnostics alarms` names the alarm; free memory or disk, or raise the limit, and check again",
+            ),
+            Self::Silent { step, limit } => Check::fail(
+                "RabbitMQ's answers",
+                format!("no answer about {step} within {}", humantime::format_duration(limit)),
+                "see RabbitMQ's log, and the state of its nodes",
+            ),
+        }
+    }
+}
+
+/// The result of a step, unless RabbitMQ blocks the connection or does not answer in time.
+async fn answered<T>(
+    connection: &Connection,
+    step: &'static str,
+    limit: Duration,
+    answer: impl Future<Output = Result<T, Failure>>,
+) -> Result<Result<T, Stalled>, Failure> {
+    let blocked = async {
+        while !connection.status().blocked() {
+            tokio::time::sleep(BLOCKED_INTERVAL).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        answer = answer => match connection.status().blocked() {
+            true => Ok(Err(Stalled::Blocked)),
+            false => answer.map(Ok),
+        },
+        () = blocked => Ok(Err(Stalled::Blocked)),
+        () = tokio::time::sleep(limit) => Ok(Err(Stalled::Silent { step, limit })),
+    }
 }
 
 fn name(url: &AMQPUri) -> String {
