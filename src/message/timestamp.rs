@@ -5,6 +5,10 @@ use std::{fmt, str::FromStr, time::Duration};
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
+/// The last days that RFC 3339 can name, and one on which every time of day can be read.
+const LAST_DAYS: [&str; 2] = ["9999-12-31", "9999-12-30"];
+const EARLIER_DAY: &str = "9999-12-28";
+
 /// A moment in UTC, kept to the millisecond, so that what is written reads back equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, utoipa::ToSchema)]
 #[schema(value_type = String, format = DateTime)]
@@ -69,8 +73,19 @@ impl fmt::Display for Timestamp {
 impl FromStr for Timestamp {
     type Err = jiff::Error;
 
+    /// What RFC 3339 can name, but is after the last moment here, is read as that moment: jiff ends a day
+    /// earlier, so that each moment has a date in each time zone. The last second often means "never".
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Self::truncated)
+        match text.parse() {
+            Ok(moment) => Ok(Self::truncated(moment)),
+            Err(error) => {
+                let time = LAST_DAYS.into_iter().find_map(|day| text.strip_prefix(day));
+                match time.map(|time| format!("{EARLIER_DAY}{time}").parse::<jiff::Timestamp>()) {
+                    Some(Ok(_)) => Ok(Self::from_millis(i64::MAX)),
+                    _ => Err(error),
+                }
+            }
+        }
     }
 }
 
@@ -110,6 +125,27 @@ mod tests {
     fn what_cannot_be_written_is_limited_to_the_first_and_the_last_year() {
         assert!(Timestamp::from_millis(i64::MAX).to_string().starts_with("9999-12-30T"));
         assert!(Timestamp::from_millis(i64::MIN).to_string().starts_with("-009999-01-02T"));
+    }
+
+    #[test]
+    fn the_last_day_that_can_be_named_is_read_as_the_last_moment() {
+        let last = Timestamp::from_millis(i64::MAX);
+        for text in [
+            "9999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59.999999999Z",
+            "9999-12-31T00:00:00Z",
+            "9999-12-30T23:00:00Z",
+            "9999-12-31t23:59:59z",
+            "9999-12-31T23:59:59+14:00",
+            "9999-12-31T23:59:59-12:00",
+        ] {
+            assert_eq!(text.parse::<Timestamp>().expect(text), last, "{text}");
+        }
+        for text in ["9999-12-31T25:00:00Z", "9999-12-31", "9999-12-31T23:59:59", "9999-12-32T00:00:00Z"] {
+            assert!(text.parse::<Timestamp>().is_err(), "{text}");
+        }
+        let earlier: Timestamp = "9999-12-29T12:00:00Z".parse().expect("a time");
+        assert!(earlier < last);
     }
 
     #[test]
