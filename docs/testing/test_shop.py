@@ -8,6 +8,7 @@ PREFIX = "shop.test"  # exchanges and queues of its own
 @pytest.fixture(scope="session", autouse=True)
 def unlocker():
     command = ["unlocker", "dev", "--broker", AMQP_URL, "--prefix", PREFIX, "--slow", "1s", "--quiet"]
+    command += ["--start-timeout", "10s"]  # then it says why it is not ready, and ends
     environment = os.environ | {"UNLOCKER__OPS__LISTEN": ""}  # no port, so that several can run at once
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline().startswith("ready: ")

@@ -9,14 +9,22 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use lapin::{options::QueuePurgeOptions, protocol::AMQPSoftError};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::oneshot,
+    time::Instant,
 };
 
 use super::{failure::Failure, print::print, run::run_worker};
 use crate::{
-    broker::Topology,
+    broker::{
+        Topology,
+        connection::{self, Connection},
+        errors::soft_error,
+    },
+    policy::Tier,
     sandbox::Sandbox,
     settings::{Settings, environment},
     worker::StatusHandle,
@@ -24,6 +32,9 @@ use crate::{
 
 /// How long `--is-ready` waits for an answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long to wait before RabbitMQ is tried again.
+const CONNECT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A request that always fails ends after some seconds, and does not pause the others' calls.
 const SHORT_RETRIES: [(&str, &str); 3] =
@@ -43,6 +54,12 @@ pub(super) struct DevArgs {
     /// Do not print the calls.
     #[arg(long)]
     quiet: bool,
+    /// First remove the requests that an earlier run left in the queues.
+    #[arg(long)]
+    purge: bool,
+    /// How long to wait for RabbitMQ, and until the worker is ready.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    start_timeout: Duration,
     /// Only ask whether the one that runs on this machine, at ops.listen, is ready: exit code 0 if it
     /// is, else 1.
     #[arg(long)]
@@ -59,11 +76,64 @@ pub(super) async fn dev(files: &[PathBuf], args: DevArgs) -> Result<(), Failure>
         .await
         .context("the stand-in for Trackfinity cannot listen")?;
     let settings = settings(files, &args, listener.local_addr().map_err(anyhow::Error::from)?)?;
+    let topology = Topology::new(&settings.rabbitmq.topology_prefix);
+    let deadline = Instant::now() + args.start_timeout;
+    let connection = connect(&settings, deadline).await?;
+    if args.purge {
+        purge(&connection, &topology).await?;
+    }
+    connection.close().await;
     let sandbox = Sandbox { scripted: Some(args.slow), quiet: args.quiet, ..Sandbox::default() };
     // It serves until the process ends: the worker needs it for the calls in flight.
     tokio::spawn(sandbox.serve(listener, std::future::pending()));
-    let topology = Topology::new(&settings.rabbitmq.topology_prefix);
-    run_worker(settings, |status| drop(tokio::spawn(announce(status, topology)))).await
+    let (tell_started, started) = oneshot::channel();
+    // The receiver is there as long as the worker runs.
+    let worker = run_worker(settings, |status| drop(tell_started.send(status)));
+    let announced = async {
+        match started.await {
+            Ok(status) => announce(status, topology, deadline, args.start_timeout).await,
+            // The worker could not start, and says why.
+            Err(_dropped) => Ok(()),
+        }
+    };
+    tokio::pin!(worker);
+    tokio::select! {
+        biased;
+        ended = &mut worker => return ended,
+        announced = announced => announced?,
+    }
+    worker.await
+}
+
+/// Connects, to see whether the worker can. RabbitMQ may just be starting, so this is repeated, but
+/// not if it refuses the user: a worker would try for ever, and a test that waits for it would hang.
+async fn connect(settings: &Settings, deadline: Instant) -> Result<Connection, Failure> {
+    let urls = settings.rabbitmq.broker.uris().map_err(anyhow::Error::from)?;
+    loop {
+        let error = match connection::connect(&urls, "dev").await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => error,
+        };
+        if error.is_refusal() || Instant::now() + CONNECT_INTERVAL >= deadline {
+            return Err(error.into());
+        }
+        tokio::time::sleep(CONNECT_INTERVAL).await;
+    }
+}
+
+/// Removes all requests, also those that wait for a retry. Dead letters stay.
+async fn purge(connection: &Connection, topology: &Topology) -> anyhow::Result<()> {
+    let tiers = Tier::ALL.into_iter().map(|tier| topology.retry_queue(tier));
+    for queue in [topology.requests(), topology.undeliverable()].into_iter().chain(tiers) {
+        let channel = connection.create_channel().await?;
+        match channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await {
+            Ok(_count) => channel.close(200, "purged".into()).await?,
+            // RabbitMQ has closed the channel.
+            Err(error) if matches!(soft_error(&error), Some((AMQPSoftError::NOTFOUND, _))) => {}
+            Err(error) => return Err(error).context(format!("queue {queue} cannot be purged")),
+        }
+    }
+    Ok(())
 }
 
 /// The usual settings, apart from those that make it a double.
@@ -83,9 +153,18 @@ fn settings(files: &[PathBuf], args: &DevArgs, trackfinity: SocketAddr) -> Resul
     Ok(Settings::load(files, environment().chain(own))?)
 }
 
-/// Prints a line once requests are consumed.
-async fn announce(status: StatusHandle, topology: Topology) {
-    status.ready().await;
+/// Prints a line once requests are consumed. Fails if that takes too long.
+async fn announce(
+    status: StatusHandle,
+    topology: Topology,
+    deadline: Instant,
+    limit: Duration,
+) -> Result<(), Failure> {
+    if tokio::time::timeout_at(deadline, status.ready()).await.is_err() {
+        let limit = humantime::format_duration(limit);
+        let why = status.current().topology.unwrap_or_else(|| "the log says why".to_owned());
+        return Err(anyhow!("the worker is not ready within {limit}: {why}").into());
+    }
     let ready = format_args!(
         "ready: publish requests to the exchange {} with the routing key request, and bind a queue to the \
          exchange {} for outcomes",
@@ -94,6 +173,7 @@ async fn announce(status: StatusHandle, topology: Topology) {
     );
     // If no one reads stdout, `/readyz` still says it.
     drop(print(ready));
+    Ok(())
 }
 
 /// Asks `/readyz` of the process that serves `ops.listen`.

@@ -155,3 +155,52 @@ fn dev_never_calls_a_trackfinity_that_the_settings_name() {
         stop(&dev).await;
     });
 }
+
+#[test]
+fn dev_that_cannot_start_says_why_and_ends() {
+    kit::run(async |ctx| {
+        let (host, port) = ctx.node().address();
+        let vhost = ctx.vhost().name();
+        let nobody = format!("amqp://guest:guest@127.0.0.1:{}", kit::free_port());
+        let wrong = format!("amqp://guest:wrong@{host}:{port}/{vhost}");
+        for (url, code, sentence) in [
+            (nobody, 69, "RabbitMQ cannot be reached: "),
+            (wrong, 1, "RabbitMQ refuses the connection: "),
+        ] {
+            let program = Program::new(env!("CARGO_BIN_EXE_unlocker"))
+                .args(["dev", "--broker", &url, "--start-timeout", "1s"])
+                .env("UNLOCKER__OPS__LISTEN", "");
+            let dev = ctx.start(&program);
+            assert_eq!(dev.wait_exit(SOON).await.code(), Some(code), "{url}");
+            assert!(dev.stderr().iter().any(|line| line.contains(sentence)), "{:#?}", dev.stderr());
+        }
+        // The topology cannot be declared.
+        ctx.amqp().await.declare_queue(&format!("{PREFIX}.requests"), kit::FieldTable::default()).await;
+        let dev = ctx.start(&dev(&ctx, "").args(["--start-timeout", "2s"]));
+        assert_eq!(dev.wait_exit(SOON).await.code(), Some(1));
+        let sentence = "the worker is not ready within 2s: queue shop.test.requests";
+        assert!(dev.stderr().iter().any(|line| line.contains(sentence)), "{:#?}", dev.stderr());
+    });
+}
+
+#[test]
+fn what_an_earlier_run_left_is_purged_if_asked() {
+    kit::run(async |ctx| {
+        let first = start(&ctx, &dev(&ctx, "").args(["--purge"])).await;
+        let amqp = ctx.amqp().await;
+        let paused = |line: &str| line.contains("calls are paused");
+        amqp.publish(PREFIX, "request", id("401401"), br#"{"customer_id":401401}"#).await;
+        first.wait_for_line(paused, SOON).await;
+        stop(&first).await;
+        let waits = async || {
+            let requests = amqp.ready_count(&format!("{PREFIX}.requests")).await;
+            requests + amqp.ready_count(&format!("{PREFIX}.retry.1s")).await == 1
+        };
+        kit::eventually("the request waits", SOON, waits).await;
+        let next = start(&ctx, &dev(&ctx, "").arg("--purge")).await;
+        let outcomes = ask(&amqp, &[("191", r#"{"customer_id":191}"#)]).await;
+        assert_eq!(outcomes["191"]["status"], "unlocked");
+        assert!(!next.stderr().iter().any(|line| paused(line)), "{:#?}", next.stderr());
+        stop(&next).await;
+    });
+}
