@@ -5,6 +5,7 @@ mod readyz;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use clap::Args;
+use lapin::protocol::AMQPSoftError;
 use serde::{Serialize, Serializer};
 use url::Url;
 
@@ -61,16 +62,17 @@ pub(super) async fn status(files: &[PathBuf], args: StatusArgs) -> Result<(), Fa
     let topology = Topology::new(&settings.topology_prefix);
     let urls = settings.broker.uris().map_err(anyhow::Error::from)?;
     let connection = connection::connect(&urls, "status").await?;
-    let mut unseen = Vec::new();
-    let requests = state(&connection, &topology.requests(), &mut unseen).await;
+    let (mut unseen, mut missing) = (Vec::new(), Vec::new());
+    let requests = state(&connection, &topology.requests(), &mut unseen, &mut missing).await;
     let mut retries_waiting = BTreeMap::new();
     for tier in Tier::ALL {
-        let state = state(&connection, &topology.retry_queue(tier), &mut unseen).await;
+        let state = state(&connection, &topology.retry_queue(tier), &mut unseen, &mut missing).await;
         retries_waiting.insert(tier, state.map(|state| state.messages));
     }
-    let undeliverable = state(&connection, &topology.undeliverable(), &mut unseen).await;
-    let dead = state(&connection, &topology.dead(), &mut unseen).await;
+    let undeliverable = state(&connection, &topology.undeliverable(), &mut unseen, &mut missing).await;
+    let dead = state(&connection, &topology.dead(), &mut unseen, &mut missing).await;
     connection.close().await;
+    unseen.extend(explain_missing(&missing, retries_waiting.len() + 3, settings.topology_prefix.as_str()));
     let dead_letters = match dead {
         Some(_) => summary(settings, &mut unseen).await,
         None => None,
@@ -95,7 +97,13 @@ pub(super) async fn status(files: &[PathBuf], args: StatusArgs) -> Result<(), Fa
     }
 }
 
-async fn state(connection: &Connection, queue: &str, unseen: &mut Vec<String>) -> Option<QueueState> {
+/// The state of a queue. If there is none, adds the queue to those that are missing.
+async fn state(
+    connection: &Connection,
+    queue: &str,
+    unseen: &mut Vec<String>,
+    missing: &mut Vec<String>,
+) -> Option<QueueState> {
     let asked = async {
         // A refusal closes the channel.
         let channel = connection.create_channel().await?;
@@ -103,13 +111,30 @@ async fn state(connection: &Connection, queue: &str, unseen: &mut Vec<String>) -
         channel.close(200, "done".into()).await?;
         Ok::<_, lapin::Error>(state)
     };
-    match asked.await {
-        Ok(state) => Some(state),
-        Err(error) => {
-            let broker = soft_error(&error).map_or_else(|| error.to_string(), |(_, broker)| broker);
-            unseen.push(format!("queue {queue}: {broker}"));
-            None
-        }
+    let error = match asked.await {
+        Ok(state) => return Some(state),
+        Err(error) => error,
+    };
+    match soft_error(&error) {
+        Some((AMQPSoftError::NOTFOUND, _)) => missing.push(queue.to_owned()),
+        Some((_, broker)) => unseen.push(format!("queue {queue}: {broker}")),
+        None => unseen.push(format!("queue {queue}: {error}")),
+    }
+    None
+}
+
+/// One line about all queues that are missing; `total`: how many there should be.
+fn explain_missing(missing: &[String], total: usize, prefix: &str) -> Option<String> {
+    match missing {
+        [] => None,
+        missing if missing.len() == total => Some(format!(
+            "no queue of the prefix {prefix} exists: correct topology.prefix, or the virtual host in broker.url; a \
+             worker declares the queues when it starts"
+        )),
+        missing => Some(format!(
+            "these queues do not exist: {}. A worker declares them when it starts",
+            missing.join(", ")
+        )),
     }
 }
 

@@ -107,7 +107,14 @@ fn a_rabbitmq_without_the_topology_or_out_of_reach_is_reported() {
         let (code, lines, stderr) = run(&ctx, &status(ctx.amqp_url())).await;
         assert_eq!(code, Some(1), "{lines:#?}");
         assert!(lines.contains(&"requests waiting      unknown".to_owned()), "{lines:#?}");
-        assert!(stderr.iter().any(|line| line.contains("trackfinity.unlock.requests")), "{stderr:#?}");
+        assert_eq!(stderr.len(), 1, "{stderr:#?}");
+        let line = "not seen: no queue of the prefix trackfinity.unlock exists: correct topology.prefix";
+        assert!(stderr[0].contains(line), "{stderr:#?}");
+        ctx.amqp().await.declare_queue("trackfinity.unlock.requests", kit::FieldTable::default()).await;
+        let (_, lines, stderr) = run(&ctx, &status(ctx.amqp_url())).await;
+        assert!(lines.contains(&"requests waiting      0".to_owned()), "{lines:#?}");
+        let line = "these queues do not exist: trackfinity.unlock.retry.1s, ";
+        assert!(stderr.len() == 1 && stderr[0].contains(line), "{stderr:#?}");
         let nowhere = format!("amqp://127.0.0.1:{}", kit::free_port());
         assert_eq!(run(&ctx, &status(&nowhere)).await.0, Some(69));
     });
