@@ -163,10 +163,9 @@ fn dev_that_cannot_start_says_why_and_ends() {
         let vhost = ctx.vhost().name();
         let nobody = format!("amqp://guest:guest@127.0.0.1:{}", kit::free_port());
         let wrong = format!("amqp://guest:wrong@{host}:{port}/{vhost}");
-        for (url, code, sentence) in [
-            (nobody, 69, "RabbitMQ cannot be reached: "),
-            (wrong, 1, "RabbitMQ refuses the connection: "),
-        ] {
+        for (url, code, sentence) in
+            [(nobody, 69, "RabbitMQ cannot be reached: "), (wrong, 1, "RabbitMQ refuses the connection: ")]
+        {
             let program = Program::new(env!("CARGO_BIN_EXE_unlocker"))
                 .args(["dev", "--broker", &url, "--start-timeout", "1s"])
                 .env("UNLOCKER__OPS__LISTEN", "");

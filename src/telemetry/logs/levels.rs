@@ -1,5 +1,7 @@
 //! The log levels, as `RUST_LOG` sets them.
 
+use std::borrow::Cow;
+
 use tracing_subscriber::{
     EnvFilter,
     filter::{Directive, LevelFilter},
@@ -13,10 +15,21 @@ pub(super) const OWN_TARGET: &str = env!("CARGO_CRATE_NAME");
 const LIBRARY_LEVELS: [(&str, &str); 4] =
     [("lapin", "off"), ("hyper", "warn"), ("reqwest", "warn"), ("rustls", "warn")];
 
+/// Names of this program that are not its target.
+const NEAR_TARGETS: [&str; 2] = ["unlocker", env!("CARGO_PKG_NAME")];
+
 /// The levels, and the directives of `RUST_LOG` that cannot be used.
 pub(super) struct Levels {
     pub(super) filter: EnvFilter,
-    pub(super) faults: Vec<String>,
+    pub(super) faults: Vec<Fault>,
+}
+
+/// A directive that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    directive: String,
+    /// What to write instead.
+    instead: Cow<'static, str>,
 }
 
 impl Levels {
@@ -29,13 +42,13 @@ impl Levels {
         }
         let mut faults = Vec::new();
         for directive in rust_log.split(',').map(str::trim).filter(|directive| !directive.is_empty()) {
-            if is_usable(directive) {
+            let Some(instead) = correction(directive) else {
                 filter = add(filter, directive);
                 continue;
-            }
-            faults.push(directive.chars().take(80).collect());
+            };
+            faults.push(Fault { directive: directive.chars().take(80).collect(), instead });
             if let Some((target, _)) = directive.split_once('=') {
-                filter = add(filter, &format!("{target}=info"));
+                filter = add(filter, &format!("{}=info", target.trim_end()));
             }
         }
         if !faults.is_empty() {
@@ -53,24 +66,42 @@ fn add(filter: EnvFilter, directive: &str) -> EnvFilter {
     }
 }
 
-/// Whether a directive means what its author wants. `EnvFilter` takes a word that is no level for a
-/// target: with `infoo` alone it would log nothing.
-fn is_usable(directive: &str) -> bool {
+/// What to write in place of a directive that does not mean what its author wants. `EnvFilter` takes
+/// a word that is no level for a target: with `infoo` alone it would log nothing. It takes almost any
+/// text for a target that no line has.
+fn correction(directive: &str) -> Option<Cow<'static, str>> {
+    // The fields of a span may have any values.
+    let before_fields = directive.split('[').next().unwrap_or_default();
+    if before_fields.contains(';') {
+        return Some("write commas between directives, not semicolons".into());
+    }
+    if before_fields.contains(char::is_whitespace) {
+        return Some("write a comma between directives, and no blank inside of one".into());
+    }
+    let (target, level) = directive.split_once('=').unwrap_or((directive, "debug"));
+    let (first, module) = target.split_once("::").map_or((target, None), |(first, rest)| (first, Some(rest)));
+    if NEAR_TARGETS.contains(&first) {
+        let module = module.map(|module| format!("::{module}")).unwrap_or_default();
+        let level = level.parse::<LevelFilter>().unwrap_or(LevelFilter::DEBUG);
+        return Some(format!("write {OWN_TARGET}{module}={level}").into());
+    }
     let is_bare = !directive.contains(['=', '[']);
-    match is_bare {
+    let is_usable = match is_bare {
         true => directive.parse::<LevelFilter>().is_ok() || directive.starts_with(OWN_TARGET),
         false => directive.parse::<Directive>().is_ok(),
-    }
+    };
+    let levels_or_target = "write a level (error, warn, info, debug, trace or off) or TARGET=LEVEL, such as \
+                            trackfinity_unlocker=debug";
+    (!is_usable).then(|| levels_or_target.into())
 }
 
 /// Names the directives that cannot be used.
-pub(super) fn warn(faults: &[String]) {
-    for directive in faults {
+pub(super) fn warn(faults: &[Fault]) {
+    for Fault { directive, instead } in faults {
         tracing::warn!(
             event = "rust_log",
             directive,
-            "RUST_LOG has a directive that is not used, and the level is info instead: write a level (error, \
-             warn, info, debug, trace or off) or TARGET=LEVEL, such as trackfinity_unlocker=debug"
+            "RUST_LOG has a directive that is not used, and the level is info instead: {instead}"
         );
     }
 }
@@ -104,6 +135,27 @@ mod tests {
     }
 
     #[test]
+    fn what_looks_right_and_would_log_nothing_is_corrected() {
+        for (rust_log, instead) in [
+            ("unlocker=debug", "write trackfinity_unlocker=debug"),
+            ("unlocker", "write trackfinity_unlocker=debug"),
+            ("warn,trackfinity-unlocker=TRACE", "write trackfinity_unlocker=trace"),
+            ("trackfinity-unlocker::worker=debug", "write trackfinity_unlocker::worker=debug"),
+            ("debug;lapin=trace", "write commas between directives, not semicolons"),
+            ("trackfinity_unlocker=debug;lapin=trace", "write commas between directives, not semicolons"),
+            ("debug lapin=trace", "write a comma between directives, and no blank inside of one"),
+            ("trackfinity_unlocker = debug", "write a comma between directives, and no blank inside of one"),
+        ] {
+            let faults = Levels::read(rust_log).faults;
+            assert_eq!(
+                faults.iter().map(|fault| &*fault.instead).collect::<Vec<_>>(),
+                [instead],
+                "{rust_log}"
+            );
+        }
+    }
+
+    #[test]
     fn a_directive_that_cannot_be_used_is_named_and_its_level_is_info() {
         for (rust_log, faults, level) in [
             ("infoo", &["infoo"][..], "info"),
@@ -117,14 +169,16 @@ mod tests {
             ),
             ("=", &["="], "info"),
         ] {
-            assert_eq!(Levels::read(rust_log).faults, faults, "{rust_log}");
+            let found = Levels::read(rust_log).faults;
+            let found: Vec<_> = found.iter().map(|fault| fault.directive.as_str()).collect();
+            assert_eq!(found, faults, "{rust_log}");
             let directives = directives(rust_log);
             assert!(directives.contains(&level.to_owned()), "{rust_log}: {directives:?}");
             let shown = "trackfinity_unlocker::telemetry::logs::levels=warn".to_owned();
             assert!(directives.contains(&shown), "{rust_log}: {directives:?}");
         }
         for rust_log in
-            ["", "off", "2", "INFO", "trackfinity_unlocker", "warn,lapin=trace", "a[b{c=1}]=debug"]
+            ["", " off ,", "2", "INFO", "trackfinity_unlocker", "warn, lapin=trace", "a[b{c=\"d; e\"}]=debug"]
         {
             assert!(Levels::read(rust_log).faults.is_empty(), "{rust_log}");
         }

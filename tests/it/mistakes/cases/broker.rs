@@ -37,6 +37,8 @@ fn users() -> Vec<Mistake> {
         typed("A wrong password of the worker", "run")
             .with(URL, "amqp://guest:wrong@HOST:PORT/VHOST")
             .until("not consuming"),
+        typed("A wrong password for other teams' tests", "dev --start-timeout 1s")
+            .with(URL, "amqp://guest:wrong@HOST:PORT/VHOST"),
         typed("A virtual host that does not exist", PUBLISH)
             .with(URL, "amqp://guest:guest@HOST:PORT/NO_VHOST"),
         typed("Another user's virtual host", LIST).with(URL, "amqp://STRANGER:secret@HOST:PORT/VHOST"),
@@ -58,6 +60,7 @@ fn topology() -> Vec<Mistake> {
         typed("Dead letters before the first worker", LIST),
         typed("A replay before the first worker", "dead-letters replay"),
         typed("A misspelt prefix", PUBLISH).with(PREFIX, "declrared"),
+        typed("A misspelt prefix of what is looked at", "status").with(PREFIX, "declrared"),
         typed("A worker that declares nothing, before anyone has", "run")
             .with("UNLOCKER__BROKER__DECLARE", "false")
             .until("not consuming"),

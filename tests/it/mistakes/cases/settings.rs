@@ -66,6 +66,9 @@ fn values() -> Vec<Mistake> {
         variable("A longer delay of probes alone", "UNLOCKER__PAUSE__PROBE_DELAY", "60s"),
         settings("A number in quotes that is none", "[retry]\nmax_attempts = \"twelve\"\n"),
         settings("A list where one value belongs", "[worker]\nconcurrency = [64]\n"),
+        variable("The program's name where its target belongs", "RUST_LOG", "unlocker=debug")
+            .until("RUST_LOG"),
+        variable("Semicolons between levels", "RUST_LOG", "info;lapin=debug").until("RUST_LOG"),
         variable("A log of nothing", "UNLOCKER__LOG__REQUESTS", "none"),
         variable("A port alone to listen on", "UNLOCKER__OPS__LISTEN", ":9464"),
         variable("A host name to listen on", "UNLOCKER__OPS__LISTEN", "localhost:9464"),
