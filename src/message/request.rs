@@ -18,6 +18,7 @@ pub use self::{
     fault::{Fault, FaultCode},
     fields::Decoded,
     identifiers::{Identifier, Identifiers, MAX_IDENTIFIER_BYTES, UnlockRequest},
+    json::{BYTE_ORDER_MARK, plain as plain_json_error},
 };
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use anyhow::Context;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use crate::message::request::{self, MAX_BODY_BYTES};
+use crate::message::request::{self, BYTE_ORDER_MARK, MAX_BODY_BYTES, plain_json_error};
 
 /// The most lines read ahead of publishing.
 const MAX_READ_AHEAD: usize = 256;
@@ -74,8 +74,8 @@ pub(super) struct Line {
 impl Line {
     fn read(reader: &mut impl BufRead, number: u64) -> io::Result<Option<Self>> {
         let mut text = Vec::new();
-        // One byte more than a body may have, plus the line ending.
-        let max = MAX_BODY_BYTES as u64 + 3;
+        // One byte more than a body may have, plus a byte order mark and the line ending.
+        let max = (MAX_BODY_BYTES + BYTE_ORDER_MARK.len()) as u64 + 3;
         let mut length = reader.by_ref().take(max).read_until(b'\n', &mut text)? as u64;
         if length == 0 {
             return Ok(None);
@@ -87,6 +87,10 @@ impl Line {
             }
         } else if length == max {
             length += reader.skip_until(b'\n')? as u64;
+        }
+        // Some editors write one at the beginning of a file.
+        if number == 1 && text.starts_with(BYTE_ORDER_MARK) {
+            text.drain(..BYTE_ORDER_MARK.len());
         }
         Ok(Some(Self { number, text, length }))
     }
@@ -101,7 +105,7 @@ impl Line {
         if let Err(fault) = request::decode(None, &self.text).request {
             return Err(format!("{}: {}", fault.code.as_str(), fault.detail));
         }
-        let ids: Ids<'_> = serde_json::from_slice(&self.text).map_err(|error| error.to_string())?;
+        let ids: Ids<'_> = serde_json::from_slice(&self.text).map_err(|error| plain_json_error(&error))?;
         for (name, id) in [
             ("message_id", &ids.message_id),
             ("request_id", &ids.request_id),
@@ -153,6 +157,16 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_at_the_beginning_of_a_file_is_skipped() {
+        let read = lines("\u{feff}{\"customer_id\":1}\n\u{feff}{\"customer_id\":2}".as_bytes());
+        assert_eq!(read[0].text, br#"{"customer_id":1}"#);
+        assert_eq!(read[0].length, 21, "the bytes of the file");
+        assert!(read[0].ids().is_ok());
+        assert!(read[1].text.starts_with(BYTE_ORDER_MARK), "only the first one");
+        assert!(lines("\u{feff}\r\n".as_bytes())[0].is_blank());
+    }
+
+    #[test]
     fn a_line_of_any_length_is_read_in_bounded_memory_and_the_next_one_is_complete() {
         let body = |length: usize| {
             let mut line = br#"{"customer_id":1}"#.to_vec();
@@ -171,7 +185,7 @@ mod tests {
         assert_eq!(verdicts.len(), 4);
         let accepted: Vec<_> = read.iter().map(|line| line.ids().is_ok()).collect();
         assert_eq!(accepted, [true, false, false, true]);
-        assert!(read.iter().all(|line| line.text.len() <= MAX_BODY_BYTES + 3));
+        assert!(read.iter().all(|line| line.text.len() <= MAX_BODY_BYTES + 6));
         assert!(read.iter().filter_map(|line| line.ids().err()).all(|why| why.starts_with("too_large")));
         assert_eq!(read.iter().map(|line| line.length).sum::<u64>(), text.len() as u64);
     }
@@ -193,7 +207,7 @@ mod tests {
             (r#"{"customer_id":1,"message_id":""}"#, "message_id has 0 bytes"),
             (r#"{"customer_id":1,"request_id":""}"#, "request_id has 0 bytes"),
             (r#"{"customer_id":1,"message_id":7}"#, "expected a string"),
-            (r#"{"customer_id":1,"message_id":"a","message_id":"b"}"#, "duplicate field"),
+            (r#"{"customer_id":1,"message_id":"a","message_id":"b"}"#, "message_id is given twice"),
         ] {
             let error = ids(text).expect_err(text);
             assert!(error.contains(why), "{text}: {error}");

@@ -129,10 +129,13 @@ pub(super) struct FoundNames {
     bytes: usize,
     /// How many fields are not listed.
     others: usize,
+    /// Whether there is a field that each CloudEvent has, and hardly anything else.
+    has_specversion: bool,
 }
 
 impl FoundNames {
     pub(super) fn add(&mut self, name: &str) {
+        self.has_specversion |= name == "specversion";
         let is_known = Identifiers::FIELDS.contains(&name);
         if is_name(name) && self.listed.len() < MAX_NAMES && self.bytes + name.len() <= MAX_NAMES_BYTES {
             self.bytes += name.len();
@@ -150,7 +153,11 @@ impl FoundNames {
             others => found.push(format!("{others} more")),
         }
         let found = if found.is_empty() { "no field".to_owned() } else { found.join(", ") };
-        format!("none of customer_id, subscription_id and orderid is given; found: {found}")
+        let event = match self.has_specversion {
+            true => "; it looks like a CloudEvent: send it as application/cloudevents+json",
+            false => "",
+        };
+        format!("none of customer_id, subscription_id and orderid is given; found: {found}{event}")
     }
 }
 

@@ -5,12 +5,16 @@ use std::borrow::Cow;
 use super::{
     fault::Fault,
     fields::{Decoded, Fields, FoundNames, Given},
+    json::other_encoding,
 };
 
 /// The fields that are read.
 const FIELDS: [&str; 5] = ["customer_id", "subscription_id", "orderid", "request_id", "expires_at"];
 
 pub(super) fn decode(body: &[u8]) -> Decoded {
+    if let Some(other) = other_encoding(body) {
+        return Fault::malformed(format!("the body {other}")).into();
+    }
     let mut values: [Option<Cow<'_, str>>; 5] = Default::default();
     for (name, value) in form_urlencoded::parse(body) {
         let Some(index) = FIELDS.iter().position(|field| *field == name) else {

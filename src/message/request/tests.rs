@@ -152,16 +152,55 @@ fn a_detail_says_what_came_in_place_of_an_object() {
         ("191", "the body is not a JSON object, but a number"),
         ("true", "the body is not a JSON object, but a boolean"),
         ("null", "the body is not a JSON object, but null"),
-        ("customer_id=191", "the body is not JSON: expected value at line 1 column 1"),
-        ("{\n \"a\": 1,\n}", "the body is not a request: trailing comma at line 3 column 1"),
+        ("customer_id=191", "the body is not JSON: no value at line 1 column 1"),
+        ("nonsense", "the body is not JSON: a word that is not true, false or null at line 1 column 2"),
+        ("{\n \"a\": 1,\n}", "the body is not a request: a comma with nothing after it at line 3 column 1"),
+        (
+            "{customer_id:191}",
+            "the body is not a request: a field's name without double quotes at line 1 column 2",
+        ),
+        (r#"{"customer_id":"#, "the body is not a request: it ends too early at line 1 column 15"),
+        (
+            r#"{"customer_id":1} {"customer_id":2}"#,
+            "the body is not a request: more text after the end at line 1 column 19",
+        ),
         (
             r#"{"orderid":1,"orderid":2}"#,
-            "the body is not a request: duplicate field `orderid` at line 1 column 22",
+            "the body is not a request: orderid is given twice at line 1 column 22",
         ),
     ] {
         assert_eq!(fault(JSON, body).detail, detail, "{body}");
     }
     assert_eq!(fault(JSON, b"{\"a\":\"\xff\"}").detail, "the body is not UTF-8: byte 7 is wrong");
+}
+
+#[test]
+fn a_detail_names_what_the_sender_did_not_say_about_the_body() {
+    let body = r#"{"customer_id":191}"#;
+    let utf16 = |to_bytes: fn(u16) -> [u8; 2], text: &str| -> Vec<u8> {
+        text.encode_utf16().flat_map(to_bytes).collect()
+    };
+    let marked = format!("\u{feff}{body}");
+    for content_type in [None, JSON, FORM, EVENT] {
+        let what = if content_type == EVENT { "the CloudEvent" } else { "the body" };
+        for bytes in [
+            utf16(u16::to_le_bytes, body),
+            utf16(u16::to_be_bytes, body),
+            utf16(u16::to_le_bytes, &marked),
+            utf16(u16::to_be_bytes, &marked),
+        ] {
+            let detail = fault(content_type, &bytes).detail;
+            assert_eq!(detail, format!("{what} looks like UTF-16: send it as UTF-8"));
+        }
+        let detail = fault(content_type, [0x1f, 0x8b, 8, 0, 0]).detail;
+        assert_eq!(detail, format!("{what} looks gzip-compressed: set content_encoding to gzip"));
+    }
+    let event =
+        r#"{"specversion":"1.0","id":"e-1","source":"/shop","type":"unlock","data":{"customer_id":191}}"#;
+    let detail = fault(JSON, event).detail;
+    let advice = "; it looks like a CloudEvent: send it as application/cloudevents+json";
+    assert!(detail.ends_with(advice), "{detail}");
+    assert_eq!(given(EVENT, event), [("customer_id", "191".to_owned())]);
 }
 
 #[test]
