@@ -10,18 +10,24 @@ use tokio::time::Instant;
 
 /// The same line is logged again only after this time.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// How many different lines one throttle remembers. If there are more within the interval, it leaves
-/// out the others.
+/// How many different lines one throttle remembers. If there are more within the interval, all others
+/// count as one and the same line.
 const MAX_LINES: usize = 64;
 
 /// Limits how often lines are repeated: each at most once a minute.
 #[derive(Debug, Default)]
-pub struct LogThrottle(Mutex<Vec<Line>>);
+pub struct LogThrottle(Mutex<Lines>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
+struct Lines {
+    remembered: Vec<(u64, Line)>,
+    /// All lines that are not remembered.
+    others: Line,
+}
+
+#[derive(Debug, Default)]
 struct Line {
-    key: u64,
-    logged_at: Instant,
+    logged_at: Option<Instant>,
     left_out: u64,
 }
 
@@ -36,24 +42,40 @@ impl LogThrottle {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         let key = hasher.finish();
-        let is_over = |line: &Line| now.saturating_duration_since(line.logged_at) >= INTERVAL;
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(line) = lines.iter_mut().find(|line| line.key == key) {
-            if is_over(line) {
-                line.logged_at = now;
-                return Some(std::mem::take(&mut line.left_out));
-            }
-            line.left_out += 1;
-            return None;
+        let Lines { remembered, others } = &mut *lines;
+        if let Some((_, line)) = remembered.iter_mut().find(|(known, _)| *known == key) {
+            return line.due(now);
         }
-        if lines.len() >= MAX_LINES {
-            lines.retain(|line| !is_over(line));
+        if remembered.len() >= MAX_LINES {
+            remembered.retain(|(_, line)| {
+                let stays = !line.is_over(now);
+                if !stays {
+                    others.left_out += line.left_out;
+                }
+                stays
+            });
         }
-        if lines.len() >= MAX_LINES {
-            return None;
+        if remembered.len() >= MAX_LINES {
+            return others.due(now);
         }
-        lines.push(Line { key, logged_at: now, left_out: 0 });
+        remembered.push((key, Line { logged_at: Some(now), left_out: 0 }));
         Some(0)
+    }
+}
+
+impl Line {
+    fn is_over(&self, now: Instant) -> bool {
+        self.logged_at.is_none_or(|at| now.saturating_duration_since(at) >= INTERVAL)
+    }
+
+    fn due(&mut self, now: Instant) -> Option<u64> {
+        if self.is_over(now) {
+            self.logged_at = Some(now);
+            return Some(std::mem::take(&mut self.left_out));
+        }
+        self.left_out += 1;
+        None
     }
 }
 
@@ -85,10 +107,25 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_different_lines_is_limited_too() {
+    fn a_flood_of_different_lines_is_limited_too_and_each_line_left_out_is_counted() {
         let (throttle, start) = (LogThrottle::default(), Instant::now());
-        let flood = |now: Instant| (0..1000).filter(|n| throttle.due_at(n, now).is_some()).count();
-        assert_eq!((flood(start), flood(start + SECOND)), (MAX_LINES, 0));
-        assert_eq!(flood(start + INTERVAL), MAX_LINES);
+        let flood = |now: Instant| -> (usize, u64) {
+            let logged: Vec<u64> = (0..1000).filter_map(|n| throttle.due_at(&n, now)).collect();
+            (logged.len(), logged.iter().sum())
+        };
+        let limited = MAX_LINES + 1;
+        assert_eq!(flood(start), (limited, 0));
+        assert_eq!(flood(start + SECOND), (0, 0));
+        // The lines of both floods that were not logged.
+        assert_eq!(flood(start + INTERVAL), (limited, 2_000 - limited as u64));
+    }
+
+    #[test]
+    fn old_lines_make_room_for_new_ones() {
+        let (throttle, start) = (LogThrottle::default(), Instant::now());
+        let new = |first: usize, now: Instant| {
+            (first..first + MAX_LINES).filter(|n| throttle.due_at(n, now).is_some()).count()
+        };
+        assert_eq!((new(0, start), new(100, start + INTERVAL)), (MAX_LINES, MAX_LINES));
     }
 }
