@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -31,10 +32,26 @@ pub(super) enum LateConfirm {
     Confirmed { routed: bool },
 }
 
-/// Remembers outcomes by their message ids, for the life of the process. Clones share the entries.
+/// An outcome: its `message_id`, and a hash of its body. Two requests may have one id by mistake, and so
+/// two outcomes one `message_id`: the confirm of one says nothing about the other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct OutcomeKey {
+    message_id: String,
+    body: u64,
+}
+
+impl OutcomeKey {
+    pub(super) fn new(message_id: String, body: &[u8]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        body.hash(&mut hasher);
+        Self { message_id, body: hasher.finish() }
+    }
+}
+
+/// Remembers outcomes for the life of the process. Clones share the entries.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LateConfirms {
-    remembered: Arc<Mutex<HashMap<String, (LateConfirm, Instant)>>>,
+    remembered: Arc<Mutex<HashMap<OutcomeKey, (LateConfirm, Instant)>>>,
     awaited: Arc<AtomicUsize>,
 }
 
@@ -57,12 +74,12 @@ impl LateConfirms {
     /// closed, and no confirm can come.
     pub(super) fn await_confirm(
         &self,
-        message_id: String,
+        outcome: OutcomeKey,
         unconfirmed: Unconfirmed,
         tasks: &TaskTracker,
         session_over: CancellationToken,
     ) {
-        self.lock().insert(message_id.clone(), (LateConfirm::Awaited, Instant::now()));
+        self.lock().insert(outcome.clone(), (LateConfirm::Awaited, Instant::now()));
         let late = self.clone();
         self.awaited.fetch_add(1, Ordering::Relaxed);
         tasks.spawn(async move {
@@ -71,27 +88,44 @@ impl LateConfirms {
             let mut remembered = late.lock();
             match confirmed {
                 Some(Ok(routed)) => {
-                    if let Some((state, _)) = remembered.get_mut(&message_id) {
+                    if let Some((state, _)) = remembered.get_mut(&outcome) {
                         *state = LateConfirm::Confirmed { routed };
                     }
                 }
                 // Refused or lost: it must be published again.
-                _ => drop(remembered.remove(&message_id)),
+                _ => drop(remembered.remove(&outcome)),
             }
         });
     }
 
     /// What is known of an outcome. Removes the entry if the outcome is confirmed.
-    pub(super) fn take(&self, message_id: &str) -> Option<LateConfirm> {
+    pub(super) fn take(&self, outcome: &OutcomeKey) -> Option<LateConfirm> {
         let mut remembered = self.lock();
-        let (state, _) = *remembered.get(message_id)?;
+        let (state, _) = *remembered.get(outcome)?;
         if state != LateConfirm::Awaited {
-            remembered.remove(message_id);
+            remembered.remove(outcome);
         }
         Some(state)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, (LateConfirm, Instant)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<OutcomeKey, (LateConfirm, Instant)>> {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_confirm_of_one_outcome_says_nothing_about_another_with_the_same_id() {
+        let late = LateConfirms::default();
+        let key = |body: &str| OutcomeKey::new("m-1/0".to_owned(), body.as_bytes());
+        let (unlocked, refused) = (key(r#"{"status":"unlocked"}"#), key(r#"{"status":"refused"}"#));
+        late.lock().insert(unlocked.clone(), (LateConfirm::Confirmed { routed: true }, Instant::now()));
+        late.lock().insert(refused.clone(), (LateConfirm::Awaited, Instant::now()));
+        assert_eq!(late.take(&refused), Some(LateConfirm::Awaited));
+        assert_eq!(late.take(&unlocked), Some(LateConfirm::Confirmed { routed: true }));
+        assert_eq!(late.take(&unlocked), None);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{
     SessionPublisher,
     health::{MAX_REFUSALS_IN_A_ROW, PublishKind},
-    late_confirms::LateConfirm,
+    late_confirms::{LateConfirm, OutcomeKey},
     message::MessagePublisher,
 };
 use crate::{
@@ -68,8 +68,9 @@ impl MessagePublisher<'_> {
         let span = self.span(&message);
         let trace = span.context().map(TraceContext::headers).unwrap_or_default();
         message.properties = outcome.with_headers(message.properties, trace);
-        let late =
-            (retries > 0).then(|| self.session.config.late_confirms.take(&outcome.message_id())).flatten();
+        let late = (retries > 0)
+            .then(|| self.session.config.late_confirms.take(&OutcomeKey::new(outcome.message_id(), &body)))
+            .flatten();
         let published = match late {
             Some(LateConfirm::Confirmed { routed }) => Ok(routed),
             Some(LateConfirm::Awaited) => Err(PostponeCause::Unconfirmed),
@@ -158,7 +159,7 @@ impl SessionPublisher {
         let mut refusals = 0;
         loop {
             let error = match self.session.publisher().send(message, mandatory).await {
-                Ok(unconfirmed) => match self.await_confirm(outcome, unconfirmed).await {
+                Ok(unconfirmed) => match self.await_confirm(outcome, message.body, unconfirmed).await {
                     Some(Ok(routed)) => {
                         if !routed {
                             self.telemetry.metrics.unroutable(PublishKind::Outcome.as_str());
@@ -201,6 +202,7 @@ impl SessionPublisher {
     async fn await_confirm(
         &self,
         outcome: &Outcome,
+        body: &[u8],
         mut unconfirmed: Unconfirmed,
     ) -> Option<Result<bool, PublishError>> {
         let _awaiting = self.slots.await_confirm();
@@ -222,7 +224,7 @@ impl SessionPublisher {
             let is_too_late = waited >= CONFIRM_TIMEOUT || self.slots.are_half_awaiting_confirm();
             if is_too_late && self.config.late_confirms.has_capacity() {
                 self.config.late_confirms.await_confirm(
-                    outcome.message_id(),
+                    OutcomeKey::new(outcome.message_id(), body),
                     unconfirmed,
                     &self.background,
                     self.session_over.clone(),
