@@ -9,7 +9,13 @@ mod outcomes;
 mod request_log;
 mod slots;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -56,6 +62,8 @@ pub(super) struct SessionPublisher {
     pub(super) background: TaskTracker,
     /// Cancelled when the session has ended.
     pub(super) session_over: CancellationToken,
+    /// Whether RabbitMQ did not accept a request for its own queue in this session.
+    pub(super) requeue_failed: AtomicBool,
 }
 
 /// Where to publish, and what the publishers of all sessions share.
@@ -115,6 +123,18 @@ impl SessionPublisher {
     /// The queue that requests are consumed from.
     pub(super) fn queue(&self) -> &Arc<str> {
         &self.config.requests
+    }
+
+    /// Whether requests may be published to their own queue. Needs write on the default exchange, which
+    /// the user need not have.
+    pub(super) fn can_requeue(&self) -> bool {
+        !self.requeue_failed.load(Ordering::Relaxed)
+    }
+
+    /// Not again in this session: each refusal costs a channel.
+    fn stop_requeueing(&self, error: &PublishError) {
+        tracing::debug!(%error, "a request could not be put back into its queue: it goes to a retry queue");
+        self.requeue_failed.store(true, Ordering::Relaxed);
     }
 
     /// The queue of what RabbitMQ gave up.

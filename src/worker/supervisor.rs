@@ -184,6 +184,7 @@ impl Worker {
             slots: HandlerSlots::default(),
             background: TaskTracker::new(),
             session_over: CancellationToken::new(),
+            requeue_failed: AtomicBool::new(false),
         });
         if met_unreadable {
             let unreadable = Unreadable {

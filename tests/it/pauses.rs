@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kit::{Answer, Context, Program, Trackfinity};
+use kit::{Answer, Context, Process, Program, Trackfinity};
 use serde_json::json;
 
 use crate::world::{self, DEAD, EXCHANGE, REQUEST, RESULTS, SOON, World, id, requests, unlocker};
@@ -162,37 +162,43 @@ fn a_paused_worker_leaves_the_backlog_in_the_queue() {
     });
 }
 
+/// Requests that wait for a call while calls are paused, each with one behind it that needs none.
+const WAITING: usize = 40;
+
+/// Starts a worker in front of them, whose pause has no probe, and waits until those that need no call
+/// are settled and the others wait in the queue.
+async fn settle_without_calls(ctx: &Context, amqp_url: &str, trackfinity: &Trackfinity) -> Process {
+    let declaring = world::start_worker(ctx, ctx.amqp_url(), &trackfinity.url(), &[]).await;
+    declaring.signal(kit::Signal::TERM);
+    declaring.wait_exit(SOON).await;
+    let amqp = ctx.amqp().await;
+    let outcomes = amqp.consume_into(RESULTS, "unlock.#").await;
+    for (n, (properties, body)) in requests(WAITING).enumerate() {
+        amqp.publish(EXCHANGE, REQUEST, properties, &body).await;
+        let expired = r#"{"customer_id":1,"expires_at":"2026-01-01T00:00:00Z"}"#;
+        let body = if n % 2 == 0 { "nonsense" } else { expired };
+        amqp.publish(EXCHANGE, REQUEST, id(&format!("no-call-{n}")), body.as_bytes()).await;
+    }
+    // With few requests in flight almost all are in the queue when the pause begins.
+    let settings =
+        [("WORKER__CONCURRENCY", "4"), ("PAUSE__PROBE_DELAY", "1h"), ("PAUSE__PROBE_MAX_DELAY", "1h")];
+    let worker = world::start_worker(ctx, amqp_url, &trackfinity.url(), &settings).await;
+    let outcomes = outcomes.wait_count(WAITING, SOON).await;
+    assert!(outcomes.iter().all(|outcome| outcome.json()["status"] != "unlocked"));
+    assert!(trackfinity.count() <= 8, "{} calls", trackfinity.count());
+    let wait = async || amqp.ready_count(world::REQUESTS).await as usize == WAITING;
+    kit::eventually("the others wait in the queue", SOON, wait).await;
+    worker
+}
+
 #[test]
 fn requests_that_need_no_call_do_not_wait_behind_the_others_of_a_pause() {
-    const WAITING: usize = 40;
     kit::run(async |ctx| {
         let trackfinity = Trackfinity::start(|_| Answer::status(401));
-        let declaring = world::start_worker(&ctx, ctx.amqp_url(), &trackfinity.url(), &[]).await;
-        declaring.signal(kit::Signal::TERM);
-        declaring.wait_exit(SOON).await;
-        let amqp = ctx.amqp().await;
-        let outcomes = amqp.consume_into(RESULTS, "unlock.#").await;
-        for (n, (properties, body)) in requests(WAITING).enumerate() {
-            amqp.publish(EXCHANGE, REQUEST, properties, &body).await;
-            let expired = r#"{"customer_id":1,"expires_at":"2026-01-01T00:00:00Z"}"#;
-            let body = if n % 2 == 0 { "nonsense" } else { expired };
-            amqp.publish(EXCHANGE, REQUEST, id(&format!("no-call-{n}")), body.as_bytes()).await;
-        }
-        // With few requests in flight almost all are in the queue when the pause begins, and no probe
-        // comes.
-        let settings =
-            [("WORKER__CONCURRENCY", "4"), ("PAUSE__PROBE_DELAY", "1h"), ("PAUSE__PROBE_MAX_DELAY", "1h")];
-        let worker = world::start_worker(&ctx, ctx.amqp_url(), &trackfinity.url(), &settings).await;
-        let outcomes = outcomes.wait_count(WAITING, SOON).await;
-        assert!(outcomes.iter().all(|outcome| outcome.json()["status"] != "unlocked"));
-        assert!(trackfinity.count() <= 8, "{} calls", trackfinity.count());
-        kit::eventually("the others wait in the queue", SOON, async || {
-            amqp.ready_count(world::REQUESTS).await as usize == WAITING
-        })
-        .await;
+        let worker = settle_without_calls(&ctx, ctx.amqp_url(), &trackfinity).await;
         worker.signal(kit::Signal::TERM);
         assert!(worker.wait_exit(SOON).await.success());
-        let left = amqp.drain(world::REQUESTS).await;
+        let left = ctx.amqp().await.drain(world::REQUESTS).await;
         assert!(left.iter().all(|message| !message.redelivered), "returned: that counts as a delivery");
         let ids = left.iter().map(|message| {
             let id = message.properties.message_id().as_ref().expect("an id");
@@ -202,6 +208,28 @@ fn requests_that_need_no_call_do_not_wait_behind_the_others_of_a_pause() {
         let in_flight = 8;
         let ids: Vec<_> = ids.filter(|id| *id >= in_flight).collect();
         assert!(ids.is_sorted() && ids.len() == WAITING - in_flight, "{ids:?}");
+    });
+}
+
+#[test]
+fn a_user_without_the_default_exchange_settles_them_too_and_holds_none() {
+    kit::run(async |ctx| {
+        let trackfinity = Trackfinity::start(|_| Answer::status(401));
+        let management = ctx.vhost().management();
+        let user = format!("worker-{}", ctx.vhost().name());
+        management.create_user(&user, "p", "").await;
+        let own = r"^trackfinity\.unlock(\..+)?$";
+        management.set_permissions(&user, own, own, own).await;
+        let url = ctx.vhost().amqp_url_as(&user, "p");
+        let worker = settle_without_calls(&ctx, &url, &trackfinity).await;
+        worker.signal(kit::Signal::TERM);
+        assert!(worker.wait_exit(SOON).await.success());
+        management.delete_user(&user).await;
+        assert!(
+            !worker.stderr().iter().any(|line| line.contains("publish_failed")),
+            "{:#?}",
+            worker.stderr()
+        );
     });
 }
 

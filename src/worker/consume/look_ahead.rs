@@ -39,7 +39,7 @@ impl ConsumeLoop<'_> {
         channel: &Channel,
         due: Instant,
     ) -> Result<Option<()>, SessionError> {
-        let Some(deadline) = due.checked_sub(BEFORE_PROBE) else {
+        let Some(deadline) = due.checked_sub(BEFORE_PROBE).filter(|_| self.publisher.can_requeue()) else {
             return Ok(Some(()));
         };
         let Some(queue) = self.idle_queue(channel, deadline).await? else {

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 
 use super::{SessionPublisher, health::PublishKind};
 use crate::{
-    broker::{Lane, Mandatory, publisher::Outgoing, replies},
+    broker::{Lane, Mandatory, PublishError, publisher::Outgoing, replies},
     message::{DeadLetterInfo, Outcome, PendingOutcome, RetryInfo, headers},
     policy::Tier,
     settle::Publication,
@@ -84,9 +84,12 @@ impl<'a> MessagePublisher<'a> {
     async fn retry(&self, retry: &RetryInfo, tier: Tier) -> Result<(), Unsettled> {
         let max_len = self.session.max_properties_len();
         let properties = retry.properties(&self.incoming.envelope, self.incoming.new_trace(), max_len);
-        if self.is_requeued {
+        if self.is_requeued && self.session.can_requeue() {
             // No retry to count or to log: during a pause this happens again and again.
-            return self.publish_copy(properties, "", self.session.queue()).await;
+            match self.requeue(properties.clone()).await {
+                Ok(_routed) => return Ok(()),
+                Err(error) => self.session.stop_requeueing(&error),
+            }
         }
         self.publish_to_tier(properties, tier).await?;
         self.session.telemetry.metrics.retry_scheduled(tier.to_string());
@@ -109,19 +112,27 @@ impl<'a> MessagePublisher<'a> {
     }
 
     async fn publish_to_tier(&self, properties: BasicProperties, tier: Tier) -> Result<(), Unsettled> {
-        self.publish_copy(properties, &self.session.config.retry, &tier.to_string()).await
-    }
-
-    async fn publish_copy(
-        &self,
-        properties: BasicProperties,
-        exchange: &str,
-        routing_key: &str,
-    ) -> Result<(), Unsettled> {
-        let message = Outgoing { exchange, routing_key, properties, body: &self.incoming.envelope.body };
+        let message = Outgoing {
+            exchange: &self.session.config.retry,
+            routing_key: &tier.to_string(),
+            properties,
+            body: &self.incoming.envelope.body,
+        };
         let (mandatory, span) = (Mandatory::Required(Lane::Requests), self.span(&message));
         self.session.publish_until_confirmed(&message, mandatory, PublishKind::Retry, span).await?;
         Ok(())
+    }
+
+    /// Publishes a copy of the request to its own queue, once.
+    async fn requeue(&self, properties: BasicProperties) -> Result<bool, PublishError> {
+        let body = &self.incoming.envelope.body;
+        let message = Outgoing { exchange: "", routing_key: self.session.queue(), properties, body };
+        let (mandatory, mut span) = (Mandatory::Required(Lane::Requests), self.span(&message));
+        let published = self.session.publish_once(&message, mandatory, PublishKind::Retry).await;
+        if let Err(error) = &published {
+            span.set_error(error.code());
+        }
+        published
     }
 
     /// Counts and logs the end of a request.
