@@ -12,6 +12,7 @@ pub mod publisher;
 pub mod replies;
 pub mod rights;
 pub mod session;
+pub mod stream;
 pub mod topology;
 mod wake_coalescer;
 pub mod wire;

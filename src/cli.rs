@@ -6,6 +6,7 @@ mod dev;
 mod examples;
 mod failure;
 mod gateway;
+mod history;
 mod print;
 mod publish;
 mod reference;
@@ -58,6 +59,9 @@ enum Command {
     /// Publishes a request, or many from a file.
     #[command(after_help = examples::PUBLISH)]
     Publish(publish::PublishArgs),
+    /// Finds outcomes: was a customer unlocked, when, by whom, and why not?
+    #[command(after_help = examples::HISTORY)]
+    History(history::HistoryArgs),
     /// Browses, replays and discards dead letters, directly on RabbitMQ.
     #[command(subcommand, after_help = examples::DEAD_LETTERS)]
     DeadLetters(dead_letters::Command),
@@ -136,6 +140,7 @@ impl Cli {
             Command::Check(args) => check::check(&self.config, args).await,
             Command::Status(args) => status::status(&self.config, args).await,
             Command::Publish(args) => publish::publish(&self.config, args).await,
+            Command::History(args) => history::history(&self.config, args).await,
             Command::DeadLetters(command) => dead_letters::execute(&self.config, command).await,
             Command::Sandbox(args) => sandbox(args).await,
             Command::Dev(args) => dev::dev(&self.config, args).await,

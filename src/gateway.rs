@@ -17,9 +17,12 @@ mod body;
 pub mod clients;
 mod common;
 mod health;
+mod history;
 mod intake;
 mod keys;
 mod link;
+mod outcome_index;
+mod poll;
 mod publish;
 mod replies;
 mod request_headers;
@@ -86,13 +89,14 @@ impl Gateway {
             Some(directory) => Clients::open(directory)?,
             None => Clients::local(),
         };
+        let connector = Connector::new(&settings.broker);
         let (listener, address) = bind("gateway.listen", settings.gateway.listen)?;
         Ok(Self {
-            app: App::new(settings, clients, telemetry),
+            app: App::new(settings, clients, telemetry, &connector),
             listener: tokio::net::TcpListener::from_std(listener)?,
             address,
             server: Server::new("gateway", BOUNDS),
-            connector: Connector::new(&settings.broker),
+            connector,
             ops: settings.ops.listen,
         })
     }

@@ -15,7 +15,7 @@
 //! Dependencies run one way, from left to right; a later module may use an earlier one:
 //!
 //! ```text
-//! message → policy → breaker, settle → settings, secret → telemetry, trackfinity, broker → worker, dead_letters → http → gateway, ops → admin → sandbox → cli → main
+//! message → policy → breaker, settle → settings, secret → telemetry, trackfinity, broker → worker, dead_letters, history → http → gateway, ops → admin → sandbox → cli → main
 //! ```
 
 // Not in Cargo.toml: there it would also hold for tests, benches and tools, which export nothing.
@@ -27,6 +27,7 @@ pub mod broker;
 pub mod cli;
 pub mod dead_letters;
 pub mod gateway;
+pub mod history;
 pub mod http;
 pub mod message;
 pub mod ops;

@@ -20,6 +20,6 @@ pub use self::{
     faults::{Fault, Faults},
     layers::DEFAULTS,
     load::{BrokerSettings, GatewaySettings, Settings, environment},
-    sections::{Admin, Broker, Gateway, Log, Ops, Results, Trackfinity, Worker},
+    sections::{Admin, Broker, Gateway, History, Log, Ops, Results, Trackfinity, Worker},
     values::{BaseUrl, Concurrency, RateLimit, RequestLog, TopologyPrefix},
 };

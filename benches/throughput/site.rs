@@ -127,6 +127,7 @@ impl Queues {
                 arguments.retain(|name, _| of_all_kinds(name.as_str()));
                 self.amqp.declare_queue(&name, arguments.into()).await;
             }
+            Entity::Stream { name, arguments } => self.amqp.declare_queue(&name, arguments).await,
             Entity::Binding { queue, exchange, routing_key } => {
                 self.bind(&queue, &exchange, &routing_key).await;
             }
@@ -174,7 +175,7 @@ impl Queues {
     pub async fn purge(&self) {
         let queues = topology().entities().into_iter().filter_map(|entity| match entity {
             Entity::Queue { name, .. } => Some(name),
-            Entity::Exchange { .. } | Entity::Binding { .. } => None,
+            Entity::Exchange { .. } | Entity::Stream { .. } | Entity::Binding { .. } => None,
         });
         let (requests, mut queues): (Vec<_>, Vec<_>) = queues.partition(|queue| queue == REQUESTS);
         queues.extend(requests);

@@ -2,8 +2,8 @@
 
 use super::{fields::Fields, problem::Problem};
 use crate::{
-    dead_letters::{Filter, filter::Moment},
-    message::{DeadLetterStatus, Timestamp},
+    dead_letters::Filter,
+    message::{DeadLetterStatus, Moment, Timestamp},
 };
 
 /// The names of a filter's fields.

@@ -167,6 +167,7 @@ impl Topology {
                         rights.push(right(Write, Exchange, &exchange, "to let queues dead-letter to it"));
                     }
                 }
+                Entity::Stream { name, .. } => rights.push(right(Configure, Queue, &name, to_declare)),
                 Entity::Binding { queue, exchange, .. } => {
                     rights.push(right(Write, Queue, &queue, "to bind it"));
                     rights.push(right(Read, Exchange, &exchange, "to bind queues to it"));

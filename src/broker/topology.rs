@@ -1,6 +1,6 @@
 //! The exchanges, queues and bindings in RabbitMQ, and how they are declared and checked.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use lapin::{
     Channel, Connection, ExchangeKind,
@@ -10,12 +10,19 @@ use lapin::{
 };
 
 use super::errors::soft_error;
-use crate::{policy::Tier, settings::TopologyPrefix};
+use crate::{
+    policy::Tier,
+    settings::{History, TopologyPrefix},
+};
 
 /// The routing key of requests on the exchange for requests.
 pub const REQUEST_KEY: &str = "request";
 /// The routing key, on the same exchange, of requests that RabbitMQ gave up.
 pub const UNDELIVERABLE_KEY: &str = "undeliverable";
+/// The binding key that matches every outcome.
+const EVERY_OUTCOME: &str = "unlock.#";
+/// A stream gives up whole segments, so that one must be small beside `history.max_bytes`.
+const SEGMENT_BYTES: i64 = 100_000_000;
 /// RabbitMQ gives up a poison message, which crashes its worker, after this many redeliveries.
 const DELIVERY_LIMIT: i64 = 20;
 /// RabbitMQ must never drop a dead letter because it was browsed often. RabbitMQ 4.x has a limit of 20
@@ -26,6 +33,8 @@ const NO_DELIVERY_LIMIT: i64 = 1_000_000_000;
 #[derive(Clone, Debug)]
 pub struct Topology {
     prefix: String,
+    /// How outcomes are kept, if they are.
+    kept: Option<History>,
 }
 
 /// What is wrong with the topology, and what to do about it.
@@ -79,6 +88,7 @@ impl std::fmt::Display for Kind {
 pub enum Entity {
     Exchange { name: String, kind: ExchangeKind },
     Queue { name: String, arguments: FieldTable },
+    Stream { name: String, arguments: FieldTable },
     Binding { queue: String, exchange: String, routing_key: String },
 }
 
@@ -86,7 +96,7 @@ impl Entity {
     fn kind(&self) -> Kind {
         match self {
             Self::Exchange { .. } => Kind::Exchange,
-            Self::Queue { .. } => Kind::Queue,
+            Self::Queue { .. } | Self::Stream { .. } => Kind::Queue,
             Self::Binding { .. } => Kind::Binding,
         }
     }
@@ -94,7 +104,7 @@ impl Entity {
     /// The name of the exchange, the queue, or the queue that is bound.
     pub fn name(&self) -> &str {
         match self {
-            Self::Exchange { name, .. } | Self::Queue { name, .. } => name,
+            Self::Exchange { name, .. } | Self::Queue { name, .. } | Self::Stream { name, .. } => name,
             Self::Binding { queue, .. } => queue,
         }
     }
@@ -108,7 +118,7 @@ impl Entity {
                 let name = name.as_str().into();
                 channel.exchange_declare(name, kind.clone(), options, FieldTable::default()).await
             }
-            Self::Queue { name, arguments } => {
+            Self::Queue { name, arguments } | Self::Stream { name, arguments } => {
                 let options = QueueDeclareOptions { durable: true, passive, ..Default::default() };
                 let name = name.as_str().into();
                 channel.queue_declare(name, options, arguments.clone()).await.map(|_queue| ())
@@ -164,7 +174,18 @@ impl std::fmt::Display for Entity {
 
 impl Topology {
     pub fn new(prefix: &TopologyPrefix) -> Self {
-        Self { prefix: prefix.as_str().to_owned() }
+        Self { prefix: prefix.as_str().to_owned(), kept: None }
+    }
+
+    /// With the stream of outcomes, if the settings ask for it.
+    #[must_use]
+    pub fn with_history(self, history: &History) -> Self {
+        Self { kept: Some(history.clone()).filter(|history| history.enabled), ..self }
+    }
+
+    /// Whether outcomes are kept.
+    pub fn keeps_history(&self) -> bool {
+        self.kept.is_some()
     }
 
     /// The exchange producers publish requests to.
@@ -196,6 +217,11 @@ impl Topology {
     /// The exchange to which outcomes are published.
     pub fn results(&self) -> String {
         format!("{}.results", self.prefix)
+    }
+
+    /// The stream that keeps the outcomes.
+    pub fn history(&self) -> String {
+        format!("{}.history", self.prefix)
     }
 
     /// The exchange and the queue of dead letters.
@@ -259,6 +285,10 @@ impl Topology {
             });
             entities.push(binding(self.retry_queue(tier), &self.retry(), &tier.to_string()));
         }
+        if let Some(history) = &self.kept {
+            entities.push(Entity::Stream { name: self.history(), arguments: stream(history) });
+            entities.push(binding(self.history(), &self.results(), EVERY_OUTCOME));
+        }
         entities
     }
 
@@ -288,10 +318,46 @@ impl Topology {
     async fn declare_all(&self, connection: &Connection, passive: bool) -> Result<(), TopologyError> {
         let channel = connection.create_channel().await.map_err(TopologyError::NoChannel)?;
         for entity in self.entities() {
+            if !passive && matches!(entity, Entity::Stream { .. }) {
+                Self::declare_missing(connection, &entity).await?;
+                continue;
+            }
             entity.declare(&channel, passive).await.map_err(|error| entity.fault(error, !passive))?;
         }
         close(&channel).await;
         Ok(())
+    }
+
+    /// Declares a stream that does not exist. One that exists is left as it is: how long it keeps outcomes
+    /// can be changed by a policy alone, and must not stop a worker.
+    async fn declare_missing(connection: &Connection, stream: &Entity) -> Result<(), TopologyError> {
+        for passive in [true, false] {
+            // A refusal closes its channel.
+            let channel = connection.create_channel().await.map_err(TopologyError::NoChannel)?;
+            let declared = stream.declare(&channel, passive).await;
+            close(&channel).await;
+            match declared.map_err(|error| stream.fault(error, !passive)) {
+                Err(TopologyError::Missing { .. }) if passive => {}
+                result => return result,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the stream of outcomes exists.
+    ///
+    /// # Errors
+    /// If that cannot be seen.
+    pub async fn has_history(&self, connection: &Connection) -> Result<bool, TopologyError> {
+        let stream = Entity::Stream { name: self.history(), arguments: FieldTable::default() };
+        let channel = connection.create_channel().await.map_err(TopologyError::NoChannel)?;
+        let declared = stream.declare(&channel, true).await;
+        close(&channel).await;
+        match declared.map_err(|error| stream.fault(error, false)) {
+            Ok(()) => Ok(true),
+            Err(TopologyError::Missing { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Compares entities with what exists, without changing anything. With `declare`, it declares each
@@ -310,7 +376,7 @@ impl Topology {
             // A refusal closes its channel, so each entity has one of its own.
             let channel = connection.create_channel().await.map_err(TopologyError::NoChannel)?;
             let mut result = entity.declare(&channel, true).await;
-            if declare && result.is_ok() && !matches!(entity, Entity::Binding { .. }) {
+            if declare && result.is_ok() && matches!(entity, Entity::Exchange { .. } | Entity::Queue { .. }) {
                 result = entity.declare(&channel, false).await;
             }
             close(&channel).await;
@@ -322,7 +388,7 @@ impl Topology {
 }
 
 /// Closes a channel; it may be closed already.
-async fn close(channel: &Channel) {
+pub(super) async fn close(channel: &Channel) {
     if let Err(error) = channel.close(200, "done".into()).await {
         tracing::debug!(%error, "channel was closed already");
     }
@@ -332,6 +398,29 @@ fn quorum<const N: usize>(more: [(&str, AMQPValue); N]) -> FieldTable {
     let arguments = [("x-queue-type", text("quorum"))].into_iter().chain(more);
     let arguments = arguments.map(|(name, value)| (ShortString::from(name), value));
     FieldTable::from(arguments.collect::<BTreeMap<_, _>>())
+}
+
+/// Arguments of the stream of outcomes.
+fn stream(history: &History) -> FieldTable {
+    let arguments = [
+        ("x-queue-type", text("stream")),
+        ("x-max-age", text(&stream_age(history.max_age))),
+        ("x-max-length-bytes", integer(history.max_bytes)),
+        ("x-stream-max-segment-size-bytes", integer(SEGMENT_BYTES)),
+    ];
+    arguments
+        .map(|(name, value)| (ShortString::from(name), value))
+        .into_iter()
+        .collect::<BTreeMap<_, _>>()
+        .into()
+}
+
+/// A duration as RabbitMQ writes it: in days where it can be.
+fn stream_age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    let units = [(86_400, 'D'), (3_600, 'h'), (60, 'm')];
+    let whole = units.into_iter().find(|(unit, _)| seconds.is_multiple_of(*unit));
+    whole.map_or_else(|| format!("{seconds}s"), |(unit, letter)| format!("{}{letter}", seconds / unit))
 }
 
 /// Arguments of a queue that dead-letters at least once. That needs both the strategy and the overflow

@@ -40,8 +40,8 @@ async fn check_worker(files: &[PathBuf], args: &CheckArgs, report: &mut Report) 
     local::check_listen("admin.listen", settings.admin.listen, report)?;
     let page = settings.admin.listen.is_some();
     let role = rights::Role::Worker { declare: settings.rabbitmq.broker.declare, page };
-    let BrokerSettings { broker, topology_prefix, .. } = &settings.rabbitmq;
-    broker::check(broker, topology_prefix, role, args, report).await?;
+    let BrokerSettings { broker, topology_prefix, history, .. } = &settings.rabbitmq;
+    broker::check(broker, topology_prefix, history, role, args, report).await?;
     trackfinity::check(&settings.trackfinity, report).await
 }
 
@@ -51,12 +51,14 @@ async fn check_gateway(files: &[PathBuf], args: &CheckArgs, report: &mut Report)
     local::check_clients(settings.gateway.clients_dir.as_deref(), report)?;
     local::check_listen("gateway.listen", Some(settings.gateway.listen), report)?;
     local::check_listen("ops.listen", settings.ops.listen, report)?;
-    broker::check(&settings.broker, &settings.topology_prefix, rights::Role::Producer, args, report).await
+    let (broker, prefix, history) = (&settings.broker, &settings.topology_prefix, &settings.history);
+    broker::check(broker, prefix, history, rights::Role::Producer, args, report).await
 }
 
 async fn check_console(files: &[PathBuf], args: &CheckArgs, report: &mut Report) -> Result<(), Failure> {
     let (settings, described) = BrokerSettings::load_described(files, environment())?;
     report.settings(described)?;
     local::check_audit_log(settings.audit_log.as_deref(), report).await?;
-    broker::check(&settings.broker, &settings.topology_prefix, rights::Role::Operator, args, report).await
+    let (broker, prefix, history) = (&settings.broker, &settings.topology_prefix, &settings.history);
+    broker::check(broker, prefix, history, rights::Role::Operator, args, report).await
 }

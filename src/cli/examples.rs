@@ -34,6 +34,12 @@ Examples:
   unlocker publish --subscription-id 7001 --message-id order-5531
   unlocker publish --from customers.jsonl      # a JSON object per line; - is stdin";
 
+pub(super) const HISTORY: &str = "\
+Examples:
+  unlocker history --customer-id 191
+  unlocker history --status refused,abandoned --since 1h --json
+  unlocker history --follow";
+
 pub(super) const DEAD_LETTERS: &str = "\
 Examples:
   unlocker dead-letters summary

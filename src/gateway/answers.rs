@@ -63,6 +63,22 @@ pub(super) fn outcome(outcome: &[u8], wait: Duration) -> Response {
     response
 }
 
+/// An outcome that was asked for.
+pub(super) fn json_body(outcome: Vec<u8>) -> Response {
+    (StatusCode::OK, json(), outcome).into_response()
+}
+
+/// There is no outcome yet.
+pub(super) fn pending() -> Response {
+    (StatusCode::OK, json(), r#"{"status":"pending"}"#).into_response()
+}
+
+/// The id is another client's.
+pub(super) fn not_own() -> Problem {
+    let detail = "This client can ask only for its own requests, whose ids begin with its name.";
+    Problem::new(StatusCode::NOT_FOUND, "not_found", detail)
+}
+
 fn json() -> [(HeaderName, HeaderValue); 1] {
     [(CONTENT_TYPE, HeaderValue::from_static("application/json"))]
 }

@@ -4,9 +4,9 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 
-use super::{Clients, keys::Keys, status::GatewayStatus, waiters::Waiters};
+use super::{Clients, history::History, keys::Keys, status::GatewayStatus, waiters::Waiters};
 use crate::{
-    broker::Topology,
+    broker::{Connector, Topology},
     settings::GatewaySettings,
     telemetry::{GatewayTelemetry, LogThrottle},
 };
@@ -26,6 +26,8 @@ pub(super) struct Shared {
     pub(super) status: GatewayStatus,
     pub(super) keys: Keys,
     pub(super) waiters: Waiters,
+    /// `None` if outcomes are not kept.
+    pub(super) history: Option<History>,
     pub(super) topology: Topology,
     pub(super) max_wait: Duration,
     pub(super) unconfirmed: Semaphore,
@@ -35,13 +37,21 @@ pub(super) struct Shared {
 }
 
 impl App {
-    pub(super) fn new(settings: &GatewaySettings, clients: Clients, telemetry: GatewayTelemetry) -> Self {
+    pub(super) fn new(
+        settings: &GatewaySettings,
+        clients: Clients,
+        telemetry: GatewayTelemetry,
+        connector: &Connector,
+    ) -> Self {
+        let topology = Topology::new(&settings.topology_prefix);
+        let history = settings.history.enabled.then(|| History::new(connector.clone(), topology.history()));
         Self(Arc::new(Shared {
             clients,
             status: GatewayStatus::default(),
             keys: Keys::new(),
             waiters: Waiters::default(),
-            topology: Topology::new(&settings.topology_prefix),
+            history,
+            topology,
             max_wait: settings.gateway.max_wait,
             unconfirmed: Semaphore::new(MAX_UNCONFIRMED),
             batches: Semaphore::new(MAX_BATCHES),

@@ -15,7 +15,7 @@ use super::{
     answers,
     app::App,
     intake::{self, Exchange},
-    request_headers,
+    poll, request_headers,
 };
 use crate::{
     http::{Peer, Problem, Slot},
@@ -44,11 +44,7 @@ async fn unlocks(State(app): State<App>, request: Request) -> Response {
 
 async fn outcome(State(app): State<App>, request: Request) -> Response {
     observed(&app, OUTCOME, request, async |exchange, request| match *request.method() {
-        Method::GET | Method::HEAD => match exchange.identify(&app)? {
-            None => Err(answers::history_off()),
-            // There is no body that a signature could be about.
-            Some(_signed) => Err(answers::denied(super::clients::Denied::Unauthorized)),
-        },
+        Method::GET | Method::HEAD => poll::get(&app, exchange, request.uri()).await,
         _ => Err(answers::not_allowed("GET, HEAD")),
     })
     .await

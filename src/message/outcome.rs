@@ -17,6 +17,8 @@ use super::{
 
 /// The `type` property of every outcome.
 pub const MESSAGE_TYPE: &str = "trackfinity.unlock.outcome.v1";
+/// The header by which RabbitMQ filters a stream, from 3.13 on (RabbitMQ docs, "Stream filtering").
+pub const STREAM_FILTER_VALUE: &str = "x-stream-filter-value";
 /// The `app_id` property of every outcome.
 pub const APP_ID: &str = "trackfinity-unlocker";
 
@@ -128,14 +130,35 @@ impl Outcome {
             .with_delivery_mode(2)
     }
 
-    /// These properties with headers: those of the trace, and who asked, so that a listener can bind
-    /// its own.
+    /// These properties with headers: those of the trace, who asked, so that a listener can bind its own,
+    /// and what the history is searched by.
     pub fn with_headers(&self, properties: BasicProperties, mut trace: FieldTable) -> BasicProperties {
+        if let Some(value) = self.filter_value() {
+            trace.insert(STREAM_FILTER_VALUE.into(), AMQPValue::LongString(value.into()));
+        }
         if let Some(requested_by) = &self.requested_by {
             trace.insert(REQUESTED_BY.into(), AMQPValue::LongString(requested_by.as_str().into()));
         }
         if trace.inner().is_empty() { properties } else { properties.with_headers(trace) }
     }
+}
+
+impl Outcome {
+    /// The value by which a stream is filtered. A message has one at most, so an outcome with several
+    /// identifiers has none, and is found by every search.
+    fn filter_value(&self) -> Option<String> {
+        let mut given = self.request.as_ref()?.given();
+        match (given.next(), given.next()) {
+            (Some((name, value)), None) => filter_value(name, value),
+            _ => None,
+        }
+    }
+}
+
+/// The value of [`STREAM_FILTER_VALUE`] of the outcomes with one identifier; `None` if it would be longer than
+/// RabbitMQ allows.
+pub fn filter_value(name: &str, value: &str) -> Option<String> {
+    Some(format!("{name}={value}")).filter(|text| text.len() <= MAX_SHORT_STRING)
 }
 
 /// `<request_id>/<replays>`, by which listeners deduplicate. If that is longer than AMQP's limit of

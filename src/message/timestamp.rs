@@ -1,9 +1,9 @@
 //! A moment, written as RFC 3339 in UTC with milliseconds: `2026-11-23T09:00:00.000Z`.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
 
 use schemars::JsonSchema;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The last days that RFC 3339 can name, and one on which every time of day can be read.
 const LAST_DAYS: [&str; 2] = ["9999-12-31", "9999-12-30"];
@@ -41,6 +41,13 @@ impl Timestamp {
     pub fn plus(self, duration: Duration) -> Self {
         let milliseconds = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         Self::from_millis(self.as_millis().saturating_add(milliseconds))
+    }
+
+    /// The moment that much earlier.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        let milliseconds = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self::from_millis(self.as_millis().saturating_sub(milliseconds))
     }
 
     /// Milliseconds since the Unix epoch.
@@ -86,6 +93,13 @@ impl FromStr for Timestamp {
                 }
             }
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     faults::Faults,
     layers::Layers,
     reader::{Described, Needs, Reader},
-    sections::{Admin, Broker, Gateway, Log, Ops, Results, Topology, Trackfinity, Worker},
+    sections::{Admin, Broker, Gateway, History, Log, Ops, Results, Topology, Trackfinity, Worker},
     values::TopologyPrefix,
 };
 use crate::{breaker::BreakerLimits, policy::RetryLimits, secret::Secret};
@@ -31,6 +31,7 @@ pub struct BrokerSettings {
     pub broker: Broker,
     pub topology_prefix: TopologyPrefix,
     pub results: Results,
+    pub history: History,
     /// See [`Admin::audit_log`].
     pub audit_log: Option<PathBuf>,
 }
@@ -41,6 +42,7 @@ pub struct GatewaySettings {
     pub broker: Broker,
     pub topology_prefix: TopologyPrefix,
     pub gateway: Gateway,
+    pub history: History,
     pub ops: Ops,
     described: Described,
 }
@@ -108,7 +110,9 @@ impl BrokerSettings {
         let mut reader = Reader::new(Layers::read(files, environment), COMMAND);
         let (_, settings, _) = read(&mut reader);
         let is_read = |(key, ..): &(String, String, String)| {
-            ["broker.", "topology.", "results.", "admin.audit_log"].iter().any(|start| key.starts_with(start))
+            ["broker.", "topology.", "results.", "history.", "admin.audit_log"]
+                .iter()
+                .any(|start| key.starts_with(start))
         };
         let described = reader.described.iter().filter(|entry| is_read(entry)).cloned().collect();
         reader.finish(settings.map(|settings| (settings, described)))
@@ -149,6 +153,7 @@ fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>, Optio
     let worker = Worker::read(reader);
     let retry = RetryLimits::read(reader);
     let pause = BreakerLimits::read(reader);
+    let history = History::read(reader);
     let log = Log::read(reader);
     let results = Results::read(reader);
     let mut ops = Ops::read(reader);
@@ -171,6 +176,7 @@ fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>, Optio
             broker: broker.clone()?,
             topology_prefix: topology_prefix.clone()?,
             gateway: gateway?,
+            history: history.clone()?,
             ops: ops.clone()?,
             described: reader.described.clone(),
         })
@@ -180,6 +186,7 @@ fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>, Optio
             broker: broker?,
             topology_prefix: topology_prefix?,
             results: results?,
+            history: history?,
             audit_log: admin.as_ref()?.audit_log.clone(),
         })
     })();

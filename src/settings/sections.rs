@@ -11,7 +11,8 @@ use super::{
     reader::Reader,
     values::{
         BaseUrl, Concurrency, RateLimit, RequestLog, TopologyPrefix, boolean, check_header_value,
-        check_token, duration, file_fault, host, listen, positive, prefix, scalar, string, trace_url,
+        check_token, duration, file_fault, host, listen, positive, prefix, scalar, stream_bytes, string,
+        trace_url,
     },
 };
 use crate::{breaker::BreakerLimits, policy::RetryLimits, secret::Secret};
@@ -19,6 +20,7 @@ use crate::{breaker::BreakerLimits, policy::RetryLimits, secret::Secret};
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
+const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// RabbitMQ closes the channel of a delivery that is unsettled for 30 minutes (`consumer_timeout`).
 /// This is half of it.
@@ -163,6 +165,18 @@ section! {
     pub struct Ops = "ops" {
         /// Where health and metrics are served; `None` is off.
         listen: Option<SocketAddr> = optional(string, listen, "off"), "\"127.0.0.1:9464\"";
+    }
+}
+
+section! {
+    /// `[history]`
+    pub struct History = "history" {
+        /// Whether outcomes are kept in a stream.
+        enabled: bool = value(scalar, boolean), "true";
+        /// How long an outcome is kept at most: 1 h to 10 years.
+        max_age: Duration = value(scalar, duration(HOUR..=TEN_YEARS)), "\"90d\"";
+        /// How many bytes of outcomes are kept at most.
+        max_bytes: i64 = value(scalar, stream_bytes), "\"5GB\"";
     }
 }
 

@@ -232,6 +232,17 @@ pub(super) fn duration(allowed: RangeInclusive<Duration>) -> impl FnOnce(&str) -
     }
 }
 
+/// A number of bytes with its unit: at least 500 MB, five segments of a stream.
+pub(super) fn stream_bytes(text: &str) -> Parsed<i64> {
+    const MIN_BYTES: u64 = 500_000_000;
+    match text.parse::<bytesize::ByteSize>() {
+        _ if text.parse::<f64>().is_ok() => Err(format!("{text} has no unit: write for example \"5GB\"")),
+        Err(_) => wrong_value(text, "is not a number of bytes such as \"5GB\""),
+        Ok(bytes) if bytes.as_u64() < MIN_BYTES => wrong_value(text, "is less than 500MB"),
+        Ok(bytes) => i64::try_from(bytes.as_u64()).or_else(|_| wrong_value(text, "is too large")),
+    }
+}
+
 /// An address to listen on.
 pub(super) fn listen(text: &str) -> Parsed<SocketAddr> {
     parse(text, "is not an IP address and a port, such as 127.0.0.1:9464 or [::]:9464; \"\" is off")

@@ -90,7 +90,8 @@ pub(super) struct PublishConfig {
 
 impl PublishConfig {
     pub(super) fn new(settings: &Settings) -> Self {
-        let topology = Topology::new(&settings.rabbitmq.topology_prefix);
+        let topology =
+            Topology::new(&settings.rabbitmq.topology_prefix).with_history(&settings.rabbitmq.history);
         Self {
             requests: topology.requests().into(),
             undeliverable: topology.undeliverable(),

@@ -280,6 +280,23 @@ impl Worker {
         }
     }
 
+    /// A stream from when the history was on goes on to keep outcomes.
+    async fn say_if_history_remains(&self, session: &Session) {
+        let topology = self.config.topology();
+        if !topology.keeps_history()
+            && let Ok(true) = topology.has_history(session.consuming()).await
+            && let Some(left_out) = self.config.throttle.due("history_remains")
+        {
+            tracing::info!(
+                event = "history_remains",
+                stream = topology.history(),
+                left_out,
+                "history.enabled is false, and the stream of outcomes is left as it is: it still keeps them. Delete it if \
+                 nobody needs them"
+            );
+        }
+    }
+
     async fn open(&self) -> Result<(Session, SessionEvents), NoSession> {
         self.handler.client.refresh_secrets().await;
         let (session, events) = Session::open(&self.connector).await?;
@@ -289,7 +306,10 @@ impl Worker {
             false => topology.check(session.consuming()).await,
         };
         match checked {
-            Ok(()) => Ok((session, events)),
+            Ok(()) => {
+                self.say_if_history_remains(&session).await;
+                Ok((session, events))
+            }
             Err(error) => {
                 session.close().await;
                 Err(error.into())

@@ -3,6 +3,7 @@
 mod batches;
 mod broker;
 mod clients;
+mod history;
 mod intake;
 mod keys;
 mod waiting;

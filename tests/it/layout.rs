@@ -20,7 +20,7 @@ const ORDER: [&[&str]; 12] = [
     &["breaker", "settle"],
     &["settings", "secret"],
     &["telemetry", "trackfinity", "broker"],
-    &["worker", "dead_letters"],
+    &["worker", "dead_letters", "history"],
     &["http"],
     &["gateway", "ops"],
     &["admin"],

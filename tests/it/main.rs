@@ -17,6 +17,7 @@ mod examples;
 mod expiry;
 mod faults;
 mod gateway;
+mod history;
 mod hostile;
 mod isolation;
 mod kill;

@@ -18,7 +18,7 @@ use crate::{
         topology::Entity,
     },
     cli::failure::Failure,
-    settings::{Broker, TopologyPrefix},
+    settings::{Broker, History, TopologyPrefix},
 };
 
 /// How long RabbitMQ may take for the topology, and for the rights.
@@ -31,12 +31,13 @@ const BLOCKED_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) async fn check(
     broker: &Broker,
     prefix: &TopologyPrefix,
+    history: &History,
     role: Role,
     args: &CheckArgs,
     report: &mut Report,
 ) -> Result<(), Failure> {
     let urls = broker.uris().map_err(anyhow::Error::from)?;
-    let topology = Topology::new(prefix);
+    let topology = Topology::new(prefix).with_history(history);
     let (mut connected, mut has_answered) = (None, false);
     for url in &urls {
         match connection::connect(std::slice::from_ref(url), "check").await {
@@ -198,6 +199,7 @@ fn needs(role: Role, topology: &Topology, entity: &Entity) -> bool {
         (Role::Worker { .. }, _) => true,
         (Role::Producer, entity) => entity.name() == topology.exchange(),
         (Role::Operator, Entity::Queue { name, .. }) => *name == topology.dead(),
+        (Role::Operator, Entity::Stream { .. }) => true,
         (Role::Operator, Entity::Exchange { name, .. }) => {
             [topology.exchange(), &topology.results()].contains(&name.as_str())
         }

@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use clap::Args;
 
 use crate::{
-    dead_letters::{Actor, Filter, filter::Moment},
-    message::DeadLetterStatus,
+    dead_letters::{Actor, Filter},
+    message::{DeadLetterStatus, Moment},
 };
 
 #[derive(Debug, Args)]

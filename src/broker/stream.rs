@@ -1,0 +1,228 @@
+//! Reads a stream over AMQP 0-9-1 (RabbitMQ docs, "Streams").
+
+use std::{collections::BTreeMap, time::Duration};
+
+use futures_util::StreamExt;
+use lapin::{
+    Channel, Connection, Consumer,
+    message::Delivery,
+    options::{
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions,
+    },
+    protocol::AMQPSoftError,
+    types::{AMQPValue, FieldArray, FieldTable},
+};
+
+use super::errors::soft_error;
+use crate::message::{Timestamp, headers, outcome::STREAM_FILTER_VALUE};
+
+/// How many entries may be on their way. More make nothing faster.
+const PREFETCH: u16 = 1000;
+/// Entries are acknowledged in steps of this many: the acknowledgement is what asks for more.
+const ACK_EVERY: u16 = 250;
+/// How many entries of the last chunk are read at once to find the end: more than a chunk has.
+const MAX_CHUNK: u16 = 60_000;
+/// How long RabbitMQ may take for the next entry while it is known that one comes.
+const STALLED_AFTER: Duration = Duration::from_secs(30);
+/// How long to wait for an entry of a stream that says it has none: its count lags behind a moment.
+const EMPTY_GRACE: Duration = Duration::from_secs(1);
+
+const OFFSET: &str = "x-stream-offset";
+
+/// A stream could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    #[error("stream {0} does not exist")]
+    Missing(String),
+    #[error("RabbitMQ refuses to read stream {name}: {broker}")]
+    Refused { name: String, broker: String },
+    #[error("RabbitMQ sent no entry of stream {name} for {} s", STALLED_AFTER.as_secs())]
+    Stalled { name: String },
+    #[error("reading stream {name} failed: {source}")]
+    Failed { name: String, source: lapin::Error },
+    #[error("RabbitMQ ended the reading of stream {0}")]
+    Ended(String),
+}
+
+/// An entry of a stream.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its number; later ones are greater.
+    pub offset: u64,
+    pub delivery: Delivery,
+}
+
+impl Entry {
+    /// The value by which it is filtered.
+    pub fn filter_value(&self) -> Option<&str> {
+        header(&self.delivery, STREAM_FILTER_VALUE).and_then(headers::text)
+    }
+
+    fn new(delivery: Delivery) -> Self {
+        let offset = match header(&delivery, OFFSET) {
+            Some(AMQPValue::LongLongInt(offset)) => u64::try_from(*offset).unwrap_or(0),
+            _ => 0,
+        };
+        Self { offset, delivery }
+    }
+}
+
+fn header<'a>(delivery: &'a Delivery, name: &str) -> Option<&'a AMQPValue> {
+    delivery.properties.headers().as_ref()?.inner().get(name)
+}
+
+/// Where to begin.
+#[derive(Clone, Copy, Debug)]
+pub enum Start {
+    First,
+    /// At a chunk that may begin before this time by RabbitMQ's clock.
+    At(Timestamp),
+    Offset(u64),
+    /// With the next entry.
+    Next,
+}
+
+impl Start {
+    fn value(self) -> AMQPValue {
+        match self {
+            Self::First => AMQPValue::LongString("first".into()),
+            Self::Next => AMQPValue::LongString("next".into()),
+            Self::At(at) => AMQPValue::Timestamp(at.as_secs()),
+            Self::Offset(offset) => AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX)),
+        }
+    }
+}
+
+/// A stream of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Stream<'a> {
+    connection: &'a Connection,
+    name: &'a str,
+}
+
+impl<'a> Stream<'a> {
+    pub fn new(connection: &'a Connection, name: &'a str) -> Self {
+        Self { connection, name }
+    }
+
+    /// The last entries, which end with the last one there is now; empty if the stream is.
+    ///
+    /// RabbitMQ sends the whole last chunk at once: after its first entry, all others come before the
+    /// answer to a cancel. So no silence has to be interpreted, but for a stream that has no entry.
+    ///
+    /// # Errors
+    /// If the stream cannot be read.
+    pub async fn last_entries(&self) -> Result<Vec<Entry>, StreamError> {
+        let options = QueueDeclareOptions { durable: true, passive: true, ..Default::default() };
+        let channel = self.connection.create_channel().await.map_err(|error| self.fault(error))?;
+        let declared = channel.queue_declare(self.name.into(), options, FieldTable::default()).await;
+        let is_empty = declared.map_err(|error| self.fault(error))?.message_count() == 0;
+        let mut consumer =
+            self.consume(&channel, AMQPValue::LongString("last".into()), &[], MAX_CHUNK).await?;
+        let patience = if is_empty { EMPTY_GRACE } else { STALLED_AFTER };
+        let mut entries = Vec::new();
+        match tokio::time::timeout(patience, consumer.next()).await {
+            Ok(first) => entries.push(self.entry(first)?),
+            Err(_elapsed) if is_empty => {}
+            Err(_elapsed) => return Err(StreamError::Stalled { name: self.name.to_owned() }),
+        }
+        let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await;
+        cancelled.map_err(|error| self.fault(error))?;
+        // It ends after what came before the answer.
+        while let Some(delivery) = consumer.next().await {
+            entries.push(self.entry(Some(delivery))?);
+        }
+        super::topology::close(&channel).await;
+        Ok(entries)
+    }
+
+    /// Reads from `start` on. With `filters`, RabbitMQ may leave out entries that have another filter
+    /// value; older releases leave out none.
+    ///
+    /// # Errors
+    /// If the stream cannot be read.
+    pub async fn read(&self, start: Start, filters: &[&str]) -> Result<Reader<'a>, StreamError> {
+        let channel = self.connection.create_channel().await.map_err(|error| self.fault(error))?;
+        let consumer = self.consume(&channel, start.value(), filters, PREFETCH).await?;
+        Ok(Reader { stream: *self, channel, consumer, unacknowledged: 0 })
+    }
+
+    async fn consume(
+        &self,
+        channel: &Channel,
+        start: AMQPValue,
+        filters: &[&str],
+        prefetch: u16,
+    ) -> Result<Consumer, StreamError> {
+        let mut arguments = BTreeMap::from([(OFFSET.into(), start)]);
+        if !filters.is_empty() {
+            let values: Vec<_> = filters.iter().map(|value| AMQPValue::LongString((*value).into())).collect();
+            arguments.insert("x-stream-filter".into(), AMQPValue::FieldArray(FieldArray::from(values)));
+            // They have several identifiers, or are older than the header.
+            arguments.insert("x-stream-match-unfiltered".into(), AMQPValue::Boolean(true));
+        }
+        let consume = async {
+            channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+            let options = BasicConsumeOptions::default();
+            channel.basic_consume(self.name.into(), "".into(), options, FieldTable::from(arguments)).await
+        };
+        consume.await.map_err(|error| self.fault(error))
+    }
+
+    fn entry(&self, delivery: Option<lapin::Result<Delivery>>) -> Result<Entry, StreamError> {
+        match delivery {
+            Some(Ok(delivery)) => Ok(Entry::new(delivery)),
+            Some(Err(error)) => Err(self.fault(error)),
+            None => Err(StreamError::Ended(self.name.to_owned())),
+        }
+    }
+
+    fn fault(&self, source: lapin::Error) -> StreamError {
+        let name = self.name.to_owned();
+        match soft_error(&source) {
+            Some((AMQPSoftError::NOTFOUND, _)) => StreamError::Missing(name),
+            Some((AMQPSoftError::ACCESSREFUSED, broker)) => StreamError::Refused { name, broker },
+            _ => StreamError::Failed { name, source },
+        }
+    }
+}
+
+/// Reads a stream, entry by entry. Dropping it ends the reading.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    stream: Stream<'a>,
+    channel: Channel,
+    consumer: Consumer,
+    unacknowledged: u16,
+}
+
+impl Reader<'_> {
+    /// The next entry, of which it is known that it comes.
+    ///
+    /// # Errors
+    /// If it does not come in time, or the stream cannot be read any more.
+    pub async fn next(&mut self) -> Result<Entry, StreamError> {
+        let stalled = || StreamError::Stalled { name: self.stream.name.to_owned() };
+        tokio::time::timeout(STALLED_AFTER, self.wait_next()).await.unwrap_or_else(|_elapsed| Err(stalled()))
+    }
+
+    /// The next entry, whenever it comes.
+    ///
+    /// # Errors
+    /// If the stream cannot be read any more.
+    pub async fn wait_next(&mut self) -> Result<Entry, StreamError> {
+        let entry = self.stream.entry(self.consumer.next().await)?;
+        self.unacknowledged += 1;
+        if self.unacknowledged >= ACK_EVERY {
+            self.unacknowledged = 0;
+            let acknowledged = entry.delivery.acker.ack(BasicAckOptions { multiple: true }).await;
+            acknowledged.map_err(|error| self.stream.fault(error))?;
+        }
+        Ok(entry)
+    }
+
+    /// Ends the reading, and waits for RabbitMQ's answer.
+    pub async fn close(self) {
+        super::topology::close(&self.channel).await;
+    }
+}

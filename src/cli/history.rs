@@ -1,0 +1,217 @@
+//! `unlocker history`: finds outcomes.
+
+use std::{num::NonZeroUsize, path::PathBuf};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio_util::sync::CancellationToken;
+
+use super::{failure::Failure, print::print, run::Signals, table};
+use crate::{
+    broker::{Topology, connection, consumer::queue_state},
+    history::{Found, HistoryError, Outcomes, Progress, Query},
+    message::{Moment, Status, Timestamp},
+    policy::Tier,
+    settings::{BrokerSettings, environment},
+};
+
+const HEADINGS: [&str; 9] =
+    ["FINISHED AT", "STATUS", "REASON", "ATTEMPTS", "HTTP", "REPLAYS", "ASKED BY", "REQUEST", "TRACE"];
+
+#[derive(Debug, Args)]
+pub(super) struct HistoryArgs {
+    /// Outcomes of this customer.
+    #[arg(long, value_name = "ID")]
+    customer_id: Option<String>,
+    /// Outcomes of this subscription.
+    #[arg(long, value_name = "ID")]
+    subscription_id: Option<String>,
+    /// Outcomes of this order.
+    #[arg(long, value_name = "ID")]
+    orderid: Option<String>,
+    /// Outcomes of this request.
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+    /// unlocked, invalid, refused, abandoned or discarded; comma-separated or repeated.
+    #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = status)]
+    status: Vec<Status>,
+    /// A reason such as `http_404`; comma-separated or repeated.
+    #[arg(long, value_name = "REASON", value_delimiter = ',')]
+    reason: Vec<String>,
+    /// Decided at this time or later: 2026-11-23T09:00:00Z, or 2h for two hours ago. Makes the search
+    /// faster.
+    #[arg(long, value_name = "TIME")]
+    since: Option<Moment>,
+    /// Decided at this time or earlier.
+    #[arg(long, value_name = "TIME")]
+    until: Option<Moment>,
+    /// At most N, the newest ones.
+    #[arg(long, value_name = "N", default_value = "100")]
+    limit: NonZeroUsize,
+    /// Print the outcomes as they were published, one JSON object a line.
+    #[arg(long)]
+    json: bool,
+    /// Print what comes from now on, oldest first, until it is interrupted.
+    #[arg(long, conflicts_with_all = ["since", "until", "limit"])]
+    follow: bool,
+}
+
+fn status(text: &str) -> Result<Status, String> {
+    Status::named(text).ok_or_else(|| {
+        let names: Vec<&str> = Status::ALL.into_iter().map(Status::as_str).collect();
+        format!("write one of {}", names.join(", "))
+    })
+}
+
+impl HistoryArgs {
+    fn query(&self) -> Query {
+        Query {
+            customer_id: self.customer_id.clone(),
+            subscription_id: self.subscription_id.clone(),
+            orderid: self.orderid.clone(),
+            request_id: self.request_id.clone(),
+            status: self.status.clone(),
+            reason: self.reason.clone(),
+            since: self.since.map(|moment| moment.0),
+            until: self.until.map(|moment| moment.0),
+        }
+    }
+}
+
+pub(super) async fn history(files: &[PathBuf], args: HistoryArgs) -> Result<(), Failure> {
+    let settings = BrokerSettings::load(files, environment())?;
+    let urls = settings.broker.uris().map_err(anyhow::Error::from)?;
+    let topology = Topology::new(&settings.topology_prefix);
+    let connection = connection::connect(&urls, "history").await?;
+    let result = match args.follow {
+        true => follow(&connection, &topology, &args).await,
+        false => search(&connection, &topology, &args).await,
+    };
+    connection.close().await;
+    result
+}
+
+async fn search(
+    connection: &lapin::Connection,
+    topology: &Topology,
+    args: &HistoryArgs,
+) -> Result<(), Failure> {
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent} %, {eta} left  {msg}") {
+        bar.set_style(style);
+    }
+    let show = |progress: Progress| {
+        bar.set_length(progress.span);
+        bar.set_position(progress.passed);
+        bar.set_message(format!("{} outcomes read", progress.read));
+    };
+    let (query, stream) = (args.query(), topology.history());
+    let searched = Outcomes::search(connection, &stream, &query, args.limit.get(), show).await;
+    bar.finish_and_clear();
+    let outcomes = searched.map_err(anyhow::Error::from)?;
+    if args.json {
+        for found in &outcomes.found {
+            print(format_args!("{}", String::from_utf8_lossy(&found.body)))?;
+        }
+    } else if !outcomes.found.is_empty() {
+        let rows: Vec<_> = outcomes.found.iter().map(row).collect();
+        table::print(HEADINGS, &rows)?;
+    }
+    if outcomes.found.is_empty() {
+        eprintln!("{}", nothing(connection, topology, &query, &outcomes).await);
+    } else if outcomes.left_out > 0 {
+        eprintln!("{} older ones are left out: see --limit", outcomes.left_out);
+    }
+    Ok(())
+}
+
+/// Prints until a signal comes.
+async fn follow(
+    connection: &lapin::Connection,
+    topology: &Topology,
+    args: &HistoryArgs,
+) -> Result<(), Failure> {
+    let mut signals = Signals::new().map_err(anyhow::Error::from)?;
+    let stop = CancellationToken::new();
+    let (query, stream) = (args.query(), topology.history());
+    let hand_over = |found: Found| match args.json {
+        true => print(format_args!("{}", String::from_utf8_lossy(&found.body))),
+        false => print(format_args!("{}", row(&found).map(|cell| table::clean(&cell)).join("  "))),
+    };
+    let following = Outcomes::follow(connection, &stream, &query, hand_over);
+    let signalled = async {
+        signals.next().await;
+        stop.cancel();
+    };
+    tokio::select! {
+        ended = following => ended,
+        () = signalled => Ok(()),
+    }
+}
+
+impl From<HistoryError> for Failure {
+    fn from(error: HistoryError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+fn row(found: &Found) -> [String; 9] {
+    let outcome = &found.outcome;
+    let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
+    [
+        time(outcome.finished_at),
+        outcome.status.clone(),
+        or_dash(outcome.reason.as_deref()),
+        outcome.attempts.to_string(),
+        outcome.http_status.map_or_else(|| "-".to_owned(), |status| status.to_string()),
+        outcome.replays.to_string(),
+        or_dash(outcome.requested_by.as_deref()),
+        outcome.request_id.clone(),
+        or_dash(found.trace_id.as_deref()),
+    ]
+}
+
+/// The time to the second.
+fn time(at: Timestamp) -> String {
+    at.to_string().chars().take(19).chain("Z".chars()).collect()
+}
+
+/// What to say where nothing is found: how far back was looked, and what may still come.
+async fn nothing(
+    connection: &lapin::Connection,
+    topology: &Topology,
+    query: &Query,
+    outcomes: &Outcomes,
+) -> String {
+    let from = match (query.since, outcomes.from) {
+        (Some(since), Some(from)) => Some(since.max(from)),
+        (since, from) => since.or(from),
+    };
+    let looked = match from {
+        Some(from) => format!("nothing since {}", time(from)),
+        None => "nothing: the history is empty".to_owned(),
+    };
+    let waiting = ready(connection, &topology.requests()).await;
+    let mut retries = Some(0);
+    for tier in Tier::ALL {
+        let ready = ready(connection, &topology.retry_queue(tier)).await;
+        retries = retries.and_then(|sum: u32| Some(sum + ready?));
+    }
+    match (retries, waiting) {
+        (Some(0), Some(0)) => format!("{looked}; no request waits"),
+        (Some(retries), Some(waiting)) => {
+            format!("{looked}; {retries} requests wait for a retry, {waiting} in the queue")
+        }
+        // This user may not see the queues.
+        _ => looked,
+    }
+}
+
+/// How many messages are ready in a queue; `None` if it does not exist or may not be seen.
+async fn ready(connection: &lapin::Connection, queue: &str) -> Option<u32> {
+    // A refusal closes its channel.
+    let channel = connection.create_channel().await.ok()?;
+    let state = queue_state(&channel, queue).await.ok();
+    drop(channel);
+    state.map(|state| state.messages)
+}

@@ -1,0 +1,234 @@
+//! Answers polls for outcomes from the history. Many pollers share one reader: it follows the stream while
+//! there are polls, and knows where the latest outcomes are. A poll then reads one entry. Only a poll for
+//! something older searches the stream.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::http::StatusCode;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{Instant, timeout},
+};
+
+use super::outcome_index::{Known, OutcomeIndex};
+use crate::{
+    broker::{
+        ConnectError, Connector,
+        connection::Connection,
+        stream::{Start, Stream, StreamError},
+    },
+    history::{CLOCK_SKEW, Found, HistoryError, Outcomes, Query},
+    http::Problem,
+    message::Timestamp,
+    telemetry::LogThrottle,
+};
+
+/// How long a poll may take.
+const POLL_TIMEOUT: Duration = Duration::from_secs(50);
+/// After this long without a poll the reader ends.
+const IDLE_AFTER: Duration = Duration::from_secs(600);
+/// How many searches of the stream may run at once.
+const MAX_SEARCHES: usize = 2;
+
+/// Why a poll has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PollError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error("the reader of the history ended: {0}")]
+    Reader(Arc<str>),
+    #[error("too many searches run")]
+    Busy,
+    #[error("the search took too long")]
+    Timeout,
+}
+
+/// Finds outcomes for polls.
+#[derive(Debug)]
+pub(super) struct History {
+    connector: Connector,
+    stream: Arc<str>,
+    reader: tokio::sync::Mutex<Option<Reader>>,
+    searches: Semaphore,
+    throttle: LogThrottle,
+}
+
+/// A reader that follows the stream.
+#[derive(Clone, Debug)]
+struct Reader {
+    connection: Arc<Connection>,
+    index: Arc<Mutex<OutcomeIndex>>,
+    state: watch::Receiver<State>,
+    last_poll: Arc<Mutex<Instant>>,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    /// It has not reached the end that the stream had when it began.
+    Behind,
+    UpToDate,
+    Ended(Arc<str>),
+}
+
+impl History {
+    pub(super) fn new(connector: Connector, stream: String) -> Self {
+        Self {
+            connector,
+            stream: stream.into(),
+            reader: tokio::sync::Mutex::default(),
+            searches: Semaphore::new(MAX_SEARCHES),
+            throttle: LogThrottle::default(),
+        }
+    }
+
+    /// The outcome of a request, as it was published; `None` if it has none yet. `since`: it was not decided
+    /// before, as far as clocks agree.
+    pub(super) async fn find(
+        &self,
+        request_id: &str,
+        since: Option<Timestamp>,
+    ) -> Result<Option<Vec<u8>>, Problem> {
+        let found = timeout(POLL_TIMEOUT, self.poll(request_id, since)).await;
+        found.unwrap_or(Err(PollError::Timeout)).map_err(|error| {
+            if let Some(left_out) = self.throttle.due(&("history_unavailable", error.to_string())) {
+                tracing::warn!(
+                    event = "history_unavailable",
+                    %error,
+                    left_out,
+                    "an outcome that was asked for could not be searched"
+                );
+            }
+            let (code, detail) = match error {
+                PollError::Busy => {
+                    ("busy", "Too many searches run. Ask again, with the `since` of the Location.")
+                }
+                _ => ("history_unavailable", "The history cannot be read now. Ask again later."),
+            };
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
+                .with_retry_after(Duration::from_secs(2))
+        })
+    }
+
+    async fn poll(&self, request_id: &str, since: Option<Timestamp>) -> Result<Option<Vec<u8>>, PollError> {
+        // The clocks of gateway and worker may differ.
+        let since = since.map(|since| since.min(Timestamp::now()).minus(CLOCK_SKEW));
+        let reader = self.reader(since.unwrap_or_else(Timestamp::now)).await?;
+        reader.up_to_date().await?;
+        let oldest = since.unwrap_or(Timestamp::EPOCH);
+        let known = reader.index.lock().unwrap_or_else(PoisonError::into_inner).find(request_id, oldest);
+        match known {
+            Known::Pending => return Ok(None),
+            Known::At(offset) => {
+                if let Some(found) =
+                    reader.read(&self.stream, offset).await?.filter(|it| it.outcome.request_id == request_id)
+                {
+                    return Ok(Some(found.body));
+                }
+                // The hash was another id's.
+            }
+            Known::Unknown => {}
+        }
+        let _permit = self.searches.try_acquire().map_err(|_| PollError::Busy)?;
+        let query = Query { request_id: Some(request_id.to_owned()), since, ..Query::default() };
+        let outcomes = Outcomes::search(&reader.connection, &self.stream, &query, 1, |_| ()).await?;
+        Ok(outcomes.found.into_iter().next().map(|found| found.body))
+    }
+
+    /// The reader that runs; a new one if none does.
+    async fn reader(&self, since: Timestamp) -> Result<Reader, PollError> {
+        let mut current = self.reader.lock().await;
+        if let Some(reader) = current.as_ref().filter(|reader| reader.runs()) {
+            *reader.last_poll.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            return Ok(reader.clone());
+        }
+        let connection = Arc::new(self.connector.connect_with_small_frames("reads the history").await?);
+        let (state, changes) = watch::channel(State::Behind);
+        let reader = Reader {
+            connection,
+            index: Arc::new(Mutex::new(OutcomeIndex::new(since))),
+            state: changes,
+            last_poll: Arc::new(Mutex::new(Instant::now())),
+        };
+        let (following, stream) = (reader.clone(), Arc::clone(&self.stream));
+        tokio::spawn(async move {
+            let ended = tokio::select! {
+                ended = following.follow(&stream, since, &state) => ended.map_or_else(|error| error.to_string(), |()| "it has ended".to_owned()),
+                () = following.idle() => "nobody asks any more".to_owned(),
+            };
+            state.send_replace(State::Ended(ended.into()));
+            following.connection.close().await;
+        });
+        *current = Some(reader.clone());
+        Ok(reader)
+    }
+}
+
+impl Reader {
+    fn runs(&self) -> bool {
+        !matches!(*self.state.borrow(), State::Ended(_))
+    }
+
+    async fn up_to_date(&self) -> Result<(), PollError> {
+        let mut state = self.state.clone();
+        let reached = state.wait_for(|state| !matches!(state, State::Behind)).await;
+        match reached.map(|state| state.clone()) {
+            Ok(State::Ended(why)) => Err(PollError::Reader(why)),
+            Ok(_) => Ok(()),
+            Err(_gone) => Err(PollError::Reader("its task is gone".into())),
+        }
+    }
+
+    /// Waits until nobody has asked for a while.
+    async fn idle(&self) {
+        loop {
+            let last = *self.last_poll.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.elapsed() >= IDLE_AFTER {
+                return;
+            }
+            tokio::time::sleep_until(last + IDLE_AFTER).await;
+        }
+    }
+
+    /// Fills the index with what was decided from `since` on. Ends with the connection.
+    async fn follow(
+        &self,
+        stream: &str,
+        since: Timestamp,
+        state: &watch::Sender<State>,
+    ) -> Result<(), HistoryError> {
+        let (mut reader, end) = Outcomes::read_from(&self.connection, stream, since).await?;
+        if end.is_none() {
+            state.send_replace(State::UpToDate);
+        }
+        loop {
+            let entry = reader.wait_next().await?;
+            if let Some(found) = Found::read(&entry) {
+                let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+                index.add(&found.outcome.request_id, entry.offset, found.outcome.finished_at);
+            }
+            if end.is_some_and(|end| entry.offset >= end) && matches!(*state.borrow(), State::Behind) {
+                state.send_replace(State::UpToDate);
+            }
+        }
+    }
+
+    async fn read(&self, stream: &str, offset: u64) -> Result<Option<Found>, StreamError> {
+        let mut reader = Stream::new(&self.connection, stream).read(Start::Offset(offset), &[]).await?;
+        // A chunk begins before the offset.
+        let entry = loop {
+            let entry = reader.next().await?;
+            if entry.offset >= offset {
+                break entry;
+            }
+        };
+        reader.close().await;
+        Ok(Found::read(&entry))
+    }
+}

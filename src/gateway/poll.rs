@@ -1,0 +1,50 @@
+//! Answers `GET /v1/unlocks/{id}`: the outcome of a request, if there is one.
+
+use std::borrow::Cow;
+
+use axum::{
+    http::{StatusCode, Uri},
+    response::Response,
+};
+use percent_encoding::percent_decode_str;
+
+use super::{answers, app::App, clients::Denied, intake::Exchange};
+use crate::{http::Problem, message::Timestamp};
+
+const PATH: &str = "/v1/unlocks/";
+
+pub(super) async fn get(app: &App, exchange: &mut Exchange, uri: &Uri) -> Result<Response, Problem> {
+    // There is no body that a signature could be about.
+    let (None, Some(client)) = (exchange.identify(app)?, &exchange.client) else {
+        return Err(answers::denied(Denied::Unauthorized));
+    };
+    let Some(history) = &app.history else {
+        return Err(answers::history_off());
+    };
+    let id = uri.path().strip_prefix(PATH).and_then(decoded).ok_or_else(answers::not_found)?;
+    // Whoever asks sees its own alone.
+    let is_own =
+        client.is_local() || id.strip_prefix(client.name()).is_some_and(|rest| rest.starts_with('/'));
+    if !is_own {
+        return Err(answers::not_own());
+    }
+    let since = since(uri.query().unwrap_or_default())?;
+    exchange.has_waited = true;
+    Ok(match Box::pin(history.find(&id, since)).await? {
+        Some(outcome) => answers::json_body(outcome),
+        None => answers::pending(),
+    })
+}
+
+fn decoded(text: &str) -> Option<Cow<'_, str>> {
+    percent_decode_str(text).decode_utf8().ok()
+}
+
+fn since(query: &str) -> Result<Option<Timestamp>, Problem> {
+    let given = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "since");
+    let wrong = || {
+        let detail = "The parameter since is not a time as RFC 3339 writes it. Take it from the Location.";
+        Problem::new(StatusCode::BAD_REQUEST, "bad_parameter", detail)
+    };
+    given.map(|(_, value)| value.parse().map_err(|_| wrong())).transpose()
+}

@@ -1,0 +1,269 @@
+//! The history: outcomes are kept in a stream, and every search finds all that match.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use kit::{Amqp, Answer, Context, FieldTable, Program};
+use lapin::{Channel, options::BasicPublishOptions};
+use serde_json::Value;
+use trackfinity_unlocker::{
+    broker::Topology,
+    history::{HistoryError, Outcomes, Query},
+    message::{Outcome, Status, Timestamp, request},
+    settings::{History, TopologyPrefix},
+};
+
+use crate::world::{RESULTS, SOON, World, id};
+
+const STREAM: &str = "trackfinity.unlock.history";
+const HOUR: i64 = 3_600_000;
+
+fn kept() -> History {
+    History { enabled: true, max_age: Duration::from_secs(86_400), max_bytes: 500_000_000 }
+}
+
+async fn declare(amqp: &Amqp) {
+    let prefix = TopologyPrefix::parse("trackfinity.unlock").expect("a prefix");
+    let topology = Topology::new(&prefix).with_history(&kept());
+    topology.declare(amqp.connection()).await.expect("declared");
+}
+
+/// An outcome of a request that gives these identifiers.
+fn outcome(number: usize, identifiers: &str, status: Status, age_ms: i64) -> Outcome {
+    let decoded = request::decode(None, identifiers.as_bytes());
+    Outcome {
+        status,
+        request_id: format!("r-{number}"),
+        request: decoded.request.ok().map(|request| request.identifiers().clone()),
+        attempts: 1,
+        http_status: None,
+        reason: (status != Status::Unlocked).then(|| format!("http_{}", 400 + number % 3)),
+        detail: None,
+        replays: 0,
+        first_received_at: Timestamp::EPOCH,
+        finished_at: Timestamp::from_millis(Timestamp::now().as_millis() - age_ms),
+        requested_by: None,
+    }
+}
+
+/// Publishes as the worker does; as an older one did, without the header of the filter.
+async fn publish(channel: &Channel, outcome: &Outcome, is_old: bool) {
+    let mut properties = outcome.properties(None);
+    if !is_old {
+        properties = outcome.with_headers(properties, FieldTable::default());
+    }
+    let body = outcome.encode().expect("encodes");
+    let key = outcome.status.routing_key().into();
+    let options = BasicPublishOptions::default();
+    let confirm = channel.basic_publish(RESULTS.into(), key, options, &body, properties).await;
+    confirm.expect("written").await.expect("confirmed");
+}
+
+async fn channel(amqp: &Amqp) -> Channel {
+    let channel = amqp.channel().await;
+    channel.confirm_select(lapin::options::ConfirmSelectOptions::default()).await.expect("confirms");
+    channel
+}
+
+async fn search(amqp: &Amqp, query: &Query) -> Result<Vec<String>, HistoryError> {
+    let found = Outcomes::search(amqp.connection(), STREAM, query, usize::MAX, |_| ()).await?.found;
+    Ok(found.into_iter().map(|found| found.outcome.request_id).collect())
+}
+
+struct Random(fastrand::Rng);
+
+impl Random {
+    fn pick<'a>(&mut self, of: &[&'a str]) -> &'a str {
+        of[self.0.usize(..of.len())]
+    }
+
+    fn outcome(&mut self, number: usize) -> Outcome {
+        let identifiers = self.pick(&[
+            r#"{"customer_id":"1"}"#,
+            r#"{"customer_id":"2"}"#,
+            r#"{"subscription_id":"1"}"#,
+            r#"{"customer_id":"1","orderid":"9"}"#,
+            r#"{"customer_id":"3","subscription_id":"1","orderid":"9"}"#,
+            "no JSON",
+        ]);
+        let mut outcome =
+            outcome(number, identifiers, Status::ALL[self.0.usize(..5)], self.0.i64(0..2 * HOUR));
+        outcome.replays = self.0.u32(0..2);
+        outcome
+    }
+
+    fn query(&mut self, count: usize) -> Query {
+        let mut text = |of: &[&str]| Some(self.pick(of).to_owned()).filter(|text| !text.is_empty());
+        let (customer_id, subscription_id, orderid) =
+            (text(&["", "", "1", "2", "3", "4"]), text(&["", "", "", "1"]), text(&["", "", "", "9"]));
+        let request_id = (self.0.u8(0..6) == 0).then(|| format!("r-{}", self.0.usize(0..count)));
+        let status = if self.0.bool() { Vec::new() } else { vec![Status::ALL[self.0.usize(..5)]] };
+        let reason = if self.0.u8(0..4) > 0 { Vec::new() } else { vec!["http_401".to_owned()] };
+        let ago = |hours: i64| Timestamp::from_millis(Timestamp::now().as_millis() - hours);
+        let since = (self.0.u8(0..3) == 0).then(|| ago(self.0.i64(0..2 * HOUR)));
+        let until = (self.0.u8(0..4) == 0).then(|| ago(self.0.i64(0..2 * HOUR)));
+        Query { customer_id, subscription_id, orderid, request_id, status, reason, since, until }
+    }
+}
+
+#[test]
+fn every_search_finds_all_that_match_while_outcomes_keep_coming() {
+    kit::run_within(SOON * 4, async |ctx| {
+        let seed = std::env::var("UNLOCKER_TEST_SEED").map_or(17, |seed| seed.parse().expect("a number"));
+        let mut random = Random(fastrand::Rng::with_seed(seed));
+        let amqp = ctx.amqp().await;
+        declare(&amqp).await;
+        let publishing = channel(&amqp).await;
+        let mut published = Vec::new();
+        for round in 0..12 {
+            for _ in 0..random.0.usize(1..60) {
+                let outcome = random.outcome(published.len());
+                publish(&publishing, &outcome, random.0.u8(0..8) == 0).await;
+                published.push(outcome);
+            }
+            for _ in 0..5 {
+                let query = random.query(published.len());
+                let later: Vec<_> = (0..5).map(|n| random.outcome(published.len() + n)).collect();
+                let publish_later = async {
+                    for outcome in &later {
+                        publish(&publishing, outcome, false).await;
+                    }
+                };
+                let (found, ()) = tokio::join!(search(&amqp, &query), publish_later);
+                let found = found.expect("searched");
+                let matching = |outcomes: &[Outcome]| -> Vec<String> {
+                    let matches = |outcome: &&Outcome| {
+                        let body = outcome.encode().expect("encodes");
+                        query.matches(
+                            &trackfinity_unlocker::message::RecordedOutcome::parse(&body).expect("one"),
+                        )
+                    };
+                    outcomes.iter().filter(matches).map(|outcome| outcome.request_id.clone()).collect()
+                };
+                let (expected, new) = (matching(&published), matching(&later));
+                let newer: BTreeSet<&String> = new.iter().collect();
+                let mut seen: Vec<String> = found.into_iter().filter(|id| !newer.contains(id)).collect();
+                seen.reverse();
+                assert_eq!(seen, expected, "seed {seed}, round {round}: {query:?}");
+                published.extend(later);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_history_that_is_empty_or_off_is_told_apart() {
+    kit::run(async |ctx| {
+        let amqp = ctx.amqp().await;
+        let query = Query::default();
+        assert!(matches!(search(&amqp, &query).await, Err(HistoryError::Off(stream)) if stream == STREAM));
+        declare(&amqp).await;
+        assert!(search(&amqp, &query).await.expect("searched").is_empty());
+        publish(&channel(&amqp).await, &outcome(1, "{}", Status::Invalid, 0), false).await;
+        assert_eq!(search(&amqp, &query).await.expect("searched"), ["r-1"]);
+        let since = |minutes: i64| Query {
+            since: Some(Timestamp::from_millis(Timestamp::now().as_millis() + minutes * 60_000)),
+            ..Query::default()
+        };
+        assert_eq!(search(&amqp, &since(-1)).await.expect("searched"), ["r-1"]);
+        for minutes in [0, 10, 60 * 24 * 365] {
+            assert!(search(&amqp, &since(minutes)).await.expect("searched").is_empty(), "{minutes}");
+        }
+    });
+}
+
+fn history(amqp_url: &str) -> Program {
+    Program::new(env!("CARGO_BIN_EXE_unlocker")).env("UNLOCKER__BROKER__URL", amqp_url).arg("history")
+}
+
+async fn run(ctx: &Context, program: Program) -> (Option<i32>, Vec<String>, Vec<String>) {
+    let process = ctx.start(&program);
+    let code = process.wait_exit(SOON).await.code();
+    (code, process.stdout(), process.stderr())
+}
+
+#[test]
+fn the_command_tells_what_became_of_a_customer() {
+    kit::run(async |ctx| {
+        let world = World::start_with(ctx, &[("HISTORY__ENABLED", "true")], |call| {
+            match call.field("customer_id").as_deref() {
+                Some("404") => Answer::status(400),
+                _ => Answer::unlocked(),
+            }
+        })
+        .await;
+        let shop = |message_id: &str| id(message_id).with_app_id("shop".into());
+        world.publish(shop("a"), r#"{"customer_id":191}"#).await;
+        world.publish(shop("b"), r#"{"customer_id":404}"#).await;
+        world.publish(shop("c"), r#"{"customer_id":191,"orderid":7}"#).await;
+        world.outcomes(3).await;
+        let (ctx, url) = (&world.ctx, world.ctx.amqp_url());
+        let (code, lines, _) = run(ctx, history(url).args(["--customer-id", "191"])).await;
+        assert_eq!(code, Some(0));
+        assert_eq!(lines.len(), 3, "a heading and two outcomes: {lines:#?}");
+        assert!(
+            lines.iter().skip(1).all(|line| line.contains("unlocked") && line.contains("shop")),
+            "{lines:#?}"
+        );
+        let (_, lines, _) = run(ctx, history(url).args(["--customer-id", "404", "--json"])).await;
+        let refused: Value = serde_json::from_str(&lines[0]).expect("JSON");
+        assert_eq!((&refused["reason"], &refused["requested_by"]), (&"http_400".into(), &"shop".into()));
+        let (_, lines, said) = run(ctx, history(url).args(["--limit", "1", "--since", "1h"])).await;
+        assert_eq!((lines.len(), said), (2, vec!["2 older ones are left out: see --limit".to_owned()]));
+        let (code, lines, said) = run(ctx, history(url).args(["--customer-id", "7"])).await;
+        assert_eq!((code, lines.len()), (Some(0), 0));
+        assert!(
+            said[0].starts_with("nothing since 20") && said[0].ends_with("; no request waits"),
+            "{said:#?}"
+        );
+    });
+}
+
+#[test]
+fn follow_prints_what_comes() {
+    kit::run(async |ctx| {
+        let world = World::start_with(ctx, &[("HISTORY__ENABLED", "true")], |_| Answer::unlocked()).await;
+        let program = history(world.ctx.amqp_url()).args(["--follow", "--json"]);
+        let follower = world.ctx.start(&program);
+        let mut last = 0;
+        // Until it follows, nothing comes: so one is published again and again.
+        kit::eventually("the follower prints", SOON, async || {
+            last += 1;
+            world.unlock(&last.to_string()).await;
+            if follower.stdout().is_empty() { Err("nothing yet") } else { Ok(()) }
+        })
+        .await;
+        world.unlock("the last").await;
+        let mark = r#""request_id":"the last""#;
+        kit::eventually("the last outcome", SOON, async || {
+            if follower.stdout().iter().any(|line| line.contains(mark)) {
+                Ok(())
+            } else {
+                Err(follower.stdout().join("\n"))
+            }
+        })
+        .await;
+        follower.signal(kit::Signal::TERM);
+        assert_eq!(follower.wait_exit(SOON).await.code(), Some(0));
+    });
+}
+
+#[test]
+fn turned_off_again_the_stream_is_left_alone_and_that_is_said() {
+    kit::run(async |ctx| {
+        let world = World::start_with(ctx, &[("HISTORY__ENABLED", "true")], |_| Answer::unlocked()).await;
+        world.unlock("a").await;
+        world.outcomes(1).await;
+        world.stop().await;
+        let worker =
+            crate::world::start_worker(&world.ctx, world.ctx.amqp_url(), &world.trackfinity.url(), &[]).await;
+        worker.wait_for_line(|line| line.contains(r#""event":"history_remains""#), SOON).await;
+        world.unlock("b").await;
+        world.outcomes(2).await;
+        let all = search(&world.amqp, &Query::default()).await.expect("searched");
+        assert_eq!(all, ["b", "a"]);
+        // Another retention must not stop a worker: the stream is as it is.
+        let changed = [("HISTORY__ENABLED", "true"), ("HISTORY__MAX_AGE", "7d")];
+        crate::world::start_worker(&world.ctx, world.ctx.amqp_url(), &world.trackfinity.url(), &changed)
+            .await;
+    });
+}
