@@ -104,9 +104,12 @@ pub(super) fn invalid(fault: &Fault, pointer: &str) -> Problem {
     }
 }
 
-/// The text as a sentence, with a capital and a full stop.
+/// The text as a sentence, with a capital and a full stop. The name of a field stays as it is.
 fn sentence(text: &str) -> String {
     let mut characters = text.chars();
+    if text.split(' ').next().is_some_and(|word| word.contains('_') || word == "orderid") {
+        return format!("{}.", text.trim_end_matches('.'));
+    }
     let first = characters.next().map(|first| first.to_uppercase().collect::<String>());
     format!("{}{}.", first.unwrap_or_default(), characters.as_str().trim_end_matches('.'))
 }
@@ -165,4 +168,20 @@ pub(super) fn not_allowed(allow: &'static str) -> Problem {
 pub(super) fn history_off() -> Problem {
     let detail = "This installation keeps no history, so no outcome can be asked for. Wait for it with `Prefer: wait=30`.";
     Problem::new(StatusCode::NOT_FOUND, "history_off", detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_begins_with_a_capital_or_with_the_name_of_a_field() {
+        assert_eq!(sentence("the body is not JSON"), "The body is not JSON.");
+        assert_eq!(
+            sentence("customer_id is longer than 255 bytes."),
+            "customer_id is longer than 255 bytes."
+        );
+        assert_eq!(sentence("orderid is blank"), "orderid is blank.");
+        assert_eq!(sentence(""), ".");
+    }
 }
