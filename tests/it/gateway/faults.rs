@@ -99,12 +99,13 @@ async fn collect_outcomes(amqp: &Amqp, ids: &mut BTreeSet<String>) {
 /// outcome, and none that was answered as not taken has one.
 async fn send_during(
     ctx: &kit::Context,
+    worker: &[(&str, &str)],
     trackfinity: impl Fn(&kit::Call) -> Answer + Send + Sync + 'static,
     trouble: impl AsyncFnOnce(&Answers),
 ) {
     const CLIENTS: usize = 8;
     let trackfinity = Trackfinity::start(trackfinity);
-    let worker = start_worker(ctx, ctx.amqp_url(), &trackfinity.url(), &[]).await;
+    let worker = start_worker(ctx, ctx.amqp_url(), &trackfinity.url(), worker).await;
     let amqp = ctx.amqp().await;
     amqp.declare_queue(LEDGER, FieldTable::default()).await;
     amqp.bind(LEDGER, RESULTS, "unlock.#").await;
@@ -158,6 +159,7 @@ fn a_broker_that_is_killed_three_times_makes_no_answer_a_lie() {
     kit::run_on_own_node_within(LONG * 2, NodeOptions::default(), async |ctx| {
         send_during(
             &ctx,
+            &[],
             |_| Answer::unlocked(),
             async |answers| {
                 for _ in 0..3 {
@@ -180,6 +182,7 @@ fn a_binding_that_comes_and_goes_makes_no_answer_a_lie() {
         let amqp = ctx.amqp().await;
         send_during(
             &ctx,
+            &[],
             |_| Answer::unlocked(),
             async |answers| {
                 for _ in 0..5 {
@@ -202,9 +205,9 @@ fn a_queue_that_is_full_now_and_then_makes_no_answer_a_lie() {
         ctx.vhost().management().set_policy("full", &format!("^{REQUESTS}$"), policy).await;
         // Slower than the clients.
         let slow = |_: &kit::Call| Answer::unlocked().after(Duration::from_millis(500));
-        send_during(&ctx, slow, async |answers| {
+        send_during(&ctx, &[("WORKER__CONCURRENCY", "2")], slow, async |answers| {
             for _ in 0..3 {
-                answers.wait_more_taken(50).await;
+                answers.wait_more_taken(10).await;
                 answers.wait_more_not_taken(20).await;
             }
         })
