@@ -121,6 +121,12 @@ impl Publisher {
         ConnectedWatch(self.0.pool.subscribe())
     }
 
+    /// Whether the message's exchange has just refused a message, so that its publish would wait for its turn
+    /// to try the exchange again.
+    pub(crate) fn is_refused(&self, message: &Outgoing<'_>) -> bool {
+        self.0.pool.refusals.must_wait(message.exchange, message.routing_key)
+    }
+
     /// Publishes a message and waits for its confirm. `Ok(false)`: it was confirmed, but no queue
     /// received it, which [`Mandatory::Reported`] and [`Mandatory::Off`] allow.
     ///

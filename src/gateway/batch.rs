@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use axum::{
+    body::Bytes,
     http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
@@ -11,6 +12,7 @@ use futures_util::{StreamExt, stream};
 use lapin::types::FieldTable;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::{sync::SemaphorePermit, time::Instant};
 
 use super::{
     answers,
@@ -31,6 +33,9 @@ pub(super) const MAX_BYTES: usize = 1024 * 1024;
 const MAX_LINES: usize = 1000;
 /// How many requests of a batch are published at once.
 const AT_ONCE: usize = 64;
+
+/// How long lines of a batch may begin to be published: the whole request has 60 s.
+const BEGIN_WITHIN: Duration = Duration::from_secs(25);
 
 /// What came of one line.
 #[derive(Debug, Serialize)]
@@ -54,18 +59,22 @@ struct LineResult<'a> {
 
 /// Too many batches are in work.
 pub(super) fn busy() -> Problem {
-    let detail = "Too many batches are in work. Send this one again.";
+    not_begun("Too many batches are in work. Send this one again.")
+}
+
+fn not_begun(detail: &str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
         .with_taken(TakenAnyway::No)
         .with_retry_after(Duration::from_secs(1))
 }
 
-/// Takes every line, whatever comes of the others. Blank lines are left out.
+/// Takes every line, whatever comes of the others. Blank lines are left out. `permit`: to hold the body.
 pub(super) async fn take_all(
     app: &App,
     trace: Option<&TraceContext>,
     common: &Common,
-    body: &[u8],
+    body: Bytes,
+    permit: SemaphorePermit<'_>,
 ) -> Result<Response, Problem> {
     let lines: Vec<(usize, &[u8])> = (1..)
         .zip(body.split(|byte| *byte == b'\n'))
@@ -83,10 +92,15 @@ pub(super) async fn take_all(
     // At once, so that a batch is taken as a whole or not at all, whatever the rate.
     let count = u32::try_from(lines.len()).unwrap_or(u32::MAX);
     common.client.allow(count).map_err(answers::over_rate)?;
+    let last_begin = Instant::now() + BEGIN_WITHIN;
     let numbers: Vec<usize> = lines.iter().map(|(number, _)| *number).collect();
-    let futures: Vec<_> =
-        lines.into_iter().map(|(number, line)| take_line(app, trace, common, number, line)).collect();
+    let futures: Vec<_> = lines
+        .into_iter()
+        .map(|(number, line)| take_line(app, trace, common, last_begin, number, line))
+        .collect();
     let taken: Vec<Result<Taken, Problem>> = stream::iter(futures).buffered(AT_ONCE).collect().await;
+    // Those that wait for outcomes keep no other batch out.
+    drop((body, permit));
     let mut answer = Vec::with_capacity(128 * taken.len());
     for (line, taken) in numbers.into_iter().zip(taken) {
         let written = match taken {
@@ -120,9 +134,13 @@ async fn take_line(
     app: &App,
     trace: Option<&TraceContext>,
     common: &Common,
+    last_begin: Instant,
     number: usize,
     line: &[u8],
 ) -> Result<Taken, Problem> {
+    if Instant::now() > last_begin {
+        return Err(not_begun("RabbitMQ was too slow for the whole batch. Send this line again."));
+    }
     let request = take::Request {
         id: common.id(Some(number))?,
         is_keyed: common.key.is_some(),

@@ -86,11 +86,11 @@ pub(super) async fn post(app: &App, exchange: &mut Exchange, body: Body) -> Resu
         head::wait(&exchange.headers).map(|wait| wait.min(app.max_wait)).filter(|wait| !wait.is_zero());
     let deadline = received + wait.unwrap_or_default();
     if head::is_batch(&exchange.headers) {
-        let _permit = app.batches.try_acquire().map_err(|_| batch::busy())?;
+        let permit = app.batches.try_acquire().map_err(|_| batch::busy())?;
         let (client, body) = exchange.read(signed, body, batch::MAX_BYTES).await?;
         exchange.has_waited = wait.is_some();
         let common = Common { client, key, correlation_id, wait, deadline };
-        let taken = batch::take_all(app, exchange.trace.as_ref(), &common, &body);
+        let taken = batch::take_all(app, exchange.trace.as_ref(), &common, body, permit);
         // Of many lines, each has its own limits.
         let limit = received + REQUEST_TIMEOUT;
         return Box::pin(timeout_at(limit, taken))

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use moka::sync::Cache;
+use moka::{policy::EvictionPolicy, sync::Cache};
 use tokio::sync::watch;
 
 use crate::message::Timestamp;
@@ -43,7 +43,7 @@ impl Entry {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum State {
     /// The first one is being published.
     Pending,
@@ -51,7 +51,7 @@ enum State {
     Failed,
     Accepted {
         since: Timestamp,
-        replied: bool,
+        reply_to: Option<Arc<str>>,
     },
 }
 
@@ -59,8 +59,8 @@ enum State {
 #[derive(Clone, Debug)]
 pub(super) struct Accepted {
     pub(super) since: Timestamp,
-    /// Whether its outcome is sent to this gateway.
-    pub(super) replied: bool,
+    /// Where its outcome is sent to, if this gateway asked for it.
+    pub(super) reply_to: Option<Arc<str>>,
     /// Its outcome, if it has come.
     pub(super) outcome: Option<Arc<[u8]>>,
 }
@@ -91,7 +91,8 @@ impl Keys {
             u32::try_from(ENTRY_BYTES + id.len() + outcome).unwrap_or(u32::MAX)
         };
         let cache = Cache::builder().time_to_live(REMEMBERED).weigher(weigh).max_capacity(MAX_BYTES);
-        Self(cache.build())
+        // moka's own policy would rather forget the newest, whose repeats are the likely ones.
+        Self(cache.eviction_policy(EvictionPolicy::lru()).build())
     }
 
     /// Looks a key up. Waits while the same request is being published.
@@ -110,13 +111,14 @@ impl Keys {
             let mut changes = entry.state.subscribe();
             // Ends: whoever publishes has a time limit, and drops its claim at the latest then.
             let settled = changes.wait_for(|state| !matches!(state, State::Pending)).await;
-            match settled.map(|state| *state) {
-                Ok(State::Accepted { since, replied }) => {
+            let settled = settled.map(|state| state.clone());
+            match settled {
+                Ok(State::Accepted { since, reply_to }) => {
                     let outcome = entry.outcome().clone();
-                    return Known::Repeat(Accepted { since, replied, outcome });
+                    return Known::Repeat(Accepted { since, reply_to, outcome });
                 }
-                // Removed by now.
-                Ok(State::Pending | State::Failed) | Err(_) => {}
+                // It is being removed.
+                Ok(State::Pending | State::Failed) | Err(_) => tokio::task::yield_now().await,
             }
         }
     }
@@ -126,22 +128,27 @@ impl Keys {
         let Some(entry) = self.0.get(request_id) else { return };
         *entry.outcome() = Some(Arc::clone(outcome));
         // Again, so that it weighs what it holds now.
-        self.0.insert(request_id.to_owned(), entry);
+        self.0.insert(request_id.to_owned(), entry.clone());
+        // Its claim may have been dropped meanwhile, which removed it before.
+        if matches!(*entry.state.borrow(), State::Failed) {
+            self.0.invalidate(request_id);
+        }
     }
 }
 
 impl Claim {
-    /// The request was published. `replied`: its outcome is sent to this gateway.
-    pub(super) fn accepted(self, since: Timestamp, replied: bool) {
-        self.state.send_replace(State::Accepted { since, replied });
+    /// The request was published. `reply_to`: where its outcome is sent to, if this gateway asked for it.
+    pub(super) fn accepted(self, since: Timestamp, reply_to: Option<Arc<str>>) {
+        self.state.send_replace(State::Accepted { since, reply_to });
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
         if matches!(*self.state.borrow(), State::Pending) {
-            self.keys.invalidate(&self.request_id);
+            // In this order: see `Keys::finished`.
             self.state.send_replace(State::Failed);
+            self.keys.invalidate(&self.request_id);
         }
     }
 }
@@ -163,9 +170,9 @@ mod tests {
     #[tokio::test]
     async fn a_repeat_is_not_published_again_and_gets_the_outcome_once_it_has_come() {
         let keys = Keys::new();
-        claim(&keys).await.accepted(NOW, true);
+        claim(&keys).await.accepted(NOW, Some("address".into()));
         let Known::Repeat(accepted) = keys.claim("shop/1", ONE).await else { panic!("a repeat") };
-        assert_eq!((accepted.outcome, accepted.replied), (None, true));
+        assert_eq!((accepted.outcome, accepted.reply_to.as_deref()), (None, Some("address")));
         keys.finished("shop/1", &b"outcome"[..].into());
         keys.finished("shop/2", &b"nobody's"[..].into());
         let Known::Repeat(accepted) = keys.claim("shop/1", ONE).await else { panic!("a repeat") };
@@ -177,7 +184,7 @@ mod tests {
         let keys = Keys::new();
         let first = claim(&keys).await;
         assert!(matches!(keys.claim("shop/1", [2; 32]).await, Known::Conflict));
-        first.accepted(NOW, false);
+        first.accepted(NOW, None);
         assert!(matches!(keys.claim("shop/1", [2; 32]).await, Known::Conflict));
     }
 
@@ -193,7 +200,33 @@ mod tests {
         let third = keys.claim("shop/1", ONE);
         tokio::pin!(third);
         assert!(futures_util::poll!(third.as_mut()).is_pending());
-        second.accepted(NOW, false);
+        second.accepted(NOW, None);
         assert!(matches!(third.await, Known::Repeat(_)));
+    }
+
+    #[tokio::test]
+    async fn an_outcome_that_comes_while_a_claim_is_dropped_brings_no_failed_entry_back() {
+        let keys = Keys::new();
+        let first = claim(&keys).await;
+        let entry = keys.0.get("shop/1").expect("an entry");
+        drop(first);
+        // What `finished` does if the claim was dropped after it had found the entry.
+        keys.0.insert("shop/1".to_owned(), entry);
+        keys.finished("shop/1", &b"outcome"[..].into());
+        let again = tokio::time::timeout(Duration::from_secs(5), keys.claim("shop/1", ONE)).await;
+        assert!(matches!(again, Ok(Known::New(_))), "{again:?}");
+    }
+
+    #[tokio::test]
+    async fn the_oldest_are_forgotten_first() {
+        let keys = Keys::new();
+        for n in 0..30_000 {
+            match keys.claim(&n.to_string(), ONE).await {
+                Known::New(claim) => claim.accepted(NOW, None),
+                other => panic!("{n}: {other:?}"),
+            }
+        }
+        assert!(matches!(keys.claim("29999", ONE).await, Known::Repeat(_)), "the newest");
+        assert!(matches!(keys.claim("0", ONE).await, Known::New(_)), "the oldest");
     }
 }

@@ -19,8 +19,11 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long confirms may still come after RabbitMQ has blocked the connection: it goes on with what it has
 /// read, and reads no more.
 const BLOCKED_GRACE: Duration = Duration::from_secs(1);
+/// How long a confirm may still come after the gateway was asked to stop: the answer has to be sent before
+/// the connections are closed.
+const STOP_GRACE: Duration = Duration::from_secs(8);
 /// When to try again what RabbitMQ does not take now.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// When to try again what this process does not take now.
 const RETRY_SOON: Duration = Duration::from_secs(1);
 
@@ -42,6 +45,8 @@ enum Failure {
     Unroutable,
     Refused,
     ExchangeRefused(String),
+    /// The exchange has just refused another request, which is in the log.
+    StillRefused,
     NotWritten(String),
     LargeHeaders,
     /// From here on it is unknown.
@@ -55,12 +60,15 @@ async fn try_publish(app: &App, message: &Outgoing<'_>) -> Result<(), Failure> {
     let Ok(_permit) = app.unconfirmed.try_acquire() else {
         return Err(Failure::Busy);
     };
+    if publisher.is_refused(message) {
+        return Err(Failure::StillRefused);
+    }
     let mut link = app.status.subscribe();
     let reserve = publisher.reserve(message, Mandatory::Required(Lane::Requests));
     let reserved = tokio::select! {
         reserved = timeout(WRITE_TIMEOUT, reserve) => match reserved {
             Ok(reserved) => reserved.map_err(not_written)?,
-            Err(_elapsed) => return Err(Failure::NotWritten("no channel was free in time".to_owned())),
+            Err(_elapsed) => return Err(Failure::Busy),
         },
         not_ready = not_ready(&mut link) => return Err(Failure::NotReady(not_ready)),
     };
@@ -70,8 +78,13 @@ async fn try_publish(app: &App, message: &Outgoing<'_>) -> Result<(), Failure> {
         not_ready(&mut link).await;
         tokio::time::sleep(BLOCKED_GRACE).await;
     };
+    let stopped = async {
+        app.status.stopped().await;
+        tokio::time::sleep(STOP_GRACE).await;
+    };
     tokio::select! {
         confirmed = confirmed => confirmed?,
+        () = stopped => return Err(Failure::NoConfirm),
         () = blocked => return Err(Failure::BlockedMeanwhile),
         () = sleep_until(written + CONFIRM_TIMEOUT) => return Err(Failure::NoConfirm),
     };
@@ -125,7 +138,7 @@ impl Failure {
             Self::Busy => "busy",
             Self::Unroutable => "unroutable",
             Self::Refused => "queue_full",
-            Self::ExchangeRefused(_) => "exchange_refused",
+            Self::ExchangeRefused(_) | Self::StillRefused => "exchange_refused",
             Self::LargeHeaders => "headers_too_large",
             Self::Lost(_) => "connection_lost",
             Self::NoConfirm => "no_confirm",
@@ -148,7 +161,7 @@ impl Failure {
                  the request again later."
             }
             Self::Refused => "The queue for requests is full. Send the request again later.",
-            Self::ExchangeRefused(_) => {
+            Self::ExchangeRefused(_) | Self::StillRefused => {
                 "RabbitMQ does not let this gateway publish requests: its operator finds the reason in the log. Send the \
                  request again later."
             }
@@ -160,7 +173,7 @@ impl Failure {
                 "RabbitMQ ran short of memory or disk before it confirmed the request. Send it again with the same key."
             }
             Self::NoConfirm => {
-                "RabbitMQ has not confirmed the request in 10 s. Send it again with the same key."
+                "RabbitMQ has not confirmed the request in time. Send it again with the same key."
             }
         }
     }
@@ -189,13 +202,13 @@ impl From<Failure> for Problem {
 /// For the operator; `/readyz` tells the rest.
 fn warn(app: &App, failure: &Failure) {
     let why = match failure {
-        Failure::NotReady(_) | Failure::LargeHeaders => return,
+        Failure::NotReady(_) | Failure::StillRefused | Failure::LargeHeaders => return,
         Failure::NotWritten(why) | Failure::ExchangeRefused(why) | Failure::Lost(why) => why.as_str(),
-        Failure::Busy => "1024 requests wait for their confirms",
+        Failure::Busy => "too many requests wait for their confirms, or RabbitMQ opens no channel",
         Failure::Unroutable => "no queue is bound to the exchange for requests",
         Failure::Refused => "the queue for requests is full",
         Failure::BlockedMeanwhile => "RabbitMQ blocks publishing",
-        Failure::NoConfirm => "no confirm came in 10 s",
+        Failure::NoConfirm => "no confirm came in time",
     };
     let code = failure.code();
     if let Some(left_out) = app.throttle.due(&("request_not_published", code)) {

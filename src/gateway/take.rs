@@ -1,5 +1,8 @@
 //! Takes one request: decodes it, and publishes it unless it is a repeat.
 
+use std::{sync::Arc, time::Duration};
+
+use axum::http::StatusCode;
 use lapin::{BasicProperties, types::FieldTable};
 use sha2::{Digest as _, Sha256};
 
@@ -13,13 +16,17 @@ use super::{
 };
 use crate::{
     broker::{publisher::Outgoing, topology::REQUEST_KEY},
-    http::Problem,
+    http::{Problem, Taken as TakenAnyway},
     message::{
         Timestamp,
         request::{self, Content},
     },
     telemetry::{Span, TraceContext},
 };
+
+/// How long a repeat may wait for the first request with its key, which is being published. As long as a
+/// publish may take; but of many repeats, each would publish after the one before has failed.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A request that was not looked at yet.
 #[derive(Debug)]
@@ -57,18 +64,29 @@ pub(super) async fn take(
         publish(app, trace, &request, waiter.as_ref(), since).await?;
         return Ok(Taken { id: request.id, since, waiter, outcome: None });
     }
-    match app.keys.claim(&request.id, digest(&request)).await {
+    let claim = app.keys.claim(&request.id, digest(&request));
+    match tokio::time::timeout(CLAIM_TIMEOUT, claim).await.map_err(|_elapsed| still_published())? {
         Known::New(claim) => {
             publish(app, trace, &request, waiter.as_ref(), since).await?;
-            claim.accepted(since, waiter.is_some());
+            claim.accepted(since, waiter.as_ref().map(|waiter| Arc::clone(&waiter.reply_to)));
             Ok(Taken { id: request.id, since, waiter, outcome: None })
         }
         Known::Repeat(known) => {
-            let waiter = waiter.filter(|_| known.replied);
+            // An outcome that was sent to a lost connection does not come any more.
+            let waiter = waiter.filter(|waiter| known.reply_to.as_ref() == Some(&waiter.reply_to));
             Ok(Taken { id: request.id, since: known.since, waiter, outcome: known.outcome })
         }
         Known::Conflict => Err(answers::key_reused()),
     }
+}
+
+/// Others with the same key are still being published.
+fn still_published() -> Problem {
+    let detail =
+        "Another request with the same key is still being published. Send it again with the same key.";
+    Problem::new(StatusCode::GATEWAY_TIMEOUT, "no_confirm", detail)
+        .with_taken(TakenAnyway::Unknown)
+        .with_retry_after(publish::RETRY_AFTER)
 }
 
 /// Where the fields of a request stand in its body, as the beginning of a JSON pointer.

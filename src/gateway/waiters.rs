@@ -50,13 +50,16 @@ impl Waiters {
 
     /// Outcomes are no longer received: nobody waits for one any more.
     pub(super) fn disconnected(&self) {
-        *lock(&self.0.address) = None;
+        let mut address = lock(&self.0.address);
+        *address = None;
         lock(&self.0.waiting).clear();
     }
 
     /// Waits for the outcome of a request; `None` if none can be received now, or too many wait.
     pub(super) fn register(&self, request_id: &str) -> Option<Waiter> {
-        let reply_to = lock(&self.0.address).clone()?;
+        // Held to the end: `disconnected` must see everybody who waits at the old address.
+        let address = lock(&self.0.address);
+        let reply_to = address.clone()?;
         if self.0.count.fetch_add(1, Ordering::Relaxed) >= MAX_WAITERS {
             self.0.count.fetch_sub(1, Ordering::Relaxed);
             return None;

@@ -12,6 +12,7 @@ pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
 pub const MESSAGING_CONVERSATION_ID: &str = "messaging.message.conversation_id";
 pub const MESSAGING_DELIVERY_TAG: &str = "messaging.rabbitmq.message.delivery_tag";
 pub const MESSAGING_DESTINATION: &str = "messaging.destination.name";
+pub const MESSAGING_DESTINATION_TEMPORARY: &str = "messaging.destination.temporary";
 pub const MESSAGING_BODY_SIZE: &str = "messaging.message.body.size";
 pub const MESSAGING_MESSAGE_ID: &str = "messaging.message.id";
 pub const MESSAGING_OPERATION_NAME: &str = "messaging.operation.name";

@@ -84,7 +84,13 @@ impl Traces {
         parent: Option<&TraceContext>,
     ) -> Span {
         let destination = if exchange.is_empty() { routing_key } else { exchange };
-        let name = || format!("publish {destination}");
+        // Each requester has a queue of its own for replies; the names of spans must be few.
+        let is_temporary =
+            exchange.is_empty() && ["amq.", "amq_"].iter().any(|prefix| destination.starts_with(prefix));
+        let name = || match is_temporary {
+            true => "publish (temporary)".to_owned(),
+            false => format!("publish {destination}"),
+        };
         self.start(name, SpanKind::Producer, Parent::Span(parent), || {
             let mut attributes = vec![
                 KeyValue::new(semconv::MESSAGING_SYSTEM, semconv::RABBITMQ),
@@ -93,6 +99,9 @@ impl Traces {
                 KeyValue::new(semconv::MESSAGING_OPERATION_TYPE, "send"),
                 KeyValue::new(semconv::MESSAGING_ROUTING_KEY, routing_key.to_owned()),
             ];
+            if is_temporary {
+                attributes.push(KeyValue::new(semconv::MESSAGING_DESTINATION_TEMPORARY, true));
+            }
             attributes.extend(message_id().map(|id| KeyValue::new(semconv::MESSAGING_MESSAGE_ID, id)));
             attributes
         })

@@ -3,8 +3,13 @@
 mod batches;
 mod broker;
 mod clients;
+mod connection;
+mod faults;
 mod history;
 mod intake;
 mod keys;
+mod replicas;
+mod stop;
+mod trace;
 mod waiting;
 mod world;

@@ -133,7 +133,7 @@ fn while_an_exchange_refuses_one_publish_tries_and_after_a_success_all_are_publi
         let until_published = async || {
             let mut refusals = 0;
             while let Err(error) = session.publisher().publish(&missing, Mandatory::Reported).await {
-                assert!(matches!(error, PublishError::ChannelClosed(_)), "{error}");
+                assert!(matches!(error, PublishError::ExchangeRefused(_)), "{error}");
                 refusals += 1;
                 if refusals == 1 {
                     declare_exchange(&amqp, "late").await;

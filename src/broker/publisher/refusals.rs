@@ -68,6 +68,18 @@ impl Refusals {
         Some(Attempt { refused, schedule })
     }
 
+    /// Whether a publish could not be tried now.
+    pub(super) fn must_wait(&self, exchange: &str, routing_key: &str) -> bool {
+        if !self.any.load(Ordering::Relaxed) {
+            return false;
+        }
+        let Some(refused) = self.lock().get(&Route::new(exchange, routing_key)).cloned() else {
+            return false;
+        };
+        // If it is locked, another publish tries.
+        refused.schedule.try_lock().map_or(true, |schedule| schedule.next_at > Instant::now())
+    }
+
     /// The route refused a publish. `attempt` is `None` if it is the first refusal.
     pub(super) fn refused(&self, route: &Route, attempt: Option<Attempt>) {
         if let Some(mut attempt) = attempt {
@@ -108,9 +120,11 @@ mod tests {
         let route = Route::new("e", "k");
         refusals.refused(&route, None);
         assert!(refusals.wait_for_turn("e", "other").await.is_none(), "another key is another route");
+        assert!(refusals.must_wait("e", "k") && !refusals.must_wait("e", "other"));
         let started = Instant::now();
         let first = refusals.wait_for_turn("e", "k").await.expect("it tries");
         assert!(started.elapsed().as_millis() >= 200, "tries at once");
+        assert!(refusals.must_wait("e", "k"), "another one tries");
         let waiting = refusals.wait_for_turn("e", "k");
         tokio::pin!(waiting);
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
@@ -121,6 +135,7 @@ mod tests {
         assert!(futures_util::poll!(freed.as_mut()).is_pending());
         refusals.accepted(&route, second);
         assert!(freed.await.is_none());
+        assert!(!refusals.must_wait("e", "k"));
         assert!(refusals.wait_for_turn("e", "k").await.is_none());
     }
 

@@ -3,8 +3,14 @@
 use kit::Answer;
 use serde_json::Value;
 
-use super::world::{Front, problem};
-use crate::admin::http::{Request, Response};
+use super::{
+    connection::{Connection, request},
+    world::{Front, Gateway, problem},
+};
+use crate::{
+    admin::http::{Request, Response},
+    world::World,
+};
 
 fn batch(lines: &str) -> Request {
     Request::new("POST", "/v1/unlocks").body("application/x-ndjson", lines)
@@ -58,5 +64,29 @@ fn a_thousand_lines_are_taken_and_one_more_is_too_many() {
             assert_eq!(result["outcome"]["request"]["customer_id"], n.to_string(), "{result}");
         }
         assert_eq!(problem(&front.gateway.post(batch(&lines(1001))).await).1, "too_large");
+    });
+}
+
+#[test]
+fn a_batch_is_answered_within_its_time_while_nothing_is_confirmed() {
+    kit::run(async |ctx| {
+        let (line, url) = ctx.cutter().await;
+        let world = World::start(ctx, |_| Answer::unlocked()).await;
+        let gateway = Gateway::start(&world.ctx, &url, &[]).await;
+        line.half_open();
+        let lines: String = (0..1000).map(|n| format!("{{\"customer_id\":{n}}}\n")).collect();
+        let mut client = Connection::open(&gateway.address).await;
+        let begun = std::time::Instant::now();
+        let request = request("", &lines).replace("application/json", "application/x-ndjson");
+        let (status, body) = client.send(&request).await.expect("an answer");
+        assert_eq!(status, 200, "{body}");
+        let results: Vec<Value> =
+            body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(results.len(), 1000);
+        for result in results {
+            let problem = &result["problem"];
+            assert!(problem["status"] == 503 && problem["taken"] == "no", "{result}");
+        }
+        assert!(begun.elapsed().as_secs() < 45, "{:?}", begun.elapsed());
     });
 }

@@ -121,3 +121,20 @@ fn the_gateway_needs_no_settings_of_trackfinity_and_does_not_read_them() {
         gateway.wait_ready(200).await;
     });
 }
+
+#[test]
+fn attributes_that_need_larger_frames_are_taken_and_cost_no_neighbour() {
+    kit::run(async |ctx| {
+        let front = Front::start(ctx).await;
+        let large = || {
+            let request = json(r#"{"customer_id":1}"#).header("ce-id", "e-1");
+            request.header("ce-x", &"x".repeat(7 * 1024)).header("ce-y", &"y".repeat(7 * 1024 + 512))
+        };
+        let small = futures_util::future::join_all((0..20).map(|_| front.unlock(r#"{"customer_id":2}"#)));
+        let (first, small) = tokio::join!(front.gateway.post(large()), small);
+        assert_eq!(first.status, 202, "{first:?}");
+        assert!(small.iter().all(|answer| answer.status == 202), "{small:#?}");
+        assert_eq!(front.gateway.post(large()).await.status, 202);
+        front.world.outcomes.wait_count(22, crate::world::SOON).await;
+    });
+}

@@ -55,15 +55,20 @@ impl Gateway {
         gateway
     }
 
-    /// Starts a gateway, and waits until it listens.
+    /// Starts a gateway, and waits until it listens. OpenTelemetry's variables keep their names.
     pub async fn begin(ctx: &Context, amqp_url: &str, settings: &[(&str, &str)]) -> Self {
         let mut program = Program::new(env!("CARGO_BIN_EXE_unlocker"))
-            .env("UNLOCKER__BROKER__URL", amqp_url)
             .env("UNLOCKER__GATEWAY__LISTEN", "127.0.0.1:0")
             .env("UNLOCKER__OPS__LISTEN", "127.0.0.1:0")
             .arg("gateway");
+        if !settings.iter().any(|(name, _)| *name == "BROKER__URL_FILE") {
+            program = program.env("UNLOCKER__BROKER__URL", amqp_url);
+        }
         for (name, value) in settings {
-            program = program.env(format!("UNLOCKER__{name}"), value);
+            program = match name.starts_with("OTEL_") {
+                true => program.env(name, value),
+                false => program.env(format!("UNLOCKER__{name}"), value),
+            };
         }
         let process = ctx.start(&program);
         let address = async |event: &str| {
@@ -91,6 +96,21 @@ impl Gateway {
             }
         })
         .await
+    }
+
+    /// How many lines of its log have this event.
+    pub fn events(&self, event: &str) -> usize {
+        let mark = format!(r#""event":"{event}""#);
+        self.process.stderr().iter().filter(|line| line.contains(&mark)).count()
+    }
+
+    /// Waits until this many requests wait for their outcome.
+    pub async fn wait_waiters(&self, count: usize) {
+        kit::eventually("waiters", SOON, async || match self.metric("unlocker_gateway_waiters").await {
+            Some(waiters) if waiters == count as f64 => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
     }
 
     /// The value of a metric's only line that begins like this.

@@ -21,6 +21,8 @@ fn a_gateways_user_publishes_and_waits_for_the_outcome_by_direct_reply_to() {
         let [listen, ops] = [(); 2].map(|()| format!("127.0.0.1:{}", kit::free_port()));
         let program = bare(&user.url(), &["gateway"]).env("UNLOCKER__GATEWAY__LISTEN", &listen);
         let gateway = ctx.start(&program.env("UNLOCKER__OPS__LISTEN", &ops));
+        // Until then a request that asks to wait is answered at once.
+        gateway.wait_for_line(|line| line.contains(r#""event":"replies_received""#), SOON).await;
         let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(SOON).build();
         let client = client.expect("a client");
         kit::eventually("the gateway is ready", SOON, async || {
