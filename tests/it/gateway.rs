@@ -3,8 +3,10 @@
 mod batches;
 mod broker;
 mod clients;
+mod examples;
 mod history;
 mod intake;
 mod keys;
+mod page;
 mod waiting;
 mod world;
