@@ -17,7 +17,7 @@ setup: ## Name and install the system packages that demo, test, lint and the ben
 build: ## Build everything
 	cargo build --workspace --all-targets
 
-demo: ## Set up what is missing, then show the worker at work with a stand-in for Trackfinity; KEEP=1 stays up
+demo: ## Set up what is missing, then show worker and gateway at work with a stand-in for Trackfinity; KEEP=1 stays up
 	@exec scripts/demo $(if $(filter-out 0,$(KEEP)),--keep)
 
 test: ## Set up what is missing and run all tests

@@ -90,3 +90,33 @@ fn a_batch_is_answered_within_its_time_while_nothing_is_confirmed() {
         assert!(begun.elapsed().as_secs() < 45, "{:?}", begun.elapsed());
     });
 }
+
+#[test]
+fn a_batch_passes_the_rate_as_a_whole_or_not_at_all() {
+    kit::run_within(std::time::Duration::from_secs(90), async |ctx| {
+        let world = crate::world::World::start(ctx, |_| Answer::unlocked()).await;
+        let directory = tempfile::tempdir().expect("a directory");
+        let token = "0123456789abcdef0123456789abcdef";
+        std::fs::write(directory.path().join("shop"), format!("{token}\n# rate=2\n")).expect("written");
+        let path = directory.path().to_str().expect("UTF-8");
+        let settings = [("GATEWAY__CLIENTS_DIR", path)];
+        let gateway = super::world::Gateway::start(&world.ctx, world.ctx.amqp_url(), &settings).await;
+        let post = async || {
+            let lines = "{\"customer_id\":191}\n".repeat(6);
+            let request = batch(&lines).header("authorization", &format!("Bearer {token}"));
+            gateway.post(request.header("idempotency-key", "k")).await
+        };
+        let taken = results(&post().await);
+        assert!(taken.iter().all(|result| result["status"] == "accepted"), "{taken:#?}");
+        let again = post().await;
+        let (status, code, is_taken) = problem(&again);
+        assert_eq!((status, code.as_str(), is_taken.as_deref()), (429, "rate_limited", Some("no")));
+        let seconds: u64 = again.headers["retry-after"].parse().expect("a number");
+        assert!((1..=3).contains(&seconds), "{seconds}");
+        let repeat = kit::eventually("the rate allows it again", crate::world::SOON, async || {
+            let answer = post().await;
+            if answer.status == 200 { Ok(answer) } else { Err(answer.status) }
+        });
+        assert_eq!(results(&repeat.await), taken, "the same requests");
+    });
+}

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::asked_to_stop;
+use crate::http;
 use crate::outcomes::Outcomes;
 use crate::stage::{API_KEY, API_USERNAME, RESULTS, Stage, unlocker};
 
-/// Stays until SIGINT or SIGTERM, or until the worker or the sandbox ends, and shows further outcomes.
+/// Stays until SIGINT or SIGTERM, or until the gateway, the worker or the sandbox ends, and shows further outcomes.
 pub async fn stay(stage: &Stage, outcomes: &mut Outcomes) {
     let settings = SettingsFile::write(stage);
     print_addresses(stage);
@@ -29,6 +30,7 @@ fn print_addresses(stage: &Stage) {
         println!("  management page  {page}");
     }
     println!("  sandbox          {}", stage.sandbox_url);
+    println!("  gateway          http://{}", stage.gateway_address);
 }
 
 fn print_commands(stage: &Stage, settings: &Path) {
@@ -45,11 +47,17 @@ fn print_commands(stage: &Stage, settings: &Path) {
     }
     println!("\nThe same by environment variables:\n");
     println!("  UNLOCKER__BROKER__URL='{}' {unlocker} publish --orderid EV-42 --wait", stage.amqp_url);
+    println!("\nOver HTTP (docs/http.md):\n");
+    println!("  {}", http::curl(stage, "order-43"));
     println!("\nThe examples for other services (examples/README.md):\n");
     println!("  export AMQP_URL='{}'", stage.amqp_url);
     println!("  export MANAGEMENT_URL='{}'", stage.broker.node().management_url());
     for language in ["rust", "python", "node", "php", "shell", "cloud-event"] {
         println!("  scripts/example {language} 191");
+    }
+    println!("  export GATEWAY_URL='http://{}'", stage.gateway_address);
+    for tool in ["curl", "python", "node", "php"] {
+        println!("  scripts/example http-{tool} 191");
     }
     println!("  scripts/example listen        # and in yet another terminal: scripts/example python 404404");
     println!("\nOutcomes go to the topic exchange {RESULTS}, routing keys unlock.*.");

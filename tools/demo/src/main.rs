@@ -1,4 +1,4 @@
-//! `make demo`: a broker, the sandbox and the worker, all real, and what becomes of each kind of request.
+//! `make demo`: a broker, the sandbox, the worker and the gateway, all real, and what becomes of each kind of request.
 //!
 //! Leaves with 0 if every request ended as it should, with 1 if not. `--keep` stays up afterwards.
 
@@ -7,6 +7,7 @@
 
 mod cases;
 mod dead_letters;
+mod http;
 mod keep;
 mod outcomes;
 mod stage;
@@ -63,7 +64,7 @@ async fn demo(keep: bool) -> ExitCode {
         keep::stay(&stage, &mut outcomes).await;
     }
     faults.extend(stage.strike().await);
-    report(&faults, cases.len(), begun.elapsed(), keep)
+    report(&faults, cases.len() + 1, begun.elapsed(), keep)
 }
 
 /// Sets everything up, sees all requests through, and says what did not come out as it should.
@@ -75,21 +76,24 @@ async fn perform(cases: &[Case]) -> (Stage, Outcomes, Vec<String>) {
     outcomes.play(&stage, cases, ALL_WITHIN).await;
     let dead_letters = dead_letters::browse(&stage.amqp).await;
     dead_letters::print(&dead_letters);
+    let answer = http::play(&stage).await;
+    outcomes.absorb(&answer.request_id(), ALL_WITHIN).await;
     print_counts(&stage, cases, &outcomes, &dead_letters).await;
 
-    let faults = faults(&stage, cases, &outcomes, &dead_letters).await;
+    let mut faults = faults(&stage, cases, &outcomes, &dead_letters).await;
+    faults.extend(answer.fault());
     (stage, outcomes, faults)
 }
 
 async fn print_counts(stage: &Stage, cases: &[Case], outcomes: &Outcomes, dead_letters: &[DeadLetter]) {
     let mut statuses: BTreeMap<&str, usize> = BTreeMap::new();
-    for outcome in outcomes.of(cases) {
+    for outcome in outcomes.all() {
         *statuses.entry(outcome.status.as_str()).or_default() += 1;
     }
     let statuses: Vec<_> = statuses.iter().map(|(status, count)| format!("{count} {status}")).collect();
     println!("\nCounts:\n");
     println!(
-        "  requests      {} published, {} still queued",
+        "  requests      {} published, 1 over HTTP, {} still queued",
         cases.len(),
         stage.amqp.ready_count(REQUESTS).await
     );

@@ -99,6 +99,15 @@ impl Outcomes {
         self.inbox.all().iter().skip(self.seen.len()).map(Outcome::read).collect()
     }
 
+    /// Waits for the outcome of a request that was not published here, and does not print it.
+    pub async fn absorb(&mut self, id: &str, deadline: Duration) {
+        let until = Instant::now() + deadline;
+        while !self.seen.iter().any(|outcome| outcome.id == id) && Instant::now() < until {
+            self.seen.extend(self.news());
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Prints further outcomes, by their requests' ids, for as long as `go_on`.
     pub async fn follow(&mut self, go_on: impl Fn() -> bool) {
         let [status, reason, attempts, http] = COLUMNS;
@@ -112,6 +121,11 @@ impl Outcomes {
             }
             sleep(FOLLOW_EVERY).await;
         }
+    }
+
+    /// All outcomes that have come.
+    pub fn all(&self) -> &[Outcome] {
+        &self.seen
     }
 
     /// The outcomes of these requests, in the order in which they came.

@@ -1,8 +1,9 @@
-//! Everything the demo starts: a broker, the sandbox, the worker.
+//! Everything the demo starts: a broker, the sandbox, the worker, the gateway.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::Value;
 use testbed::{Amqp, NodeOptions, Process, Program, RabbitNode, Signal, Vhost};
 use tokio::time::Instant;
 
@@ -25,13 +26,16 @@ pub fn waiting_queues() -> Vec<String> {
     std::iter::once(REQUESTS.to_owned()).chain(retry).collect()
 }
 
-/// Dropped in this order: the worker first, the broker last.
+/// Dropped in this order: the gateway first, the broker last.
 pub struct Stage {
+    gateway: Process,
     worker: Process,
     sandbox: Process,
     pub amqp: Amqp,
     pub amqp_url: String,
     pub sandbox_url: String,
+    /// Where the gateway takes requests over HTTP.
+    pub gateway_address: String,
     vhost: Option<Vhost>,
     pub broker: Broker,
 }
@@ -87,8 +91,11 @@ impl Stage {
         worker.wait_for_line(|line| line.contains(r#""message":"consuming""#), SOON).await;
         println!("worker   `unlocker run`, consuming after {} ms", begun.elapsed().as_millis());
 
+        let (gateway, gateway_address) = start_gateway(&amqp_url).await;
+        println!("gateway  `unlocker gateway`, at http://{gateway_address}");
+
         let amqp = Amqp::connect(&amqp_url).await;
-        Self { worker, sandbox, amqp, amqp_url, sandbox_url, vhost, broker }
+        Self { gateway, worker, sandbox, amqp, amqp_url, sandbox_url, gateway_address, vhost, broker }
     }
 
     /// Calls to unlock that the sandbox got.
@@ -96,15 +103,16 @@ impl Stage {
         self.sandbox.stdout().iter().filter(|line| line.contains("PATCH ")).count()
     }
 
-    /// Whether the worker or the sandbox has ended.
+    /// Whether the gateway, the worker or the sandbox has ended.
     pub fn has_fallen(&self) -> bool {
-        [&self.worker, &self.sandbox].into_iter().any(|process| process.try_exit().is_some())
+        [&self.gateway, &self.worker, &self.sandbox].into_iter().any(|process| process.try_exit().is_some())
     }
 
     /// Stops everything, in order. Returns what did not stop as it should, or had ended before.
     pub async fn strike(self) -> Vec<String> {
         let mut faults = Vec::new();
-        for (name, process) in [("worker", self.worker), ("sandbox", self.sandbox)] {
+        let processes = [("gateway", self.gateway), ("worker", self.worker), ("sandbox", self.sandbox)];
+        for (name, process) in processes {
             let was_running = process.try_exit().is_none();
             if was_running {
                 process.signal(Signal::TERM);
@@ -155,4 +163,21 @@ fn worker(amqp_url: &str, sandbox_url: &str) -> Program {
         .env("UNLOCKER__RETRY__MAX_ATTEMPTS", MAX_ATTEMPTS.to_string())
         // Another worker on this machine may have the default address.
         .env("UNLOCKER__OPS__LISTEN", "")
+}
+
+/// A gateway for this machine alone, ready to publish and to wait for outcomes.
+async fn start_gateway(amqp_url: &str) -> (Process, String) {
+    let gateway = Program::new(unlocker())
+        .args(["--log-format", "json", "gateway"])
+        .env("UNLOCKER__BROKER__URL", amqp_url)
+        .env("UNLOCKER__GATEWAY__LISTEN", "127.0.0.1:0")
+        .env("UNLOCKER__OPS__LISTEN", "")
+        .start();
+    let started = gateway.wait_for_line(|line| line.contains(r#""event":"started""#), SOON).await;
+    for event in ["publishing_connected", "replies_received"] {
+        gateway.wait_for_line(|line| line.contains(&format!(r#""event":"{event}""#)), SOON).await;
+    }
+    let started: Value = serde_json::from_str(&started).expect("a line of the log is JSON");
+    let address = started["address"].as_str().expect("the log names the address").to_owned();
+    (gateway, address)
 }
