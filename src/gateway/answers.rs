@@ -97,11 +97,20 @@ pub(super) fn invalid(fault: &Fault, pointer: &str) -> Problem {
         problem = problem.with_error(format!("{pointer}/{field}"), sentence(&format!("it {why}")));
     }
     match status {
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
-            problem.with_header(ACCEPT_POST, HeaderValue::from_static(ACCEPTED_TYPES))
-        }
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => with_accepted_types(problem),
         _ => problem,
     }
+}
+
+fn with_accepted_types(problem: Problem) -> Problem {
+    problem.with_header(ACCEPT_POST, HeaderValue::from_static(ACCEPTED_TYPES))
+}
+
+/// A batch is compressed.
+pub(super) fn unsupported_batch_encoding() -> Problem {
+    let detail = "A batch cannot be compressed: send it without a Content-Encoding.";
+    let code = FaultCode::UnsupportedContentType.as_str();
+    with_accepted_types(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, detail))
 }
 
 /// The text as a sentence, with a capital and a full stop. The name of a field stays as it is.

@@ -85,7 +85,13 @@ pub(super) async fn post(app: &App, exchange: &mut Exchange, body: Body) -> Resu
     let wait =
         head::wait(&exchange.headers).map(|wait| wait.min(app.max_wait)).filter(|wait| !wait.is_zero());
     let deadline = received + wait.unwrap_or_default();
-    if head::is_batch(&exchange.headers) {
+    let content = head::content(&exchange.headers)?;
+    let is_batch = head::is_batch(&content);
+    let is_plain = content.content_encoding.is_none_or(|encoding| encoding.eq_ignore_ascii_case("identity"));
+    if is_batch && !is_plain {
+        return Err(answers::unsupported_batch_encoding());
+    }
+    if is_batch {
         let permit = app.batches.try_acquire().map_err(|_| batch::busy())?;
         let (client, body) = exchange.read(signed, body, batch::MAX_BYTES).await?;
         exchange.has_waited = wait.is_some();

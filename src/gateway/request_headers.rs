@@ -50,6 +50,14 @@ fn property<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a 
     }
 }
 
+/// A property that others show or compare: without tabs, too.
+fn visible<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
+    match property(headers, name)? {
+        Some(text) if text.contains('\t') => Err(bad_header(name.as_str(), "is not visible ASCII")),
+        text => Ok(text),
+    }
+}
+
 /// The key of the request: the `Idempotency-Key`, else the `webhook-id`.
 pub(super) fn key(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Problem> {
     match single(headers, &IDEMPOTENCY_KEY)? {
@@ -60,13 +68,14 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Problem> 
 
 /// The `webhook-id`.
 pub(super) fn webhook_id(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    property(headers, &WEBHOOK_ID)
+    visible(headers, &WEBHOOK_ID)
 }
 
 /// A structured field's string (RFC 8941), or a plain text without quotes.
 fn idempotency_key(value: &HeaderValue) -> Result<Cow<'_, str>, Problem> {
     let wrong = |why| bad_header("Idempotency-Key", why);
-    let text = value.to_str().map_err(|_| wrong("is not visible ASCII"))?.trim();
+    let text = value.to_str().ok().filter(|text| !text.contains('\t'));
+    let text = text.ok_or_else(|| wrong("is not visible ASCII"))?.trim();
     let key = match text.strip_prefix('"') {
         None if text.contains('"') => return Err(wrong("has a quotation mark inside: put the whole key in quotes")),
         None => Cow::from(text),
@@ -93,7 +102,7 @@ fn unquote(quoted: &str) -> Option<String> {
 
 /// The `X-Correlation-Id`.
 pub(super) fn correlation_id(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    property(headers, &CORRELATION_ID)
+    visible(headers, &CORRELATION_ID)
 }
 
 /// How long the sender wants to wait for the outcome (RFC 7240, `wait`). What cannot be understood counts as
@@ -110,10 +119,9 @@ pub(super) fn wait(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// Whether the body is a batch.
-pub(super) fn is_batch(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media_type = content_type.and_then(|given| given.split(';').next()).unwrap_or_default().trim();
-    media_type.eq_ignore_ascii_case(NDJSON)
+pub(super) fn is_batch(content: &Content<'_>) -> bool {
+    let media_type = content.content_type.and_then(|given| given.split(';').next()).unwrap_or_default();
+    media_type.trim().eq_ignore_ascii_case(NDJSON)
 }
 
 /// The size that the head tells, in bytes.
@@ -164,6 +172,10 @@ pub(super) fn event_headers(headers: &HeaderMap) -> Result<FieldTable, Problem> 
             return Err(bad_header("ce-…", "has a name of more than 255 bytes"));
         }
         let text = event_value(value).ok_or_else(|| bad_header(name, "is not UTF-8"))?;
+        // Of two values, the gateway would read one and the worker the other.
+        if table.contains_key(name) {
+            return Err(bad_header(name, "is given more than once"));
+        }
         table.insert(name.into(), AMQPValue::LongString(text.into()));
     }
     Ok(table)
@@ -192,7 +204,9 @@ mod tests {
             let headers = headers(&[("idempotency-key", given)]);
             assert_eq!(super::key(&headers).expect(given).as_deref(), Some(key));
         }
-        for wrong in ["", " ", r#""""#, r#""a"#, r#"a"b"#, r#""a" b"#, r#""a\n""#, "\u{e9}"] {
+        for wrong in
+            ["", " ", r#""""#, r#""a"#, r#"a"b"#, r#""a" b"#, r#""a\n""#, "\u{e9}", "a\tb", "\"a\tb\""]
+        {
             assert!(key(&headers(&[("idempotency-key", wrong)])).is_err(), "{wrong:?}");
         }
         assert!(key(&headers(&[("idempotency-key", "a"), ("idempotency-key", "a")])).is_err());
@@ -236,6 +250,27 @@ mod tests {
     }
 
     #[test]
+    fn an_attribute_of_an_event_is_given_once() {
+        let twice = headers(&[("ce-expirytime", "2036-11-23T10:00:00Z"), ("ce-expirytime", "soon")]);
+        assert!(event_headers(&twice).is_err());
+    }
+
+    #[test]
+    fn a_batch_is_named_by_its_content_type_in_any_case() {
+        for (content_type, is_batch) in [
+            ("application/x-ndjson", true),
+            ("Application/X-NDJSON ; charset=utf-8", true),
+            ("application/json", false),
+            ("", false),
+        ] {
+            let given = headers(&[("content-type", content_type)]);
+            assert_eq!(super::is_batch(&content(&given).expect("content")), is_batch, "{content_type}");
+        }
+        let two = headers(&[("content-type", "application/x-ndjson"), ("content-type", "application/json")]);
+        assert!(content(&two).is_err());
+    }
+
+    #[test]
     fn what_no_property_can_hold_is_refused() {
         let long = "x".repeat(256);
         for name in ["content-type", "content-encoding", "x-correlation-id"] {
@@ -243,6 +278,13 @@ mod tests {
             let refused = content(&given).is_err() || correlation_id(&given).is_err();
             assert!(refused, "{name}");
         }
-        assert!(correlation_id(&headers(&[("x-correlation-id", "\u{e9}")])).is_err());
+        for (name, value) in
+            [("x-correlation-id", "\u{e9}"), ("x-correlation-id", "a\tb"), ("webhook-id", "a\tb")]
+        {
+            let given = headers(&[(name, value)]);
+            assert!(correlation_id(&given).is_err() || webhook_id(&given).is_err(), "{name}");
+        }
+        let content_type = headers(&[("content-type", "application/json;\tcharset=utf-8")]);
+        assert!(content(&content_type).is_ok());
     }
 }

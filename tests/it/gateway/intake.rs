@@ -82,6 +82,11 @@ fn what_would_end_invalid_is_refused_and_never_published() {
             assert_eq!((is_status, is_code.as_str(), taken), (status, code, None), "{body:.80}");
             assert_eq!(answer.headers.contains_key("accept-post"), status == 415);
         }
+        let packed =
+            Request::new("POST", "/v1/unlocks").body("application/x-ndjson", "{\"customer_id\":1}\n");
+        let answer = gateway.post(packed.header("content-encoding", "gzip")).await;
+        assert_eq!(problem(&answer), (415, "unsupported_content_type".to_owned(), None));
+        assert!(answer.headers.contains_key("accept-post"));
         let answer = gateway.post(json(r#"{"customer_id":1.5,"orderid":true}"#)).await;
         let pointers: Vec<_> = answer.json()["errors"].as_array().expect("errors").clone();
         let pointers: Vec<_> =
@@ -99,6 +104,13 @@ fn methods_and_paths_that_do_not_exist_are_named() {
         for (method, path, status, code, allow) in [
             ("GET", "/v1/unlocks", 405, "method_not_allowed", Some("POST")),
             ("OPTIONS", "/v1/unlocks", 405, "method_not_allowed", Some("POST")),
+            ("TRACE", "/v1/unlocks", 405, "method_not_allowed", Some("POST")),
+            ("MADEUP", "/v1/unlocks", 405, "method_not_allowed", Some("POST")),
+            ("POST", "/v1/unlocks/a", 405, "method_not_allowed", Some("GET, HEAD")),
+            ("OPTIONS", "*", 404, "not_found", None),
+            ("GET", "/v1/unlocks/", 404, "not_found", None),
+            ("GET", "/v1/unlocks/%FF%00", 404, "history_off", None),
+            ("GET", "/../v1/unlocks", 404, "not_found", None),
             ("DELETE", "/v1/unlocks/a%2Fb", 405, "method_not_allowed", Some("GET, HEAD")),
             ("GET", "/v1/unlocks/local%2Fa", 404, "history_off", None),
             ("GET", "/v1/unlocks/local/a?since=2026-11-29T00:00:00Z", 404, "history_off", None),
@@ -109,6 +121,12 @@ fn methods_and_paths_that_do_not_exist_are_named() {
             let (is_status, is_code, _) = problem(&answer);
             assert_eq!((is_status, is_code.as_str()), (status, code), "{method} {path}");
             assert_eq!(answer.headers.get("allow").map(String::as_str), allow, "{method} {path}");
+        }
+        // An answer to HEAD has no body.
+        for (path, status) in [("/v1/unlocks", 405), ("/v1/unlocks/a", 404), ("/", 404)] {
+            let answer = gateway.post(Request::new("HEAD", path)).await;
+            assert_eq!((answer.status, answer.body.as_str()), (status, ""), "HEAD {path}");
+            assert_eq!(answer.headers["content-type"], "application/problem+json");
         }
     });
 }
