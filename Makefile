@@ -45,7 +45,7 @@ bench-publish: ## Time `publish --from` against a bare confirm loop, in one run 
 	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
 	cargo bench --bench publish -- $(or $(REQUESTS),100000) $(or $(ROUNDS),3)
 
-lint: check-text check-deploy check-contract ## Check formatting, clippy, docs, licences, unused dependencies, spelling, scripts, deploy/ and the AsyncAPI document
+lint: check-text check-deploy check-contract ## Check formatting, clippy, docs, licences, unused dependencies, spelling, scripts, deploy/ and the descriptions of the APIs
 	@scripts/get-cargo-tools
 	cargo fmt --all --check
 	cargo fetch --locked
@@ -71,11 +71,11 @@ image: ## Build the image trackfinity-unlocker:VERSION; needs a Docker engine
 image-test: ## Build the image and let it unlock, read-only and not as root; needs a Docker engine
 	@scripts/image-test
 
-check-contract: ## Check docs/asyncapi.yaml, its schemas and its examples, and docs/openapi.json; gets the parsers
+check-contract: ## Check docs/asyncapi.yaml, its schemas and its examples, and the OpenAPI documents; gets the parsers
 	@scripts/get-clients asyncapi
 	@PATH="$$PWD/target/node/bin:$$PATH" node scripts/asyncapi/check.js docs/asyncapi.yaml
-	@PATH="$$PWD/target/node/bin:$$PATH" node scripts/asyncapi/openapi.js docs/openapi.json
-	@scripts/asyncapi/.venv/bin/python -m openapi_spec_validator docs/openapi.json
+	@PATH="$$PWD/target/node/bin:$$PATH" node scripts/asyncapi/openapi.js docs/openapi.json docs/openapi-gateway.json
+	@scripts/asyncapi/.venv/bin/python -m openapi_spec_validator docs/openapi.json docs/openapi-gateway.json
 
 schemas: ## Write docs/schemas/ again
 	cargo build --bin unlocker

@@ -21,6 +21,7 @@ mod history;
 mod intake;
 mod keys;
 mod link;
+mod openapi;
 mod outcome_index;
 mod poll;
 mod publish;
@@ -37,7 +38,10 @@ use std::{net::SocketAddr, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::app::App;
-pub use self::clients::{Clients, ClientsError};
+pub use self::{
+    clients::{Clients, ClientsError},
+    openapi::openapi,
+};
 use crate::{
     broker::Connector,
     http::{Bounds, ListenError, Server, bind},

@@ -22,7 +22,7 @@ use crate::{
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 /// What a request may be.
-const ACCEPTED_TYPES: &str = "application/json, application/x-www-form-urlencoded, application/cloudevents+json, \
+pub(super) const ACCEPTED_TYPES: &str = "application/json, application/x-www-form-urlencoded, application/cloudevents+json, \
                               application/x-ndjson";
 /// What needs no escape in a segment of a path (RFC 3986, `unreserved`).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

@@ -13,6 +13,7 @@ use lapin::types::FieldTable;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::{sync::SemaphorePermit, time::Instant};
+use utoipa::openapi::Ref;
 
 use super::{
     answers,
@@ -38,9 +39,11 @@ const AT_ONCE: usize = 64;
 const BEGIN_WITHIN: Duration = Duration::from_secs(25);
 
 /// What came of one line.
-#[derive(Debug, Serialize)]
-struct LineResult<'a> {
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = BatchResult)]
+pub(super) struct LineResult<'a> {
     /// Its number in the body, from 1.
+    #[schema(minimum = 1)]
     line: usize,
     /// `accepted`, `finished` (then there is an `outcome`), or `rejected` (then there is a `problem`).
     status: &'static str,
@@ -49,12 +52,17 @@ struct LineResult<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     location: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = outcome_schema)]
     outcome: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<&'a crate::http::ProblemBody>,
     /// When to try again, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
+}
+
+fn outcome_schema() -> Ref {
+    Ref::from_schema_name("UnlockOutcome")
 }
 
 /// Too many batches are in work.

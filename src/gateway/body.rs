@@ -34,11 +34,13 @@ pub(super) async fn read(
         Ok(Err(_)) => {
             Err(Problem::new(StatusCode::BAD_REQUEST, "incomplete_body", "The body ended before its end."))
         }
-        Err(_elapsed) => {
-            let detail = format!("The body did not arrive within {} s.", BODY_TIMEOUT.as_secs());
-            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "slow_body", detail))
-        }
+        Err(_elapsed) => Err(too_slow()),
     }
+}
+
+pub(super) fn too_slow() -> Problem {
+    let detail = format!("The body did not arrive within {} s.", BODY_TIMEOUT.as_secs());
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "slow_body", detail)
 }
 
 pub(super) fn too_large(limit: usize) -> Problem {

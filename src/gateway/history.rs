@@ -105,14 +105,12 @@ impl History {
                     "an outcome that was asked for could not be searched"
                 );
             }
-            let (code, detail) = match error {
+            match error {
                 PollError::Busy => {
-                    ("busy", "Too many searches run. Ask again, with the `since` of the Location.")
+                    problem("busy", "Too many searches run. Ask again, with the `since` of the Location.")
                 }
-                _ => ("history_unavailable", "The history cannot be read now. Ask again later."),
-            };
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
-                .with_retry_after(Duration::from_secs(2))
+                _ => unavailable(),
+            }
         })
     }
 
@@ -168,6 +166,15 @@ impl History {
         *current = Some(reader.clone());
         Ok(reader)
     }
+}
+
+/// The problem while RabbitMQ is away.
+pub(super) fn unavailable() -> Problem {
+    problem("history_unavailable", "The history cannot be read now. Ask again later.")
+}
+
+fn problem(code: &'static str, detail: &'static str) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).with_retry_after(Duration::from_secs(2))
 }
 
 impl Reader {

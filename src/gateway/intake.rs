@@ -71,7 +71,42 @@ impl Exchange {
     }
 }
 
-/// Answers `POST /v1/unlocks`.
+/// Takes a request, or a batch.
+///
+/// The answer comes as soon as RabbitMQ has stored the request; with `Prefer: wait=N`, when its outcome has
+/// come, or after `N` seconds. A batch is answered with 200 and a result for each line, whatever became of it.
+#[utoipa::path(
+    post,
+    path = "/v1/unlocks",
+    operation_id = "requestUnlock",
+    tag = "unlocks",
+    params(
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "What the client calls this request, the same for each repeat: visible ASCII, in quotes (RFC \
+                8941) or plain. A repeat within 10 minutes is answered without a second publish. With the client's name \
+                before it, at most 253 bytes; in a batch, 5 fewer. Without it a `webhook-id` is the \
+                key; in a signed request that alone is.",
+            pattern = r#"^([!#-~]([ !#-~]*[!#-~])?|"( *([!#-\[\]-~]|\\["\\]))+ *")$"#, max_length = 188,
+            example = "\"8e03978e-40d5\""),
+        ("Prefer" = Option<String>, Header,
+            description = "`wait=N` waits up to N seconds for the outcome (RFC 7240), but no longer than `gateway.max_wait`. \
+                Other preferences are ignored.",
+            example = "wait=10"),
+        ("X-Correlation-Id" = Option<String>, Header,
+            description = "Is handed on to the outcome's `correlation_id`. At most 255 bytes of visible ASCII.",
+            pattern = "^[ -~]*$", max_length = 255, example = "order-4711"),
+        ("traceparent" = Option<String>, Header,
+            description = "The trace that the request belongs to (W3C Trace Context). What is not one is ignored.",
+            example = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ("tracestate" = Option<String>, Header, description = "As in W3C Trace Context.", example = "vendor=value"),
+        ("ce-id" = Option<String>, Header, description = "The id of a CloudEvent in binary mode. All headers `ce-…` are \
+            handed on to the worker.", example = "8e03978e-40d5"),
+        ("ce-expirytime" = Option<String>, Header,
+            description = "From then on the request is not tried any more. RFC 3339; empty counts as absent.",
+            example = "2036-11-23T10:00:00Z"),
+    ),
+    responses()
+)]
 pub(super) async fn post(app: &App, exchange: &mut Exchange, body: Body) -> Result<Response, Problem> {
     let received = Instant::now();
     let signed = exchange.identify(app)?;

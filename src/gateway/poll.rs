@@ -13,6 +13,23 @@ use crate::{http::Problem, message::Timestamp};
 
 const PATH: &str = "/v1/unlocks/";
 
+/// Finds the outcome of a request.
+///
+/// A client sees the outcomes of its own requests. There are none where the history is switched off.
+#[utoipa::path(
+    get,
+    path = "/v1/unlocks/{id}",
+    operation_id = "getOutcome",
+    tag = "unlocks",
+    params(
+        ("id" = String, Path, description = "the id of the request; its `/` written as `%2F`, as in `Location`",
+            example = "shop/8e03978e-40d5", min_length = 1),
+        ("since" = Option<String>, Query, description = "the outcome is not older, which bounds the search: RFC 3339, as \
+            in `Location`", format = DateTime, example = "2026-11-23T09:00:00.000Z"),
+    ),
+    responses(),
+    security(("bearer" = []))
+)]
 pub(super) async fn get(app: &App, exchange: &mut Exchange, uri: &Uri) -> Result<Response, Problem> {
     // There is no body that a signature could be about.
     let (None, Some(client)) = (exchange.identify(app)?, &exchange.client) else {
@@ -42,9 +59,10 @@ fn decoded(text: &str) -> Option<Cow<'_, str>> {
 
 fn since(query: &str) -> Result<Option<Timestamp>, Problem> {
     let given = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "since");
-    let wrong = || {
-        let detail = "The parameter since is not a time as RFC 3339 writes it. Take it from the Location.";
-        Problem::new(StatusCode::BAD_REQUEST, "bad_parameter", detail)
-    };
-    given.map(|(_, value)| value.parse().map_err(|_| wrong())).transpose()
+    given.map(|(_, value)| value.parse().map_err(|_| bad_parameter())).transpose()
+}
+
+pub(super) fn bad_parameter() -> Problem {
+    let detail = "The parameter since is not a time as RFC 3339 writes it. Take it from the Location.";
+    Problem::new(StatusCode::BAD_REQUEST, "bad_parameter", detail)
 }

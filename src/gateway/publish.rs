@@ -199,6 +199,21 @@ impl From<Failure> for Problem {
     }
 }
 
+/// The problem while RabbitMQ is away.
+pub(super) fn unreachable() -> Problem {
+    Failure::NotReady(NotReady::NotConnected).into()
+}
+
+/// The problem of a request of which it is unknown whether it was published.
+pub(super) fn unconfirmed() -> Problem {
+    Failure::NoConfirm.into()
+}
+
+/// The problem of a CloudEvent in binary mode whose attributes do not fit into a message.
+pub(super) fn large_headers() -> Problem {
+    Failure::LargeHeaders.into()
+}
+
 /// For the operator; `/readyz` tells the rest.
 fn warn(app: &App, failure: &Failure) {
     let why = match failure {

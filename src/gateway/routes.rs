@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use axum::{
     Router,
+    body::Bytes,
     extract::{Request, State},
     http::Method,
     response::{IntoResponse, Response},
@@ -15,7 +16,7 @@ use super::{
     answers,
     app::App,
     intake::{self, Exchange},
-    poll, request_headers,
+    openapi, poll, request_headers,
 };
 use crate::{
     http::{Peer, Problem, Slot},
@@ -25,11 +26,16 @@ use crate::{
 /// The path that takes requests.
 const UNLOCKS: &str = "/v1/unlocks";
 const OUTCOME: &str = "/v1/unlocks/{*id}";
+const DESCRIPTION: &str = "/openapi.json";
 
 pub(super) fn router(app: App) -> Router {
+    // Its types rule a failure out, and a test compares it.
+    let document = Bytes::from(openapi::openapi().unwrap_or_default());
+    let describe = move |State(app): State<App>, request: Request| describe(app, request, document.clone());
     Router::new()
         .route(UNLOCKS, any(unlocks))
-        .route(OUTCOME, any(outcome))
+        .route(OUTCOME, any(find_outcome))
+        .route(DESCRIPTION, any(describe))
         .fallback(not_found)
         .with_state(app)
 }
@@ -42,9 +48,17 @@ async fn unlocks(State(app): State<App>, request: Request) -> Response {
     .await
 }
 
-async fn outcome(State(app): State<App>, request: Request) -> Response {
+async fn find_outcome(State(app): State<App>, request: Request) -> Response {
     observed(&app, OUTCOME, request, async |exchange, request| match *request.method() {
         Method::GET | Method::HEAD => poll::get(&app, exchange, request.uri()).await,
+        _ => Err(answers::not_allowed("GET, HEAD")),
+    })
+    .await
+}
+
+async fn describe(app: App, request: Request, document: Bytes) -> Response {
+    observed(&app, DESCRIPTION, request, async |_, request| match *request.method() {
+        Method::GET | Method::HEAD => Ok(openapi::description(document)),
         _ => Err(answers::not_allowed("GET, HEAD")),
     })
     .await

@@ -9,6 +9,7 @@ mod faults;
 mod history;
 mod intake;
 mod keys;
+mod openapi;
 mod page;
 mod replicas;
 mod stop;

@@ -17,7 +17,7 @@ use crate::{
 
 /// A first run may have packages to get.
 const SET_UP: Duration = Duration::from_secs(240);
-const LIMIT: Duration = Duration::from_secs(300);
+pub const LIMIT: Duration = Duration::from_secs(300);
 
 /// A listener's queue, as the snippets name it.
 const OUTCOMES: &str = "trackfinity.outcomes.shop";
