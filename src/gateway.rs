@@ -105,6 +105,12 @@ impl Gateway {
         })
     }
 
+    /// What answers the requests: for tests, without a connection. Each request needs a
+    /// [`Peer`](crate::http::Peer) and a [`Slot`](crate::http::Slot) in its extensions.
+    pub fn router(&self) -> axum::Router {
+        routes::router(self.app.clone())
+    }
+
     /// Serves until `stop` is cancelled and the requests in flight are answered.
     ///
     /// # Errors

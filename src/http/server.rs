@@ -178,6 +178,11 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// A place outside of any server: for a request without a connection.
+    pub fn detached() -> Self {
+        Self { idle: Arc::default(), close: CancellationToken::new() }
+    }
+
     /// Until the result is dropped, the connection may be closed for another one: it waits for bytes of
     /// its client, and nothing is lost with it.
     #[must_use]

@@ -112,7 +112,7 @@ fn form_like() -> impl Strategy<Value = String> {
     })
 }
 
-fn any_body() -> impl Strategy<Value = Bytes> {
+pub(super) fn any_body() -> impl Strategy<Value = Bytes> {
     let text = prop_oneof![3 => json_like(), 2 => form_like()].prop_map(String::into_bytes);
     let padded = (json_like(), (MAX_BODY_BYTES - 40)..(MAX_BODY_BYTES + 40)).prop_map(|(text, length)| {
         let mut body = text.into_bytes();
@@ -146,7 +146,7 @@ fn check_request(request: &UnlockRequest) -> Checked {
     Ok(())
 }
 
-fn gzip(body: &[u8]) -> Vec<u8> {
+pub(super) fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(body).expect("written");
     encoder.finish().expect("finished")
