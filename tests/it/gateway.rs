@@ -11,6 +11,7 @@ mod intake;
 mod keys;
 mod openapi;
 mod page;
+mod raw;
 mod replicas;
 mod stop;
 mod trace;
