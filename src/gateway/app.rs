@@ -13,7 +13,7 @@ use crate::{
 
 /// How many publishes may wait for their confirms.
 const MAX_UNCONFIRMED: usize = 1024;
-/// How many batches may be in work: each holds a body of up to 1 MiB.
+/// How many batches may be read and taken at once: each holds a body of up to 1 MiB.
 const MAX_BATCHES: usize = 8;
 
 /// State that all HTTP requests share. Clones are cheap.

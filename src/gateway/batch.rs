@@ -35,6 +35,8 @@ const MAX_LINES: usize = 1000;
 /// How many requests of a batch are published at once.
 const AT_ONCE: usize = 64;
 
+/// How long a batch may wait until others are taken. Its body is not read meanwhile.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long lines of a batch may begin to be published: the whole request has 60 s.
 const BEGIN_WITHIN: Duration = Duration::from_secs(25);
 
@@ -66,7 +68,7 @@ fn outcome_schema() -> Ref {
 }
 
 /// Too many batches are in work.
-pub(super) fn busy() -> Problem {
+fn busy() -> Problem {
     not_begun("Too many batches are in work. Send this one again.")
 }
 
@@ -74,6 +76,15 @@ fn not_begun(detail: &str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
         .with_taken(TakenAnyway::No)
         .with_retry_after(Duration::from_secs(1))
+}
+
+/// A place for a batch, until its lines are taken. Waits a short time for one: ten batches at once are no
+/// fault of their senders.
+pub(super) async fn place(app: &App) -> Result<SemaphorePermit<'_>, Problem> {
+    match tokio::time::timeout(PLACE_TIMEOUT, app.batches.acquire()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        Ok(Err(_)) | Err(_) => Err(busy()),
+    }
 }
 
 /// Takes every line, whatever comes of the others. Blank lines are left out. `permit`: to hold the body.

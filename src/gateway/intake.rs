@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     body::{Body, Bytes},
-    http::HeaderMap,
+    http::{HeaderMap, HeaderValue},
     response::Response,
 };
 use tokio::time::{Instant, timeout_at};
@@ -26,6 +26,9 @@ use crate::{
 
 /// How long a request may take, with the wait for its outcome.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A body of at most this many bytes is copied.
+const SMALL_BODY_BYTES: usize = 2048;
 
 /// An HTTP request while it is answered.
 #[derive(Debug)]
@@ -61,6 +64,7 @@ impl Exchange {
         limit: usize,
     ) -> Result<(Client, Bytes), Problem> {
         let body = body::read(body, &self.headers, limit, &self.slot).await?;
+        let body = detach(&mut self.headers, body);
         if let Some(signed) = signed {
             self.client = Some(signed.verify(&body, Timestamp::now()).map_err(answers::denied)?);
         }
@@ -69,6 +73,18 @@ impl Exchange {
             None => Err(answers::denied(super::clients::Denied::Unauthorized)),
         }
     }
+}
+
+/// Copies a head and a small body, so that they do not keep the buffer that they were received in: while a
+/// request waits for its confirm, its connection would need a second one.
+fn detach(headers: &mut HeaderMap, body: Bytes) -> Bytes {
+    for value in headers.values_mut() {
+        // The same bytes are a value again.
+        if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
+            *value = copy;
+        }
+    }
+    if body.len() <= SMALL_BODY_BYTES { Bytes::copy_from_slice(&body) } else { body }
 }
 
 /// Takes a request, or a batch.
@@ -127,7 +143,7 @@ pub(super) async fn post(app: &App, exchange: &mut Exchange, body: Body) -> Resu
         return Err(answers::unsupported_batch_encoding());
     }
     if is_batch {
-        let permit = app.batches.try_acquire().map_err(|_| batch::busy())?;
+        let permit = batch::place(app).await?;
         let (client, body) = exchange.read(signed, body, batch::MAX_BYTES).await?;
         exchange.has_waited = wait.is_some();
         let common = Common { client, key, correlation_id, wait, deadline };

@@ -73,7 +73,9 @@ async fn try_publish(app: &App, message: &Outgoing<'_>) -> Result<(), Failure> {
         not_ready = not_ready(&mut link) => return Err(Failure::NotReady(not_ready)),
     };
     let written = Instant::now();
-    let confirmed = async { reserved.write(message).await.map_err(written_in_part)?.await.map_err(answered) };
+    // Boxed only now, because those that wait for a channel are many.
+    let confirmed =
+        Box::pin(async { reserved.write(message).await.map_err(written_in_part)?.await.map_err(answered) });
     let blocked = async {
         not_ready(&mut link).await;
         tokio::time::sleep(BLOCKED_GRACE).await;

@@ -88,7 +88,9 @@ impl Server {
                     }
                 };
                 let permit = self.permit().await;
-                let connection = self.clone().connection(stream, peer, router.clone(), stop.clone());
+                // Boxed, because a future that is moved into another one takes its place in both.
+                let connection =
+                    Box::pin(self.clone().connection(stream, peer, router.clone(), stop.clone()));
                 let abort = abort.clone();
                 connections.spawn(async move {
                     abort.run_until_cancelled(connection).await;

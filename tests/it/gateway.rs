@@ -1,6 +1,7 @@
 //! The gateway: requests over HTTP, a real RabbitMQ, and a worker behind it.
 
 mod batches;
+mod bounds;
 mod broker;
 mod clients;
 mod connection;

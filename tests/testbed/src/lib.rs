@@ -22,5 +22,5 @@ pub use lapin::types::{AMQPValue, FieldTable};
 pub use management::Management;
 pub use node::{NodeOptions, RabbitCluster, RabbitNode};
 pub use ports::{free_port, listen};
-pub use process::{Process, Program, Running, Signal};
+pub use process::{Process, Program, Running, Signal, raise_descriptor_limit};
 pub use vhost::Vhost;

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 pub use rustix::process::Signal;
-use rustix::process::{Pid, kill_process};
+use rustix::process::{Pid, Resource, getrlimit, kill_process, setrlimit};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -110,6 +110,15 @@ fn read(source: Source, pipe: impl Read + Send + 'static, lines: watch::Sender<V
             line.clear();
         }
     })
+}
+
+/// Lets this process, and programs that it starts later, have this many open files, if the system allows it.
+pub fn raise_descriptor_limit(files: u64) {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < files) {
+        limit.current = Some(limit.maximum.map_or(files, |maximum| maximum.min(files)));
+        setrlimit(Resource::Nofile, limit).expect("the limit may be raised up to its maximum");
+    }
 }
 
 /// A started program. Dropping it ends it with SIGKILL.
