@@ -3,13 +3,13 @@
 # The version of everything: Cargo.toml's.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-.PHONY: help setup build demo test test-matrix soak bench bench-instructions bench-publish lint check-text check-deploy check-contract schemas render image image-test version audit
+.PHONY: help setup build demo test test-matrix soak bench bench-gateway bench-gateway-steady bench-instructions bench-publish lint check-text check-deploy check-contract schemas render image image-test version audit
 
 # The RabbitMQ versions of `make test-matrix`.
 VERSIONS ?= 3.10 4.0 4.3
 
 help: ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-20s %s\n", $$1, $$2 }'
 
 setup: ## Name and install the system packages that demo, test, lint and the benches need
 	@scripts/setup
@@ -36,6 +36,16 @@ soak: ## Let workers live through random faults and account for every request (S
 bench: ## Time the worker against a bare loop, by turns, in one run (PAIRS=5 REQUESTS=30000 BACKLOG=1000000 ONLY="quorum latency")
 	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
 	cargo bench --bench throughput -- --pairs $(or $(PAIRS),5) --requests $(or $(REQUESTS),30000) --backlog $(or $(BACKLOG),1000000) $(ONLY)
+
+bench-gateway: ## Time the gateway against a bare loop, by turns, in one run; needs wrk (PAIRS=5 SECONDS=5 ONLY="rate latency")
+	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
+	@scripts/get-wrk
+	cargo bench --bench gateway -- --pairs $(or $(PAIRS),5) --seconds $(or $(SECONDS),5) $(ONLY)
+
+bench-gateway-steady: ## Load the gateway with half of its rate for ten minutes; fails at an error, or if it grows (SECONDS=600)
+	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
+	@scripts/get-wrk
+	cargo bench --bench gateway -- --steady $(or $(SECONDS),600) steady
 
 bench-instructions: ## Count the instructions of a message's pure parts; fails where they have grown
 	@scripts/get-callgrind

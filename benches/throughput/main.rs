@@ -9,9 +9,14 @@
 mod api;
 mod arguments;
 mod bare;
+#[path = "../shared/bounds.rs"]
+mod bounds;
 mod collector;
+#[path = "../shared/figures.rs"]
 mod figures;
 mod latency;
+#[path = "../shared/machine.rs"]
+mod machine;
 mod report;
 mod run;
 mod scenarios;

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::bounds::Bounds;
 use crate::figures::Spread;
 use crate::run::Turn;
 
@@ -14,7 +15,7 @@ pub struct Report {
     pub api_capacity: f64,
     pub contests: Vec<Contest>,
     pub figures: Vec<Figure>,
-    pub bounds: Vec<Bound>,
+    pub bounds: Bounds,
 }
 
 /// Contenders that took turns. The others are compared with the first one.
@@ -45,16 +46,6 @@ pub struct Figure {
     pub name: String,
     pub unit: &'static str,
     pub value: Spread,
-}
-
-/// The bound of a value.
-#[derive(Debug, Serialize)]
-pub struct Bound {
-    pub name: String,
-    pub value: f64,
-    pub least: Option<f64>,
-    pub most: Option<f64>,
-    pub met: bool,
 }
 
 impl Contest {
@@ -123,58 +114,4 @@ impl Report {
         println!("\n{scenario}: {name} {:.2} {unit} ({:.2} to {:.2})", value.median, value.least, value.most);
         self.figures.push(Figure { scenario: scenario.to_owned(), name: name.to_owned(), unit, value });
     }
-
-    pub fn at_least(&mut self, name: impl Into<String>, value: f64, least: f64) {
-        self.bounds.push(Bound {
-            name: name.into(),
-            value,
-            least: Some(least),
-            most: None,
-            met: value >= least,
-        });
-    }
-
-    pub fn at_most(&mut self, name: impl Into<String>, value: f64, most: f64) {
-        self.bounds.push(Bound {
-            name: name.into(),
-            value,
-            least: None,
-            most: Some(most),
-            met: value <= most,
-        });
-    }
-
-    /// Prints the bounds; whether all were met.
-    pub fn conclude(&self) -> bool {
-        println!();
-        for Bound { name, value, least, most, met } in &self.bounds {
-            let word = if *met { "met   " } else { "MISSED" };
-            let bound = match (least, most) {
-                (Some(least), _) => format!("at least {least}"),
-                (_, Some(most)) => format!("at most {most}"),
-                (None, None) => String::new(),
-            };
-            println!("{word}  {name}: {value:.3}, {bound}");
-        }
-        self.bounds.iter().all(|bound| bound.met)
-    }
-
-    /// Writes everything to `target/bench/throughput.json`; prints the path.
-    pub fn write(&self) -> std::io::Result<std::path::PathBuf> {
-        let directory = std::env::var_os("CARGO_TARGET_DIR")
-            .map_or_else(|| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target"), Into::into)
-            .join("bench");
-        std::fs::create_dir_all(&directory)?;
-        let path = directory.join("throughput.json");
-        std::fs::write(&path, serde_json::to_vec_pretty(self)?)?;
-        Ok(path)
-    }
-}
-
-/// Processor and cores.
-pub fn machine() -> String {
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    format!("{}, {cores} cores", model.map_or("an unknown processor", |(_, model)| model.trim()))
 }

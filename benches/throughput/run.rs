@@ -6,6 +6,7 @@ use kit::{Process, Program, Signal};
 use serde::Serialize;
 
 use crate::api::Api;
+use crate::machine::Ticks;
 use crate::site::{Kind, Queues};
 
 /// How long a contender may do nothing.
@@ -126,7 +127,7 @@ pub async fn turn(contender: &Contender, queues: &Queues, api: &Api, count: usiz
         rss: rss as f64 / 1024.0 / 1024.0,
         api_cpu: each(before.api_cpu, after.api_cpu),
         broker_cpu: before.broker_cpu.zip(after.broker_cpu).map(|(before, after)| each(before, after)),
-        busy: (after.machine.busy - before.machine.busy) / (after.machine.all - before.machine.all),
+        busy: after.machine.busy_since(&before.machine),
     }
 }
 
@@ -137,32 +138,14 @@ struct Sample {
     cpu: Duration,
     api_cpu: Duration,
     broker_cpu: Option<Duration>,
-    machine: Machine,
+    machine: Ticks,
 }
 
 impl Sample {
     fn take((at, outcomes): (Instant, usize), processes: &[Process], queues: &Queues, api: &Api) -> Self {
         let cpu = processes.iter().map(Process::cpu_time).sum();
         let (api_cpu, broker_cpu) = (api.cpu_time(), queues.broker_cpu());
-        Self { at, outcomes, cpu, api_cpu, broker_cpu, machine: Machine::now() }
-    }
-}
-
-/// Ticks of all processors since the machine's start (`/proc/stat`).
-struct Machine {
-    busy: f64,
-    all: f64,
-}
-
-impl Machine {
-    fn now() -> Self {
-        let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-        // user nice system idle iowait irq softirq steal; what follows is part of the first two.
-        let line = stat.lines().next().unwrap_or_default();
-        let ticks: Vec<f64> =
-            line.split_whitespace().skip(1).take(8).filter_map(|ticks| ticks.parse().ok()).collect();
-        let all = ticks.iter().sum();
-        Self { busy: all - ticks.iter().skip(3).take(2).sum::<f64>(), all }
+        Self { at, outcomes, cpu, api_cpu, broker_cpu, machine: Ticks::now() }
     }
 }
 

@@ -8,7 +8,8 @@ use crate::arguments::{Behaviour, Options};
 use crate::collector::Collector;
 use crate::figures::Spread;
 use crate::latency::{self, Latency};
-use crate::report::{Contest, Report, machine};
+use crate::machine;
+use crate::report::{Contest, Report};
 use crate::run::{Contender, turn};
 use crate::site::{Kind, Queues, Site};
 
@@ -19,8 +20,12 @@ pub async fn all(options: &Options) -> ExitCode {
     let site = Site::start().await;
     let instant = Api::start(Behaviour::default()).await;
     let api_capacity = instant.capacity().await;
-    let mut report =
-        Report { machine: machine(), broker: site.description(), api_capacity, ..Report::default() };
+    let mut report = Report {
+        machine: machine::description(),
+        broker: site.description(),
+        api_capacity,
+        ..Report::default()
+    };
     println!("{}\n{}", report.machine, report.broker);
     println!("the stand-in for Trackfinity answers {api_capacity:.0} calls a second by itself");
     let quorum = site.queues(Kind::Quorum).await;
@@ -59,10 +64,14 @@ pub async fn all(options: &Options) -> ExitCode {
 
     let fastest = report.contests.iter().flat_map(|contest| &contest.entries).map(|entry| entry.rate.most);
     if let Some(fastest) = fastest.max_by(f64::total_cmp) {
-        report.at_least("the stand-in's own rate over the fastest contender's", api_capacity / fastest, 2.0);
+        report.bounds.at_least(
+            "the stand-in's own rate over the fastest contender's",
+            api_capacity / fastest,
+            2.0,
+        );
     }
-    let met = report.conclude();
-    match report.write() {
+    let met = report.bounds.conclude();
+    match machine::write("throughput.json", &report) {
         Ok(path) => println!("\nwritten to {}", path.display()),
         Err(error) => eprintln!("the report could not be written: {error}"),
     }
@@ -104,9 +113,9 @@ impl Bench<'_> {
         let contest =
             self.contest(&format!("{kind} queues"), &contenders, queues, &self.instant, count).await;
         let unlocker = contest.entry("unlocker");
-        report.at_least(format!("{kind} queues: rate over bare's"), unlocker.rate_ratio.median, 0.95);
-        report.at_most(format!("{kind} queues: CPU over bare's"), unlocker.cpu_ratio.median, 1.25);
-        report.at_most(format!("{kind} queues: peak RSS, MiB"), unlocker.rss.most, 30.0);
+        report.bounds.at_least(format!("{kind} queues: rate over bare's"), unlocker.rate_ratio.median, 0.95);
+        report.bounds.at_most(format!("{kind} queues: CPU over bare's"), unlocker.cpu_ratio.median, 1.25);
+        report.bounds.at_most(format!("{kind} queues: peak RSS, MiB"), unlocker.rss.most, 30.0);
         report.contests.push(contest);
     }
 
@@ -123,7 +132,7 @@ impl Bench<'_> {
             let unlocker = contest.entry("unlocker");
             if concurrency == 64 {
                 let ideal = f64::from(concurrency) / LATENCY.as_secs_f64();
-                report.at_least(
+                report.bounds.at_least(
                     format!("{scenario}: rate over the ideal"),
                     unlocker.rate.median / ideal,
                     0.95,
@@ -150,7 +159,11 @@ impl Bench<'_> {
             Contest::new("failing: a tenth answered 503", &["none fails", "a tenth fails"], &rounds);
         let ratio = contest.entry("a tenth fails").rate_ratio.median;
         // The bound is on all handled requests: a tenth of them is retried and has no outcome yet.
-        report.at_least("failing: what is worked off, over what is without failures", ratio / 0.9, 0.9);
+        report.bounds.at_least(
+            "failing: what is worked off, over what is without failures",
+            ratio / 0.9,
+            0.9,
+        );
         report.contests.push(contest);
     }
 
@@ -165,9 +178,9 @@ impl Bench<'_> {
         let count = self.options.requests;
         let contest = self.contest("telemetry", &contenders, &self.quorum, &self.instant, count).await;
         let traced = contest.entry("every request traced").cpu_ratio.median;
-        report.at_most("telemetry: CPU with every request traced, over bare's", traced, 1.75);
+        report.bounds.at_most("telemetry: CPU with every request traced, over bare's", traced, 1.75);
         let (hanging, off) = (contest.entry("collector hangs"), contest.entry("unlocker"));
-        report.at_least(
+        report.bounds.at_least(
             "telemetry: rate, collector hangs over off",
             hanging.rate.median / off.rate.median,
             0.85,
@@ -187,7 +200,7 @@ impl Bench<'_> {
         let count = self.options.requests;
         let contest = self.contest("logs", &contenders, &self.quorum, &self.instant, count).await;
         let (all, off) = (contest.entry("log.requests = all"), contest.entry("RUST_LOG = warn"));
-        report.at_most(
+        report.bounds.at_most(
             "logs: CPU with a line for each request, over none",
             all.cpu.median / off.cpu.median,
             1.1,
@@ -227,7 +240,7 @@ impl Bench<'_> {
             }
         }
         let ratio = Spread::of(rounds.iter().map(|[bare, unlocker]| unlocker.p99 / bare.p99));
-        report.at_most("latency: p99 over bare's", ratio.median, 1.3);
+        report.bounds.at_most("latency: p99 over bare's", ratio.median, 1.3);
     }
 
     async fn idle(&self, report: &mut Report) {
@@ -239,10 +252,10 @@ impl Bench<'_> {
         }
         let firsts = Spread::of(firsts);
         report.figure("start", "to the first outcome", "ms", firsts);
-        report.at_most("start to first outcome, ms", firsts.median, 150.0);
+        report.bounds.at_most("start to first outcome, ms", firsts.median, 150.0);
         let share = latency::idle_cpu(&unlocker, &self.quorum, &self.instant).await * 100.0;
         report.figure("idle", "CPU", "%", Spread::of([share]));
-        report.at_most("idle CPU, %", share, 0.2);
+        report.bounds.at_most("idle CPU, %", share, 0.2);
     }
 
     /// Checks that memory does not grow with the backlog.
@@ -250,7 +263,7 @@ impl Bench<'_> {
         let count = self.options.backlog;
         let turn = turn(&Contender::unlocker(), &self.quorum, &self.instant, count, count).await;
         let contest = Contest::new(&format!("backlog of {count}"), &["unlocker"], &[vec![turn]]);
-        report.at_most("backlog: peak RSS, MiB", contest.entries[0].rss.most, 30.0);
+        report.bounds.at_most("backlog: peak RSS, MiB", contest.entries[0].rss.most, 30.0);
         report.contests.push(contest);
         self.quorum.purge().await;
     }
