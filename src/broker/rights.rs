@@ -66,9 +66,10 @@ pub enum Role {
     /// The worker. With `declare`, it also declares the topology. With `page`, it also browses,
     /// replays and discards dead letters, because the page uses the worker's user.
     Worker { declare: bool, page: bool },
-    /// Publishes requests, and waits for outcomes by direct reply-to, which needs no permission.
+    /// Publishes requests, and waits for outcomes by direct reply-to, which needs no permission. The
+    /// gateway also reads the history, if it is on.
     Producer,
-    /// Browses, replays and discards dead letters.
+    /// Browses, replays and discards dead letters, and reads the history, if it is on.
     Operator,
 }
 
@@ -85,6 +86,9 @@ impl Topology {
         };
         if let Role::Worker { page: true, .. } = role {
             rights.extend(self.operator_rights());
+        }
+        if self.keeps_history() && !matches!(role, Role::Worker { page: false, .. }) {
+            rights.push(right(Permission::Read, Kind::Queue, &self.history(), "to find outcomes"));
         }
         let mut seen = Vec::new();
         rights.retain(|right| {
@@ -149,6 +153,9 @@ impl Topology {
         rights.push(right(Read, Exchange, self.exchange(), "to see that it is there"));
         for tier in Tier::ALL {
             rights.push(right(Read, Queue, &self.retry_queue(tier), "to count what waits in it"));
+        }
+        if self.keeps_history() {
+            rights.push(right(Read, Queue, &self.history(), "to see that it is there"));
         }
         if !declare {
             return rights;
@@ -303,7 +310,7 @@ impl Right {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::TopologyPrefix;
+    use crate::settings::{History, TopologyPrefix};
 
     fn permissions(role: Role) -> [String; 3] {
         Topology::new(&TopologyPrefix::parse("a.b").expect("a prefix")).permissions(role)
@@ -324,11 +331,33 @@ mod tests {
             ]
         );
         assert_eq!(permissions(Role::Producer), ["^$", r"^a\.b$", "^$"]);
-        let [configure, write, _] = permissions(Role::Operator);
+        let [configure, write, read] = permissions(Role::Operator);
+        assert!(!read.contains("history"), "{read}");
         assert_eq!(
             configure,
             r"^(a\.b\.dead\.lock|a\.b\.dead\.lock\..+|a\.b\.dead\.plans|a\.b\.dead\.replays\..+)$"
         );
         assert!(write.contains("amq") && !write.contains("check"), "{write}");
+    }
+
+    #[test]
+    fn the_history_needs_read_alone() {
+        let day = std::time::Duration::from_secs(86_400);
+        let history = History { enabled: true, max_age: day, max_bytes: 500_000_000 };
+        let topology = Topology::new(&TopologyPrefix::parse("a.b").expect("a prefix"));
+        let kept = topology.clone().with_history(&history);
+        for role in [
+            Role::Worker { declare: false, page: false },
+            Role::Worker { declare: false, page: true },
+            Role::Producer,
+            Role::Operator,
+        ] {
+            let more = kept.rights(role).into_iter().filter(|right| !topology.rights(role).contains(right));
+            let more: Vec<_> = more.map(|right| (right.permission, right.name)).collect();
+            assert_eq!(more, [(Permission::Read, "a.b.history".to_owned())], "{role:?}");
+        }
+        let declaring = Role::Worker { declare: true, page: false };
+        assert_eq!(kept.permissions(declaring), topology.permissions(declaring), "the prefix covers it");
+        assert_eq!(kept.permissions(Role::Producer), ["^$", r"^a\.b$", r"^a\.b\.history$"]);
     }
 }

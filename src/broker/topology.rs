@@ -344,12 +344,17 @@ impl Topology {
         Ok(())
     }
 
+    /// The stream of outcomes, whatever its arguments.
+    pub fn history_entity(&self) -> Entity {
+        Entity::Stream { name: self.history(), arguments: FieldTable::default() }
+    }
+
     /// Whether the stream of outcomes exists.
     ///
     /// # Errors
     /// If that cannot be seen.
     pub async fn has_history(&self, connection: &Connection) -> Result<bool, TopologyError> {
-        let stream = Entity::Stream { name: self.history(), arguments: FieldTable::default() };
+        let stream = self.history_entity();
         let channel = connection.create_channel().await.map_err(TopologyError::NoChannel)?;
         let declared = stream.declare(&channel, true).await;
         close(&channel).await;
@@ -376,7 +381,7 @@ impl Topology {
             // A refusal closes its channel, so each entity has one of its own.
             let channel = connection.create_channel().await.map_err(TopologyError::NoChannel)?;
             let mut result = entity.declare(&channel, true).await;
-            if declare && result.is_ok() && matches!(entity, Entity::Exchange { .. } | Entity::Queue { .. }) {
+            if declare && result.is_ok() && !matches!(entity, Entity::Binding { .. }) {
                 result = entity.declare(&channel, false).await;
             }
             close(&channel).await;

@@ -39,7 +39,17 @@ fn object(text: &str) -> Object {
 
 /// Does with them what the topology operator would.
 pub async fn apply_topology(management: &Management, vhost: &str) {
-    for object in objects("topology-operator/topology.yaml") {
+    apply(management, vhost, "topology-operator/topology.yaml").await;
+}
+
+/// The same with the stream of the history.
+pub async fn apply_topology_with_history(management: &Management, vhost: &str) {
+    apply_topology(management, vhost).await;
+    apply(management, vhost, "topology-operator-history/history.yaml").await;
+}
+
+async fn apply(management: &Management, vhost: &str, file: &str) {
+    for object in objects(file) {
         let spec = |key: &str| object.get(&format!("spec.{key}")).cloned().unwrap_or_default();
         assert_eq!(spec("vhost"), "/");
         let arguments: BTreeMap<_, _> = object
@@ -114,6 +124,23 @@ fn the_topology_operators_objects_are_what_the_worker_declares() {
         worker.wait_exit(SOON).await;
         let (applied, declared) = (everything(management).await, everything(other.management()).await);
         assert_eq!(declared.len(), 4 + 14 + 14);
+        assert_eq!(applied, declared);
+    });
+}
+
+#[test]
+fn with_the_history_the_topology_operators_objects_are_what_the_worker_declares() {
+    kit::run(async |ctx| {
+        let management = ctx.vhost().management();
+        apply_topology_with_history(management, ctx.vhost().name()).await;
+        let trackfinity = Trackfinity::start(|_| Answer::json(200, "true"));
+        let other = ctx.node().vhost().await;
+        let on = [("HISTORY__ENABLED", "true")];
+        let worker = start_worker(&ctx, other.amqp_url(), &trackfinity.url(), &on).await;
+        worker.kill9();
+        worker.wait_exit(SOON).await;
+        let (applied, declared) = (everything(management).await, everything(other.management()).await);
+        assert_eq!(declared.len(), 4 + 15 + 15);
         assert_eq!(applied, declared);
     });
 }

@@ -2,6 +2,7 @@
 //! `unlocker check` names each that is missing.
 
 mod gateway;
+mod history;
 mod operator;
 
 use std::{fs, path::Path, time::Duration};
@@ -21,8 +22,12 @@ const DECLARE_NOT: (&str, &str) = ("BROKER__DECLARE", "false");
 
 /// Configure, write, read, as deploy/topology-operator grants them.
 pub fn granted(role: &str) -> [String; 3] {
+    granted_in("topology-operator/users.yaml", role)
+}
+
+fn granted_in(file: &str, role: &str) -> [String; 3] {
     let name = format!("trackfinity-unlock-{role}");
-    let users = objects("topology-operator/users.yaml");
+    let users = objects(file);
     let permission = users
         .iter()
         .find(|object| object["kind"] == "Permission" && object["metadata.name"] == name)
@@ -119,10 +124,16 @@ fn the_documented_table_is_what_is_granted() {
         ("gateway", granted("gateway")),
         ("listener, with queues named `trackfinity.outcomes.…`", granted("listener")),
         ("operator, on call", granted("operator")),
+        ("support, `unlocker history`", history::granted_to_search()),
     ] {
         let cells = rights.map(|names| format!("`{}` |", names.replace('|', r"\|")));
         let row = format!("| {role} | {}", cells.join(" "));
         assert!(docs.lines().any(|line| line == row), "no row {row}");
+    }
+    for role in ["worker", "gateway", "operator"] {
+        let [_, _, read] = history::granted_with_history(role);
+        let cell = format!("| `{}` |", read.replace('|', r"\|"));
+        assert!(docs.lines().any(|line| line.ends_with(&cell)), "no row with {cell}");
     }
 }
 

@@ -197,9 +197,9 @@ fn needs(role: Role, topology: &Topology, entity: &Entity) -> bool {
         // AMQP has no command to check a binding.
         (_, Entity::Binding { .. }) => false,
         (Role::Worker { .. }, _) => true,
+        (_, Entity::Stream { .. }) => true,
         (Role::Producer, entity) => entity.name() == topology.exchange(),
         (Role::Operator, Entity::Queue { name, .. }) => *name == topology.dead(),
-        (Role::Operator, Entity::Stream { .. }) => true,
         (Role::Operator, Entity::Exchange { name, .. }) => {
             [topology.exchange(), &topology.results()].contains(&name.as_str())
         }
@@ -227,10 +227,20 @@ async fn check_topology(
             Err(TopologyError::Missing { .. }) if matches!(role, Role::Worker { .. }) => {
                 Check::fail(name, "does not exist", "declare it, or set broker.declare = true")
             }
+            Err(TopologyError::Missing { .. }) if matches!(entity, Entity::Stream { .. }) => Check::fail(
+                name,
+                "does not exist, so no outcome is kept",
+                "start a worker with history.enabled = true, which declares it; or set history.enabled = false here",
+            ),
             Err(TopologyError::Missing { .. }) => Check::fail(
                 name,
                 "does not exist",
                 "start a worker, which declares it; or check topology.prefix and the virtual host in broker.url",
+            ),
+            Err(TopologyError::Differs { broker, .. }) if is_retention(&entity, &broker) => Check::note(
+                name,
+                format!("exists, and was declared with another retention: {broker}"),
+                "only a policy of RabbitMQ changes how long it keeps outcomes: see docs/history.md",
             ),
             Err(TopologyError::Differs { broker, .. }) => Check::fail(
                 name,
@@ -243,7 +253,21 @@ async fn check_topology(
             Err(error) => Check::fail(name, error.to_string(), "see RabbitMQ's log"),
         })?;
     }
+    let is_unexpected = matches!(role, Role::Worker { .. }) && !topology.keeps_history();
+    // A user without any right on it may not see it.
+    if is_unexpected && matches!(topology.has_history(connection).await, Ok(true)) {
+        report.add(Check::note(
+            topology.history_entity().to_string(),
+            "exists, and keeps outcomes, although history.enabled is false",
+            "set history.enabled = true to check it and to find them, or delete it if nobody needs it",
+        ))?;
+    }
     Ok(())
+}
+
+/// Whether a stream differs only in how long it keeps outcomes, which must not stop a worker.
+fn is_retention(entity: &Entity, broker: &str) -> bool {
+    matches!(entity, Entity::Stream { .. }) && !broker.contains("'x-queue-type'")
 }
 
 async fn check_rights(
