@@ -48,6 +48,12 @@ REFUSED = [
     ({"settings": {"trackfinity": {"base_url": "ftp://acme"}}}, "base_url"),
     ({"settings": {"trackfinity": {"api_key": "x"}}}, "api_key"),
     ({"settings": {"topology": {"prefix": "amq.unlock"}}}, "prefix"),
+    ({"history": {"enabled": "yes"}}, "enabled"),
+    ({"history": {"maxAge": "90"}}, "maxAge"),
+    ({"history": {"maxAge": "3651d"}}, "maxAge"),
+    ({"history": {"maxBytes": "499MB"}}, "maxBytes"),
+    ({"history": {"maxBytes": "5"}}, "maxBytes"),
+    ({"settings": {"history": {"enabled": True}}}, "history"),
     ({"secret": {"create": True, "data": {"api-key": "x"}}}, "secret"),
     ({"secret": {"create": True, "existing": "x", "data": {}}}, "secret"),
     ({"autoscaling": {"kind": "vpa"}}, "kind"),
@@ -199,11 +205,24 @@ def check_workload(documents, where, values):
                 fault(f"{where}: a container is not restricted")
     if values["gateway"]["enabled"]:
         for pod in (f"{name}-gateway", f"{name}-gateway-check"):
-            check_gateway_pod(pods[pod], documents, f"{where}: {pod}")
+            check_gateway_pod(pods[pod], documents, f"{where}: {pod}", values["history"]["enabled"])
+    check_history(documents, where, name, values["history"])
     check_policies(documents, where)
 
 
-def check_gateway_pod(pod, documents, where):
+def settings_of(documents, name):
+    config = next(d for d in documents if d["kind"] == "ConfigMap" and d["metadata"]["name"] == name)
+    return tomllib.loads(config["data"]["settings.toml"])
+
+
+def check_history(documents, where, name, history):
+    """The worker gets the limits of the history, if it is on."""
+    wanted = {"enabled": True, "max_age": history["maxAge"], "max_bytes": history["maxBytes"]}
+    if settings_of(documents, name).get("history") != (wanted if history["enabled"] else None):
+        fault(f"{where}: the worker's settings of the history are not the chart's")
+
+
+def check_gateway_pod(pod, documents, where, with_history):
     """Nothing of Trackfinity reaches a gateway, and it cannot write its files."""
     secrets = {volume["name"]: volume["secret"] for volume in pod["volumes"] if "secret" in volume}
     workers = next(d for d in documents if d["kind"] == "Deployment" and not d["metadata"]["name"].endswith("-gateway"))
@@ -223,9 +242,8 @@ def check_gateway_pod(pod, documents, where):
         if any("TRACKFINITY" in variable["name"] for variable in container["env"]):
             fault(f"{where}: it has a variable of Trackfinity's")
     settings = next(v["configMap"]["name"] for v in pod["volumes"] if v["name"] == "settings")
-    settings = next(d for d in documents if d["kind"] == "ConfigMap" and d["metadata"]["name"] == settings)
-    settings = tomllib.loads(settings["data"]["settings.toml"])
-    if settings.keys() != {"broker", "gateway", "topology"}:
+    settings = settings_of(documents, settings)
+    if settings.keys() != {"broker", "gateway", "topology"} | ({"history"} if with_history else set()):
         fault(f"{where}: its settings are {list(settings)}")
 
 
@@ -308,13 +326,38 @@ def check_chart(chart_directory, write):
     return documents_of(rendered["everything-values"])
 
 
+def patched(documents, kustomization):
+    """The objects that a kustomization's patches change, as Kustomize changes them."""
+    changed = []
+    for patch in yaml.safe_load(kustomization.read_text())["patches"]:
+        found = [
+            document
+            for document in documents
+            if (document["kind"], document["metadata"]["name"]) == (patch["target"]["kind"], patch["target"]["name"])
+        ]
+        if len(found) != 1:
+            fault(f"{kustomization.parent.name}: a patch is for {len(found)} objects: {patch['target']}")
+            continue
+        for operation in yaml.safe_load(patch["patch"]):
+            path = operation["path"].strip("/").split("/")
+            node = found[0]
+            for key in path:
+                node = node[key]
+            if operation["op"] != "replace" or node == operation["value"]:
+                fault(f"{kustomization.parent.name}: a patch replaces nothing: {operation}")
+            changed.append(deep(found[0], path, operation["value"]))
+    return changed
+
+
 def check_manifests():
     """The topology operator's objects, against what its reference documents."""
     documents = []
-    for path in sorted((DEPLOY / "topology-operator").glob("*.yaml")):
-        if path.name != "kustomization.yaml":
-            documents += [document for document in yaml.safe_load_all(path.read_text()) if document]
+    for directory in ("topology-operator", "topology-operator-history"):
+        for path in sorted((DEPLOY / directory).glob("*.yaml")):
+            if path.name != "kustomization.yaml":
+                documents += [document for document in yaml.safe_load_all(path.read_text()) if document]
     valid(documents, "deploy/topology-operator")
+    valid(patched(documents, DEPLOY / "topology-operator-history/kustomization.yaml"), "with the history's patches")
     for document in documents:
         if document["kind"] == "Queue" and document["spec"].get("deletionPolicy") != "retain":
             fault(f"queue {document['metadata']['name']} would be deleted with its object")

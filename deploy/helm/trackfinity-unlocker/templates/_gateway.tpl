@@ -43,6 +43,10 @@ url_file = "/run/secrets/unlocker/broker-url"
 clients_dir = "/run/secrets/unlocker-clients"
 listen = "0.0.0.0:8080"
 max_wait = {{ toJson .Values.gateway.maxWait }}
+{{- if .Values.history.enabled }}
+[history]
+enabled = true
+{{- end }}
 [topology]
 prefix = {{ toJson .Values.settings.topology.prefix }}
 {{- end -}}

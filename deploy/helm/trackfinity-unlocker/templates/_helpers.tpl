@@ -68,6 +68,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- $_ := set $settings "admin" (mergeOverwrite (deepCopy (default dict $settings.admin)) $admin) -}}
 {{- end -}}
+{{- if .Values.history.enabled -}}
+{{- $_ := set $settings "history" (dict "enabled" true "max_age" .Values.history.maxAge "max_bytes" .Values.history.maxBytes) -}}
+{{- end -}}
 {{- range $section, $files := $paths -}}
 {{- $keys := deepCopy (default dict (get $settings $section)) -}}
 {{- range $key, $file := $files -}}
