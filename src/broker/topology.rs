@@ -22,7 +22,7 @@ pub const UNDELIVERABLE_KEY: &str = "undeliverable";
 /// The binding key that matches every outcome.
 const EVERY_OUTCOME: &str = "unlock.#";
 /// A stream gives up whole segments, so that one must be small beside `history.max_bytes`.
-const SEGMENT_BYTES: i64 = 100_000_000;
+const SEGMENT_BYTES: i64 = 10_000_000;
 /// RabbitMQ gives up a poison message, which crashes its worker, after this many redeliveries.
 const DELIVERY_LIMIT: i64 = 20;
 /// RabbitMQ must never drop a dead letter because it was browsed often. RabbitMQ 4.x has a limit of 20

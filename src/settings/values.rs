@@ -232,7 +232,7 @@ pub(super) fn duration(allowed: RangeInclusive<Duration>) -> impl FnOnce(&str) -
     }
 }
 
-/// A number of bytes with its unit: at least 500 MB, five segments of a stream.
+/// A number of bytes with its unit: at least 500 MB, fifty segments of a stream.
 pub(super) fn stream_bytes(text: &str) -> Parsed<i64> {
     const MIN_BYTES: u64 = 500_000_000;
     match text.parse::<bytesize::ByteSize>() {
