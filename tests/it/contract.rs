@@ -34,6 +34,9 @@ fn pinned(message: &Message) -> String {
                 );
                 format!("traceparent=00-{TRACE}-SPAN-01")
             }
+            ("x-stream-filter-value", AMQPValue::LongString(value)) => {
+                format!("x-stream-filter-value={value}")
+            }
             (name, value) => format!("{name}={value:?}"),
         })
         .collect();
@@ -102,11 +105,16 @@ fn the_bytes_properties_and_headers_of_each_outcome_are_pinned() {
             if let Some(detail) = message.json()["detail"].as_str() {
                 found = found.replace(&serde_json::to_string(detail).expect("JSON"), r#""DETAIL""#);
             }
+            // Of an outcome with one identifier: by it, the history is filtered.
+            let filter = match status {
+                "refused" | "abandoned" => format!(" x-stream-filter-value=customer_id={status}"),
+                _ => String::new(),
+            };
             let expected = format!(
                 "trackfinity.unlock.results unlock.{status} type=trackfinity.unlock.outcome.v1 \
                  app_id=trackfinity-unlocker content_type=application/json message_id=m-1/0 correlation_id=c-1 \
                  delivery_mode=Some(2) reply_to=none expiration=none \
-                 [traceparent=00-{TRACE}-SPAN-01]\n{body}"
+                 [traceparent=00-{TRACE}-SPAN-01{filter}]\n{body}"
             );
             assert_eq!(found, expected);
         }

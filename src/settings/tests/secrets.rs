@@ -67,7 +67,7 @@ fn the_description_has_every_setting_once_and_masks_the_secrets() {
     .unwrap();
     let described = settings.describe();
     let keys = described.iter().map(|(key, ..)| key).collect::<std::collections::BTreeSet<_>>();
-    assert_eq!((described.len(), keys.len()), (28, 28));
+    assert_eq!((described.len(), keys.len()), (31, 31));
     let shown = |key: &str| described.iter().find(|(name, ..)| name == key).unwrap().1.as_str();
     assert_eq!(shown("trackfinity.api_key"), "***");
     assert_eq!(shown("broker.url"), "amqp://u:***@h/v,amqps://b");
@@ -91,6 +91,9 @@ fn the_description_for_rabbitmq_alone_is_the_same_with_and_without_the_rest() {
         "broker.url",
         "broker.declare",
         "topology.prefix",
+        "history.enabled",
+        "history.max_age",
+        "history.max_bytes",
         "results.require_subscriber",
         "results.reply_to_prefixes",
         "admin.audit_log",
