@@ -100,6 +100,8 @@ impl Places {
 
     /// The reverse of [`Places::fill`].
     pub fn empty(&self, text: &str, directory: &Path) -> String {
+        // RabbitMQ 4 says which access, 3.10 does not.
+        let text = text.replace(": configure access to ", ": access to ");
         let text = text.replace(&format!("{}", directory.display()), "DIR");
         self.names.iter().fold(text, |text, (name, value)| match *name {
             // Ports and addresses are digits, which may stand elsewhere, too.
