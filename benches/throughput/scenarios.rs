@@ -159,11 +159,7 @@ impl Bench<'_> {
             Contest::new("failing: a tenth answered 503", &["none fails", "a tenth fails"], &rounds);
         let ratio = contest.entry("a tenth fails").rate_ratio.median;
         // The bound is on all handled requests: a tenth of them is retried and has no outcome yet.
-        report.bounds.at_least(
-            "failing: what is worked off, over what is without failures",
-            ratio / 0.9,
-            0.9,
-        );
+        report.bounds.at_least("failing: requests/s, over those without failures", ratio / 0.9, 0.9);
         report.contests.push(contest);
     }
 

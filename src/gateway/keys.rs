@@ -109,7 +109,7 @@ impl Keys {
                 return Known::Conflict;
             }
             let mut changes = entry.state.subscribe();
-            // Ends: whoever publishes has a time limit, and drops its claim at the latest then.
+            // Ends: the one that publishes has a time limit, and drops its claim at the latest then.
             let settled = changes.wait_for(|state| !matches!(state, State::Pending)).await;
             let settled = settled.map(|state| state.clone());
             match settled {

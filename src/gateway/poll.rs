@@ -39,7 +39,7 @@ pub(super) async fn get(app: &App, exchange: &mut Exchange, uri: &Uri) -> Result
         return Err(answers::history_off());
     };
     let id = uri.path().strip_prefix(PATH).and_then(decoded).ok_or_else(answers::not_found)?;
-    // Whoever asks sees its own alone.
+    // A client sees its own alone.
     let is_own =
         client.is_local() || id.strip_prefix(client.name()).is_some_and(|rest| rest.starts_with('/'));
     if !is_own {
