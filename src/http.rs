@@ -10,7 +10,7 @@ mod throttle;
 pub use self::{
     gcra::Gcra,
     listen::{ListenError, bind},
-    problem::{Body as ProblemBody, FieldError, Problem, Taken},
+    problem::{Body as ProblemBody, FieldError, Problem, Taken, sentence},
     server::{Bounds, Peer, Server, Slot},
     throttle::{Throttle, Wait, network},
 };

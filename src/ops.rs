@@ -32,7 +32,7 @@ use crate::{
 /// How often the event loop reports that it is alive.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// How often observed values are refreshed for metrics that are sent by OTLP.
-const OBSERVE_INTERVAL: Duration = Duration::from_secs(2);
+pub const OBSERVE_INTERVAL: Duration = Duration::from_secs(2);
 /// After this long without a heartbeat the event loop counts as stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(15);
 
@@ -147,10 +147,7 @@ async fn readyz(State(handles): State<WorkerHandles>) -> Response {
             "refused_outcomes": refused_outcomes(&handles),
         }))
         .into_response(),
-        Some((code, reason)) => {
-            let body = json!({"status": "not_ready", "code": code, "reason": reason});
-            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
-        }
+        Some((code, reason)) => not_ready_response(code, &reason),
     }
 }
 
@@ -233,6 +230,12 @@ pub async fn observe(handles: WorkerHandles, stop: CancellationToken) {
 async fn metrics(State(handles): State<WorkerHandles>) -> Response {
     handles.observe().await;
     render(&handles.meters)
+}
+
+/// The response of `/readyz` of a process that is not ready: a code for programs and a reason for people.
+pub fn not_ready_response(code: &str, reason: &str) -> Response {
+    let body = json!({"status": "not_ready", "code": code, "reason": reason});
+    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
 }
 
 /// The response of `/metrics`.

@@ -32,65 +32,43 @@ pub enum TelemetryError {
     Metrics(#[from] MetricsError),
 }
 
-/// Traces and metrics of the worker; clones share them.
+/// Traces and metrics of a process, the worker's unless it says otherwise; clones share them.
 #[derive(Clone, Debug)]
-pub struct Telemetry {
+pub struct Telemetry<M = Metrics> {
     pub traces: Traces,
-    pub metrics: Metrics,
+    pub metrics: M,
     pub meters: Meters,
 }
 
-/// Traces and metrics of the gateway; clones share them.
-#[derive(Clone, Debug)]
-pub struct GatewayTelemetry {
-    pub traces: Traces,
-    pub metrics: GatewayMetrics,
-    pub meters: Meters,
-}
+/// Traces and metrics of the gateway.
+pub type GatewayTelemetry = Telemetry<GatewayMetrics>;
 
-impl Telemetry {
+impl<M: for<'a> From<&'a Meters>> Telemetry<M> {
     /// Sets up what the environment asks for.
     ///
     /// # Errors
     /// If an endpoint, or anything else OpenTelemetry reads from the environment, can't be used.
     pub fn from_environment() -> Result<Self, TelemetryError> {
-        let (traces, meters) = from_environment()?;
-        Ok(Self { traces, metrics: Metrics::new(&meters), meters })
+        let traces = Traces::from_environment(resource())?;
+        let meters = Meters::from_environment(resource())?;
+        Ok(Self { traces, metrics: M::from(&meters), meters })
     }
+}
 
+impl<M> Telemetry<M> {
     /// Sends what is not sent yet. Both signals together take at most `timeout`.
     pub async fn shutdown(self, timeout: Duration) {
-        shutdown(self.traces, self.meters, timeout).await;
-    }
-}
-
-impl GatewayTelemetry {
-    /// See [`Telemetry::from_environment`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn from_environment() -> Result<Self, TelemetryError> {
-        let (traces, meters) = from_environment()?;
-        Ok(Self { traces, metrics: GatewayMetrics::new(&meters), meters })
-    }
-
-    /// See [`Telemetry::shutdown`].
-    pub async fn shutdown(self, timeout: Duration) {
-        shutdown(self.traces, self.meters, timeout).await;
-    }
-}
-
-fn from_environment() -> Result<(Traces, Meters), TelemetryError> {
-    Ok((Traces::from_environment(resource())?, Meters::from_environment(resource())?))
-}
-
-async fn shutdown(traces: Traces, meters: Meters, timeout: Duration) {
-    // The exporters block, each on a thread of its own.
-    let traces = tokio::task::spawn_blocking(move || traces.shutdown(timeout));
-    let meters = tokio::task::spawn_blocking(move || meters.shutdown(timeout));
-    let both = async { tokio::join!(traces, meters) };
-    if tokio::time::timeout(timeout, both).await.is_err() {
-        tracing::warn!(event = "telemetry_unsent", "the last spans and metrics could not be sent in time");
+        let Self { traces, meters, .. } = self;
+        // The exporters block, each on a thread of its own.
+        let traces = tokio::task::spawn_blocking(move || traces.shutdown(timeout));
+        let meters = tokio::task::spawn_blocking(move || meters.shutdown(timeout));
+        let both = async { tokio::join!(traces, meters) };
+        if tokio::time::timeout(timeout, both).await.is_err() {
+            tracing::warn!(
+                event = "telemetry_unsent",
+                "the last spans and metrics could not be sent in time"
+            );
+        }
     }
 }
 

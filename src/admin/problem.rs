@@ -9,7 +9,7 @@ use axum::{
 use super::page_layout::PageLayout;
 use crate::{
     dead_letters::{AccessError, Error, InvalidOption},
-    http::{self, Wait},
+    http::{self, Wait, sentence},
 };
 
 /// Why a request was rejected or failed.
@@ -116,14 +116,19 @@ impl IntoResponse for Problem {
 impl From<Wait> for Problem {
     fn from(wait: Wait) -> Self {
         let advice = "Wait, and check the token.";
-        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", sentence(&wait), advice);
+        let problem = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_attempts",
+            sentence(&wait.to_string()),
+            advice,
+        );
         Self { wait: Some(wait), ..problem }
     }
 }
 
 impl From<InvalidOption> for Problem {
     fn from(error: InvalidOption) -> Self {
-        Self::bad_request(sentence(&error))
+        Self::bad_request(sentence(&error.to_string()))
     }
 }
 
@@ -148,7 +153,7 @@ impl From<Error> for Problem {
             }
             _ => return Self::internal(&error),
         };
-        Self::new(status, code, sentence(&error), advice)
+        Self::new(status, code, sentence(&error.to_string()), advice)
     }
 }
 
@@ -158,12 +163,4 @@ pub(super) fn render(page: &impl Template) -> Response {
         Ok(text) => Html(text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
-}
-
-/// The error as a sentence, with a capital and a full stop.
-fn sentence(error: &dyn std::fmt::Display) -> String {
-    let text = error.to_string();
-    let mut characters = text.chars();
-    let first = characters.next().map(|first| first.to_uppercase().collect::<String>());
-    format!("{}{}.", first.unwrap_or_default(), characters.as_str().trim_end_matches('.'))
 }

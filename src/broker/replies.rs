@@ -20,14 +20,16 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Prefixes of exclusive reply queues, which only the sender of the request can read: named by
 /// RabbitMQ, or by aio-pika.
-const OWN_REPLY_QUEUES: [&str; 3] = [DIRECT_REPLY_TO, "amq.gen-", "amq_"];
-const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
+const OWN_REPLY_QUEUES: [&str; 3] = [DIRECT_REPLY_PREFIX, "amq.gen-", "amq_"];
+const DIRECT_REPLY_PREFIX: &str = "amq.rabbitmq.reply-to.";
+/// RabbitMQ's pseudo-queue for replies (RabbitMQ docs, "Direct Reply-to").
+pub const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 /// How a copy is published to `queue`. `None` if no copy may be sent there: the name begins neither as
 /// an exclusive reply queue nor with one of the prefixes.
 pub fn routing(queue: &str, prefixes: &[String]) -> Option<Mandatory> {
     let mut allowed = OWN_REPLY_QUEUES.into_iter().chain(prefixes.iter().map(String::as_str));
-    allowed.any(|prefix| queue.starts_with(prefix)).then(|| match queue.starts_with(DIRECT_REPLY_TO) {
+    allowed.any(|prefix| queue.starts_with(prefix)).then(|| match queue.starts_with(DIRECT_REPLY_PREFIX) {
         true => Mandatory::Off,
         false => Mandatory::Required(Lane::Outcomes),
     })

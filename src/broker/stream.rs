@@ -6,14 +6,12 @@ use futures_util::StreamExt;
 use lapin::{
     Channel, Connection, Consumer,
     message::Delivery,
-    options::{
-        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions,
-    },
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     protocol::AMQPSoftError,
     types::{AMQPValue, FieldArray, FieldTable},
 };
 
-use super::errors::soft_error;
+use super::{consumer::queue_state, errors::soft_error};
 use crate::message::{Timestamp, headers, outcome::STREAM_FILTER_VALUE};
 
 /// How many entries may be on their way. More make nothing faster.
@@ -113,10 +111,9 @@ impl<'a> Stream<'a> {
     /// # Errors
     /// If the stream cannot be read.
     pub async fn last_entries(&self) -> Result<Vec<Entry>, StreamError> {
-        let options = QueueDeclareOptions { durable: true, passive: true, ..Default::default() };
         let channel = self.connection.create_channel().await.map_err(|error| self.fault(error))?;
-        let declared = channel.queue_declare(self.name.into(), options, FieldTable::default()).await;
-        let is_empty = declared.map_err(|error| self.fault(error))?.message_count() == 0;
+        let state = queue_state(&channel, self.name).await.map_err(|error| self.fault(error))?;
+        let is_empty = state.messages == 0;
         let mut consumer =
             self.consume(&channel, AMQPValue::LongString("last".into()), &[], MAX_CHUNK).await?;
         let patience = if is_empty { EMPTY_GRACE } else { STALLED_AFTER };

@@ -1,21 +1,19 @@
 //! `unlocker gateway`: takes requests over HTTP and publishes them.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{failure::Failure, run::Signals};
+use super::{
+    failure::Failure,
+    run::{SECRETS_INTERVAL, Signals, TELEMETRY_FLUSH_TIMEOUT},
+};
 use crate::{
     gateway::Gateway,
     secret,
     settings::{GatewaySettings, environment},
     telemetry::GatewayTelemetry,
 };
-
-/// How long to wait at the end until the last spans and metrics are sent.
-const TELEMETRY_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often the file of RabbitMQ's URL is read again.
-const SECRETS_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(super) async fn gateway(files: &[PathBuf]) -> Result<(), Failure> {
     let settings = GatewaySettings::load(files, environment())?;

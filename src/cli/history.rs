@@ -4,13 +4,17 @@ use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio_util::sync::CancellationToken;
 
-use super::{failure::Failure, print::print, run::Signals, table};
+use super::{
+    failure::Failure,
+    print::print,
+    run::Signals,
+    table::{self, or_dash, time},
+};
 use crate::{
     broker::{Topology, connection, consumer::queue_state},
     history::{Found, HistoryError, Outcomes, Progress, Query},
-    message::{Moment, Status, Timestamp},
+    message::{Moment, Status},
     policy::Tier,
     settings::{BrokerSettings, environment},
 };
@@ -132,20 +136,15 @@ async fn follow(
     args: &HistoryArgs,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(anyhow::Error::from)?;
-    let stop = CancellationToken::new();
     let (query, stream) = (args.query(), topology.history());
     let hand_over = |found: Found| match args.json {
         true => print(format_args!("{}", String::from_utf8_lossy(&found.body))),
         false => print(format_args!("{}", row(&found).map(|cell| table::clean(&cell)).join("  "))),
     };
     let following = Outcomes::follow(connection, &stream, &query, hand_over);
-    let signalled = async {
-        signals.next().await;
-        stop.cancel();
-    };
     tokio::select! {
         ended = following => ended,
-        () = signalled => Ok(()),
+        () = signals.next() => Ok(()),
     }
 }
 
@@ -157,7 +156,6 @@ impl From<HistoryError> for Failure {
 
 fn row(found: &Found) -> [String; 9] {
     let outcome = &found.outcome;
-    let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
     [
         time(outcome.finished_at),
         outcome.status.clone(),
@@ -169,11 +167,6 @@ fn row(found: &Found) -> [String; 9] {
         outcome.request_id.clone(),
         or_dash(found.trace_id.as_deref()),
     ]
-}
-
-/// The time to the second.
-fn time(at: Timestamp) -> String {
-    at.to_string().chars().take(19).chain("Z".chars()).collect()
 }
 
 /// What to say where nothing is found: how far back was looked, and what may still come.

@@ -20,13 +20,11 @@ use lapin::{
 use self::request::{DeliveryArgs, REFUSED, closed, unrouted};
 use super::{failure::Failure, print::print};
 use crate::{
-    broker::{Topology, connection, topology::REQUEST_KEY},
+    broker::{Topology, connection, replies::DIRECT_REPLY_TO, topology::REQUEST_KEY},
     message::{Identifiers, Status, request::Identifier},
     settings::{BrokerSettings, environment},
 };
 
-/// RabbitMQ's pseudo-queue for replies (RabbitMQ docs, "Direct Reply-to").
-pub(super) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 /// How long the publisher confirm may take. While RabbitMQ is short of memory or disk, it reads
 /// nothing from a connection that publishes, and none would ever come.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);

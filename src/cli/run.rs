@@ -20,9 +20,9 @@ use crate::{
 };
 
 /// How long to wait at the end until the last spans and metrics are sent.
-const TELEMETRY_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const TELEMETRY_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the secrets' files are read again.
-const SECRETS_INTERVAL: Duration = Duration::from_secs(2);
+pub(super) const SECRETS_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(files: &[PathBuf]) -> Result<(), Failure> {
     let settings = Settings::load(files, environment())?;

@@ -4,6 +4,7 @@ use anstyle::Style;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::{failure::Failure, print::print as print_line, terminal::Terminal};
+use crate::message::Timestamp;
 
 /// The last column is cut to the terminal's width, but not below this.
 const MIN_LAST_WIDTH: usize = 20;
@@ -61,6 +62,15 @@ fn cut(text: &str, width: usize) -> String {
     }
     cut.push('…');
     cut
+}
+
+pub(super) fn or_dash(text: Option<&str>) -> String {
+    text.unwrap_or("-").to_owned()
+}
+
+/// The time to the second.
+pub(super) fn time(at: Timestamp) -> String {
+    at.to_string().chars().take(19).chain("Z".chars()).collect()
 }
 
 /// Replaces control characters, so that foreign text cannot move the terminal's cursor.

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::{clients::Denied, taken::Taken};
 use crate::{
-    http::Problem,
+    http::{self, Problem},
     message::{Fault, request::FaultCode},
 };
 
@@ -113,21 +113,19 @@ pub(super) fn unsupported_batch_encoding() -> Problem {
     with_accepted_types(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, detail))
 }
 
-/// The text as a sentence, with a capital and a full stop. The name of a field stays as it is.
+/// A detail as a sentence. The name of a field at its beginning stays as it is.
 fn sentence(text: &str) -> String {
-    let mut characters = text.chars();
-    if text.split(' ').next().is_some_and(|word| word.contains('_') || word == "orderid") {
-        return format!("{}.", text.trim_end_matches('.'));
+    match text.split(' ').next() {
+        Some(word) if word.contains('_') || word == "orderid" => format!("{}.", text.trim_end_matches('.')),
+        _ => http::sentence(text),
     }
-    let first = characters.next().map(|first| first.to_uppercase().collect::<String>());
-    format!("{}{}.", first.unwrap_or_default(), characters.as_str().trim_end_matches('.'))
 }
 
 /// Not all lines of a batch were answered in time.
 pub(super) fn slow_batch() -> Problem {
     let detail = "The batch took longer than 60 s. Send it again with the same key.";
     Problem::new(StatusCode::GATEWAY_TIMEOUT, "no_confirm", detail)
-        .with_taken(crate::http::Taken::Unknown)
+        .with_taken(http::Taken::Unknown)
         .with_retry_after(Duration::from_secs(5))
 }
 
@@ -158,7 +156,7 @@ pub(super) fn denied(denied: Denied) -> Problem {
 pub(super) fn over_rate(wait: Duration) -> Problem {
     let detail = "This client sends more requests than its rate allows. Wait, and send the request again.";
     Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
-        .with_taken(crate::http::Taken::No)
+        .with_taken(http::Taken::No)
         .with_retry_after(wait)
 }
 

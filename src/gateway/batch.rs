@@ -15,14 +15,7 @@ use serde_json::value::RawValue;
 use tokio::{sync::SemaphorePermit, time::Instant};
 use utoipa::openapi::Ref;
 
-use super::{
-    answers,
-    app::App,
-    common::Common,
-    request_headers::NDJSON,
-    take::{self, take},
-    taken::Taken,
-};
+use super::{answers, app::App, common::Common, request_headers::NDJSON, take::take, taken::Taken};
 use crate::{
     http::{Problem, Taken as TakenAnyway},
     message::request::Content,
@@ -41,7 +34,7 @@ const PLACE_TIMEOUT: Duration = Duration::from_secs(5);
 const BEGIN_WITHIN: Duration = Duration::from_secs(25);
 
 /// What came of one line.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Default, Serialize, utoipa::ToSchema)]
 #[schema(as = BatchResult)]
 pub(super) struct LineResult<'a> {
     /// Its number in the body, from 1.
@@ -132,11 +125,9 @@ pub(super) async fn take_all(
                 &LineResult {
                     line,
                     status: "rejected",
-                    id: None,
-                    location: None,
-                    outcome: None,
                     problem: Some(problem.body()),
                     retry_after: problem.retry_after_s(),
+                    ..LineResult::default()
                 },
             ),
         };
@@ -160,16 +151,8 @@ async fn take_line(
     if Instant::now() > last_begin {
         return Err(not_begun("RabbitMQ was too slow for the whole batch. Send this line again."));
     }
-    let request = take::Request {
-        id: common.id(Some(number))?,
-        is_keyed: common.key.is_some(),
-        client: common.client.name(),
-        content: Content::from(Some("application/json")),
-        event: FieldTable::default(),
-        correlation_id: common.correlation_id.as_deref(),
-        body: line.trim_ascii(),
-        waits: common.wait.is_some(),
-    };
+    let content = Content::from(Some("application/json"));
+    let request = common.request(Some(number), content, FieldTable::default(), line.trim_ascii())?;
     Box::pin(take(app, trace, request)).await
 }
 
@@ -181,8 +164,7 @@ fn line_result(line: usize, taken: &Taken) -> LineResult<'_> {
         id: Some(&taken.id),
         location: Some(answers::location(taken)),
         outcome,
-        problem: None,
-        retry_after: None,
+        ..LineResult::default()
     }
 }
 

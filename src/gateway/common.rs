@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use lapin::types::FieldTable;
 use tokio::time::{Instant, timeout_at};
 
-use super::{app::App, clients::Client, request_headers as head, taken::Taken};
-use crate::http::Problem;
+use super::{app::App, clients::Client, request_headers as head, take::Request, taken::Taken};
+use crate::{http::Problem, message::request::Content};
 
 /// The longest id of a request, in bytes: with the number of a replay behind it, it fits into a property.
 const MAX_ID_BYTES: usize = 253;
@@ -23,8 +24,28 @@ pub(super) struct Common {
 }
 
 impl Common {
+    /// A request; the one in `line` of a batch.
+    pub(super) fn request<'a>(
+        &'a self,
+        line: Option<usize>,
+        content: Content<'a>,
+        event: FieldTable,
+        body: &'a [u8],
+    ) -> Result<Request<'a>, Problem> {
+        Ok(Request {
+            id: self.id(line)?,
+            is_keyed: self.key.is_some(),
+            client: self.client.name(),
+            content,
+            event,
+            correlation_id: self.correlation_id.as_deref(),
+            body,
+            waits: self.wait.is_some(),
+        })
+    }
+
     /// The id of the request; of the request in `line` of a batch.
-    pub(super) fn id(&self, line: Option<usize>) -> Result<String, Problem> {
+    fn id(&self, line: Option<usize>) -> Result<String, Problem> {
         let name = self.client.name();
         let id = match (&self.key, line) {
             (None, _) => format!("{name}/{}", uuid::Uuid::now_v7()),
@@ -35,13 +56,8 @@ impl Common {
             0..=MAX_ID_BYTES => Ok(id),
             _ => {
                 let longest = MAX_ID_BYTES - name.len() - 1;
-                Err(head::bad_header(
-                    "Idempotency-Key or webhook-id",
-                    &format!(
-                        "is too long: at most {longest} bytes, in a \
-                    batch 5 less"
-                    ),
-                ))
+                let why = format!("is too long: at most {longest} bytes, in a batch 5 less");
+                Err(head::bad_header("Idempotency-Key or webhook-id", &why))
             }
         }
     }

@@ -1,11 +1,8 @@
 //! Health and metrics of the gateway.
 
-use std::time::Duration;
-
 use axum::{
     Json, Router,
     extract::State,
-    http::StatusCode,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -15,11 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::{app::App, status::NotReady};
 use crate::{
     http::Server,
-    ops::{EventLoopMonitor, livez, render},
+    ops::{EventLoopMonitor, OBSERVE_INTERVAL, livez, not_ready_response, render},
 };
-
-/// How often observed values are refreshed for metrics that are sent by OTLP.
-const OBSERVE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What the endpoints report on.
 #[derive(Clone, Debug)]
@@ -63,8 +57,7 @@ async fn readyz(State(health): State<Health>) -> Response {
         Err(NotReady::NotConnected) => ("not_connected", "not connected to RabbitMQ".to_owned()),
         Err(NotReady::Blocked(reason)) => ("publish", format!("RabbitMQ blocks publishing: {reason}")),
     };
-    let body = json!({"status": "not_ready", "code": code, "reason": reason});
-    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+    not_ready_response(code, &reason)
 }
 
 async fn metrics(State(health): State<Health>) -> Response {

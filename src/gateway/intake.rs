@@ -16,7 +16,7 @@ use super::{
     clients::{Client, Identified, Signed},
     common::Common,
     request_headers as head,
-    take::{self, take},
+    take::take,
 };
 use crate::{
     http::{Peer, Problem, Slot},
@@ -157,16 +157,8 @@ pub(super) async fn post(app: &App, exchange: &mut Exchange, body: Body) -> Resu
     let (client, body) = exchange.read(signed, body, MAX_BODY_BYTES).await?;
     client.allow(1).map_err(answers::over_rate)?;
     let common = Common { client, key, correlation_id, wait, deadline };
-    let request = take::Request {
-        id: common.id(None)?,
-        is_keyed: common.key.is_some(),
-        client: common.client.name(),
-        content: head::content(&exchange.headers)?,
-        event: head::event_headers(&exchange.headers)?,
-        correlation_id: common.correlation_id.as_deref(),
-        body: &body,
-        waits: wait.is_some(),
-    };
+    let (content, event) = (head::content(&exchange.headers)?, head::event_headers(&exchange.headers)?);
+    let request = common.request(None, content, event, &body)?;
     let mut taken = Box::pin(take(app, exchange.trace.as_ref(), request)).await?;
     exchange.has_waited = wait.is_some();
     common.finish(app, &mut taken).await;

@@ -17,9 +17,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::app::App;
-use crate::broker::{Backoff, ConnectError, Connector};
+use crate::broker::{Backoff, ConnectError, Connector, replies::DIRECT_REPLY_TO};
 
-const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 /// No queue is bound with it.
 const NOWHERE: &str = "gateway.reply-address";
 /// How long RabbitMQ may take to open the consumer.

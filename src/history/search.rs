@@ -13,7 +13,7 @@ use crate::{
 
 /// How far the clocks of workers and RabbitMQ may be apart.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(60);
-/// Progress is told each time this many outcomes were read.
+/// Progress is reported each time this many outcomes were read.
 const PROGRESS_EVERY: u64 = 5_000;
 
 /// The history could not be searched.

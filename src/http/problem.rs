@@ -150,3 +150,10 @@ impl IntoResponse for Problem {
         response
     }
 }
+
+/// A text as a sentence, with a capital and a full stop.
+pub fn sentence(text: &str) -> String {
+    let mut characters = text.chars();
+    let first = characters.next().map(|first| first.to_uppercase().collect::<String>());
+    format!("{}{}.", first.unwrap_or_default(), characters.as_str().trim_end_matches('.'))
+}

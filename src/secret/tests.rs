@@ -1,9 +1,6 @@
-use std::sync::{
-    Mutex as StdMutex,
-    atomic::{AtomicU32, Ordering},
-};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use tracing::Dispatch;
+use kit::CollectedLog;
 
 use super::*;
 
@@ -42,36 +39,6 @@ fn no_blank(value: &str) -> Result<(), String> {
 
 fn shown(secret: &Secret) -> String {
     secret.current().expose_secret().to_owned()
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<StdMutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    fn collect(&self) -> (tracing::subscriber::DefaultGuard, Dispatch) {
-        let log = self.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
-        let dispatch = Dispatch::new(subscriber);
-        // With a single dispatcher, tracing asks the first thread that logs whether anybody listens, and caches the
-        // answer. That thread may belong to another test.
-        let second = Dispatch::new(tracing_subscriber::registry());
-        (tracing::dispatcher::set_default(&dispatch), second)
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
 }
 
 #[test]
@@ -149,7 +116,7 @@ async fn a_failing_read_keeps_the_last_value_and_warns_once() {
     let folder = Folder::new();
     let path = folder.write("key", "hunter2");
     let secret = Secret::open(&path, no_blank).unwrap();
-    let log = Log::default();
+    let log = CollectedLog::default();
     let _collecting = log.collect();
     fs::remove_file(&path).unwrap();
     for _ in 0..3 {

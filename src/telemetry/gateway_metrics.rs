@@ -35,8 +35,8 @@ struct Observed {
     ready: AtomicBool,
 }
 
-impl GatewayMetrics {
-    pub(super) fn new(meters: &Meters) -> Self {
+impl From<&Meters> for GatewayMetrics {
+    fn from(meters: &Meters) -> Self {
         let meter = meters.meter();
         let observed = Arc::new(Observed::default());
         let gauge = |name, description, value: fn(&Observed) -> i64| {
@@ -73,7 +73,9 @@ impl GatewayMetrics {
             observed,
         }))
     }
+}
 
+impl GatewayMetrics {
     /// An HTTP request was answered. `client` is empty if it is unknown; `took` is `None` if the time
     /// includes the wait for an outcome.
     pub fn answered(&self, client: &str, status: u16, took: Option<Duration>) {

@@ -73,8 +73,8 @@ impl QueueDepths {
     }
 }
 
-impl Metrics {
-    pub(super) fn new(meters: &Meters) -> Self {
+impl From<&Meters> for Metrics {
+    fn from(meters: &Meters) -> Self {
         let meter = meters.meter();
         let counter = |name, description| meter.u64_counter(name).with_description(description).build();
         let observed = Arc::new(Observed::default());
@@ -124,7 +124,9 @@ impl Metrics {
             observed,
         }))
     }
+}
 
+impl Metrics {
     /// A request ended.
     pub fn request(&self, status: &'static str, reason: Option<&str>, duration: Duration) {
         let reason = match reason {

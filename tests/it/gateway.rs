@@ -17,4 +17,4 @@ mod replicas;
 mod stop;
 mod trace;
 mod waiting;
-mod world;
+pub mod world;

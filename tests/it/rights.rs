@@ -7,7 +7,7 @@ mod operator;
 
 use std::{fs, path::Path, time::Duration};
 
-use kit::{Answer, Context, Process, Trackfinity};
+use kit::{Answer, Context, Process, Program, Trackfinity};
 
 use crate::{
     manifests::{apply_topology, objects},
@@ -33,6 +33,11 @@ fn granted_in(file: &str, role: &str) -> [String; 3] {
         .find(|object| object["kind"] == "Permission" && object["metadata.name"] == name)
         .unwrap_or_else(|| panic!("no permission {name}"));
     ["configure", "write", "read"].map(|what| permission[&format!("spec.permissions.{what}")].clone())
+}
+
+/// A command with no setting but the address of RabbitMQ.
+fn bare(url: &str, args: &[&str]) -> Program {
+    Program::new(env!("CARGO_BIN_EXE_unlocker")).env("UNLOCKER__BROKER__URL", url).args(args)
 }
 
 /// A RabbitMQ user, deleted at the end.

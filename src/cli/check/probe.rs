@@ -17,12 +17,10 @@ use crate::{
         Topology,
         consumer::{QueueState, queue_state},
         errors::soft_error,
+        replies::DIRECT_REPLY_TO,
         topology::REQUEST_KEY,
     },
-    cli::{
-        failure::Failure,
-        publish::{DIRECT_REPLY_TO, consume_replies},
-    },
+    cli::{failure::Failure, publish::consume_replies},
     message::canary::{self, Answer},
     policy::Tier,
 };

@@ -1,19 +1,14 @@
 //! Tables and warnings for people.
 
-pub(super) use crate::cli::table::{clean, print};
+pub(super) use crate::cli::table::{clean, or_dash, print};
 use crate::{
     cli::failure::Failure,
     dead_letters::{Coverage, DeadLetterSummary},
     message::Timestamp,
 };
 
-pub(super) fn or_dash(text: Option<&str>) -> String {
-    text.unwrap_or("-").to_owned()
-}
-
-/// The time to the second.
 pub(super) fn time(at: Option<Timestamp>) -> String {
-    at.map_or_else(|| "-".to_owned(), |at| at.to_string().chars().take(19).chain("Z".chars()).collect())
+    at.map_or_else(|| "-".to_owned(), crate::cli::table::time)
 }
 
 pub(super) fn print_dead_letters(dead_letters: &[DeadLetterSummary]) -> Result<(), Failure> {

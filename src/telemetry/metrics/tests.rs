@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn pauses_and_depths_are_labelled_and_unknown_depths_are_left_out() {
     let meters = Meters::from_environment(Resource::builder_empty().build()).expect("no endpoint is set");
-    let metrics = Metrics::new(&meters);
+    let metrics = Metrics::from(&meters);
     metrics.paused(Some(CauseKind::Failures));
     metrics.queues(QueueDepths { requests: Some(3), dead: None, retry: Some(0) });
     let (_, text) = meters.render().expect("metrics");

@@ -1,14 +1,11 @@
 //! The permissions of the gateway: enough to publish requests and to wait for their outcomes, and for
 //! nothing else.
 
-use kit::Program;
-
 use super::*;
-use crate::world::REQUESTS;
-
-fn bare(url: &str, args: &[&str]) -> Program {
-    Program::new(env!("CARGO_BIN_EXE_unlocker")).env("UNLOCKER__BROKER__URL", url).args(args)
-}
+use crate::{
+    gateway::world::{Gateway, json},
+    world::REQUESTS,
+};
 
 #[test]
 fn a_gateways_user_publishes_and_waits_for_the_outcome_by_direct_reply_to() {
@@ -18,28 +15,11 @@ fn a_gateways_user_publishes_and_waits_for_the_outcome_by_direct_reply_to() {
         user.grant(&granted("gateway")).await;
         let trackfinity = Trackfinity::start(|_| Answer::unlocked());
         let _worker = start_worker(&ctx, ctx.amqp_url(), &trackfinity.url(), &[]).await;
-        let [listen, ops] = [(); 2].map(|()| format!("127.0.0.1:{}", kit::free_port()));
-        let program = bare(&user.url(), &["gateway"]).env("UNLOCKER__GATEWAY__LISTEN", &listen);
-        let gateway = ctx.start(&program.env("UNLOCKER__OPS__LISTEN", &ops));
-        // Until then a request that asks to wait is answered at once.
-        gateway.wait_for_line(|line| line.contains(r#""event":"replies_received""#), SOON).await;
-        let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(SOON).build();
-        let client = client.expect("a client");
-        kit::eventually("the gateway is ready", SOON, async || {
-            let ready = client.get(format!("http://{ops}/readyz")).send().await;
-            ready.and_then(reqwest::Response::error_for_status).map_err(|error| error.to_string())
-        })
-        .await;
-        let request = client
-            .post(format!("http://{listen}/v1/unlocks"))
-            .header("content-type", "application/json")
-            .header("prefer", "wait=20")
-            .body(r#"{"customer_id":"191"}"#);
-        let answer = request.send().await.expect("an answer");
-        assert_eq!(answer.status(), 200);
-        let outcome: serde_json::Value =
-            serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON");
-        assert_eq!(outcome["status"], "unlocked");
+        let gateway = Gateway::start(&ctx, &user.url(), &[]).await;
+        let answer = gateway.post(json(r#"{"customer_id":"191"}"#).header("prefer", "wait=20")).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.json()["status"], "unlocked");
+        let gateway = gateway.process;
         gateway.signal(kit::Signal::TERM);
         assert!(gateway.wait_exit(SOON).await.success());
         let refused: Vec<_> =

@@ -2,10 +2,12 @@
 
 use std::{fs, path::Path};
 
-use kit::Program;
-
 use super::*;
-use crate::manifests::apply_topology_with_history;
+use crate::{
+    admin::http::Request,
+    gateway::world::{Gateway, json},
+    manifests::apply_topology_with_history,
+};
 
 const ON: (&str, &str) = ("HISTORY__ENABLED", "true");
 const STREAM: &str = "trackfinity.unlock.history";
@@ -26,10 +28,6 @@ pub fn granted_with_history(role: &str) -> [String; 3] {
     let read = value.lines().next().expect("a line").to_owned();
     let [configure, write, _] = granted(role);
     [configure, write, read]
-}
-
-fn bare(url: &str, args: &[&str]) -> Program {
-    Program::new(env!("CARGO_BIN_EXE_unlocker")).env("UNLOCKER__BROKER__URL", url).args(args)
 }
 
 async fn checked(ctx: &Context, url: &str, role: &str, is_on: bool) -> Process {
@@ -71,28 +69,12 @@ fn with_the_history_each_role_needs_no_more_than_is_documented() {
             nothing.stderr()
         );
 
-        let [listen, ops] = [(); 2].map(|()| format!("127.0.0.1:{}", kit::free_port()));
-        let program = bare(&gateway.url(), &["gateway"]).env("UNLOCKER__GATEWAY__LISTEN", &listen);
-        let program = program.env("UNLOCKER__OPS__LISTEN", &ops).env("UNLOCKER__HISTORY__ENABLED", "true");
-        let _gateway = ctx.start(&program);
-        let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(SOON).build();
-        let client = client.expect("a client");
-        kit::eventually("the gateway is ready", SOON, async || {
-            let ready = client.get(format!("http://{ops}/readyz")).send().await;
-            ready.and_then(reqwest::Response::error_for_status).map_err(|error| error.to_string())
-        })
-        .await;
-        let request = client
-            .post(format!("http://{listen}/v1/unlocks"))
-            .header("content-type", "application/json")
-            .body(r#"{"customer_id":"191"}"#);
-        let taken = request.send().await.expect("an answer");
-        assert_eq!(taken.status(), 202);
-        let location = taken.headers()["location"].to_str().expect("ASCII").to_owned();
-        let poll = client.get(format!("http://{listen}{location}")).send().await.expect("an answer");
-        assert_eq!(poll.status(), 200);
-        let poll = poll.bytes().await.expect("a body");
-        assert!(String::from_utf8_lossy(&poll).contains("pending"), "{poll:?}");
+        let front = Gateway::start(&ctx, &gateway.url(), &[ON]).await;
+        let taken = front.post(json(r#"{"customer_id":"191"}"#)).await;
+        assert_eq!(taken.status, 202);
+        let poll = front.post(Request::new("GET", &taken.headers["location"])).await;
+        assert_eq!(poll.status, 200);
+        assert!(poll.body.contains("pending"), "{poll:?}");
 
         let trackfinity = Trackfinity::start(|_| Answer::json(200, "true"));
         let program = unlocker(&worker.url(), &trackfinity.url()).arg("check");

@@ -19,6 +19,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod chromium;
+mod collected_log;
 mod cutter;
 mod harness;
 mod otlp;
@@ -28,6 +29,7 @@ mod tls;
 mod trackfinity;
 
 pub use chromium::{Chromium, Screen};
+pub use collected_log::CollectedLog;
 pub use cutter::TcpCutter;
 pub use harness::{Context, run, run_on_own_node, run_on_own_node_within, run_within};
 pub use otlp::{Otlp, OtlpPoint, OtlpSpan, OtlpValue, SpanKind};

@@ -1,49 +1,22 @@
 use std::{
-    io,
     os::unix::fs::{PermissionsExt, symlink},
-    sync::{Arc, Mutex},
     time::Duration,
 };
 
+use kit::CollectedLog;
 use tokio_util::sync::CancellationToken;
 use tracing::Dispatch;
 
 use super::*;
 use crate::gateway::clients::access::Reported;
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
+/// The lines since the last call.
+fn logged(log: &CollectedLog) -> String {
+    let lines = log.take();
+    for secret in [TOKEN, OTHER_TOKEN, THIRD_TOKEN, "C2FVsBQI", "hunter"] {
+        assert!(!lines.contains(secret), "{lines}");
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    fn collect(&self) -> (tracing::subscriber::DefaultGuard, Dispatch) {
-        let log = self.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
-        let dispatch = Dispatch::new(subscriber);
-        // With a single dispatcher, tracing asks the first thread that logs whether anybody listens, and caches the
-        // answer. That thread may belong to another test.
-        let second = Dispatch::new(tracing_subscriber::registry());
-        (tracing::dispatcher::set_default(&dispatch), second)
-    }
-
-    /// The lines since the last call.
-    fn lines(&self) -> String {
-        let lines = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
-        for secret in [TOKEN, OTHER_TOKEN, THIRD_TOKEN, "C2FVsBQI", "hunter"] {
-            assert!(!lines.contains(secret), "{lines}");
-        }
-        lines
-    }
+    lines
 }
 
 /// Clients, with all that a test of reading again needs.
@@ -51,7 +24,7 @@ struct Scene {
     folder: Folder,
     clients: Clients,
     reported: Reported,
-    log: Log,
+    log: CollectedLog,
     _collecting: (tracing::subscriber::DefaultGuard, Dispatch),
 }
 
@@ -61,16 +34,16 @@ impl Scene {
     }
 
     fn in_folder(folder: Folder) -> Self {
-        let log = Log::default();
+        let log = CollectedLog::default();
         let _collecting = log.collect();
         Self { clients: folder.open().unwrap(), folder, reported: Reported::default(), log, _collecting }
     }
 
     /// Reads the directory again, and returns what was logged.
     async fn read_again(&mut self) -> String {
-        self.log.lines();
+        logged(&self.log);
         self.clients.read_again(&mut self.reported).await;
-        self.log.lines()
+        logged(&self.log)
     }
 
     fn has(&self, token: &str) -> Option<String> {
@@ -108,25 +81,25 @@ async fn a_mounted_secret_of_kubernetes_is_followed_through_its_swaps() {
     mount.swap(&[("mail", OTHER_TOKEN), ("shop", TOKEN)]);
     mount.link("mail");
     mount.link("shop");
-    let log = Log::default();
+    let log = CollectedLog::default();
     let _collecting = log.collect();
     let (clients, mut reported) = (folder.open().unwrap(), Reported::default());
     assert_eq!(names(&clients), ["mail", "shop"]);
     clients.read_again(&mut reported).await;
-    assert_eq!(log.lines(), "", "nothing has changed");
+    assert_eq!(logged(&log), "", "nothing has changed");
 
     // A key is added: first the data, then its symlink. The other is removed the other way round.
     mount.swap(&[("shop", &format!("{TOKEN}\n{THIRD_TOKEN}")), ("till", SIGNING_SECRET)]);
     clients.read_again(&mut reported).await;
     assert_eq!(names(&clients), ["shop"], "the symlink of mail leads to nothing");
-    let lines = log.lines();
+    let lines = logged(&log);
     assert!(lines.contains(r#"changed="shop" removed="mail" clients=1"#), "{lines}");
     assert!(!lines.contains("WARN"), "{lines}");
     mount.link("till");
     folder.remove("mail");
     clients.read_again(&mut reported).await;
     assert_eq!(names(&clients), ["shop", "till"]);
-    assert!(log.lines().contains(r#"added="till" clients=2"#));
+    assert!(logged(&log).contains(r#"added="till" clients=2"#));
     assert_eq!((has(&clients, OTHER_TOKEN), has(&clients, THIRD_TOKEN)), (None, Some("shop".to_owned())));
 }
 
@@ -205,20 +178,20 @@ async fn a_directory_that_cannot_be_read_keeps_all_clients() {
     let (directory, aside) = (outer.path().join("clients"), outer.path().join("aside"));
     fs::create_dir(&directory).unwrap();
     fs::write(directory.join("shop"), TOKEN).unwrap();
-    let log = Log::default();
+    let log = CollectedLog::default();
     let _collecting = log.collect();
     let (clients, mut reported) = (Clients::open(&directory).unwrap(), Reported::default());
     fs::rename(&directory, &aside).unwrap();
     for _ in 0..3 {
         clients.read_again(&mut reported).await;
     }
-    let lines = log.lines();
+    let lines = logged(&log);
     assert_eq!(lines.matches("clients_unusable").count(), 1, "{lines}");
     assert!(lines.contains("cannot be read: No such file"), "{lines}");
     assert_eq!(has(&clients, TOKEN), Some("shop".into()));
     fs::rename(&aside, &directory).unwrap();
     clients.read_again(&mut reported).await;
-    assert!(log.lines().contains("clients_readable"));
+    assert!(logged(&log).contains("clients_readable"));
 }
 
 #[tokio::test]
