@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use crate::{
     broker::ConnectError,
     dead_letters::{AccessError, Error},
+    gateway::{ClientsError, GatewayError},
     settings::Faults,
 };
 
@@ -18,6 +19,9 @@ pub(super) const UNREACHABLE: u8 = 69;
 pub(super) enum Failure {
     #[error("{0}")]
     Settings(#[from] Faults),
+    /// The files of the gateway's clients.
+    #[error("{0}")]
+    Clients(#[from] ClientsError),
     #[error("{summary}: {0}", summary = .0.summary())]
     Connect(#[from] ConnectError),
     /// The command has printed the cause itself.
@@ -33,7 +37,7 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Settings(_) => SETTINGS_INVALID,
+            Self::Settings(_) | Self::Clients(_) => SETTINGS_INVALID,
             Self::Connect(error) if !error.is_refusal() => UNREACHABLE,
             Self::ReportedAs(code) => *code,
             Self::Connect(_) | Self::Reported | Self::Failed(_) => 1,
@@ -48,6 +52,15 @@ fn causes(error: &anyhow::Error) -> String {
         _ if text.is_empty() => cause,
         _ => format!("{text}: {cause}"),
     })
+}
+
+impl From<GatewayError> for Failure {
+    fn from(error: GatewayError) -> Self {
+        match error {
+            GatewayError::Clients(error) => Self::Clients(error),
+            error => Self::Failed(error.into()),
+        }
+    }
 }
 
 impl From<Error> for Failure {

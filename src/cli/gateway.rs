@@ -19,7 +19,7 @@ pub(super) async fn gateway(files: &[PathBuf]) -> Result<(), Failure> {
     let settings = GatewaySettings::load(files, environment())?;
     let mut signals = Signals::new().map_err(anyhow::Error::from)?;
     let telemetry = GatewayTelemetry::from_environment().map_err(anyhow::Error::from)?;
-    let gateway = Gateway::new(&settings, telemetry.clone()).map_err(anyhow::Error::from)?;
+    let gateway = Gateway::new(&settings, telemetry.clone())?;
     tracing::info!(
         event = "started",
         version = env!("CARGO_PKG_VERSION"),
@@ -32,5 +32,5 @@ pub(super) async fn gateway(files: &[PathBuf]) -> Result<(), Failure> {
     let ended = signals.stop_or_end(&stop, gateway).await?;
     telemetry.shutdown(TELEMETRY_FLUSH_TIMEOUT).await;
     tracing::info!(event = "stopped", "stopped");
-    Ok(ended.map_err(anyhow::Error::from)?)
+    Ok(ended?)
 }

@@ -144,6 +144,11 @@ pub(super) fn denied(denied: Denied) -> Problem {
             Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
                 .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
         }
+        Denied::Browser => {
+            let detail = "A browser sends this for a page: it has the header Origin. Without clients, this gateway takes \
+                          no requests of pages. Set gateway.clients_dir, and send a token.";
+            Problem::new(StatusCode::FORBIDDEN, "browser_refused", detail)
+        }
         Denied::TooManyFailures(wait) => {
             let detail =
                 "Too many wrong credentials came from this address. Wait, and check the token or the secret.";

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, header::ORIGIN};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -80,6 +80,9 @@ pub enum Denied {
     /// credentials are always let in.
     #[error("too many requests from this address had wrong credentials")]
     TooManyFailures(Duration),
+    /// A browser sends this for a page, to a gateway that lets everybody on this machine in.
+    #[error("a browser sends this request for a page")]
+    Browser,
 }
 
 impl Clients {
@@ -148,6 +151,8 @@ impl Clients {
     /// If the request has no credentials, or wrong ones.
     pub fn identify(&self, peer: IpAddr, headers: &HeaderMap) -> Result<Identified, Denied> {
         let guarded = match &*self.0 {
+            // Any page that somebody opens on this machine could send requests. Browsers say so.
+            Inner::Local(_) if headers.contains_key(ORIGIN) => return Err(Denied::Browser),
             Inner::Local(client) => return Ok(Identified::Client(client.clone())),
             Inner::Directory(guarded) => guarded,
         };

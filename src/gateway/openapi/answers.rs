@@ -32,6 +32,7 @@ pub(super) fn of_post() -> serde_json::Result<Value> {
                 head::bad_header("Idempotency-Key", "is empty"),
             ),
             (STRANGER, answers::denied(Denied::Unauthorized)),
+            (BROWSER, answers::denied(Denied::Browser)),
             (METHOD, answers::not_allowed("POST")),
             ("the body did not arrive within 20 s (`slow_body`)", body::too_slow()),
             (
@@ -85,6 +86,7 @@ pub(super) fn of_outcome() -> serde_json::Result<Value> {
         [
             ("`since` is not a time (`bad_parameter`)", poll::bad_parameter()),
             (STRANGER, answers::denied(Denied::Unauthorized)),
+            (BROWSER, answers::denied(Denied::Browser)),
             (
                 "outcomes are not kept (`history_off`), or the id is another client's or not text (`not_found`)",
                 answers::history_off(),
@@ -113,6 +115,7 @@ pub(super) fn of_description() -> serde_json::Result<Value> {
 }
 
 const STRANGER: &str = "no credentials, or wrong ones: one text for every cause (`unauthorized`)";
+const BROWSER: &str = "a browser sends this for a page, and the gateway has no clients (`browser_refused`)";
 const METHOD: &str = "another method; `Allow` names those that are allowed (`method_not_allowed`)";
 
 fn finished() -> Value {

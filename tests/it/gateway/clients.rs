@@ -51,6 +51,34 @@ fn a_client_is_known_by_its_token_and_a_stranger_learns_nothing() {
 }
 
 #[test]
+fn a_page_in_a_browser_cannot_use_a_gateway_without_clients() {
+    kit::run(async |ctx| {
+        let world = World::start(ctx, |_| Answer::unlocked()).await;
+        let gateway = Gateway::start(&world.ctx, world.ctx.amqp_url(), &[]).await;
+        for origin in ["https://evil.example", "null"] {
+            let answer = gateway.post(json(r#"{"customer_id":191}"#).header("origin", origin)).await;
+            assert_eq!(problem(&answer), (403, "browser_refused".to_owned(), None));
+        }
+        assert_eq!(gateway.post(json(r#"{"customer_id":191}"#)).await.status, 202);
+    });
+}
+
+#[test]
+fn a_faulty_file_of_a_client_ends_the_gateway_like_faulty_settings() {
+    kit::run(async |ctx| {
+        let clients = clients(&[("shop", "short\n")]);
+        let program = kit::Program::new(env!("CARGO_BIN_EXE_unlocker"))
+            .env("UNLOCKER__GATEWAY__CLIENTS_DIR", clients.path().to_str().expect("UTF-8"))
+            .env("UNLOCKER__BROKER__URL", ctx.amqp_url())
+            .arg("gateway");
+        let process = ctx.start(&program);
+        assert_eq!(process.wait_exit(crate::world::SOON).await.code(), Some(78));
+        let said = process.stderr().join("\n");
+        assert!(said.contains("shop, line 1"), "{said}");
+    });
+}
+
+#[test]
 fn an_address_that_others_can_reach_needs_clients() {
     kit::run(async |ctx| {
         let program = kit::Program::new(env!("CARGO_BIN_EXE_unlocker"))
