@@ -76,40 +76,52 @@ fn six_hundred_strangers_with_half_a_head_or_half_a_body_keep_nobody_out() {
 }
 
 #[test]
-fn batches_that_wait_for_outcomes_keep_no_others_from_being_taken() {
-    const BATCHES: usize = 20;
-    const LINES: usize = 100;
+fn ten_thousand_requests_that_wait_all_get_their_outcomes_and_leave_no_memory() {
+    const BATCHES: usize = 10;
+    const LINES: usize = 1000;
+    const ROUNDS: usize = 3;
+    /// What allocators keep varies by this much, in MiB.
+    const TOLERANCE: f64 = 8.0;
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked()).await;
         world.stop().await;
-        let gateway = Gateway::start(&world.ctx, world.ctx.amqp_url(), &[]).await;
+        let gateway = Gateway::start(&world.ctx, world.ctx.amqp_url(), &[("GATEWAY__MAX_WAIT", "50s")]).await;
         let lines: String = (0..LINES).map(|n| format!("{{\"customer_id\":{n}}}\n")).collect();
         let batch = || {
             Request::new("POST", "/v1/unlocks")
                 .body("application/x-ndjson", lines.as_str())
-                .header("prefer", "wait=25")
+                .header("prefer", "wait=50")
         };
-        let answers = join_all((0..BATCHES).map(|_| gateway.post(batch())));
-        let start = async {
-            kit::eventually("all requests are published", SOON, async || {
-                match world.amqp.ready_count(REQUESTS).await as usize {
-                    count if count == BATCHES * LINES => Ok(()),
-                    count => Err(count),
+        let mut memory = Vec::new();
+        for _round in 0..ROUNDS {
+            let answers = join_all((0..BATCHES).map(|_| gateway.post(batch())));
+            let start = async {
+                kit::eventually("all requests are published and wait", SOON, async || {
+                    let published = world.amqp.ready_count(REQUESTS).await as usize;
+                    let waiting = gateway.metric("unlocker_gateway_waiters").await;
+                    match published == BATCHES * LINES && waiting == Some((BATCHES * LINES) as f64) {
+                        true => Ok(()),
+                        false => Err(format!("{published} published, {waiting:?} wait")),
+                    }
+                })
+                .await;
+                start_worker(&world.ctx, world.ctx.amqp_url(), &world.trackfinity.url(), &[]).await
+            };
+            let (answers, worker) = tokio::join!(answers, start);
+            for answer in answers {
+                let results: Vec<Value> =
+                    answer.body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+                assert_eq!(results.len(), LINES, "{answer:?}");
+                for (n, result) in results.iter().enumerate() {
+                    assert_eq!(result["outcome"]["request"]["customer_id"], n.to_string(), "{result}");
                 }
-            })
-            .await;
-            assert_eq!(gateway.metric("unlocker_gateway_waiters").await, Some((BATCHES * LINES) as f64));
-            start_worker(&world.ctx, world.ctx.amqp_url(), &world.trackfinity.url(), &[]).await
-        };
-        let (answers, _worker) = tokio::join!(answers, start);
-        for answer in answers {
-            let results: Vec<Value> =
-                answer.body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-            assert_eq!(results.len(), LINES, "{answer:?}");
-            for (n, result) in results.iter().enumerate() {
-                assert_eq!(result["outcome"]["request"]["customer_id"], n.to_string(), "{result}");
             }
+            assert_eq!(gateway.metric("unlocker_gateway_waiters").await, Some(0.0));
+            worker.signal(kit::Signal::TERM);
+            assert!(worker.wait_exit(SOON).await.success());
+            memory.push(gateway.process.rss() as f64 / 1024.0 / 1024.0);
         }
-        assert_eq!(gateway.metric("unlocker_gateway_waiters").await, Some(0.0));
+        let (first, last) = (memory[0], memory[ROUNDS - 1]);
+        assert!(last < first + TOLERANCE, "MiB after each round: {memory:?}");
     });
 }
