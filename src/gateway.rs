@@ -37,14 +37,14 @@ use std::{net::SocketAddr, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::app::App;
+use self::{app::App, routes::Routes};
 pub use self::{
     clients::{Clients, ClientsError},
     openapi::openapi,
 };
 use crate::{
     broker::Connector,
-    http::{Bounds, ListenError, Server, bind},
+    http::{Bounds, Handler, ListenError, Server, bind},
     ops::{self, EventLoopMonitor, OpsError},
     settings::GatewaySettings,
     telemetry::GatewayTelemetry,
@@ -105,10 +105,9 @@ impl Gateway {
         })
     }
 
-    /// What answers the requests: for tests, without a connection. Each request needs a
-    /// [`Peer`](crate::http::Peer) and a [`Slot`](crate::http::Slot) in its extensions.
-    pub fn router(&self) -> axum::Router {
-        routes::router(self.app.clone())
+    /// What answers the requests: for tests, without a connection.
+    pub fn handler(&self) -> impl Handler + use<> {
+        Routes::new(self.app.clone())
     }
 
     /// Serves until `stop` is cancelled and the requests in flight are answered.
@@ -137,7 +136,7 @@ impl Gateway {
             stop.cancelled().await;
             app.status.stop();
         };
-        tokio::join!(server.serve(listener, routes::router(app.clone()), stop.clone()), stopping);
+        tokio::join!(server.serve(listener, Routes::new(app.clone()), stop.clone()), stopping);
         end.cancel();
         background.close();
         background.wait().await;

@@ -11,6 +11,6 @@ pub use self::{
     gcra::Gcra,
     listen::{ListenError, bind},
     problem::{Body as ProblemBody, FieldError, Problem, Taken, sentence},
-    server::{Bounds, Peer, Server, Slot},
+    server::{Bounds, Handler, Peer, Server, Slot},
     throttle::{Throttle, Wait, network},
 };

@@ -106,12 +106,8 @@ async fn rate(report: &mut Report, options: &Options, site: &Site) {
     report.compare(&rounds, "p50", "ms", |turn| turn.load.p50);
     report.compare(&rounds, "p99", "ms", |turn| turn.load.p99);
     report.compare(&rounds, "peak RSS", "MiB", |turn| turn.peak_rss);
-    let broker = Spread::of_some(rounds.iter().flatten().map(|turn| turn.broker_cpu));
-    if let Some(broker) = broker {
-        println!(
-            "{:<10} broker's CPU of a request {:>18.2} ({:.2} to {:.2}) µs",
-            "", broker.median, broker.least, broker.most
-        );
+    if Spread::of_some(rounds.iter().flatten().map(|turn| turn.broker_cpu)).is_some() {
+        report.compare(&rounds, "CPU of the broker", "µs", |turn| turn.broker_cpu.unwrap_or_default());
     }
     report.compare(&rounds, "processors in use", "", |turn| turn.busy);
     let own = Spread::of(rounds.iter().map(|[_, gateway]| gateway.load.rate()));
@@ -231,7 +227,8 @@ fn steady_bounds(report: &mut Report, running: &Running, load: Load, full: Load,
     report.figure(gateway, "peak RSS", "MiB", Spread::of([running.peak_rss()]));
     report.figure(gateway, "file descriptors", "", descriptors);
     report.bounds.at_most("steady: answers other than 2xx", load.wrong_answers as f64, 0.0);
-    report.bounds.at_most("steady: failed connections and answers over 2 s", load.errors as f64, 0.0);
+    report.bounds.at_most("steady: failed connections, reads and writes", load.errors as f64, 0.0);
+    report.bounds.at_most("steady: answers over 2 s", load.slow as f64, 0.0);
     report.bounds.at_most("steady: growth of RSS, MiB", last.most - first.most, TOLERANCE);
     report.bounds.at_most("steady: growth of file descriptors", descriptors.most - descriptors.least, 1.0);
 }

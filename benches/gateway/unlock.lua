@@ -11,8 +11,8 @@ end
 function done(summary, latency)
   local errors = summary.errors
   io.write(string.format(
-    'figures {"requests":%d,"seconds":%.6f,"wrong_answers":%d,"errors":%d,"p50":%.3f,"p99":%.3f}\n',
+    'figures {"requests":%d,"seconds":%.6f,"wrong_answers":%d,"errors":%d,"slow":%d,"p50":%.3f,"p99":%.3f}\n',
     summary.requests, summary.duration / 1e6, errors.status,
-    errors.connect + errors.read + errors.write + errors.timeout,
+    errors.connect + errors.read + errors.write, errors.timeout,
     latency:percentile(50) / 1000, latency:percentile(99) / 1000))
 end

@@ -12,8 +12,10 @@ pub struct Load {
     pub seconds: f64,
     /// Answers with another status than 2xx and 3xx.
     pub wrong_answers: usize,
-    /// Connections, reads and writes that failed, and answers that took over 2 s.
+    /// Connections, reads and writes that failed.
     pub errors: usize,
+    /// Answers that took over 2 s.
+    pub slow: usize,
     /// Milliseconds.
     pub p50: f64,
     pub p99: f64,
@@ -49,7 +51,7 @@ impl Load {
     /// # Panics
     /// If anything went wrong.
     pub fn assert_clean(self) -> Self {
-        assert_eq!((self.wrong_answers, self.errors), (0, 0), "{self:?}");
+        assert_eq!((self.wrong_answers, self.errors, self.slow), (0, 0, 0), "{self:?}");
         self
     }
 }

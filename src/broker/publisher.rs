@@ -151,7 +151,7 @@ impl Publisher {
         message: &Outgoing<'_>,
         mandatory: Mandatory,
     ) -> Result<Unconfirmed, PublishError> {
-        self.reserve(message, mandatory).await?.write(message).await
+        self.reserve(message, mandatory).await?.write(message.clone()).await
     }
 
     /// Waits until the message can be written: for the connection to reconnect, for a free channel, for
@@ -205,16 +205,16 @@ impl Reserved {
     ///
     /// # Errors
     /// If the message was not published, or it is unknown whether it was.
-    pub(crate) async fn write(self, message: &Outgoing<'_>) -> Result<Unconfirmed, PublishError> {
+    pub(crate) async fn write(self, message: Outgoing<'_>) -> Result<Unconfirmed, PublishError> {
         let Self { lease, attempt, mandatory } = self;
-        let route = Route::new(message.exchange, message.routing_key);
+        let Outgoing { exchange, routing_key, properties, body } = message;
+        let route = Route::new(exchange, routing_key);
         let waker = lease.connection().wake_coalescer.waker();
         let half_written = lease.connection().take_half_written();
         let writing = Writing::new(&lease);
         let options = BasicPublishOptions { mandatory: mandatory != Mandatory::Off, ..Default::default() };
-        let (exchange, key) = (message.exchange.into(), message.routing_key.into());
-        let properties = message.properties.clone();
-        let publish = lease.channel().basic_publish(exchange, key, options, message.body, properties);
+        let (exchange, key) = (exchange.into(), routing_key.into());
+        let publish = lease.channel().basic_publish(exchange, key, options, body, properties);
         let written = waker.poll_through(std::pin::pin!(publish)).await;
         writing.end();
         drop(half_written);

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::{StreamExt, stream};
-use lapin::types::FieldTable;
+use lapin::BasicProperties;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::{sync::SemaphorePermit, time::Instant};
@@ -18,7 +18,6 @@ use utoipa::openapi::Ref;
 use super::{answers, app::App, common::Common, request_headers::NDJSON, take::take, taken::Taken};
 use crate::{
     http::{Problem, Taken as TakenAnyway},
-    message::request::Content,
     telemetry::TraceContext,
 };
 
@@ -151,8 +150,8 @@ async fn take_line(
     if Instant::now() > last_begin {
         return Err(not_begun("RabbitMQ was too slow for the whole batch. Send this line again."));
     }
-    let content = Content::from(Some("application/json"));
-    let request = common.request(Some(number), content, FieldTable::default(), line.trim_ascii())?;
+    let properties = BasicProperties::default().with_content_type("application/json".into());
+    let request = common.request(Some(number), properties, line.trim_ascii())?;
     Box::pin(take(app, trace, request)).await
 }
 

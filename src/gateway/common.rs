@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use lapin::types::FieldTable;
+use lapin::BasicProperties;
 use tokio::time::{Instant, timeout_at};
 
 use super::{app::App, clients::Client, request_headers as head, take::Request, taken::Taken};
-use crate::{http::Problem, message::request::Content};
+use crate::http::Problem;
 
 /// The longest id of a request, in bytes: with the number of a replay behind it, it fits into a property.
 const MAX_ID_BYTES: usize = 253;
@@ -28,16 +28,14 @@ impl Common {
     pub(super) fn request<'a>(
         &'a self,
         line: Option<usize>,
-        content: Content<'a>,
-        event: FieldTable,
+        properties: BasicProperties,
         body: &'a [u8],
     ) -> Result<Request<'a>, Problem> {
         Ok(Request {
             id: self.id(line)?,
             is_keyed: self.key.is_some(),
             client: self.client.name(),
-            content,
-            event,
+            properties,
             correlation_id: self.correlation_id.as_deref(),
             body,
             waits: self.wait.is_some(),

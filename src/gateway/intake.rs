@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     body::{Body, Bytes},
-    http::{HeaderMap, HeaderValue},
+    http::HeaderMap,
     response::Response,
 };
 use tokio::time::{Instant, timeout_at};
@@ -32,9 +32,10 @@ const SMALL_BODY_BYTES: usize = 2048;
 
 /// An HTTP request while it is answered.
 #[derive(Debug)]
-pub(super) struct Exchange {
+pub(super) struct Exchange<'a> {
+    pub(super) received: Instant,
     pub(super) peer: Peer,
-    pub(super) slot: Slot,
+    pub(super) slot: &'a Slot,
     pub(super) headers: HeaderMap,
     /// The span of the HTTP request, or the trace that it came with.
     pub(super) trace: Option<TraceContext>,
@@ -44,7 +45,7 @@ pub(super) struct Exchange {
     pub(super) has_waited: bool,
 }
 
-impl Exchange {
+impl Exchange<'_> {
     /// Who sends this, as far as the head tells. A token is checked before the body is read.
     pub(super) fn identify(&mut self, app: &App) -> Result<Option<Signed>, Problem> {
         match app.clients.identify(self.peer.ip(), &self.headers).map_err(answers::denied)? {
@@ -63,28 +64,19 @@ impl Exchange {
         body: Body,
         limit: usize,
     ) -> Result<(Client, Bytes), Problem> {
-        let body = body::read(body, &self.headers, limit, &self.slot).await?;
-        let body = detach(&mut self.headers, body);
+        let body = body::read(body, &self.headers, limit, self.slot).await?;
         if let Some(signed) = signed {
             self.client = Some(signed.verify(&body, Timestamp::now()).map_err(answers::denied)?);
         }
+        // Head and body must not keep the buffer that they were received in: while a request waits for its
+        // confirm, its connection would need a second one.
+        self.headers = HeaderMap::new();
+        let body = if body.len() <= SMALL_BODY_BYTES { Bytes::copy_from_slice(&body) } else { body };
         match &self.client {
             Some(client) => Ok((client.clone(), body)),
             None => Err(answers::denied(super::clients::Denied::Unauthorized)),
         }
     }
-}
-
-/// Copies a head and a small body, so that they do not keep the buffer that they were received in: while a
-/// request waits for its confirm, its connection would need a second one.
-fn detach(headers: &mut HeaderMap, body: Bytes) -> Bytes {
-    for value in headers.values_mut() {
-        // The same bytes are a value again.
-        if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
-            *value = copy;
-        }
-    }
-    if body.len() <= SMALL_BODY_BYTES { Bytes::copy_from_slice(&body) } else { body }
 }
 
 /// Takes a request, or a batch.
@@ -123,8 +115,8 @@ fn detach(headers: &mut HeaderMap, body: Bytes) -> Bytes {
     ),
     responses()
 )]
-pub(super) async fn post(app: &App, exchange: &mut Exchange, body: Body) -> Result<Response, Problem> {
-    let received = Instant::now();
+pub(super) async fn post(app: &App, exchange: &mut Exchange<'_>, body: Body) -> Result<Response, Problem> {
+    let received = exchange.received;
     let signed = exchange.identify(app)?;
     let is_signed = signed.is_some();
     // An id that is not signed must not be trusted beside one that is.
@@ -136,13 +128,11 @@ pub(super) async fn post(app: &App, exchange: &mut Exchange, body: Body) -> Resu
     let wait =
         head::wait(&exchange.headers).map(|wait| wait.min(app.max_wait)).filter(|wait| !wait.is_zero());
     let deadline = received + wait.unwrap_or_default();
-    let content = head::content(&exchange.headers)?;
-    let is_batch = head::is_batch(&content);
-    let is_plain = content.content_encoding.is_none_or(|encoding| encoding.eq_ignore_ascii_case("identity"));
-    if is_batch && !is_plain {
-        return Err(answers::unsupported_batch_encoding());
-    }
-    if is_batch {
+    let properties = head::properties(&exchange.headers)?;
+    if head::is_batch(&properties) {
+        if head::is_encoded(&properties) {
+            return Err(answers::unsupported_batch_encoding());
+        }
         let permit = batch::place(app).await?;
         let (client, body) = exchange.read(signed, body, batch::MAX_BYTES).await?;
         exchange.has_waited = wait.is_some();
@@ -157,8 +147,7 @@ pub(super) async fn post(app: &App, exchange: &mut Exchange, body: Body) -> Resu
     let (client, body) = exchange.read(signed, body, MAX_BODY_BYTES).await?;
     client.allow(1).map_err(answers::over_rate)?;
     let common = Common { client, key, correlation_id, wait, deadline };
-    let (content, event) = (head::content(&exchange.headers)?, head::event_headers(&exchange.headers)?);
-    let request = common.request(None, content, event, &body)?;
+    let request = common.request(None, properties, &body)?;
     let mut taken = Box::pin(take(app, exchange.trace.as_ref(), request)).await?;
     exchange.has_waited = wait.is_some();
     common.finish(app, &mut taken).await;

@@ -13,6 +13,11 @@ use crate::{http::Problem, message::Timestamp};
 
 const PATH: &str = "/v1/unlocks/";
 
+/// Whether the path may be that of an outcome.
+pub(super) fn is_outcome(path: &str) -> bool {
+    path.strip_prefix(PATH).is_some_and(|id| !id.is_empty())
+}
+
 /// Finds the outcome of a request.
 ///
 /// A client sees the outcomes of its own requests. There are none where the history is switched off.
@@ -30,7 +35,7 @@ const PATH: &str = "/v1/unlocks/";
     responses(),
     security(("bearer" = []))
 )]
-pub(super) async fn get(app: &App, exchange: &mut Exchange, uri: &Uri) -> Result<Response, Problem> {
+pub(super) async fn get(app: &App, exchange: &mut Exchange<'_>, uri: &Uri) -> Result<Response, Problem> {
     // There is no body that a signature could be about.
     let (None, Some(client)) = (exchange.identify(app)?, &exchange.client) else {
         return Err(answers::denied(Denied::Unauthorized));

@@ -28,7 +28,7 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 const RETRY_SOON: Duration = Duration::from_secs(1);
 
 /// Publishes a request. `Ok`: RabbitMQ has confirmed it, and a queue has it.
-pub(super) async fn publish(app: &App, message: &Outgoing<'_>, span: &mut Span) -> Result<(), Problem> {
+pub(super) async fn publish(app: &App, message: Outgoing<'_>, span: &mut Span) -> Result<(), Problem> {
     let result = Box::pin(try_publish(app, message)).await;
     if let Err(failure) = &result {
         span.set_error(failure.code());
@@ -55,17 +55,18 @@ enum Failure {
     NoConfirm,
 }
 
-async fn try_publish(app: &App, message: &Outgoing<'_>) -> Result<(), Failure> {
-    let publisher = app.status.ready().map_err(Failure::NotReady)?;
+async fn try_publish(app: &App, message: Outgoing<'_>) -> Result<(), Failure> {
+    let mut link = app.status.subscribe();
+    let publisher = link.borrow_and_update().ready().cloned().map_err(Failure::NotReady)?;
     let Ok(_permit) = app.unconfirmed.try_acquire() else {
         return Err(Failure::Busy);
     };
-    if publisher.is_refused(message) {
+    if publisher.is_refused(&message) {
         return Err(Failure::StillRefused);
     }
-    let mut link = app.status.subscribe();
-    let reserve = publisher.reserve(message, Mandatory::Required(Lane::Requests));
+    let reserve = publisher.reserve(&message, Mandatory::Required(Lane::Requests));
     let reserved = tokio::select! {
+        biased;
         reserved = timeout(WRITE_TIMEOUT, reserve) => match reserved {
             Ok(reserved) => reserved.map_err(not_written)?,
             Err(_elapsed) => return Err(Failure::Busy),
@@ -76,18 +77,10 @@ async fn try_publish(app: &App, message: &Outgoing<'_>) -> Result<(), Failure> {
     // Boxed only now, because those that wait for a channel are many.
     let confirmed =
         Box::pin(async { reserved.write(message).await.map_err(written_in_part)?.await.map_err(answered) });
-    let blocked = async {
-        not_ready(&mut link).await;
-        tokio::time::sleep(BLOCKED_GRACE).await;
-    };
-    let stopped = async {
-        app.status.stopped().await;
-        tokio::time::sleep(STOP_GRACE).await;
-    };
     tokio::select! {
+        biased;
         confirmed = confirmed => confirmed?,
-        () = stopped => return Err(Failure::NoConfirm),
-        () = blocked => return Err(Failure::BlockedMeanwhile),
+        failure = interrupted(&mut link) => return Err(failure),
         () = sleep_until(written + CONFIRM_TIMEOUT) => return Err(Failure::NoConfirm),
     };
     app.telemetry.metrics.confirmed(written.elapsed());
@@ -105,6 +98,17 @@ async fn not_ready(link: &mut tokio::sync::watch::Receiver<super::status::Link>)
             return NotReady::Stopping;
         }
     }
+}
+
+/// Waits until no confirm can be expected any more, because RabbitMQ blocks or the gateway stops.
+async fn interrupted(link: &mut tokio::sync::watch::Receiver<super::status::Link>) -> Failure {
+    let changed = link.wait_for(|link| link.ready().is_err()).await;
+    let (grace, failure) = match changed.ok().and_then(|link| link.ready().err()) {
+        Some(NotReady::Stopping) | None => (STOP_GRACE, Failure::NoConfirm),
+        Some(_) => (BLOCKED_GRACE, Failure::BlockedMeanwhile),
+    };
+    tokio::time::sleep(grace).await;
+    failure
 }
 
 /// Nothing was written yet.

@@ -3,16 +3,12 @@
 use std::{borrow::Cow, time::Duration};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use lapin::types::{AMQPValue, FieldTable};
-
-use crate::{
-    http::Problem,
-    message::{
-        headers::MAX_SHORT_STRING,
-        request::{Content, EventAttributes, EventTime},
-    },
-    telemetry::TraceContext,
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
 };
+
+use crate::{http::Problem, message::headers::MAX_SHORT_STRING, telemetry::TraceContext};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -119,9 +115,15 @@ pub(super) fn wait(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// Whether the body is a batch.
-pub(super) fn is_batch(content: &Content<'_>) -> bool {
-    let media_type = content.content_type.and_then(|given| given.split(';').next()).unwrap_or_default();
-    media_type.trim().eq_ignore_ascii_case(NDJSON)
+pub(super) fn is_batch(properties: &BasicProperties) -> bool {
+    let given = properties.content_type().as_ref().map_or("", |given| given.as_str());
+    given.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(NDJSON)
+}
+
+/// Whether the body is compressed, or encoded otherwise.
+pub(super) fn is_encoded(properties: &BasicProperties) -> bool {
+    let encoding = properties.content_encoding().as_ref();
+    encoding.is_some_and(|encoding| !encoding.as_str().eq_ignore_ascii_case("identity"))
 }
 
 /// The size that the head tells, in bytes.
@@ -135,33 +137,22 @@ pub(super) fn trace(headers: &HeaderMap) -> Option<TraceContext> {
     TraceContext::parse(text("traceparent")?, text("tracestate"))
 }
 
-/// What the head says about the body.
-pub(super) fn content(headers: &HeaderMap) -> Result<Content<'_>, Problem> {
-    Ok(Content {
-        content_type: property(headers, &header::CONTENT_TYPE)?,
-        content_encoding: property(headers, &header::CONTENT_ENCODING)?,
-        compression: None,
-        event: EventAttributes {
-            id: event_text(headers, "ce-id")?,
-            expirytime: event_text(headers, "ce-expirytime")?.map(EventTime::Text),
-        },
-    })
-}
-
-fn event_text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Problem> {
-    match headers.get(name).map(event_value) {
-        None => Ok(None),
-        Some(Some(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
-        Some(None) => Err(bad_header(name, "is not UTF-8")),
+/// What the head says about the body, as the properties and headers of its message: there the gateway and the
+/// worker read it.
+pub(super) fn properties(headers: &HeaderMap) -> Result<BasicProperties, Problem> {
+    let mut properties = BasicProperties::default();
+    if let Some(content_type) = property(headers, &header::CONTENT_TYPE)? {
+        properties = properties.with_content_type(content_type.into());
     }
-}
-
-fn event_value(value: &HeaderValue) -> Option<&str> {
-    std::str::from_utf8(value.as_bytes()).ok()
+    if let Some(encoding) = property(headers, &header::CONTENT_ENCODING)? {
+        properties = properties.with_content_encoding(encoding.into());
+    }
+    let event = event_headers(headers)?;
+    Ok(if event.inner().is_empty() { properties } else { properties.with_headers(event) })
 }
 
 /// The attributes of a CloudEvent in binary mode, as headers of a message.
-pub(super) fn event_headers(headers: &HeaderMap) -> Result<FieldTable, Problem> {
+fn event_headers(headers: &HeaderMap) -> Result<FieldTable, Problem> {
     let mut table = FieldTable::default();
     for (name, value) in headers {
         let name = name.as_str();
@@ -171,7 +162,7 @@ pub(super) fn event_headers(headers: &HeaderMap) -> Result<FieldTable, Problem> 
         if name.len() > MAX_SHORT_STRING {
             return Err(bad_header("ce-…", "has a name of more than 255 bytes"));
         }
-        let text = event_value(value).ok_or_else(|| bad_header(name, "is not UTF-8"))?;
+        let text = std::str::from_utf8(value.as_bytes()).map_err(|_| bad_header(name, "is not UTF-8"))?;
         // Of two values, the gateway would read one and the worker the other.
         if table.contains_key(name) {
             return Err(bad_header(name, "is given more than once"));
@@ -184,6 +175,7 @@ pub(super) fn event_headers(headers: &HeaderMap) -> Result<FieldTable, Problem> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::request::Content;
 
     fn headers(entries: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -243,16 +235,17 @@ mod tests {
     #[test]
     fn the_attributes_of_an_event_become_headers_and_others_do_not() {
         let given = headers(&[("ce-id", "e-1"), ("ce-source", "shop"), ("cookie", "c"), ("x-death", "x")]);
-        let table = event_headers(&given).expect("headers");
-        let names: Vec<&str> = table.inner().keys().map(|name| name.as_str()).collect();
+        let properties = properties(&given).expect("properties");
+        let headers = properties.headers().as_ref().expect("headers");
+        let names: Vec<&str> = headers.inner().keys().map(|name| name.as_str()).collect();
         assert_eq!(names, ["ce-id", "ce-source"]);
-        assert_eq!(content(&given).expect("content").event.id, Some("e-1"));
+        assert_eq!(Content::from_properties(&properties).event.id, Some("e-1"));
     }
 
     #[test]
     fn an_attribute_of_an_event_is_given_once() {
         let twice = headers(&[("ce-expirytime", "2036-11-23T10:00:00Z"), ("ce-expirytime", "soon")]);
-        assert!(event_headers(&twice).is_err());
+        assert!(properties(&twice).is_err());
     }
 
     #[test]
@@ -264,10 +257,10 @@ mod tests {
             ("", false),
         ] {
             let given = headers(&[("content-type", content_type)]);
-            assert_eq!(super::is_batch(&content(&given).expect("content")), is_batch, "{content_type}");
+            assert_eq!(super::is_batch(&properties(&given).expect("properties")), is_batch, "{content_type}");
         }
         let two = headers(&[("content-type", "application/x-ndjson"), ("content-type", "application/json")]);
-        assert!(content(&two).is_err());
+        assert!(properties(&two).is_err());
     }
 
     #[test]
@@ -275,7 +268,7 @@ mod tests {
         let long = "x".repeat(256);
         for name in ["content-type", "content-encoding", "x-correlation-id"] {
             let given = headers(&[(name, &long)]);
-            let refused = content(&given).is_err() || correlation_id(&given).is_err();
+            let refused = properties(&given).is_err() || correlation_id(&given).is_err();
             assert!(refused, "{name}");
         }
         for (name, value) in
@@ -285,6 +278,6 @@ mod tests {
             assert!(correlation_id(&given).is_err() || webhook_id(&given).is_err(), "{name}");
         }
         let content_type = headers(&[("content-type", "application/json;\tcharset=utf-8")]);
-        assert!(content(&content_type).is_ok());
+        assert!(properties(&content_type).is_ok());
     }
 }

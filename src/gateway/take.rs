@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
-use lapin::{BasicProperties, types::FieldTable};
+use lapin::BasicProperties;
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -36,9 +36,8 @@ pub(super) struct Request<'a> {
     /// Whether the client chose the key, and so may repeat the request.
     pub(super) is_keyed: bool,
     pub(super) client: &'a str,
-    pub(super) content: Content<'a>,
-    /// The attributes of a CloudEvent in binary mode.
-    pub(super) event: FieldTable,
+    /// What was said about the body: its types, and the attributes of a CloudEvent in binary mode.
+    pub(super) properties: BasicProperties,
     pub(super) correlation_id: Option<&'a str>,
     pub(super) body: &'a [u8],
     /// Whether the client waits for the outcome.
@@ -52,22 +51,23 @@ pub(super) struct Request<'a> {
 pub(super) async fn take(
     app: &App,
     trace: Option<&TraceContext>,
-    request: Request<'_>,
+    mut request: Request<'_>,
 ) -> Result<Taken, Problem> {
     let since = Timestamp::now();
-    if let Err(fault) = request::decode(request.content, request.body).request {
-        return Err(answers::invalid(&fault, pointer(&request.content)));
+    let content = Content::from_properties(&request.properties);
+    if let Err(fault) = request::decode(content, request.body).request {
+        return Err(answers::invalid(&fault, pointer(&content)));
     }
     // Before the request is published or found: its outcome may come at once.
     let waiter = request.waits.then(|| app.waiters.register(&request.id)).flatten();
     if !request.is_keyed {
-        publish(app, trace, &request, waiter.as_ref(), since).await?;
+        publish(app, trace, &mut request, waiter.as_ref(), since).await?;
         return Ok(Taken { id: request.id, since, waiter, outcome: None });
     }
     let claim = app.keys.claim(&request.id, digest(&request));
     match tokio::time::timeout(CLAIM_TIMEOUT, claim).await.map_err(|_elapsed| still_published())? {
         Known::New(claim) => {
-            publish(app, trace, &request, waiter.as_ref(), since).await?;
+            publish(app, trace, &mut request, waiter.as_ref(), since).await?;
             claim.accepted(since, waiter.as_ref().map(|waiter| Arc::clone(&waiter.reply_to)));
             Ok(Taken { id: request.id, since, waiter, outcome: None })
         }
@@ -98,8 +98,8 @@ fn pointer(content: &Content<'_>) -> &'static str {
 /// What a repeat must have in common with the first.
 fn digest(request: &Request<'_>) -> Digest {
     let mut hasher = Sha256::new();
-    for part in [request.content.content_type, request.content.content_encoding] {
-        let part = part.unwrap_or_default();
+    for part in [request.properties.content_type(), request.properties.content_encoding()] {
+        let part = part.as_ref().map_or("", |part| part.as_str());
         hasher.update(part.len().to_be_bytes());
         hasher.update(part);
     }
@@ -110,43 +110,38 @@ fn digest(request: &Request<'_>) -> Digest {
 async fn publish(
     app: &App,
     trace: Option<&TraceContext>,
-    request: &Request<'_>,
+    request: &mut Request<'_>,
     waiter: Option<&Waiter>,
     now: Timestamp,
 ) -> Result<(), Problem> {
     let exchange = app.topology.exchange();
+    let properties = std::mem::take(&mut request.properties);
     let id = || Some(request.id.clone());
     let mut span = app.telemetry.traces.start_publish(exchange, REQUEST_KEY, id, trace);
-    let properties = properties(request, waiter, &span, now);
+    let properties = complete(properties, request, waiter, &span, now);
     let message = Outgoing { exchange, routing_key: REQUEST_KEY, properties, body: request.body };
-    publish::publish(app, &message, &mut span).await
+    publish::publish(app, message, &mut span).await
 }
 
-fn properties(
+/// Adds to what was said about the body what the gateway knows.
+fn complete(
+    mut properties: BasicProperties,
     request: &Request<'_>,
     waiter: Option<&Waiter>,
     span: &Span,
     now: Timestamp,
 ) -> BasicProperties {
-    let mut properties = BasicProperties::default()
+    properties = properties
         .with_message_id(request.id.as_str().into())
         .with_app_id(request.client.into())
         .with_timestamp(now.as_secs())
         .with_delivery_mode(2);
-    let mut headers = request.event.clone();
     if let Some(context) = span.context() {
+        let mut headers = properties.headers().clone().unwrap_or_default();
         for (name, value) in context.headers().inner() {
             headers.insert(name.clone(), value.clone());
         }
-    }
-    if !headers.inner().is_empty() {
         properties = properties.with_headers(headers);
-    }
-    if let Some(content_type) = request.content.content_type {
-        properties = properties.with_content_type(content_type.into());
-    }
-    if let Some(encoding) = request.content.content_encoding {
-        properties = properties.with_content_encoding(encoding.into());
     }
     if let Some(id) = request.correlation_id {
         properties = properties.with_correlation_id(id.into());

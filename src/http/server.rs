@@ -5,19 +5,28 @@
 //! one. So slow and idle clients, however many, never keep others out.
 
 use std::{
-    collections::BTreeMap,
     convert::Infallible,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use axum::{Router, extract::Request};
+use axum::{
+    Router,
+    extract::Request,
+    http::{HeaderValue, header::CONNECTION},
+    response::Response,
+};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_service::Service;
@@ -34,15 +43,33 @@ pub struct Bounds {
     pub connections: usize,
     /// The largest head of a request, in bytes: at least 8192.
     pub head_bytes: usize,
-    /// How long a connection may last, with all its requests. The last request is finished.
+    /// How long a connection may last, with all its requests. The next answer then tells the client that it
+    /// is the last one: a connection that is closed between two requests may cost the second one.
     pub lifetime: Duration,
-    /// How long the last request may take then.
+    /// How long the last request may take then, with the wait for it.
     pub last_request: Duration,
     /// How long requests may continue when the server stops.
     pub drain: Duration,
 }
 
-/// Who sent a request: the other end of its connection. In the extensions of each request.
+/// Answers the requests of a server.
+pub trait Handler: Clone + Send + Sync + 'static {
+    /// `slot` is the place of the connection that the request came on.
+    fn answer(&self, request: Request, peer: Peer, slot: &Slot) -> impl Future<Output = Response> + Send;
+}
+
+/// Each request has its [`Peer`] in its extensions.
+impl Handler for Router {
+    async fn answer(&self, mut request: Request, peer: Peer, _slot: &Slot) -> Response {
+        request.extensions_mut().insert(peer);
+        match self.clone().call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// Who sent a request: the other end of its connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
@@ -52,12 +79,12 @@ impl Peer {
     }
 }
 
-/// Serves one router. Clones share the connections.
+/// Serves over HTTP. Clones share the connections.
 #[derive(Clone, Debug)]
 pub struct Server {
     name: &'static str,
     bounds: Bounds,
-    idle: Arc<IdleConnections>,
+    open: Arc<OpenConnections>,
     permits: Arc<Semaphore>,
 }
 
@@ -65,7 +92,7 @@ impl Server {
     /// `name`: for the log, such as "gateway".
     pub fn new(name: &'static str, bounds: Bounds) -> Self {
         let permits = Arc::new(Semaphore::new(bounds.connections));
-        Self { name, bounds, idle: Arc::default(), permits }
+        Self { name, bounds, open: Arc::default(), permits }
     }
 
     /// How many connections are open.
@@ -74,7 +101,7 @@ impl Server {
     }
 
     /// Serves until `stop` is cancelled, and requests have finished within the bounds.
-    pub async fn serve(&self, listener: TcpListener, router: Router, stop: CancellationToken) {
+    pub async fn serve(&self, listener: TcpListener, handler: impl Handler, stop: CancellationToken) {
         let connections = TaskTracker::new();
         let abort = CancellationToken::new();
         let accept = async {
@@ -83,17 +110,18 @@ impl Server {
                     Ok(accepted) => accepted,
                     Err(error) => {
                         tracing::debug!(%error, "the {} could accept no connection", self.name);
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        sleep(ACCEPT_PAUSE).await;
                         continue;
                     }
                 };
                 let permit = self.permit().await;
-                // Boxed, because a future that is moved into another one takes its place in both.
+                let slot = OpenConnections::add(&self.open, abort.child_token());
                 let connection =
-                    Box::pin(self.clone().connection(stream, peer, router.clone(), stop.clone()));
-                let abort = abort.clone();
+                    self.clone().connection(stream, Peer(peer), slot, handler.clone(), stop.clone());
+                // Boxed, because a future that is moved into another one takes its place in both.
+                let connection = Box::pin(connection);
                 connections.spawn(async move {
-                    abort.run_until_cancelled(connection).await;
+                    connection.await;
                     drop(permit);
                 });
             }
@@ -112,30 +140,33 @@ impl Server {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             return Some(permit);
         }
-        self.idle.close_oldest();
+        self.open.close_oldest();
         // The semaphore is never closed.
         Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 
-    async fn connection(self, stream: TcpStream, peer: SocketAddr, router: Router, stop: CancellationToken) {
+    async fn connection(
+        self,
+        stream: TcpStream,
+        peer: Peer,
+        slot: Slot,
+        handler: impl Handler,
+        stop: CancellationToken,
+    ) {
         // Small answers must not wait for each other.
         stream.set_nodelay(true).ok();
-        let slot = Slot { idle: self.idle, close: CancellationToken::new() };
-        let close = slot.close.clone();
-        let waiting = Mutex::new(Some(slot.waits_for_client()));
+        slot.0.wait_for_client();
+        let is_last = AtomicBool::new(false);
         let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-            drop(waiting.lock().unwrap_or_else(PoisonError::into_inner).take());
-            let mut request: Request = request.map(axum::body::Body::new);
-            request.extensions_mut().insert(Peer(peer));
-            request.extensions_mut().insert(slot.clone());
-            let (mut router, slot, waiting) = (router.clone(), &slot, &waiting);
+            slot.0.wait_no_more();
+            let (handler, slot, is_last) = (&handler, &slot, &is_last);
             async move {
-                let response = router.call(request).await;
-                *waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(slot.waits_for_client());
-                Ok::<_, Infallible>(match response {
-                    Ok(response) => response,
-                    Err(never) => match never {},
-                })
+                let mut response = handler.answer(request.map(axum::body::Body::new), peer, slot).await;
+                if is_last.load(Ordering::Relaxed) {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                slot.0.wait_for_client();
+                Ok::<_, Infallible>(response)
             }
         });
         let connection = hyper::server::conn::http1::Builder::new()
@@ -143,15 +174,21 @@ impl Server {
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(self.bounds.head_bytes)
             .serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = close.cancelled() => return,
-            () = stop.cancelled() => finish(connection).await,
-            () = tokio::time::sleep(self.bounds.lifetime) => {
-                // A client that does not read its answer must not hold the connection.
-                let finished = tokio::time::timeout(self.bounds.last_request, finish(connection));
-                finished.await.unwrap_or(Ok(()))
+        let mut connection = pin!(connection);
+        let mut lifetime = pin!(sleep(self.bounds.lifetime));
+        let ended = loop {
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => break ended,
+                () = slot.0.close.cancelled() => return,
+                () = stop.cancelled() => break finish(connection).await,
+                () = lifetime.as_mut() => {
+                    if is_last.swap(true, Ordering::Relaxed) {
+                        // A client that does not read its answer must not hold the connection.
+                        return;
+                    }
+                    lifetime.as_mut().reset(Instant::now() + self.bounds.last_request);
+                }
             }
         };
         if let Err(error) = ended {
@@ -162,7 +199,7 @@ impl Server {
 
 /// Ends a connection after its current request.
 async fn finish<S>(
-    mut connection: std::pin::Pin<&mut hyper::server::conn::http1::Connection<TokioIo<TcpStream>, S>>,
+    mut connection: Pin<&mut hyper::server::conn::http1::Connection<TokioIo<TcpStream>, S>>,
 ) -> hyper::Result<()>
 where
     S: hyper::service::HttpService<hyper::body::Incoming, ResBody = axum::body::Body>,
@@ -172,62 +209,132 @@ where
     connection.await
 }
 
-/// A connection's place. In the extensions of each request.
-#[derive(Clone, Debug)]
-pub struct Slot {
-    idle: Arc<IdleConnections>,
-    close: CancellationToken,
-}
+/// A connection's place among those that are open, which it leaves when this is dropped.
+#[derive(Debug)]
+pub struct Slot(Arc<OpenConnection>);
 
 impl Slot {
     /// A place outside of any server: for a request without a connection.
     pub fn detached() -> Self {
-        Self { idle: Arc::default(), close: CancellationToken::new() }
+        OpenConnections::add(&Arc::default(), CancellationToken::new())
     }
 
     /// Until the result is dropped, the connection may be closed for another one: it waits for bytes of
     /// its client, and nothing is lost with it.
     #[must_use]
-    pub fn waits_for_client(&self) -> WaitsForClient {
-        let mut connections = self.idle.lock();
-        connections.last += 1;
-        let number = connections.last;
-        connections.waiting.insert(number, self.close.clone());
-        WaitsForClient { number, idle: Arc::clone(&self.idle) }
+    pub fn waits_for_client(&self) -> WaitsForClient<'_> {
+        self.0.wait_for_client();
+        WaitsForClient(&self.0)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.all.lock().retain(|open| !Arc::ptr_eq(open, &self.0));
     }
 }
 
 /// A connection that may be closed for another one.
 #[derive(Debug)]
-pub struct WaitsForClient {
-    number: u64,
-    idle: Arc<IdleConnections>,
-}
+pub struct WaitsForClient<'a>(&'a OpenConnection);
 
-impl Drop for WaitsForClient {
+impl Drop for WaitsForClient<'_> {
     fn drop(&mut self) {
-        self.idle.lock().waiting.remove(&self.number);
+        self.0.wait_no_more();
     }
 }
 
-/// The connections that wait for their clients, by the order in which they began to wait.
-#[derive(Debug, Default)]
-struct IdleConnections(Mutex<Waiting>);
-
-#[derive(Debug, Default)]
-struct Waiting {
-    last: u64,
-    waiting: BTreeMap<u64, CancellationToken>,
+#[derive(Debug)]
+struct OpenConnection {
+    all: Arc<OpenConnections>,
+    close: CancellationToken,
+    /// When it began to wait for its client, by [`OpenConnections::clock`]; zero if it does not wait.
+    waits_since: AtomicU64,
 }
 
-impl IdleConnections {
+impl OpenConnection {
+    fn wait_for_client(&self) {
+        let now = self.all.clock.fetch_add(1, Ordering::Relaxed) + 1;
+        self.waits_since.store(now, Ordering::Relaxed);
+    }
+
+    fn wait_no_more(&self) {
+        self.waits_since.store(0, Ordering::Relaxed);
+    }
+}
+
+/// The connections of a server.
+#[derive(Debug, Default)]
+struct OpenConnections {
+    open: Mutex<Vec<Arc<OpenConnection>>>,
+    /// Counts how often a connection began to wait.
+    clock: AtomicU64,
+}
+
+impl OpenConnections {
+    fn add(all: &Arc<Self>, close: CancellationToken) -> Slot {
+        let connection = OpenConnection { all: Arc::clone(all), close, waits_since: AtomicU64::new(0) };
+        let connection = Arc::new(connection);
+        all.lock().push(Arc::clone(&connection));
+        Slot(connection)
+    }
+
+    /// Closes the one that has waited longest for its client.
     fn close_oldest(&self) {
-        if let Some((_, close)) = self.lock().waiting.pop_first() {
-            close.cancel();
+        let open = self.lock();
+        let waits_since = |connection: &OpenConnection| connection.waits_since.load(Ordering::Relaxed);
+        let waiting = open.iter().filter(|connection| waits_since(connection) > 0);
+        if let Some(oldest) = waiting.min_by_key(|connection| waits_since(connection)) {
+            // Not twice: it takes a moment until it is closed.
+            oldest.wait_no_more();
+            oldest.close.cancel();
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<OpenConnection>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_at_the_end_of_its_life_says_so_in_its_last_answer() {
+        let lifetime = Duration::from_millis(20);
+        let second = Duration::from_secs(1);
+        let bounds =
+            Bounds { connections: 1, head_bytes: 8192, lifetime, last_request: 30 * second, drain: second };
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let router = Router::new().route("/", get(async || "here"));
+        let stop = CancellationToken::new();
+        let server = Server::new("test", bounds);
+        let served = tokio::spawn({
+            let stop = stop.clone();
+            async move { server.serve(listener, router, stop).await }
+        });
+        let client = async {
+            let mut stream = TcpStream::connect(address).await.expect("connected");
+            for number in 1.. {
+                stream.write_all(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n").await.expect("sent");
+                let mut answer = Vec::new();
+                while !answer.ends_with(b"here") {
+                    let count = stream.read_buf(&mut answer).await.expect("received");
+                    assert!(count > 0, "request {number} is lost");
+                }
+                if String::from_utf8_lossy(&answer).contains("connection: close") {
+                    break;
+                }
+            }
+            assert_eq!(stream.read_u8().await.expect_err("closed").kind(), std::io::ErrorKind::UnexpectedEof);
+        };
+        tokio::time::timeout(30 * second, client).await.expect("in time");
+        stop.cancel();
+        served.await.expect("no panic");
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use opentelemetry::{
-    KeyValue,
+    KeyValue, StringValue,
     metrics::{Counter, Histogram},
 };
 
@@ -76,10 +76,11 @@ impl From<&Meters> for GatewayMetrics {
 }
 
 impl GatewayMetrics {
-    /// An HTTP request was answered. `client` is empty if it is unknown; `took` is `None` if the time
+    /// An HTTP request was answered. `client` is `None` if it is unknown; `took` is `None` if the time
     /// includes the wait for an outcome.
-    pub fn answered(&self, client: &str, status: u16, took: Option<Duration>) {
-        let labels = [KeyValue::new("client", client.to_owned()), KeyValue::new("code", i64::from(status))];
+    pub fn answered(&self, client: Option<Arc<str>>, status: u16, took: Option<Duration>) {
+        let client = client.map_or_else(|| StringValue::from(""), StringValue::from);
+        let labels = [KeyValue::new("client", client), KeyValue::new("code", i64::from(status))];
         self.0.requests.add(1, &labels);
         if let Some(took) = took {
             self.0.request_duration.record(took.as_secs_f64(), &[]);

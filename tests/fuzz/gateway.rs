@@ -1,10 +1,9 @@
-//! Requests over HTTP, from their heads to their answers, through the gateway's own router. Without a
+//! Requests over HTTP, from their heads to their answers, through the gateway's own handler. Without a
 //! RabbitMQ, so a good request is answered 503.
 
 use std::{collections::BTreeMap, io, time::Duration};
 
 use axum::{
-    Router,
     body::{self, Body},
     extract::Request,
     http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header},
@@ -16,10 +15,9 @@ use hmac::{Hmac, Mac};
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::Value;
 use sha2::Sha256;
-use tower_service::Service;
 use trackfinity_unlocker::{
     gateway::{Clients, Gateway},
-    http::{Peer, Slot},
+    http::{Handler, Peer, Slot},
     message::Timestamp,
     settings::GatewaySettings,
     telemetry::GatewayTelemetry,
@@ -196,8 +194,6 @@ impl Input {
                 set("webhook-id", "w-1".to_owned());
             }
         }
-        request.extensions_mut().insert(Peer(([192, 0, 2, 1], 4711).into()));
-        request.extensions_mut().insert(Slot::detached());
         Some(request)
     }
 
@@ -270,8 +266,8 @@ async fn check_answer(input: &Input, answer: Response) -> Checked {
     check_problem(&serde_json::from_slice(&body).expect("JSON"), Some(head.status.as_u16()))
 }
 
-/// A gateway's router. `clients`: a directory, or none.
-fn router(clients: Option<&str>) -> Router {
+/// A gateway's handler. `clients`: a directory, or none.
+fn handler(clients: Option<&str>) -> impl Handler + use<> {
     let mut environment = vec![
         ("UNLOCKER__GATEWAY__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
         ("UNLOCKER__OPS__LISTEN".to_owned(), String::new()),
@@ -279,7 +275,7 @@ fn router(clients: Option<&str>) -> Router {
     environment.extend(clients.map(|path| ("UNLOCKER__GATEWAY__CLIENTS_DIR".to_owned(), path.to_owned())));
     let settings = GatewaySettings::load(&[], environment).unwrap_or_else(|faults| panic!("{faults}"));
     let telemetry = GatewayTelemetry::from_environment().expect("telemetry");
-    Gateway::new(&settings, telemetry).expect("a gateway").router()
+    Gateway::new(&settings, telemetry).expect("a gateway").handler()
 }
 
 #[test]
@@ -290,14 +286,15 @@ fn any_request_over_http_is_answered_and_each_refusal_says_why() {
     write("slow", format!("# rate=0.001\n{SLOW_TOKEN}\n"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let _entered = runtime.enter();
-    let (open, guarded) = (router(None), router(clients.path().to_str()));
+    let (open, guarded) = (handler(None), handler(clients.path().to_str()));
+    let (peer, slot) = (Peer(([192, 0, 2, 1], 4711).into()), Slot::detached());
     let seen = std::cell::RefCell::new(BTreeMap::<u16, u64>::new());
     fuzz("gateway", any_input(), |input| {
         let Some(request) = input.request() else { return Ok(()) };
-        let mut router = if matches!(input.sender, Sender::Local) { open.clone() } else { guarded.clone() };
+        let handler = if matches!(input.sender, Sender::Local) { &open } else { &guarded };
         runtime.block_on(async {
-            let answer = tokio::time::timeout(LIMIT, router.call(request)).await;
-            let answer = answer.expect("an answer in time").expect("an answer");
+            let answer = tokio::time::timeout(LIMIT, handler.answer(request, peer, &slot)).await;
+            let answer = answer.expect("an answer in time");
             *seen.borrow_mut().entry(answer.status().as_u16()).or_default() += 1;
             check_answer(&input, answer).await
         })

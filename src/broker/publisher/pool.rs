@@ -79,6 +79,11 @@ impl ChannelPool {
     /// this waits until it is open again. The keeper tries for ever; RabbitMQ's `consumer_timeout` ends
     /// the session of a delivery that waits too long.
     async fn connection_for(&self, properties_len: usize) -> Result<Arc<PublishConnection>, PublishError> {
+        let usable =
+            |connection: &Arc<PublishConnection>| connection.is_usable() && connection.fits(properties_len);
+        if let Some(connection) = self.current.borrow().as_ref().filter(|connection| usable(connection)) {
+            return Ok(Arc::clone(connection));
+        }
         let mut current = self.current.subscribe();
         loop {
             let connection = current.borrow_and_update().clone();

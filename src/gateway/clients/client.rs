@@ -47,7 +47,7 @@ impl Client {
         &self.name
     }
 
-    pub(super) fn shared_name(&self) -> Arc<str> {
+    pub(in crate::gateway) fn shared_name(&self) -> Arc<str> {
         Arc::clone(&self.name)
     }
 
