@@ -5,12 +5,14 @@ mod gcra;
 mod listen;
 mod problem;
 mod server;
+mod slot;
 mod throttle;
 
 pub use self::{
     gcra::Gcra,
     listen::{ListenError, bind},
     problem::{Body as ProblemBody, FieldError, Problem, Taken, sentence},
-    server::{Bounds, Handler, Peer, Server, Slot},
+    server::{Bounds, Handler, Peer, Server},
+    slot::Slot,
     throttle::{Throttle, Wait, network},
 };

@@ -9,8 +9,8 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -30,6 +30,8 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_service::Service;
+
+use super::slot::{OpenConnections, Slot};
 
 /// The pause after a failed accept: the process may be out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -155,17 +157,17 @@ impl Server {
     ) {
         // Small answers must not wait for each other.
         stream.set_nodelay(true).ok();
-        slot.0.wait_for_client();
+        slot.wait_for_client();
         let is_last = AtomicBool::new(false);
         let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-            slot.0.wait_no_more();
+            slot.wait_no_more();
             let (handler, slot, is_last) = (&handler, &slot, &is_last);
             async move {
                 let mut response = handler.answer(request.map(axum::body::Body::new), peer, slot).await;
                 if is_last.load(Ordering::Relaxed) {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                slot.0.wait_for_client();
+                slot.wait_for_client();
                 Ok::<_, Infallible>(response)
             }
         });
@@ -180,7 +182,7 @@ impl Server {
             tokio::select! {
                 biased;
                 ended = connection.as_mut() => break ended,
-                () = slot.0.close.cancelled() => return,
+                () = slot.closed() => return,
                 () = stop.cancelled() => break finish(connection).await,
                 () = lifetime.as_mut() => {
                     if is_last.swap(true, Ordering::Relaxed) {
@@ -207,93 +209,6 @@ where
 {
     connection.as_mut().graceful_shutdown();
     connection.await
-}
-
-/// A connection's place among those that are open, which it leaves when this is dropped.
-#[derive(Debug)]
-pub struct Slot(Arc<OpenConnection>);
-
-impl Slot {
-    /// A place outside of any server: for a request without a connection.
-    pub fn detached() -> Self {
-        OpenConnections::add(&Arc::default(), CancellationToken::new())
-    }
-
-    /// Until the result is dropped, the connection may be closed for another one: it waits for bytes of
-    /// its client, and nothing is lost with it.
-    #[must_use]
-    pub fn waits_for_client(&self) -> WaitsForClient<'_> {
-        self.0.wait_for_client();
-        WaitsForClient(&self.0)
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.all.lock().retain(|open| !Arc::ptr_eq(open, &self.0));
-    }
-}
-
-/// A connection that may be closed for another one.
-#[derive(Debug)]
-pub struct WaitsForClient<'a>(&'a OpenConnection);
-
-impl Drop for WaitsForClient<'_> {
-    fn drop(&mut self) {
-        self.0.wait_no_more();
-    }
-}
-
-#[derive(Debug)]
-struct OpenConnection {
-    all: Arc<OpenConnections>,
-    close: CancellationToken,
-    /// When it began to wait for its client, by [`OpenConnections::clock`]; zero if it does not wait.
-    waits_since: AtomicU64,
-}
-
-impl OpenConnection {
-    fn wait_for_client(&self) {
-        let now = self.all.clock.fetch_add(1, Ordering::Relaxed) + 1;
-        self.waits_since.store(now, Ordering::Relaxed);
-    }
-
-    fn wait_no_more(&self) {
-        self.waits_since.store(0, Ordering::Relaxed);
-    }
-}
-
-/// The connections of a server.
-#[derive(Debug, Default)]
-struct OpenConnections {
-    open: Mutex<Vec<Arc<OpenConnection>>>,
-    /// Counts how often a connection began to wait.
-    clock: AtomicU64,
-}
-
-impl OpenConnections {
-    fn add(all: &Arc<Self>, close: CancellationToken) -> Slot {
-        let connection = OpenConnection { all: Arc::clone(all), close, waits_since: AtomicU64::new(0) };
-        let connection = Arc::new(connection);
-        all.lock().push(Arc::clone(&connection));
-        Slot(connection)
-    }
-
-    /// Closes the one that has waited longest for its client.
-    fn close_oldest(&self) {
-        let open = self.lock();
-        let waits_since = |connection: &OpenConnection| connection.waits_since.load(Ordering::Relaxed);
-        let waiting = open.iter().filter(|connection| waits_since(connection) > 0);
-        if let Some(oldest) = waiting.min_by_key(|connection| waits_since(connection)) {
-            // Not twice: it takes a moment until it is closed.
-            oldest.wait_no_more();
-            oldest.close.cancel();
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<OpenConnection>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 #[cfg(test)]
