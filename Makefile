@@ -49,7 +49,7 @@ bench-gateway-steady: ## Load the gateway with half of its rate for ten minutes;
 
 bench-instructions: ## Count the instructions of a message's pure parts; fails where they have grown
 	@scripts/get-callgrind
-	cargo bench --profile instructions --bench instructions
+	cargo bench --profile instructions --no-default-features --bench instructions
 
 bench-publish: ## Time `publish --from` against a bare confirm loop, in one run (REQUESTS=100000 ROUNDS=3)
 	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
