@@ -3,7 +3,7 @@
 # The version of everything: Cargo.toml's.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-.PHONY: help setup build demo test test-matrix soak bench bench-gateway bench-gateway-steady bench-instructions bench-publish lint check-text check-deploy check-contract schemas render image image-test version audit
+.PHONY: help setup build demo test test-matrix soak bench bench-gateway bench-gateway-steady bench-history bench-instructions bench-publish lint check-text check-deploy check-contract schemas render image image-test version audit
 
 # The RabbitMQ versions of `make test-matrix`.
 VERSIONS ?= 3.10 4.0 4.3
@@ -28,10 +28,10 @@ test-matrix: ## Run all tests on several RabbitMQ versions; needs a Docker engin
 	@UNLOCKER_TEST_BROKER=local scripts/setup test
 	@scripts/test-matrix $(VERSIONS)
 
-soak: ## Let workers live through random faults and account for every request (SECONDS=120 SEED=… RATE=100)
+soak: ## Let workers live through random faults and account for every request (SECONDS=120 SEED=… RATE=100 HISTORY=on)
 	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
 	cargo build --bins -p trackfinity-unlocker -p soak
-	@exec "$${CARGO_TARGET_DIR:-target}/debug/soak" --seconds $(or $(SECONDS),120) --rate $(or $(RATE),100) $(if $(SEED),--seed $(SEED))
+	@exec "$${CARGO_TARGET_DIR:-target}/debug/soak" --seconds $(or $(SECONDS),120) --rate $(or $(RATE),100) --history $(or $(HISTORY),on) $(if $(SEED),--seed $(SEED))
 
 bench: ## Time the worker against a bare loop, by turns, in one run (PAIRS=5 REQUESTS=30000 BACKLOG=1000000 ONLY="quorum latency")
 	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
@@ -46,6 +46,10 @@ bench-gateway-steady: ## Load the gateway with half of its rate for ten minutes;
 	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
 	@scripts/get-wrk
 	cargo bench --bench gateway -- --steady $(or $(SECONDS),600) steady
+
+bench-history: ## Time searches of the history and the gateway's polls (OUTCOMES=200000 IN_FLIGHT=1 RUNS=3)
+	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
+	cargo bench --bench history -- --outcomes $(or $(OUTCOMES),200000) --in-flight $(or $(IN_FLIGHT),1) --runs $(or $(RUNS),3)
 
 bench-instructions: ## Count the instructions of a message's pure parts; fails where they have grown
 	@scripts/get-callgrind

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 pub const USAGE: &str = "usage: throughput [--pairs 5] [--requests 30000] [--backlog 1000000] [NAME…]
-  NAME   a scenario, or the beginning of one's name: quorum, classic, delayed, failing, telemetry, logs, backlog,
-         workers, latency, idle. Without any, all run.";
+  NAME   a scenario, or the beginning of one's name: quorum, classic, delayed, failing, telemetry, logs, history,
+         backlog, workers, latency, idle. Without any, all run.";
 
 pub enum Role {
     Bench(Options),

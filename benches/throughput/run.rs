@@ -66,7 +66,7 @@ impl Contender {
                 Which::Unlocker => Program::new(env!("CARGO_BIN_EXE_unlocker"))
                     .arg("run")
                     .env("UNLOCKER__BROKER__URL", queues.amqp_url())
-                    .env("UNLOCKER__BROKER__DECLARE", (queues.kind == Kind::Quorum).to_string())
+                    .env("UNLOCKER__BROKER__DECLARE", (queues.kind != Kind::Classic).to_string())
                     .env("UNLOCKER__TRACKFINITY__BASE_URL", &api.url)
                     .env("UNLOCKER__TRACKFINITY__API_KEY", "key")
                     .env("UNLOCKER__TRACKFINITY__API_USERNAME", "user")

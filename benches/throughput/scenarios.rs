@@ -49,6 +49,9 @@ pub async fn all(options: &Options) -> ExitCode {
     if options.wants("logs") {
         bench.logs(&mut report).await;
     }
+    if options.wants("history") {
+        bench.history(&mut report, &site.queues(Kind::History).await).await;
+    }
     if options.wants("workers") {
         bench.workers(&mut report).await;
     }
@@ -201,6 +204,29 @@ impl Bench<'_> {
             all.cpu.median / off.cpu.median,
             1.1,
         );
+        report.contests.push(contest);
+    }
+
+    /// Every outcome is also kept in the stream.
+    async fn history(&self, report: &mut Report, kept: &Queues) {
+        let count = self.options.requests;
+        let off = Contender::unlocker();
+        let on = off.clone().env("UNLOCKER__HISTORY__ENABLED", "true");
+        let mut rounds = Vec::new();
+        for _round in 0..self.options.pairs {
+            rounds.push(vec![
+                turn(&off, &self.quorum, &self.instant, count, count).await,
+                turn(&on, kept, &self.instant, count, count).await,
+            ]);
+        }
+        let all = count * self.options.pairs;
+        let has_all = async || match kept.kept().await {
+            entries if entries >= all => Ok(()),
+            entries => Err(format!("{entries} of {all} outcomes are in the stream")),
+        };
+        kit::eventually("every outcome is in the stream", Duration::from_secs(20), has_all).await;
+        let contest = Contest::new("history", &["off", "on"], &rounds);
+        report.bounds.at_least("history: rate, on over off", contest.entry("on").rate_ratio.median, 0.9);
         report.contests.push(contest);
     }
 

@@ -14,11 +14,12 @@ use lapin::types::AMQPValue;
 use lapin::{Channel, Confirmation};
 use trackfinity_unlocker::broker::Topology;
 use trackfinity_unlocker::broker::topology::Entity;
-use trackfinity_unlocker::settings::TopologyPrefix;
+use trackfinity_unlocker::settings::{History, TopologyPrefix};
 
 pub const EXCHANGE: &str = "trackfinity.unlock";
 pub const REQUESTS: &str = "trackfinity.unlock.requests";
 pub const RESULTS: &str = "trackfinity.unlock.results";
+const HISTORY: &str = "trackfinity.unlock.history";
 /// The queue in which outcomes are counted.
 const OUTCOMES: &str = "bench.outcomes";
 /// Publishes in flight while a queue is filled.
@@ -55,6 +56,8 @@ impl Site {
 pub enum Kind {
     /// Quorum queues, declared by the worker.
     Quorum,
+    /// Quorum queues and the stream of the history, declared by the worker.
+    History,
     /// Classic queues with the same names and bindings; the worker does not declare.
     Classic,
 }
@@ -63,6 +66,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Quorum => "quorum",
+            Self::History => "history",
             Self::Classic => "classic",
         }
     }
@@ -92,9 +96,16 @@ impl Queues {
     }
 
     async fn declare(&self) {
-        let topology = topology();
+        let mut topology = topology();
+        if self.kind == Kind::History {
+            let day = Duration::from_secs(86_400);
+            let history = History { enabled: true, max_age: day, max_bytes: 5_000_000_000 };
+            topology = topology.with_history(&history);
+        }
         match self.kind {
-            Kind::Quorum => topology.declare(self.amqp.connection()).await.expect("declared"),
+            Kind::Quorum | Kind::History => {
+                topology.declare(self.amqp.connection()).await.expect("declared");
+            }
             Kind::Classic => {
                 for entity in topology.entities() {
                     self.declare_classic(entity).await;
@@ -102,7 +113,7 @@ impl Queues {
             }
         }
         let mut arguments = BTreeMap::new();
-        if self.kind == Kind::Quorum {
+        if self.kind != Kind::Classic {
             arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
         }
         self.amqp.declare_queue(OUTCOMES, arguments.into()).await;
@@ -158,6 +169,11 @@ impl Queues {
     /// Outcomes so far.
     pub async fn outcomes(&self) -> usize {
         self.ready(OUTCOMES).await
+    }
+
+    /// Entries of the stream, as RabbitMQ counts them.
+    pub async fn kept(&self) -> usize {
+        self.ready(HISTORY).await
     }
 
     /// Requests that are ready in the queue.

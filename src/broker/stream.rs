@@ -21,7 +21,7 @@ const ACK_EVERY: u16 = 250;
 /// How many entries of the last chunk are read at once to find the end: more than a chunk has.
 const MAX_CHUNK: u16 = 60_000;
 /// How long RabbitMQ may take for the next entry while it is known that one comes.
-const STALLED_AFTER: Duration = Duration::from_secs(30);
+pub const STALLED_AFTER: Duration = Duration::from_secs(30);
 /// How long to wait for an entry of a stream that says it has none: its count lags behind a moment.
 const EMPTY_GRACE: Duration = Duration::from_secs(1);
 
@@ -34,8 +34,8 @@ pub enum StreamError {
     Missing(String),
     #[error("RabbitMQ refuses to read stream {name}: {broker}")]
     Refused { name: String, broker: String },
-    #[error("RabbitMQ sent no entry of stream {name} for {} s", STALLED_AFTER.as_secs())]
-    Stalled { name: String },
+    #[error("RabbitMQ sent no entry of stream {name} for {seconds} s")]
+    Stalled { name: String, seconds: u64 },
     #[error("reading stream {name} failed: {source}")]
     Failed { name: String, source: lapin::Error },
     #[error("RabbitMQ ended the reading of stream {0}")]
@@ -121,7 +121,7 @@ impl<'a> Stream<'a> {
         match tokio::time::timeout(patience, consumer.next()).await {
             Ok(first) => entries.push(self.entry(first)?),
             Err(_elapsed) if is_empty => {}
-            Err(_elapsed) => return Err(StreamError::Stalled { name: self.name.to_owned() }),
+            Err(_elapsed) => return Err(self.stalled(STALLED_AFTER)),
         }
         let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await;
         cancelled.map_err(|error| self.fault(error))?;
@@ -133,15 +133,46 @@ impl<'a> Stream<'a> {
         Ok(entries)
     }
 
+    /// The first entry from `start` on, of which it is known that it is there.
+    ///
+    /// # Errors
+    /// If it does not come within `patience`, or the stream cannot be read.
+    pub async fn entry_at(&self, start: Start, patience: Duration) -> Result<Entry, StreamError> {
+        // A search would get a thousand entries for this one.
+        let mut reader = self.open(start, &[], 1, 1).await?;
+        let first = async {
+            loop {
+                let entry = reader.wait_next().await?;
+                // A chunk may begin before the offset.
+                if !matches!(start, Start::Offset(offset) if entry.offset < offset) {
+                    return Ok(entry);
+                }
+            }
+        };
+        let first = tokio::time::timeout(patience, first).await;
+        reader.close().await;
+        first.unwrap_or_else(|_elapsed| Err(self.stalled(patience)))
+    }
+
     /// Reads from `start` on. With `filters`, RabbitMQ may leave out entries that have another filter
     /// value; older releases leave out none.
     ///
     /// # Errors
     /// If the stream cannot be read.
     pub async fn read(&self, start: Start, filters: &[&str]) -> Result<Reader<'a>, StreamError> {
+        self.open(start, filters, PREFETCH, ACK_EVERY).await
+    }
+
+    async fn open(
+        &self,
+        start: Start,
+        filters: &[&str],
+        prefetch: u16,
+        ack_every: u16,
+    ) -> Result<Reader<'a>, StreamError> {
         let channel = self.connection.create_channel().await.map_err(|error| self.fault(error))?;
-        let consumer = self.consume(&channel, start.value(), filters, PREFETCH).await?;
-        Ok(Reader { stream: *self, channel, consumer, unacknowledged: 0 })
+        let consumer = self.consume(&channel, start.value(), filters, prefetch).await?;
+        Ok(Reader { stream: *self, channel, consumer, unacknowledged: 0, ack_every })
     }
 
     async fn consume(
@@ -174,6 +205,10 @@ impl<'a> Stream<'a> {
         }
     }
 
+    fn stalled(&self, after: Duration) -> StreamError {
+        StreamError::Stalled { name: self.name.to_owned(), seconds: after.as_secs() }
+    }
+
     fn fault(&self, source: lapin::Error) -> StreamError {
         let name = self.name.to_owned();
         match soft_error(&source) {
@@ -191,16 +226,18 @@ pub struct Reader<'a> {
     channel: Channel,
     consumer: Consumer,
     unacknowledged: u16,
+    ack_every: u16,
 }
 
 impl Reader<'_> {
     /// The next entry, of which it is known that it comes.
     ///
     /// # Errors
-    /// If it does not come in time, or the stream cannot be read any more.
-    pub async fn next(&mut self) -> Result<Entry, StreamError> {
-        let stalled = || StreamError::Stalled { name: self.stream.name.to_owned() };
-        tokio::time::timeout(STALLED_AFTER, self.wait_next()).await.unwrap_or_else(|_elapsed| Err(stalled()))
+    /// If it does not come within `patience`, or the stream cannot be read any more.
+    pub async fn next(&mut self, patience: Duration) -> Result<Entry, StreamError> {
+        let stream = self.stream;
+        let next = tokio::time::timeout(patience, self.wait_next()).await;
+        next.unwrap_or_else(|_elapsed| Err(stream.stalled(patience)))
     }
 
     /// The next entry, whenever it comes.
@@ -210,7 +247,7 @@ impl Reader<'_> {
     pub async fn wait_next(&mut self) -> Result<Entry, StreamError> {
         let entry = self.stream.entry(self.consumer.next().await)?;
         self.unacknowledged += 1;
-        if self.unacknowledged >= ACK_EVERY {
+        if self.unacknowledged >= self.ack_every {
             self.unacknowledged = 0;
             let acknowledged = entry.delivery.acker.ack(BasicAckOptions { multiple: true }).await;
             acknowledged.map_err(|error| self.stream.fault(error))?;

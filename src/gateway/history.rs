@@ -1,9 +1,9 @@
 //! Answers polls for outcomes from the history. Many pollers share one reader: it follows the stream while
-//! there are polls, and knows where the latest outcomes are. A poll then reads one entry. Only a poll for
-//! something older searches the stream.
+//! there are polls, and knows where the latest outcomes are. A poll then reads one entry. A poll for something
+//! older lets the index reach further back. Only if there is too much since then, it searches the stream.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use crate::{
     broker::{
         ConnectError, Connector,
         connection::Connection,
-        stream::{Start, Stream, StreamError},
+        stream::{STALLED_AFTER, Start, Stream, StreamError},
     },
     history::{CLOCK_SKEW, Found, HistoryError, Outcomes, Query},
     http::Problem,
@@ -67,6 +67,8 @@ struct Reader {
     index: Arc<Mutex<OutcomeIndex>>,
     state: watch::Receiver<State>,
     last_poll: Arc<Mutex<Instant>>,
+    /// One extension of the index at a time.
+    extending: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Clone, Debug)]
@@ -120,7 +122,11 @@ impl History {
         let reader = self.reader(since.unwrap_or_else(Timestamp::now)).await?;
         reader.up_to_date().await?;
         let oldest = since.unwrap_or(Timestamp::EPOCH);
-        let known = reader.index.lock().unwrap_or_else(PoisonError::into_inner).find(request_id, oldest);
+        let mut known = reader.index().find(request_id, oldest);
+        if known == Known::Unknown && since.is_some() {
+            reader.reach_back(&self.stream, oldest).await?;
+            known = reader.index().find(request_id, oldest);
+        }
         match known {
             Known::Pending => return Ok(None),
             Known::At(offset) => {
@@ -153,6 +159,7 @@ impl History {
             index: Arc::new(Mutex::new(OutcomeIndex::new(since))),
             state: changes,
             last_poll: Arc::new(Mutex::new(Instant::now())),
+            extending: Arc::default(),
         };
         let (following, stream) = (reader.clone(), Arc::clone(&self.stream));
         tokio::spawn(async move {
@@ -178,6 +185,10 @@ fn problem(code: &'static str, detail: &'static str) -> Problem {
 }
 
 impl Reader {
+    fn index(&self) -> MutexGuard<'_, OutcomeIndex> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn runs(&self) -> bool {
         !matches!(*self.state.borrow(), State::Ended(_))
     }
@@ -210,32 +221,64 @@ impl Reader {
         since: Timestamp,
         state: &watch::Sender<State>,
     ) -> Result<(), HistoryError> {
-        let (mut reader, end) = Outcomes::read_from(&self.connection, stream, since).await?;
-        if end.is_none() {
-            state.send_replace(State::UpToDate);
+        let (mut reader, present) = Outcomes::read_from(&self.connection, stream, since).await?;
+        match &present {
+            Some(present) => self.index().begin_at(*present.start()),
+            None => {
+                self.index().begin_with_all();
+                state.send_replace(State::UpToDate);
+            }
         }
         loop {
             let entry = reader.wait_next().await?;
             if let Some(found) = Found::read(&entry) {
-                let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-                index.add(&found.outcome.request_id, entry.offset, found.outcome.finished_at);
+                self.index().add(&found.outcome.request_id, entry.offset, found.outcome.finished_at);
             }
-            if end.is_some_and(|end| entry.offset >= end) && matches!(*state.borrow(), State::Behind) {
+            let is_end = present.as_ref().is_some_and(|present| entry.offset >= *present.end());
+            if is_end && matches!(*state.borrow(), State::Behind) {
                 state.send_replace(State::UpToDate);
             }
         }
     }
 
-    async fn read(&self, stream: &str, offset: u64) -> Result<Option<Found>, StreamError> {
-        let mut reader = Stream::new(&self.connection, stream).read(Start::Offset(offset), &[]).await?;
-        // A chunk begins before the offset.
-        let entry = loop {
-            let entry = reader.next().await?;
-            if entry.offset >= offset {
-                break entry;
-            }
+    /// Lets the index reach back to `since`, unless too much came since then. A client that hangs up does not end
+    /// it: the next poll needs it, too.
+    async fn reach_back(&self, stream: &Arc<str>, since: Timestamp) -> Result<(), PollError> {
+        let (reader, stream) = (self.clone(), Arc::clone(stream));
+        let extension = tokio::spawn(async move {
+            let _one = reader.extending.lock().await;
+            reader.extend(&stream, since).await
+        });
+        extension.await.map_err(|error| PollError::Reader(error.to_string().into()))?.map_err(Into::into)
+    }
+
+    async fn extend(&self, stream: &str, since: Timestamp) -> Result<(), HistoryError> {
+        let (is_there, room) = {
+            let index = self.index();
+            (index.reaches(since), index.room())
         };
+        let Some((until, room)) = room.filter(|_| !is_there) else { return Ok(()) };
+        let (mut reader, present) = Outcomes::read_from(&self.connection, stream, since).await?;
+        let Some(from) = present.map(|present| *present.start()) else { return Ok(()) };
+        let mut older = OutcomeIndex::new(since);
+        older.begin_at(from.min(until));
+        if until.saturating_sub(from) <= room {
+            let mut next = from;
+            while next < until {
+                let entry = reader.next(STALLED_AFTER).await?;
+                next = entry.offset + 1;
+                if let Some(found) = Found::read(&entry).filter(|_| entry.offset < until) {
+                    older.add(&found.outcome.request_id, entry.offset, found.outcome.finished_at);
+                }
+            }
+            self.index().extend(&older, until);
+        }
         reader.close().await;
-        Ok(Found::read(&entry))
+        Ok(())
+    }
+
+    async fn read(&self, stream: &str, offset: u64) -> Result<Option<Found>, StreamError> {
+        let stream = Stream::new(&self.connection, stream);
+        Ok(Found::read(&stream.entry_at(Start::Offset(offset), STALLED_AFTER).await?))
     }
 }

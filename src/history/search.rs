@@ -1,12 +1,12 @@
 //! Searches the stream, from a time to the end that it had when the search began; or follows it.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, ops::RangeInclusive, time::Duration};
 
 use lapin::Connection;
 
 use super::query::Query;
 use crate::{
-    broker::stream::{Entry, Reader, Start, Stream, StreamError},
+    broker::stream::{Entry, Reader, STALLED_AFTER, Start, Stream, StreamError},
     message::{RecordedOutcome, Timestamp},
     telemetry::TraceContext,
 };
@@ -15,6 +15,10 @@ use crate::{
 pub const CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// Progress is reported each time this many outcomes were read.
 const PROGRESS_EVERY: u64 = 5_000;
+/// How long to wait for the first entry at a time that may be behind the end.
+const BEHIND_THE_END_AFTER: Duration = Duration::from_secs(5);
+/// How many entries RabbitMQ leaves out in a second, at the least.
+const SCANNED_PER_SECOND: u64 = 5_000;
 
 /// The history could not be searched.
 #[derive(Debug, thiserror::Error)]
@@ -76,16 +80,18 @@ impl Outcomes {
         let last = reading.last_entries().await.map_err(|error| off(error, stream))?;
         let mut outcomes = Collected::new(query, limit);
         let Some(end) = last.last() else { return Ok(outcomes.finish()) };
+        let first = first_entry(&reading, query.since, &last).await?;
+        outcomes.look_back_to(&first);
+        let span = end.offset.saturating_sub(first.offset);
         let filters = filters(query, end);
+        let patience = if filters.is_empty() { STALLED_AFTER } else { patience(span) };
         let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
-        let mut reader = reading.read(start(query, &last), &filters).await?;
-        let mut first = None;
+        let mut reader = reading.read(Start::Offset(first.offset), &filters).await?;
         loop {
-            let entry = reader.next().await?;
-            let first = *first.get_or_insert(entry.offset);
+            let entry = reader.next(patience).await?;
             outcomes.look_at(&entry);
             if outcomes.read.is_multiple_of(PROGRESS_EVERY) {
-                let (span, passed) = (end.offset.saturating_sub(first), entry.offset.saturating_sub(first));
+                let passed = entry.offset.saturating_sub(first.offset);
                 progress(Progress { read: outcomes.read, span, passed });
             }
             if entry.offset >= end.offset {
@@ -96,8 +102,8 @@ impl Outcomes {
         Ok(outcomes.finish())
     }
 
-    /// A reader of all outcomes that were decided at `since` or later, and of those that come. Also returns the
-    /// offset of the last one there is; `None` if there is none.
+    /// A reader of all outcomes that were decided at `since` or later, and of those that come; and what there is
+    /// now, `None` if nothing.
     ///
     /// # Errors
     /// If the stream does not exist or cannot be read.
@@ -105,11 +111,12 @@ impl Outcomes {
         connection: &'a Connection,
         stream: &'a str,
         since: Timestamp,
-    ) -> Result<(Reader<'a>, Option<u64>), HistoryError> {
+    ) -> Result<(Reader<'a>, Option<RangeInclusive<u64>>), HistoryError> {
         let reading = Stream::new(connection, stream);
         let last = reading.last_entries().await.map_err(|error| off(error, stream))?;
-        let start = start(&Query { since: Some(since), ..Query::default() }, &last);
-        Ok((reading.read(start, &[]).await?, last.last().map(|entry| entry.offset)))
+        let Some(end) = last.last() else { return Ok((reading.read(Start::First, &[]).await?, None)) };
+        let first = first_entry(&reading, Some(since), &last).await?.offset;
+        Ok((reading.read(Start::Offset(first), &[]).await?, Some(first..=end.offset)))
     }
 
     /// Hands over each outcome that comes from now on. Ends with an error only.
@@ -140,15 +147,31 @@ fn off(error: StreamError, stream: &str) -> HistoryError {
     }
 }
 
-/// Where to begin so that no match is missed: an outcome is published after it was decided, sometimes long
-/// after. A time behind the last chunk would be the place of the next entry, which may never come; so not
-/// behind what is known to be in that chunk.
-fn start(query: &Query, last: &[Entry]) -> Start {
+/// The entry to begin with so that no match is missed: an outcome is published after it was decided, sometimes
+/// long after. `last`: the last chunk.
+async fn first_entry(
+    stream: &Stream<'_>,
+    since: Option<Timestamp>,
+    last: &[Entry],
+) -> Result<Entry, StreamError> {
     let newest = last.iter().filter_map(Found::read).map(|found| found.outcome.finished_at).max();
-    match (query.since, newest) {
-        (Some(since), Some(newest)) => Start::At(since.min(newest).minus(CLOCK_SKEW)),
-        _ => Start::First,
+    if let (Some(since), Some(newest), Some(end)) = (since, newest, last.last()) {
+        // A time behind the last chunk is the place of the next entry, which may never come; so not behind what is
+        // known to be in that chunk.
+        let start = Start::At(since.min(newest).minus(CLOCK_SKEW));
+        match stream.entry_at(start, BEHIND_THE_END_AFTER).await {
+            Ok(entry) if entry.offset <= end.offset => return Ok(entry),
+            // The clock of a worker is further ahead of RabbitMQ's than was allowed for.
+            Ok(_) | Err(StreamError::Stalled { .. }) => {}
+            Err(error) => return Err(error),
+        }
     }
+    stream.entry_at(Start::First, STALLED_AFTER).await
+}
+
+/// How long nothing may come of this many entries, most of which RabbitMQ leaves out.
+fn patience(span: u64) -> Duration {
+    STALLED_AFTER + Duration::from_secs(span / SCANNED_PER_SECOND)
 }
 
 /// What RabbitMQ may leave out, it leaves out by these; none if it may leave out nothing. The end itself must
@@ -190,15 +213,19 @@ impl<'a> Collected<'a> {
         Self { query, filter_value, limit, found: VecDeque::new(), left_out: 0, from: None, read: 0 }
     }
 
+    /// Notes the oldest entry of the search.
+    fn look_back_to(&mut self, first: &Entry) {
+        self.from = Found::read(first).map(|found| found.outcome.finished_at);
+    }
+
     fn look_at(&mut self, entry: &Entry) {
         self.read += 1;
-        let is_first = self.from.is_none();
         // Most entries differ in this, and need not be read.
         let differs = matches!(
             (&self.filter_value, entry.filter_value()),
             (Some(wanted), Some(own)) if wanted != own
         );
-        if differs && !is_first {
+        if differs {
             return;
         }
         let Some(found) = Found::read(entry) else { return };

@@ -1,5 +1,7 @@
 //! A RabbitMQ of three nodes that loses the leader of every queue in turn.
 
+mod history;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -108,7 +110,9 @@ async fn leaders(cluster: &RabbitCluster) -> Result<BTreeMap<String, String>, St
         if online != 3 {
             return Err(format!("{} has {online} members online", queue["name"]));
         }
+        // RabbitMQ 3.10 has a stream's leader as its node.
         let leader = queue["leader"].as_str().filter(|leader| !leader.is_empty());
+        let leader = leader.or_else(|| queue["node"].as_str().filter(|_| queue["type"] == "stream"));
         leaders.insert(text(&queue["name"]), leader.ok_or("a queue has no leader")?.to_owned());
     }
     Ok(leaders)

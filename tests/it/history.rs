@@ -6,8 +6,11 @@ use kit::{Amqp, Answer, Context, FieldTable, Program};
 use lapin::{Channel, options::BasicPublishOptions};
 use serde_json::Value;
 use trackfinity_unlocker::{
-    broker::Topology,
-    history::{HistoryError, Outcomes, Query},
+    broker::{
+        Topology,
+        stream::{Start, Stream},
+    },
+    history::{Found, HistoryError, Outcomes, Query},
     message::{Outcome, Status, Timestamp, request},
     settings::{History, TopologyPrefix},
 };
@@ -167,6 +170,55 @@ fn a_history_that_is_empty_or_off_is_told_apart() {
         assert_eq!(search(&amqp, &since(-1)).await.expect("searched"), ["r-1"]);
         for minutes in [0, 10, 60 * 24 * 365] {
             assert!(search(&amqp, &since(minutes)).await.expect("searched").is_empty(), "{minutes}");
+        }
+    });
+}
+
+#[test]
+fn a_search_says_how_far_it_looked_back_also_where_rabbitmq_filters() {
+    kit::run(async |ctx| {
+        let amqp = ctx.amqp().await;
+        declare(&amqp).await;
+        let publishing = channel(&amqp).await;
+        for (number, age) in [(1, HOUR), (2, 0)] {
+            let identifiers = format!(r#"{{"customer_id":"{number}"}}"#);
+            publish(&publishing, &outcome(number, &identifiers, Status::Unlocked, age), false).await;
+        }
+        let query = Query { customer_id: Some("3".to_owned()), ..Query::default() };
+        let outcomes = Outcomes::search(amqp.connection(), STREAM, &query, 1, |_| ()).await.expect("searched");
+        let from = outcomes.from.expect("there are outcomes");
+        assert!(Timestamp::now().since(from) >= Duration::from_secs(3600), "from {from}");
+    });
+}
+
+#[test]
+fn a_worker_whose_clock_is_ahead_does_not_stop_a_search() {
+    kit::run(async |ctx| {
+        let amqp = ctx.amqp().await;
+        declare(&amqp).await;
+        let minutes = |minutes: i64| minutes * 60_000;
+        let ahead = outcome(1, "{}", Status::Invalid, minutes(-10));
+        publish(&channel(&amqp).await, &ahead, false).await;
+        let since = Some(Timestamp::from_millis(Timestamp::now().as_millis() + minutes(5)));
+        let query = Query { since, ..Query::default() };
+        assert_eq!(search(&amqp, &query).await.expect("searched"), ["r-1"]);
+    });
+}
+
+#[test]
+fn an_entry_is_read_by_its_offset_also_out_of_a_large_chunk() {
+    kit::run(async |ctx| {
+        let amqp = ctx.amqp().await;
+        declare(&amqp).await;
+        let publishing = channel(&amqp).await;
+        // All at once, so that RabbitMQ puts many into a chunk.
+        let outcomes: Vec<_> = (0..500).map(|n| outcome(n, "{}", Status::Invalid, 0)).collect();
+        futures_util::future::join_all(outcomes.iter().map(|outcome| publish(&publishing, outcome, false))).await;
+        let stream = Stream::new(amqp.connection(), STREAM);
+        for offset in [0, 1, 57, 250, 499] {
+            let entry = stream.entry_at(Start::Offset(offset), SOON).await.expect("read");
+            let found = Found::read(&entry).expect("an outcome");
+            assert_eq!((entry.offset, found.outcome.request_id), (offset, format!("r-{offset}")));
         }
     });
 }

@@ -49,6 +49,11 @@ fn the_location_leads_to_the_outcome_and_to_pending_before() {
         assert_eq!(finished(&gateway, plain).await, answer);
         let slashes = plain.replace("%2F", "/");
         assert_eq!(finished(&gateway, &slashes).await, answer);
+        // From before the reader began: it reaches back.
+        let old = format!("{plain}?since=2020-01-01T00:00:00Z");
+        assert_eq!(finished(&gateway, &old).await, answer);
+        let never = "/v1/unlocks/local%2Fnever?since=2020-01-01T00:00:00Z";
+        assert_eq!(poll(&gateway, never).await, serde_json::json!({"status": "pending"}));
         world.stop().await;
         let waiting = gateway.post(json(r#"{"customer_id":1}"#)).await;
         assert_eq!(poll(&gateway, location(&waiting)).await, serde_json::json!({"status": "pending"}));

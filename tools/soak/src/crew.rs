@@ -25,6 +25,7 @@ pub struct Crew {
     secrets: PathBuf,
     logs: PathBuf,
     install_url: String,
+    history: bool,
     journal: Arc<Journal>,
 }
 
@@ -64,12 +65,18 @@ impl Slot {
 
 impl Crew {
     /// `directory` is for the secrets' files and the workers' logs.
-    pub async fn new(node: &RabbitNode, install: &Install, directory: &Path, journal: Arc<Journal>) -> Self {
+    pub async fn new(
+        node: &RabbitNode,
+        install: &Install,
+        directory: &Path,
+        history: bool,
+        journal: Arc<Journal>,
+    ) -> Self {
         let secrets = directory.join("secrets");
         fs::create_dir_all(&secrets).expect("a directory for the secrets");
         let slots = [Slot::new('A', node).await, Slot::new('B', node).await];
         let (logs, install_url) = (directory.to_owned(), install.url());
-        let crew = Self { slots, secrets, logs, install_url, journal };
+        let crew = Self { slots, secrets, logs, install_url, history, journal };
         crew.write("api-key", KEY);
         crew.write("api-username", "soak");
         for slot in &crew.slots {
@@ -94,7 +101,7 @@ impl Crew {
 
     fn program(&self, slot: &Slot) -> Program {
         let secret = |name: &str| self.secrets.join(name);
-        Program::new(unlocker())
+        Program::new(path())
             .args(["--log-format", "json", "run"])
             .env("RUST_LOG", "info,trackfinity_unlocker=debug")
             .env("UNLOCKER__BROKER__URL_FILE", secret(&format!("broker-url-{}", slot.name)))
@@ -109,6 +116,7 @@ impl Crew {
             .env("UNLOCKER__RETRY__MAX_DELAY", "2s")
             .env("UNLOCKER__PAUSE__PROBE_DELAY", "200ms")
             .env("UNLOCKER__PAUSE__PROBE_MAX_DELAY", "2s")
+            .env("UNLOCKER__HISTORY__ENABLED", self.history.to_string())
             .env("UNLOCKER__OPS__LISTEN", "")
     }
 
@@ -193,11 +201,16 @@ impl Crew {
 
 /// `unlocker dead-letters COMMAND`.
 pub fn dead_letters(url: &str, command: &str) -> Program {
-    Program::new(unlocker()).env("UNLOCKER__BROKER__URL", url).args(["dead-letters", command])
+    unlocker(url).args(["dead-letters", command])
+}
+
+/// The program with this broker.
+pub fn unlocker(url: &str) -> Program {
+    Program::new(path()).env("UNLOCKER__BROKER__URL", url)
 }
 
 /// The program the soak was built with.
-fn unlocker() -> PathBuf {
+fn path() -> PathBuf {
     let soak = std::env::current_exe().expect("the soak has a path");
     soak.with_file_name("unlocker")
 }

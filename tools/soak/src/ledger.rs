@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::duplicates::Duplicates;
+use crate::history::Kept;
 use crate::install::Install;
 use crate::journal::{Fault, Postponed};
 use crate::listener::Heard;
@@ -23,6 +24,8 @@ pub struct Ledger<'a> {
     pub unreadable: BTreeSet<u64>,
     pub repeats: BTreeMap<u64, u32>,
     pub heard: &'a Heard,
+    /// What the history has, where it is on.
+    pub kept: Option<Kept>,
     /// By the names of the other listeners' queues, the requests whose outcome they have not got.
     pub missed: Vec<(&'static str, Vec<u64>)>,
     pub waiting: (Vec<(String, usize)>, BTreeSet<u64>),
@@ -97,6 +100,11 @@ impl Ledger<'_> {
         let queues = self.waiting.0.iter().map(|(queue, count)| format!("{queue}: {count}"));
         line("still waiting", self.waiting.1.len(), &queues.collect::<Vec<_>>().join(", "));
         line("lost", lost.len(), "");
+        if let Some(kept) = &self.kept {
+            line("in the history", kept.outcomes.len(), &format!("{} outcomes", kept.count()));
+            line("  unheard outcomes", kept.unheard(self.heard), "the listener's queue has not got them");
+            line("  lost", self.not_kept(kept).len(), "");
+        }
     }
 
     fn print_outcomes(&self) {

@@ -167,7 +167,8 @@ fn note_outcome(delivery: &Delivery, heard: &mut Heard) {
     outcomes.push(outcome);
 }
 
-fn read(body: &[u8]) -> Option<(u64, Outcome)> {
+/// The request's number and its outcome.
+pub fn read(body: &[u8]) -> Option<(u64, Outcome)> {
     let json: Value = serde_json::from_slice(body).ok()?;
     // What cannot be read is given an id, and known by its customer.
     let customer = json["request"]["customer_id"].as_str().and_then(requests::number);

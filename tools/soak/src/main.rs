@@ -13,6 +13,7 @@ mod broker_line;
 mod chaos;
 mod crew;
 mod duplicates;
+mod history;
 mod install;
 mod isolation;
 mod journal;
@@ -41,6 +42,7 @@ use audience::Audience;
 use bad_ids::BadIds;
 use chaos::Chaos;
 use crew::Crew;
+use history::Kept;
 use install::Install;
 use journal::Journal;
 use ledger::Ledger;
@@ -81,7 +83,7 @@ async fn soak(options: Options) -> ExitCode {
     println!("soak: logs of the workers in {}", directory.display());
     let journal = Arc::new(Journal::new());
     let install = Install::start(seed).await;
-    let crew = Crew::new(&node, &install, &directory, journal.clone()).await;
+    let crew = Crew::new(&node, &install, &directory, options.history, journal.clone()).await;
     let mut world = World { options, node, install, crew, journal, interrupted };
 
     let right = world.run().await;
@@ -163,6 +165,7 @@ impl World {
                 self.journal.complain(error);
                 Vec::new()
             });
+        let kept = self.kept().await;
         let heard = audience.healthy.heard();
         let mut repeats = publisher.repeats();
         repeats.extend(bad_ids.confirmed().iter());
@@ -174,6 +177,7 @@ impl World {
             repeats,
             missed: audience.missed(&heard),
             heard: &heard,
+            kept,
             waiting,
             dead_letters,
             faults: self.journal.faults(),
@@ -184,6 +188,18 @@ impl World {
             interrupted: self.interrupted.is_cancelled(),
         };
         ledger.print()
+    }
+
+    /// What the stream has; none if there is no stream.
+    async fn kept(&self) -> Option<Kept> {
+        if !self.options.history {
+            return None;
+        }
+        let kept = Kept::search(&self.node.amqp_url("/")).await;
+        Some(kept.unwrap_or_else(|error| {
+            self.journal.complain(error);
+            Kept::default()
+        }))
     }
 
     /// Faults, for as long as asked.

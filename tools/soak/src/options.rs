@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-pub const USAGE: &str = "usage: soak [--seconds 120] [--seed N] [--rate 100]";
+pub const USAGE: &str = "usage: soak [--seconds 120] [--seed N] [--rate 100] [--history on|off]";
 
 pub struct Options {
     /// How long requests and faults flow.
@@ -12,6 +12,8 @@ pub struct Options {
     pub seed: u64,
     /// Requests per second.
     pub rate: f64,
+    /// Whether the stream of outcomes is there, and is a witness.
+    pub history: bool,
 }
 
 impl Options {
@@ -19,14 +21,15 @@ impl Options {
     /// What is wrong with the arguments.
     pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         // Short enough to be typed again.
-        let mut options =
-            Self { run_for: Duration::from_secs(120), seed: fastrand::u64(1..1_000_000), rate: 100.0 };
+        let seed = fastrand::u64(1..1_000_000);
+        let mut options = Self { run_for: Duration::from_secs(120), seed, rate: 100.0, history: true };
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{name} wants a value"))?;
             match name.as_str() {
                 "--seconds" => options.run_for = Duration::from_secs(number(&name, &value)?),
                 "--seed" => options.seed = number(&name, &value)?,
                 "--rate" => options.rate = number(&name, &value)?,
+                "--history" => options.history = is_on(&name, &value)?,
                 _ => return Err(format!("{name} is not known")),
             }
         }
@@ -34,6 +37,14 @@ impl Options {
             return Err("--rate is not between 0.1 and 10000".into());
         }
         Ok(options)
+    }
+}
+
+fn is_on(name: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{name}: {value:?} is neither on nor off")),
     }
 }
 

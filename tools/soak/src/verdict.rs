@@ -37,6 +37,7 @@ impl Ledger<'_> {
         for (queue, missed) in self.missed.iter().filter(|(_, missed)| !missed.is_empty()) {
             wrongs.push(format!("{queue} has not got {} outcomes: {}", missed.len(), ids(missed)));
         }
+        wrongs.extend(self.wrong_history());
         wrongs.extend(self.wrong_outcomes());
         wrongs.extend(self.wrong_dead_letters());
         wrongs
