@@ -1,24 +1,23 @@
 //! Searches the stream, from a time to the end that it had when the search began; or follows it.
 
-use std::{collections::VecDeque, ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, time::Duration};
 
 use lapin::Connection;
 
-use super::query::Query;
+use super::{
+    found::Found,
+    part::{Matches, Part, Progress, Reporter},
+    query::Query,
+};
 use crate::{
     broker::stream::{Entry, Reader, STALLED_AFTER, Start, Stream, StreamError},
-    message::{RecordedOutcome, Timestamp},
-    telemetry::TraceContext,
+    message::Timestamp,
 };
 
 /// How far the clocks of workers and RabbitMQ may be apart.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(60);
-/// Progress is reported each time this many outcomes were read.
-const PROGRESS_EVERY: u64 = 5_000;
 /// How long to wait for the first entry at a time that may be behind the end.
 const BEHIND_THE_END_AFTER: Duration = Duration::from_secs(5);
-/// How many entries RabbitMQ leaves out in a second, at the least.
-const SCANNED_PER_SECOND: u64 = 5_000;
 
 /// The history could not be searched.
 #[derive(Debug, thiserror::Error)]
@@ -29,27 +28,6 @@ pub enum HistoryError {
     Stream(#[from] StreamError),
 }
 
-/// An outcome that was found.
-#[derive(Clone, Debug)]
-pub struct Found {
-    pub outcome: RecordedOutcome,
-    /// The outcome as it was published.
-    pub body: Vec<u8>,
-    /// The trace in which it was published, 32 hex digits.
-    pub trace_id: Option<String>,
-}
-
-/// How far a search is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Outcomes that were read.
-    pub read: u64,
-    /// Entries from the first one read to the end; some of them RabbitMQ may leave out.
-    pub span: u64,
-    /// Entries of this span that lie behind.
-    pub passed: u64,
-}
-
 /// What a search found.
 #[derive(Debug, Default)]
 pub struct Outcomes {
@@ -57,7 +35,7 @@ pub struct Outcomes {
     pub found: Vec<Found>,
     /// How many more were found, older than these.
     pub left_out: u64,
-    /// When the oldest outcome that was looked at was decided.
+    /// When the oldest outcome that was looked at was decided; `None` if there is none, or it cannot be read.
     pub from: Option<Timestamp>,
     /// How many outcomes were read.
     pub read: u64,
@@ -74,32 +52,25 @@ impl Outcomes {
         stream: &str,
         query: &Query,
         limit: usize,
-        mut progress: impl FnMut(Progress),
+        progress: impl FnMut(Progress),
     ) -> Result<Self, HistoryError> {
         let reading = Stream::new(connection, stream);
         let last = reading.last_entries().await.map_err(|error| off(error, stream))?;
-        let mut outcomes = Collected::new(query, limit);
-        let Some(end) = last.last() else { return Ok(outcomes.finish()) };
-        let first = first_entry(&reading, query.since, &last).await?;
-        outcomes.look_back_to(&first);
-        let span = end.offset.saturating_sub(first.offset);
-        let filters = filters(query, end);
-        let patience = if filters.is_empty() { STALLED_AFTER } else { patience(span) };
-        let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
-        let mut reader = reading.read(Start::Offset(first.offset), &filters).await?;
-        loop {
-            let entry = reader.next(patience).await?;
-            outcomes.look_at(&entry);
-            if outcomes.read.is_multiple_of(PROGRESS_EVERY) {
-                let passed = entry.offset.saturating_sub(first.offset);
-                progress(Progress { read: outcomes.read, span, passed });
-            }
-            if entry.offset >= end.offset {
-                break;
-            }
+        if last.is_empty() {
+            return Ok(Self::default());
         }
-        reader.close().await;
-        Ok(outcomes.finish())
+        let first = first_entry(&reading, query.since, &last).await?;
+        let from = Found::read(&first).map(|found| found.outcome.finished_at);
+        let Some(end) = last.into_iter().next_back() else { return Ok(Self::default()) };
+        let reporter = Reporter::new(end.offset.saturating_sub(first.offset), progress);
+        let parts = Part::divide(&reading, first.offset, end).await?;
+        let readers = parts.into_iter().map(|part| part.read(&reading, query, limit, &reporter));
+        let mut matches = Matches::new(query, limit);
+        for later in futures_util::future::try_join_all(readers).await? {
+            matches.append(later);
+        }
+        let Matches { found, left_out, read, .. } = matches;
+        Ok(Self { found: found.into_iter().rev().collect(), left_out, from, read })
     }
 
     /// A reader of all outcomes that were decided at `since` or later, and of those that come; and what there is
@@ -167,81 +138,4 @@ async fn first_entry(
         }
     }
     stream.entry_at(Start::First, STALLED_AFTER).await
-}
-
-/// How long nothing may come of this many entries, most of which RabbitMQ leaves out.
-fn patience(span: u64) -> Duration {
-    STALLED_AFTER + Duration::from_secs(span / SCANNED_PER_SECOND)
-}
-
-/// What RabbitMQ may leave out, it leaves out by these; none if it may leave out nothing. The end itself must
-/// come.
-fn filters(query: &Query, end: &Entry) -> Vec<String> {
-    let own = query.filter_value();
-    own.into_iter()
-        .flat_map(|own| std::iter::once(own).chain(end.filter_value().map(str::to_owned)))
-        .collect()
-}
-
-impl Found {
-    /// The outcome in an entry; `None` if it is none.
-    pub fn read(entry: &Entry) -> Option<Self> {
-        let outcome = RecordedOutcome::parse(&entry.delivery.data)?;
-        let trace = TraceContext::from_headers(entry.delivery.properties.headers().as_ref());
-        Some(Self {
-            outcome,
-            body: entry.delivery.data.clone(),
-            trace_id: trace.map(|trace| trace.trace_id().to_owned()),
-        })
-    }
-}
-
-/// The newest matches so far.
-struct Collected<'a> {
-    query: &'a Query,
-    filter_value: Option<String>,
-    limit: usize,
-    found: VecDeque<Found>,
-    left_out: u64,
-    from: Option<Timestamp>,
-    read: u64,
-}
-
-impl<'a> Collected<'a> {
-    fn new(query: &'a Query, limit: usize) -> Self {
-        let filter_value = query.filter_value();
-        Self { query, filter_value, limit, found: VecDeque::new(), left_out: 0, from: None, read: 0 }
-    }
-
-    /// Notes the oldest entry of the search.
-    fn look_back_to(&mut self, first: &Entry) {
-        self.from = Found::read(first).map(|found| found.outcome.finished_at);
-    }
-
-    fn look_at(&mut self, entry: &Entry) {
-        self.read += 1;
-        // Most entries differ in this, and need not be read.
-        let differs = matches!(
-            (&self.filter_value, entry.filter_value()),
-            (Some(wanted), Some(own)) if wanted != own
-        );
-        if differs {
-            return;
-        }
-        let Some(found) = Found::read(entry) else { return };
-        self.from.get_or_insert(found.outcome.finished_at);
-        if !self.query.matches(&found.outcome) {
-            return;
-        }
-        if self.found.len() >= self.limit {
-            self.found.pop_front();
-            self.left_out += 1;
-        }
-        self.found.push_back(found);
-    }
-
-    fn finish(self) -> Outcomes {
-        let Self { found, left_out, from, read, .. } = self;
-        Outcomes { found: found.into_iter().rev().collect(), left_out, from, read }
-    }
 }

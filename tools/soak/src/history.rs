@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::crew;
+use crate::journal::Journal;
 use crate::ledger::{Ledger, SHOWN, ids};
 use crate::listener::{self, Heard, Outcome};
 
@@ -21,12 +22,13 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// All of them, as the program finds them. `Err` says what is wrong.
-    pub async fn search(url: &str) -> Result<Self, String> {
+    /// All of them, as the program finds them. If it does not, that is a complaint.
+    pub async fn search(url: &str, journal: &Journal) -> Self {
         let search = crew::unlocker(url).args(["history", "--json", "--limit", LIMIT]).start();
         let status = search.wait_exit(SEARCH_TIMEOUT).await;
         if !status.success() {
-            return Err(format!("the history cannot be searched: {status}: {}", search.stderr().join(" ")));
+            let said = search.stderr().join(" ");
+            journal.complain(format!("the history cannot be searched: {status}: {said}"));
         }
         let mut kept = Self::default();
         for line in search.stdout() {
@@ -35,7 +37,7 @@ impl Kept {
                 None => kept.strange.push(line),
             }
         }
-        Ok(kept)
+        kept
     }
 
     pub fn count(&self) -> usize {

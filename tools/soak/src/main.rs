@@ -165,7 +165,10 @@ impl World {
                 self.journal.complain(error);
                 Vec::new()
             });
-        let kept = self.kept().await;
+        let kept = match self.options.history {
+            true => Some(Kept::search(&self.node.amqp_url("/"), &self.journal).await),
+            false => None,
+        };
         let heard = audience.healthy.heard();
         let mut repeats = publisher.repeats();
         repeats.extend(bad_ids.confirmed().iter());
@@ -188,18 +191,6 @@ impl World {
             interrupted: self.interrupted.is_cancelled(),
         };
         ledger.print()
-    }
-
-    /// What the stream has; none if there is no stream.
-    async fn kept(&self) -> Option<Kept> {
-        if !self.options.history {
-            return None;
-        }
-        let kept = Kept::search(&self.node.amqp_url("/")).await;
-        Some(kept.unwrap_or_else(|error| {
-            self.journal.complain(error);
-            Kept::default()
-        }))
     }
 
     /// Faults, for as long as asked.
