@@ -19,7 +19,7 @@ const SCANNED_PER_SECOND: u64 = 5_000;
 pub struct Progress {
     /// Outcomes that were read.
     pub read: u64,
-    /// Entries from the first one read to the end; some of them RabbitMQ may leave out.
+    /// Entries from the first one to the end; some of them RabbitMQ may leave out.
     pub span: u64,
     /// Entries of this span that lie behind.
     pub passed: u64,

@@ -62,7 +62,7 @@ impl Outcomes {
         let first = first_entry(&reading, query.since, &last).await?;
         let from = Found::read(&first).map(|found| found.outcome.finished_at);
         let Some(end) = last.into_iter().next_back() else { return Ok(Self::default()) };
-        let reporter = Reporter::new(end.offset.saturating_sub(first.offset), progress);
+        let reporter = Reporter::new(end.offset.saturating_sub(first.offset) + 1, progress);
         let parts = Part::divide(&reading, first.offset, end).await?;
         let readers = parts.into_iter().map(|part| part.read(&reading, query, limit, &reporter));
         let mut matches = Matches::new(query, limit);

@@ -4,6 +4,7 @@ mod random;
 
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use kit::{Amqp, Answer, Context, FieldTable, Program};
 use lapin::{Channel, options::BasicPublishOptions};
 use serde_json::Value;
@@ -109,6 +110,41 @@ fn a_search_says_how_far_it_looked_back_also_where_rabbitmq_filters() {
         let outcomes = Outcomes::search(amqp.connection(), STREAM, &query, 1, |_| ()).await.expect("searched");
         let from = outcomes.from.expect("there are outcomes");
         assert!(Timestamp::now().since(from) >= Duration::from_secs(3600), "from {from}");
+    });
+}
+
+#[test]
+fn a_long_history_is_read_by_several_readers_and_nothing_is_missed_or_doubled() {
+    const COUNT: usize = 21_000;
+    kit::run_within(SOON * 3, async |ctx| {
+        let amqp = ctx.amqp().await;
+        declare(&amqp).await;
+        let publishing = channel(&amqp).await;
+        let identifiers = |n: usize| match n % 1000 {
+            7 => r#"{"customer_id":"7"}"#.to_owned(),
+            // This has no filter value.
+            8 => r#"{"customer_id":"7","orderid":"1"}"#.to_owned(),
+            _ => format!(r#"{{"customer_id":"c-{n}"}}"#),
+        };
+        let outcomes: Vec<_> =
+            (0..COUNT).map(|n| outcome(n, &identifiers(n), Status::Unlocked, 0)).collect();
+        let publishes = outcomes.iter().map(|outcome| publish(&publishing, outcome, false));
+        stream::iter(publishes).buffered(500).collect::<Vec<()>>().await;
+        let ids = |numbers: Vec<usize>| -> Vec<String> {
+            numbers.into_iter().rev().map(|n| format!("r-{n}")).collect()
+        };
+        let all = search(&amqp, &Query::default()).await.expect("searched");
+        assert!(all == ids((0..COUNT).collect()), "{} found", all.len());
+        let query = Query { customer_id: Some("7".to_owned()), ..Query::default() };
+        let expected = ids((0..COUNT).filter(|n| [7, 8].contains(&(n % 1000))).collect());
+        assert_eq!(search(&amqp, &query).await.expect("searched"), expected);
+        let mut reports = Vec::new();
+        let report = |progress| reports.push(progress);
+        let few = Outcomes::search(amqp.connection(), STREAM, &query, 30, report).await.expect("searched");
+        let found: Vec<_> = few.found.into_iter().map(|found| found.outcome.request_id).collect();
+        assert_eq!((found.as_slice(), few.left_out), (&expected[..30], 12));
+        let last = reports.last().expect("a report");
+        assert!(last.span >= COUNT as u64 && last.passed == last.span, "{last:?}");
     });
 }
 
