@@ -67,6 +67,11 @@ fn not_packed(why: impl fmt::Display) -> Fault {
     Fault::malformed(format!("the body is not whole gzip: {why}"))
 }
 
+/// Whether the body is as it was sent, neither packed nor in an encoding that is not read.
+pub fn is_plain(content: &Content<'_>) -> bool {
+    matches!(packing(content), Ok(None))
+}
+
 fn packing(content: &Content<'_>) -> Result<Option<Packing>, Fault> {
     let mut packing = None;
     if let Some(encoding) = content.content_encoding {
