@@ -3,6 +3,7 @@
 mod args;
 mod change;
 mod command_line;
+mod correction;
 mod details;
 mod printer;
 mod tables;
