@@ -6,23 +6,27 @@ use crate::message::{DeadLetterHeaders, Envelope, Outcome, Status, Timestamp};
 /// What a dead letter becomes.
 pub(super) enum Copy {
     /// Of a replay.
-    Request(Envelope),
+    Request(Box<Envelope>),
     /// Of a discard.
-    Outcome(Outcome),
+    Outcome(Box<Outcome>),
 }
 
 impl Copy {
     /// The error says why the dead letter cannot become anything.
     pub(super) fn of(dead_letter: &DeadLetter, action: &Action) -> Result<Self, String> {
         match action {
-            Action::Discard { reason } => Ok(Self::Outcome(discarded(dead_letter, reason.as_str()))),
+            Action::Discard { reason } => {
+                Ok(Self::Outcome(Box::new(discarded(dead_letter, reason.as_str()))))
+            }
             Action::Replay { correction } if correction.is_empty() => match dead_letter.envelope() {
-                Some(request) => Ok(Self::Request(request)),
+                Some(request) => Ok(Self::Request(Box::new(request))),
                 None => Err("it is unreadable, so it cannot be replayed".to_owned()),
             },
             Action::Replay { correction } => {
                 let corrected = dead_letter.corrected(correction);
-                corrected.map(Self::Request).map_err(|refusal| refusal.to_string())
+                corrected
+                    .map(|request| Self::Request(Box::new(request)))
+                    .map_err(|refusal| refusal.to_string())
             }
         }
     }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::dead_letter::{DeadLetter, DeadLetterId};
 use crate::message::{
     Correction, DeadLetterStatus, Envelope, Fault, Identifiers, Properties, Timestamp, headers,
-    request::MAX_BODY_BYTES,
+    request::{self, Content, MAX_BODY_BYTES},
 };
 
 /// The most dead letters whose texts are in a [`Refused`].
@@ -57,11 +57,11 @@ pub struct RequestView {
     pub request_id: String,
     pub content_type: Option<String>,
     pub content_encoding: Option<String>,
-    /// The body, if it is text: at most 64 KiB of it.
-    pub body: Option<String>,
-    /// Bytes of the body.
+    /// The body as text, unpacked, with U+FFFD where it is not UTF-8: at most 64 KiB of it.
+    pub body: String,
+    /// Bytes of the body as it is sent.
     pub size: usize,
-    /// Hex SHA-256 of the body. The audit log has it, too.
+    /// Hex SHA-256 of the body as it is sent. The audit log has it, too.
     pub body_sha256: String,
     /// What a worker reads in it. Null if it is no request.
     pub request: Option<Identifiers>,
@@ -110,9 +110,9 @@ impl RequestView {
             request_id: envelope.request_id.clone(),
             content_type: text(properties.content_type().as_ref().map(|given| given.as_str())),
             content_encoding: text(properties.content_encoding().as_ref().map(|given| given.as_str())),
-            body: std::str::from_utf8(body)
-                .ok()
-                .map(|text| headers::truncate(text.to_owned(), MAX_BODY_BYTES)),
+            body: excerpt(
+                &request::unpack(&Content::from_properties(properties), body).unwrap_or(body.into()),
+            ),
             size: body.len(),
             body_sha256: sha256(body),
             request: request.as_ref().ok().map(|request| request.identifiers().clone()),
@@ -162,6 +162,12 @@ pub(super) fn refused(
         }
     }
     if refused.count == 0 { Ok(()) } else { Err(refused) }
+}
+
+/// The beginning, as text. Not UTF-8 grows: one byte becomes three.
+fn excerpt(body: &[u8]) -> String {
+    let body = body.get(..MAX_BODY_BYTES).unwrap_or(body);
+    headers::truncate(String::from_utf8_lossy(body).into_owned(), MAX_BODY_BYTES)
 }
 
 fn sha256(bytes: &[u8]) -> String {

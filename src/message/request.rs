@@ -16,7 +16,7 @@ pub use self::{
     content::{Content, EventAttributes, EventTime},
     decode::decode,
     edit::{Edit, set_identifiers},
-    encoding::{MAX_BODY_BYTES, is_plain},
+    encoding::{MAX_BODY_BYTES, is_plain, unpack},
     fault::{Fault, FaultCode},
     fields::Decoded,
     identifiers::{Identifier, Identifiers, MAX_IDENTIFIER_BYTES, UnlockRequest},

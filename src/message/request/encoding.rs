@@ -30,7 +30,10 @@ enum Packing {
 }
 
 /// The body without its encoding.
-pub(super) fn unpack<'a>(content: &Content<'_>, body: &'a [u8]) -> Result<Cow<'a, [u8]>, Fault> {
+///
+/// # Errors
+/// If it is too large, or not in an encoding that is read.
+pub fn unpack<'a>(content: &Content<'_>, body: &'a [u8]) -> Result<Cow<'a, [u8]>, Fault> {
     let packing = packing(content)?;
     let max = if packing.is_none() { MAX_BODY_BYTES } else { MAX_PACKED_BYTES };
     if body.len() > max {
