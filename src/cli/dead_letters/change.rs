@@ -21,8 +21,8 @@ use crate::{
         run::Signals,
     },
     dead_letters::{
-        Action, CorrectionPreview, DeadLetters, DiscardReason, Ended, Filter, Finish, Plan, PlanPreview,
-        ReplayOptions, ReplayRate, Step,
+        Action, CorrectionPreview, Coverage, DeadLetters, DiscardReason, Ended, Filter, Finish, Plan,
+        PlanPreview, ReplayOptions, ReplayRate, Step,
     },
 };
 
@@ -135,8 +135,14 @@ impl Change<'_> {
         tables::warn_if_incomplete(&listing.coverage);
         correction::warn_if_the_same(&plan);
         if self.output.json {
-            let (plan, filter, corrections) = (&plan, &self.filter, corrections.as_slice());
-            return print_json(&PlanJson { plan, filter, corrections });
+            return print_json(&PlanJson {
+                plan: &plan,
+                count: plan.ids.len(),
+                filter: &self.filter,
+                unreadable,
+                coverage: &listing.coverage,
+                corrections: &corrections,
+            });
         }
         let action = plan.action.name();
         let filter = tables::clean(&self.filter.to_string());
@@ -228,7 +234,12 @@ impl Change<'_> {
 struct PlanJson<'a> {
     #[serde(flatten)]
     plan: &'a Plan,
+    count: usize,
     filter: &'a Filter,
+    /// Dead letters that match, but cannot be replayed.
+    unreadable: usize,
+    /// Whether all dead letters were seen.
+    coverage: &'a Coverage,
     /// What is changed in the oldest ones, at most 100.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     corrections: &'a [CorrectionPreview],
