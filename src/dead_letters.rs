@@ -12,16 +12,20 @@
 //! only after its new copy is confirmed.
 
 pub mod audit;
+mod copies;
+mod correction;
 pub mod dead_letter;
 mod error;
 mod execute;
 pub mod filter;
 mod inner;
+mod listing;
 mod lock;
 mod oldest;
 mod options;
 pub mod plan;
 mod plan_store;
+mod planner;
 mod replay;
 mod result;
 mod round;
@@ -45,19 +49,21 @@ use self::{
 };
 pub use self::{
     audit::{Actor, Audit, AuditError},
+    correction::{CorrectionPreview, Refusal, Refused, RequestView},
     dead_letter::{DeadLetter, DeadLetterId, DeadLetterSummary},
     error::{AccessError, Error},
     filter::Filter,
+    listing::Listing,
     lock::{Holder, LockedBy},
     options::{DiscardReason, InvalidOption, ReplayOptions, ReplayRate},
     plan::{Action, Plan},
+    planner::PlanPreview,
     result::{Ended, Finish, ResultCounts, Step, StepResult},
     scan::{Coverage, StopReason, Taken},
     summary::{Group, Summary},
 };
 use crate::{
     broker::{Topology, browse::Bounds},
-    message::DeadLetterStatus,
     settings::BrokerSettings,
 };
 
@@ -68,24 +74,6 @@ pub const MAX_BROWSE_TIME: Duration = lock::ACQUIRE_TIMEOUT.saturating_add(Bound
 const MAX_SHOWN: usize = 100;
 /// Approximate memory for the dead letters that are shown, in bytes. A single one may be larger.
 const MAX_SHOWN_BYTES: usize = 32 * 1024 * 1024;
-
-/// Dead letters that match a filter, oldest first.
-#[derive(Clone, Debug)]
-pub struct Listing<T> {
-    pub dead_letters: Vec<T>,
-    /// All dead letters that match, also those that are not in this list.
-    pub count: usize,
-    pub coverage: Coverage,
-}
-
-/// A plan, and a summary of each of its dead letters.
-#[derive(Clone, Debug)]
-pub struct PlanPreview {
-    pub plan: Plan,
-    pub listing: Listing<DeadLetterSummary>,
-    /// Dead letters that match but are unreadable and so cannot be replayed.
-    pub unreadable: usize,
-}
 
 /// Dead letters as JSON lines, oldest first. No connection to RabbitMQ is needed any more.
 #[derive(Debug)]
@@ -249,15 +237,17 @@ impl DeadLetters {
     }
 
     /// Plans a change of the dead letters that match now. Stores the plan in RabbitMQ for a day, so
-    /// that it can be confirmed from any machine. Changes nothing else.
+    /// that it can be confirmed from any machine. Changes nothing else. With a correction, the preview
+    /// shows the requests before and after it.
     ///
     /// # Errors
-    /// If the queue cannot be browsed or the plan cannot be stored.
+    /// If the queue cannot be browsed or the plan cannot be stored. [`Error::Refused`] if one of the
+    /// dead letters is not invalid, or would still be invalid after the correction.
     pub async fn plan(&self, actor: &Actor, action: Action, filter: &Filter) -> Result<PlanPreview, Error> {
         let session = self.open_session(actor, "plan").await?;
-        let preview = plan(&session, &self.stop, action, filter).await;
+        let preview = planner::plan(&session, &self.stop, action, filter).await;
         session.close().await;
-        Ok(preview?)
+        preview
     }
 
     /// Returns the plan with this digest.
@@ -268,32 +258,4 @@ impl DeadLetters {
         let found = plan_store::find(&self.inner.settings.broker, &self.inner.topology, digest).await?;
         found.ok_or_else(|| Error::NoPlan(digest.to_owned()))
     }
-}
-
-async fn plan(
-    session: &LockedSession,
-    stop: &CancellationToken,
-    action: Action,
-    filter: &Filter,
-) -> Result<PlanPreview, AccessError> {
-    let mut found = Sorted::new(Limit::Oldest(filter.max_count()));
-    let mut unreadable = 0;
-    let visit = |dead_letter: DeadLetter| {
-        if !filter.matches(&dead_letter.summary) {
-            return;
-        }
-        match (&action, dead_letter.summary.status) {
-            (Action::Replay, DeadLetterStatus::Unreadable) => unreadable += 1,
-            _ => found.add(AgeKey::new(&dead_letter.summary), dead_letter.summary),
-        }
-    };
-    let coverage = session.browse(IdMode::Compute, stop, visit).await?;
-    let dead_letters = found.into_vec();
-    let ids = dead_letters.iter().map(|dead_letter: &DeadLetterSummary| dead_letter.id.clone()).collect();
-    let plan = Plan::new(action, ids);
-    if !plan.ids.is_empty() {
-        session.store_plan(&plan).await?;
-    }
-    let listing = Listing { count: dead_letters.len(), dead_letters, coverage };
-    Ok(PlanPreview { plan, listing, unreadable })
 }

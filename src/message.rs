@@ -2,6 +2,7 @@
 //! history. No IO.
 
 pub mod canary;
+pub mod correction;
 pub mod dead_letter;
 pub mod envelope;
 pub mod headers;
@@ -17,6 +18,7 @@ pub mod schema;
 pub mod timestamp;
 pub mod x_death;
 
+pub use correction::{Correction, InvalidCorrection};
 pub use dead_letter::{DeadLetterHeaders, DeadLetterInfo, DeadLetterStatus};
 pub use envelope::Envelope;
 pub use headers::History;

@@ -147,6 +147,11 @@ impl From<Error> for Problem {
                 "audit_log",
                 "Make the file in admin.audit_log writable; no restart is needed.",
             ),
+            Error::Refused(_) => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "not_correctable",
+                "Change something else, or discard them.",
+            ),
             Error::NoPlan(_) => {
                 let what = "There is no such plan. It may be older than a day.";
                 return Self::new(StatusCode::NOT_FOUND, "no_plan", what, "Plan again.");

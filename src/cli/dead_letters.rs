@@ -3,6 +3,7 @@
 mod args;
 mod change;
 mod command_line;
+mod correction;
 mod details;
 mod printer;
 mod tables;
@@ -12,7 +13,7 @@ use std::{io::Write, path::PathBuf};
 use clap::{Args, Subcommand};
 
 use self::{
-    args::{ActorArgs, OutputArgs, SelectionArgs},
+    args::{OutputArgs, SelectionArgs},
     tables::warn_if_incomplete,
 };
 use super::{
@@ -46,8 +47,9 @@ pub(super) enum Command {
     Export {
         #[command(flatten)]
         selection: SelectionArgs,
+        // `--json` changes nothing: the lines are JSON.
         #[command(flatten)]
-        actor: ActorArgs,
+        output: OutputArgs,
     },
     /// Publishes dead letters as requests again, one at a time, and reports each result.
     #[command(after_help = examples::REPLAY)]
@@ -113,8 +115,8 @@ pub(super) async fn execute(files: &[PathBuf], command: Command) -> Result<(), F
                 false => Ok(()),
             }
         }
-        Command::Export { selection, actor } => {
-            let exported = dead_letters.export(&actor.actor(), &selection.filter()).await?;
+        Command::Export { selection, output } => {
+            let exported = dead_letters.export(&output.actor.actor(), &selection.filter()).await?;
             let coverage = exported.coverage.clone();
             let out = std::io::BufWriter::new(std::io::stdout());
             let count = exported.write_to(out).map_err(anyhow::Error::from)?;

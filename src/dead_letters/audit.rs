@@ -11,7 +11,7 @@ use std::{
 use serde::Serialize;
 use tokio::sync::Mutex;
 
-use super::{dead_letter::DeadLetterId, filter::Filter, result::StepResult};
+use super::{correction::CorrectionRecord, dead_letter::DeadLetterId, filter::Filter, result::StepResult};
 use crate::message::Timestamp;
 
 /// Who reads or changes dead letters.
@@ -37,7 +37,15 @@ pub enum AuditEvent<'a> {
     /// Dead letters are exported with bodies and headers.
     Export { filter: &'a Filter },
     /// A plan starts to execute.
-    Begin { action: &'a str, reason: Option<&'a str>, plan: &'a str, dead_letters: usize },
+    Begin {
+        action: &'a str,
+        reason: Option<&'a str>,
+        /// The names of what a replay changes.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        set: Vec<&'a str>,
+        plan: &'a str,
+        dead_letters: usize,
+    },
     /// A dead letter is about to be replayed or discarded.
     DeadLetter {
         action: &'a str,
@@ -45,6 +53,9 @@ pub enum AuditEvent<'a> {
         plan: &'a str,
         id: &'a DeadLetterId,
         request_id: &'a str,
+        /// What a replay changes in it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        correction: Option<CorrectionRecord<'a>>,
     },
     /// What happened to it.
     Result { action: &'a str, plan: &'a str, id: &'a DeadLetterId, result: &'a StepResult },

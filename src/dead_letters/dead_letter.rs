@@ -137,7 +137,7 @@ impl DeadLetter {
         self.summary.request_id.clone().unwrap_or_else(|| self.derived_id())
     }
 
-    fn derived_id(&self) -> String {
+    pub(super) fn derived_id(&self) -> String {
         format!("dead-letter-{}", self.summary.id)
     }
 

@@ -2,6 +2,7 @@
 
 use super::{
     audit::AuditError,
+    correction::Refused,
     lock::{LockError, LockedBy},
 };
 use crate::{
@@ -25,6 +26,8 @@ pub enum Error {
          plan again, without --confirm"
     )]
     NoPlan(String),
+    #[error(transparent)]
+    Refused(#[from] Refused),
     #[error("the dead letters cannot be written to a temporary file: {0}")]
     Spool(#[from] std::io::Error),
 }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     DeadLetters,
     audit::{Actor, AuditEvent},
+    copies::Copy,
     dead_letter::{DeadLetter, DeadLetterId},
     error::{AccessError, Error},
     inner::Inner,
@@ -24,7 +25,7 @@ use crate::{
         Connector, Lane, Mandatory, PublishError, ReplyPublisher, browse::Bounds, publisher::Outgoing,
         replies,
     },
-    message::{DeadLetterHeaders, Outcome, Status, Timestamp},
+    message::{Correction, Outcome},
     telemetry::TraceContext,
 };
 
@@ -78,6 +79,7 @@ impl DeadLetters {
         let begin = AuditEvent::Begin {
             action: plan.action.name(),
             reason: plan.action.reason(),
+            set: plan.action.correction().map(Correction::fields).unwrap_or_default(),
             plan: &plan.digest,
             dead_letters: plan.ids.len(),
         };
@@ -111,7 +113,9 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
     async fn run_rounds(&mut self, session: &LockedSession) -> Result<Ended, Error> {
         let _lock = session.lock_changes().await?;
         let mut outcomes = match self.plan.action {
-            Action::Replay => Some(OutcomeListener::new(&session.publishing, &self.inner.topology).await?),
+            Action::Replay { .. } => {
+                Some(OutcomeListener::new(&session.publishing, &self.inner.topology).await?)
+            }
             Action::Discard { .. } => None,
         };
         let mut rechecks = 0;
@@ -151,7 +155,7 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
 
     fn max_round_count(&self) -> usize {
         match self.plan.action {
-            Action::Replay => {
+            Action::Replay { .. } => {
                 let count = self.options.rate.per_second() * ROUND_TARGET.as_secs_f64();
                 (count as usize).clamp(1, MAX_ROUND_COUNT)
             }
@@ -177,6 +181,7 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
             let Some(id) = self.remaining.remove(at) else {
                 continue;
             };
+            let copy = Copy::of(&dead_letter, &self.plan.action);
             let request_id = dead_letter.request_id();
             let event = AuditEvent::DeadLetter {
                 action: self.plan.action.name(),
@@ -184,9 +189,13 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
                 plan: &self.plan.digest,
                 id: &id,
                 request_id: &request_id,
+                correction: copy
+                    .as_ref()
+                    .ok()
+                    .and_then(|copy| copy.correction(&dead_letter, &self.plan.action)),
             };
             self.inner.audit.write(self.actor, &event).await?;
-            let routed = match self.publish(session, &dead_letter).await {
+            let routed = match self.publish(session, &dead_letter, &copy).await {
                 Ok(routed) => routed,
                 Err((why, ended)) => {
                     self.record(id, Some(request_id), StepResult::PublishFailed { why }).await?;
@@ -195,11 +204,12 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
             };
             round.acknowledge(tag).await?;
             session.set_taken(round.taken.len());
-            let result = match (outcomes.as_deref_mut(), dead_letter.envelope()) {
-                (Some(outcomes), Some(envelope)) => {
-                    outcomes.outcome_of(&envelope, self.options.wait, self.stop).await?
+            let (request_id, result) = match (outcomes.as_deref_mut(), copy) {
+                (Some(outcomes), Ok(Copy::Request(request))) => {
+                    let result = outcomes.outcome_of(&request, self.options.wait, self.stop).await?;
+                    (request.request_id, result)
                 }
-                _ => StepResult::Discarded { routed },
+                _ => (request_id, StepResult::Discarded { routed }),
             };
             let ended = result.ends(self.options.keep_going, self.stop.is_cancelled());
             self.record(id, Some(request_id), result).await?;
@@ -232,7 +242,7 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
             () = self.stop.cancelled() => return Ok(false),
             waited = wait => waited?,
         }
-        if self.plan.action == Action::Replay {
+        if matches!(self.plan.action, Action::Replay { .. }) {
             self.next_at = Instant::now() + self.options.rate.interval();
         }
         Ok(true)
@@ -244,18 +254,17 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
         &self,
         session: &LockedSession,
         dead_letter: &DeadLetter,
+        copy: &Result<Copy, String>,
     ) -> Result<bool, (String, Ended)> {
         let publish = async {
-            match (&self.plan.action, dead_letter.envelope()) {
-                (Action::Replay, Some(envelope)) => {
-                    let published = replay::publish(session, &self.inner.topology, &envelope).await;
+            match copy.as_ref().map_err(String::clone)? {
+                Copy::Request(request) => {
+                    let published = replay::publish(session, &self.inner.topology, request).await;
                     published.map(|()| true).map_err(|error| error.to_string())
                 }
-                (Action::Replay, None) => Err("it is unreadable, so it cannot be replayed".to_owned()),
-                (Action::Discard { reason }, _) => {
-                    let outcome = discarded(dead_letter, reason.as_str());
+                Copy::Outcome(outcome) => {
                     let body = outcome.encode().map_err(|error| error.to_string())?;
-                    let published = self.publish_outcome(session, dead_letter, &outcome, &body).await;
+                    let published = self.publish_outcome(session, dead_letter, outcome, &body).await;
                     published.map_err(|error| error.to_string())
                 }
             }
@@ -340,26 +349,5 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
         self.results.add(&result);
         (self.report)(&Step { id, request_id, result });
         Ok(())
-    }
-}
-
-fn discarded(dead_letter: &DeadLetter, reason: &str) -> Outcome {
-    let record = DeadLetterHeaders::from_properties(&dead_letter.properties);
-    let now = Timestamp::now();
-    let envelope = dead_letter.envelope();
-    let request = envelope.as_ref().and_then(|envelope| envelope.request.as_ref().ok());
-    Outcome {
-        status: Status::Discarded,
-        request_id: envelope.as_ref().map_or_else(|| dead_letter.request_id(), |of| of.request_id.clone()),
-        request: request.map(|request| request.identifiers().clone()),
-        attempts: record.attempts,
-        http_status: record.http_status,
-        reason: Some(reason.to_owned()),
-        detail: None,
-        replays: record.replays,
-        // A time in the future is forged, or from a clock that is ahead of this one.
-        first_received_at: record.first_received_at.map_or(now, |first| first.min(now)),
-        finished_at: now,
-        requested_by: envelope.as_ref().and_then(|of| of.requested_by()).map(str::to_owned),
     }
 }

@@ -56,6 +56,18 @@ impl<T> Sorted<T> {
         }
     }
 
+    /// Whether an item with this key would not be dropped at once.
+    pub(super) fn would_keep(&self, key: &AgeKey) -> bool {
+        match self.limit {
+            Limit::Oldest(max) => {
+                self.items.len() < max || self.items.last_key_value().is_some_and(|(last, _)| key < last)
+            }
+            Limit::Newest(max) => {
+                self.items.len() < max || self.items.first_key_value().is_some_and(|(first, _)| key > first)
+            }
+        }
+    }
+
     /// Drops the oldest item, if there is more than one.
     pub(super) fn drop_oldest(&mut self) -> Option<T> {
         (self.items.len() > 1).then(|| self.items.pop_first().map(|(_, item)| item)).flatten()

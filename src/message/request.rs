@@ -3,6 +3,7 @@
 mod cloud_event;
 mod content;
 mod decode;
+mod edit;
 mod encoding;
 mod fault;
 mod fields;
@@ -14,7 +15,8 @@ mod media_type;
 pub use self::{
     content::{Content, EventAttributes, EventTime},
     decode::decode,
-    encoding::MAX_BODY_BYTES,
+    edit::{Edit, set_identifiers},
+    encoding::{MAX_BODY_BYTES, is_plain, unpack},
     fault::{Fault, FaultCode},
     fields::Decoded,
     identifiers::{Identifier, Identifiers, MAX_IDENTIFIER_BYTES, UnlockRequest},

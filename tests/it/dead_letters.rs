@@ -2,6 +2,7 @@
 
 mod browse;
 mod change;
+mod correction;
 mod interrupted;
 mod order;
 mod patience;

@@ -146,7 +146,7 @@ pub(super) struct PlanResponse {
 
 impl From<PlanPreview> for PlanResponse {
     fn from(preview: PlanPreview) -> Self {
-        let PlanPreview { plan, listing, unreadable } = preview;
+        let PlanPreview { plan, listing, unreadable, corrections: _ } = preview;
         let dead_letters = listing.dead_letters.iter().map(DeadLetterSummary::from).collect();
         Self { plan, dead_letters, unreadable, coverage: listing.coverage }
     }

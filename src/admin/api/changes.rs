@@ -30,7 +30,7 @@ pub(super) async fn plan(
 ) -> Result<(StatusCode, Json<PlanResponse>), http::Problem> {
     let actor = user.operator()?;
     let action = match (request.action, request.reason.as_deref()) {
-        (PlanAction::Replay, None) => Action::Replay,
+        (PlanAction::Replay, None) => Action::replay(),
         (PlanAction::Replay, Some(_)) => {
             return Err(Problem::bad_request("A replay has no reason.").at("/reason").into());
         }

@@ -31,7 +31,7 @@ pub(super) async fn plan(State(app): State<App>, form: SignedForm) -> Result<Res
     let actor = form.operator()?;
     let fields = &form.fields;
     let action = match fields.get("action") {
-        Some("replay") => Action::Replay,
+        Some("replay") => Action::replay(),
         Some("discard") => {
             Action::Discard { reason: fields.get("discard_reason").unwrap_or_default().parse()? }
         }
@@ -46,7 +46,8 @@ pub(super) async fn plan(State(app): State<App>, form: SignedForm) -> Result<Res
         }
         Filter { ids, ..Filter::default() }
     };
-    let PlanPreview { plan, mut listing, unreadable } = app.reader.plan(&actor, action, &filter).await?;
+    let PlanPreview { plan, mut listing, unreadable, corrections: _ } =
+        app.reader.plan(&actor, action, &filter).await?;
     let unreadable = (unreadable > 0)
         .then(|| format!("{unreadable} are unreadable and cannot be replayed; discard them instead."));
     if plan.ids.is_empty() {

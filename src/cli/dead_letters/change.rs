@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     args::{OutputArgs, SelectionArgs},
     command_line,
+    correction::{self, Setting},
     printer::Printer,
     tables,
 };
@@ -20,8 +21,8 @@ use crate::{
         run::Signals,
     },
     dead_letters::{
-        Action, DeadLetters, DiscardReason, Ended, Filter, Finish, Plan, PlanPreview, ReplayOptions,
-        ReplayRate, Step,
+        Action, CorrectionPreview, Coverage, DeadLetters, DiscardReason, Ended, Filter, Finish, Plan,
+        PlanPreview, ReplayOptions, ReplayRate, Step,
     },
 };
 
@@ -43,6 +44,11 @@ pub(in crate::cli) struct ReplayArgs {
     /// Continue after a dead letter that failed again.
     #[arg(long)]
     keep_going: bool,
+    /// Correct invalid dead letters: set customer_id, subscription_id, orderid, content_type, or
+    /// body_file (a file with the new body, - is stdin). An empty value removes the field. Repeatable.
+    /// The plan shows each request before and after.
+    #[arg(long, value_name = "FIELD=VALUE")]
+    set: Vec<Setting>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -86,10 +92,15 @@ pub(super) async fn replay(
     let options = ReplayOptions { rate: args.rate, wait: args.wait, keep_going: args.keep_going };
     let filter = args.selection.filter();
     let change = Change { dead_letters, files, filter, output: args.output, options };
-    match args.confirm.digest {
-        None => change.show_plan(Action::Replay).await,
-        Some(digest) => change.execute(&change.find_plan(&digest, "replay").await?).await,
+    let correction = correction::read(&args.set)?;
+    let Some(digest) = args.confirm.digest else {
+        return change.show_plan(Action::Replay { correction }).await;
+    };
+    let plan = change.find_plan(&digest, "replay").await?;
+    if !correction.is_empty() && plan.action.correction() != Some(&correction) {
+        return Err(anyhow!("plan {digest} changes something else; omit --set to confirm it").into());
     }
+    change.execute(&plan).await
 }
 
 pub(super) async fn discard(
@@ -114,7 +125,7 @@ impl Change<'_> {
     /// Makes a plan and prints it.
     async fn show_plan(&self, action: Action) -> Result<(), Failure> {
         let preview = self.dead_letters.plan(&self.output.actor.actor(), action, &self.filter).await?;
-        let PlanPreview { plan, listing, unreadable } = preview;
+        let PlanPreview { plan, listing, unreadable, corrections } = preview;
         if unreadable > 0 {
             eprintln!(
                 "unlocker: {unreadable} of the dead letters are unreadable and cannot be replayed; \
@@ -122,8 +133,16 @@ impl Change<'_> {
             );
         }
         tables::warn_if_incomplete(&listing.coverage);
+        correction::warn_if_the_same(&plan);
         if self.output.json {
-            return print_json(&PlanJson { plan: &plan, filter: &self.filter });
+            return print_json(&PlanJson {
+                plan: &plan,
+                count: plan.ids.len(),
+                filter: &self.filter,
+                unreadable,
+                coverage: &listing.coverage,
+                corrections: &corrections,
+            });
         }
         let action = plan.action.name();
         let filter = tables::clean(&self.filter.to_string());
@@ -135,6 +154,7 @@ impl Change<'_> {
         if listing.dead_letters.len() > MAX_LISTED {
             print(format_args!("… and {} more", listing.dead_letters.len() - MAX_LISTED))?;
         }
+        correction::print_previews(corrections.get(..MAX_LISTED).unwrap_or(&corrections))?;
         print(format_args!("\nfilter: {filter}"))?;
         if let Some(note) = plan.action.reason() {
             print(format_args!("note: {note}"))?;
@@ -209,12 +229,20 @@ impl Change<'_> {
     }
 }
 
-/// A plan and the filter that selected its dead letters.
+/// A plan, the filter that selected its dead letters, and what it changes in them.
 #[derive(Serialize)]
 struct PlanJson<'a> {
     #[serde(flatten)]
     plan: &'a Plan,
+    count: usize,
     filter: &'a Filter,
+    /// Dead letters that match, but cannot be replayed.
+    unreadable: usize,
+    /// Whether all dead letters were seen.
+    coverage: &'a Coverage,
+    /// What is changed in the oldest ones, at most 100.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    corrections: &'a [CorrectionPreview],
 }
 
 fn describe(step: &Step) -> String {

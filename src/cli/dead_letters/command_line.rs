@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn a_command_repeats_what_is_not_the_default() {
-        let plan = Plan::new(Action::Replay, vec![DeadLetterId::from("a")]);
+        let plan = Plan::new(Action::replay(), vec![DeadLetterId::from("a")]);
         let digest = &plan.digest;
         let options = ReplayOptions::default();
         let command = confirm(&plan, &[], &options, None);

@@ -30,7 +30,10 @@ enum Packing {
 }
 
 /// The body without its encoding.
-pub(super) fn unpack<'a>(content: &Content<'_>, body: &'a [u8]) -> Result<Cow<'a, [u8]>, Fault> {
+///
+/// # Errors
+/// If it is too large, or not in an encoding that is read.
+pub fn unpack<'a>(content: &Content<'_>, body: &'a [u8]) -> Result<Cow<'a, [u8]>, Fault> {
     let packing = packing(content)?;
     let max = if packing.is_none() { MAX_BODY_BYTES } else { MAX_PACKED_BYTES };
     if body.len() > max {
@@ -65,6 +68,11 @@ fn read(packed: &mut impl Read) -> Result<Vec<u8>, Fault> {
 
 fn not_packed(why: impl fmt::Display) -> Fault {
     Fault::malformed(format!("the body is not whole gzip: {why}"))
+}
+
+/// Whether the body is as it was sent, neither packed nor in an encoding that is not read.
+pub fn is_plain(content: &Content<'_>) -> bool {
+    matches!(packing(content), Ok(None))
 }
 
 fn packing(content: &Content<'_>) -> Result<Option<Packing>, Fault> {

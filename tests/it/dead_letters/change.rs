@@ -287,6 +287,8 @@ fn a_plan_shows_its_filter_its_note_and_the_command_that_executes_it() {
         );
         let plan = plan(&ctx, &["replay"]).await;
         assert_eq!((&plan["filter"]["reason"], &plan["filter"]["limit"]), (&json!([]), &Value::Null));
+        assert_eq!((&plan["count"], &plan["unreadable"]), (&json!(12), &json!(0)));
+        assert_eq!((&plan["coverage"]["seen"], &plan["coverage"]["stopped"]), (&json!(12), &Value::Null));
     });
 }
 

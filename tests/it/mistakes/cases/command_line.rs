@@ -40,6 +40,8 @@ pub fn mistakes() -> Vec<Mistake> {
         typed("A rate without a unit", "dead-letters replay --rate 10"),
         typed("A rate of nothing", "dead-letters replay --rate 0/s"),
         typed("A wait without a unit", "dead-letters replay --wait 60"),
+        typed("A correction of a field that there is not", "dead-letters replay --set customer=191"),
+        typed("A correction without a value", "dead-letters replay --set customer_id"),
         typed("A confirmation without a digest", "dead-letters replay --confirm"),
         typed("A host name where the sandbox listens", "sandbox --listen localhost:8080"),
         typed("A share of failures without the share", "sandbox --fail 503"),
