@@ -35,7 +35,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     pub actor: String,
-    /// `browse`, `export`, `plan`, `replay` or `discard`.
+    /// `browse`, `export`, `plan`, `reads plans`, `replay` or `discard`.
     pub doing: String,
     pub since: String,
     /// The number of dead letters that the holder has taken and others cannot see.

@@ -10,12 +10,17 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-use super::{error::AccessError, plan::Plan};
+use super::{
+    error::AccessError,
+    lock::{self, Holder},
+    plan::Plan,
+};
 use crate::{
     broker::{
         Lane, Mandatory, Publisher, Topology, connection, connection::Connection, errors::soft_error,
         publisher::Outgoing,
     },
+    message::Timestamp,
     settings::Broker,
 };
 
@@ -23,8 +28,8 @@ use crate::{
 const PLAN_TTL: Duration = Duration::from_secs(24 * 3600);
 /// How long RabbitMQ may take to confirm a plan. While it is short of memory or disk, it never does.
 const STORE_TIMEOUT: Duration = Duration::from_secs(30);
-/// While another command searches, it has all plans. So a search that finds nothing is repeated after
-/// this time.
+/// A search that finds nothing is repeated after this time: RabbitMQ may not yet have requeued the
+/// plans of a command that was killed.
 const SEARCH_INTERVAL: Duration = Duration::from_millis(300);
 /// The queue drops the oldest plan beyond this number.
 const MAX_PLANS: i64 = 100;
@@ -60,11 +65,28 @@ pub(super) async fn find(
     topology: &Topology,
     digest: &str,
 ) -> Result<Option<Plan>, AccessError> {
+    let link = connection::connect(&broker.uris()?, "reads plans").await?;
+    let found = search_alone(&link, topology, digest).await;
+    link.close().await;
+    found
+}
+
+/// A search takes all plans. So one search at a time: another would see none of them.
+async fn search_alone(
+    link: &Connection,
+    topology: &Topology,
+    digest: &str,
+) -> Result<Option<Plan>, AccessError> {
+    let holder = Holder {
+        actor: "a command".to_owned(),
+        doing: "reads plans".to_owned(),
+        since: Timestamp::now().to_string(),
+        taken: None,
+    };
     for is_last in [false, false, true] {
-        let link = connection::connect(&broker.uris()?, "reads plans").await?;
-        let found = search(&link, &topology.dead_letter_plans(), digest).await;
-        // RabbitMQ requeues the plans that were read when the connection closes.
-        link.close().await;
+        let lock = lock::acquire(link, &topology.dead_letter_lock(), &holder).await?;
+        let found = search(link, &topology.dead_letter_plans(), digest).await;
+        lock.release().await?;
         match found {
             Ok(None) if !is_last => tokio::time::sleep(SEARCH_INTERVAL).await,
             Err(error) if matches!(soft_error(&error), Some((AMQPSoftError::NOTFOUND, _))) => break,
@@ -76,10 +98,13 @@ pub(super) async fn find(
 
 async fn search(link: &Connection, queue: &str, digest: &str) -> lapin::Result<Option<Plan>> {
     let channel = link.create_channel().await?;
-    while let Some(message) = channel.basic_get(queue.into(), BasicGetOptions { no_ack: false }).await? {
-        if let Some(plan) = Plan::decode(&message.delivery.data).filter(|plan| plan.digest == digest) {
-            return Ok(Some(plan));
-        }
+    let mut found = None;
+    while found.is_none()
+        && let Some(message) = channel.basic_get(queue.into(), BasicGetOptions { no_ack: false }).await?
+    {
+        found = Plan::decode(&message.delivery.data).filter(|plan| plan.digest == digest);
     }
-    Ok(None)
+    // RabbitMQ requeues the plans before it answers.
+    channel.close(200, "searched".into()).await?;
+    Ok(found)
 }

@@ -1,10 +1,14 @@
 //! Replay and discard.
 
 use kit::{Answer, Call};
+use lapin::options::{BasicGetOptions, QueueDeclareOptions};
 use serde_json::json;
 
 use super::*;
 use crate::world::{EXCHANGE, REQUEST, World, header};
+
+const PLANS: &str = "trackfinity.unlock.dead.plans";
+const LOCK: &str = "trackfinity.unlock.dead.lock";
 
 /// A world whose Trackfinity refuses all customers below ten.
 async fn world(ctx: Context) -> World {
@@ -183,6 +187,33 @@ fn a_digest_confirms_its_own_plan_and_no_other() {
             assert_eq!(refused.code, Some(2), "{note:?}: {}", refused.text());
         }
         assert_eq!(amqp.ready_count(DEAD).await, 2);
+    });
+}
+
+/// A search takes all plans from their queue. Here, the test is another operator's search.
+#[test]
+fn a_plan_is_found_while_another_operator_searches() {
+    kit::run(async |ctx| {
+        declare(&ctx).await;
+        let amqp = ctx.amqp().await;
+        publish_dead_letters(&amqp, 1).await;
+        let plan = plan(&ctx, &["replay"]).await;
+        let other = ctx.amqp().await;
+        let channel = other.channel().await;
+        let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(LOCK.into(), exclusive, FieldTable::default()).await.expect("the lock");
+        let taken = channel.basic_get(PLANS.into(), BasicGetOptions::default()).await.expect("an answer");
+        assert!(taken.is_some());
+        // Nothing is done: it is not a discard.
+        let confirm = ctx.start(&command(&ctx, &["discard", "--confirm", digest(&plan)]));
+        kit::eventually("it asks who has the lock, or ends", SOON, async || {
+            other.ready_count(LOCK).await > 0 || confirm.try_exit().is_some()
+        })
+        .await;
+        other.close().await;
+        let output = ended(&confirm).await;
+        assert!(output.text().contains("is a replay"), "{}", output.text());
+        kit::eventually("the plan is back", SOON, async || amqp.ready_count(PLANS).await == 1).await;
     });
 }
 
