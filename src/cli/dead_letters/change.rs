@@ -159,6 +159,9 @@ impl Change<'_> {
         if let Some(note) = plan.action.reason() {
             print(format_args!("note: {note}"))?;
         }
+        if let Some(correction) = plan.action.correction().filter(|correction| !correction.is_empty()) {
+            print(format_args!("set: {}", correction.fields().join(", ")))?;
+        }
         let (digest, count) = (&plan.digest, plan.ids.len());
         let dead_letters = if count == 1 { "dead letter" } else { "dead letters" };
         print(format_args!(

@@ -144,6 +144,7 @@ fn a_person_sees_before_and_after_and_the_digest_is_of_that_very_change() {
             "  after   no content type, 38 bytes: customer_id=191",
             "          {\"customer\":\"191\",\"customer_id\":\"191\"}",
             "all 2 requests get the same customer_id",
+            "\nfilter: --status invalid\nset: customer_id\nplan ",
             ": replay 2 dead letters. Nothing is done yet; to do it:",
         ] {
             assert!(text.contains(line), "{line:?} is missing in {text}");
