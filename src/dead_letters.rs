@@ -10,6 +10,10 @@
 //!
 //! A change executes a [`Plan`]: a fixed list of ids and its digest. A dead letter is acknowledged
 //! only after its new copy is confirmed.
+//!
+//! A replay may correct invalid dead letters on their way. [`DeadLetters::plan`] with such an
+//! [`Action::Replay`] returns each request before and after; [`DeadLetters::execute`] makes the same
+//! change. [`DeadLetter::preview`] shows it without a plan.
 
 pub mod audit;
 mod copies;

@@ -71,7 +71,7 @@ pub(super) const REPLAY: &str = "\
 Examples:
   unlocker dead-letters replay --status abandoned --since 24h     # shows the plan
   unlocker dead-letters replay --confirm 3f9a1c --rate 10/s       # executes it
-  unlocker dead-letters replay --id order-5531 --set customer_id=191 --set content_type=application/json";
+  unlocker dead-letters replay --id order-5531 --set customer_id=191   # corrects it";
 
 pub(super) const DISCARD: &str = "\
 Examples:
