@@ -145,8 +145,9 @@ pub(super) fn denied(denied: Denied) -> Problem {
                 .with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
         }
         Denied::Browser => {
-            let detail = "A browser sends this for a page: it has the header Origin. Without clients, this gateway takes \
-                          no requests of pages. Set gateway.clients_dir, and send a token.";
+            let detail = "A browser sends this for a page: it has the header Origin, says that it is cross-site, or names \
+                          another host than this machine. Without clients, this gateway takes no requests of pages. Set \
+                          gateway.clients_dir, and send a token.";
             Problem::new(StatusCode::FORBIDDEN, "browser_refused", detail)
         }
         Denied::TooManyFailures(wait) => {

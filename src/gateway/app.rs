@@ -32,6 +32,8 @@ pub(super) struct Shared {
     pub(super) max_wait: Duration,
     pub(super) unconfirmed: Semaphore,
     pub(super) batches: Semaphore,
+    /// For batches whose signature is not checked yet, because it covers the body.
+    pub(super) unverified_batches: Semaphore,
     pub(super) telemetry: GatewayTelemetry,
     pub(super) throttle: LogThrottle,
 }
@@ -55,6 +57,7 @@ impl App {
             max_wait: settings.gateway.max_wait,
             unconfirmed: Semaphore::new(MAX_UNCONFIRMED),
             batches: Semaphore::new(MAX_BATCHES),
+            unverified_batches: Semaphore::new(MAX_BATCHES),
             telemetry,
             throttle: LogThrottle::default(),
         }))

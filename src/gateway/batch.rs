@@ -12,7 +12,10 @@ use futures_util::{StreamExt, stream};
 use lapin::BasicProperties;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::{sync::SemaphorePermit, time::Instant};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
 use utoipa::openapi::Ref;
 
 use super::{answers, app::App, common::Common, request_headers::NDJSON, take::take, taken::Taken};
@@ -72,8 +75,8 @@ fn not_begun(detail: &str) -> Problem {
 
 /// A place for a batch, until its lines are taken. Waits a short time for one: ten batches at once are no
 /// fault of their senders.
-pub(super) async fn place(app: &App) -> Result<SemaphorePermit<'_>, Problem> {
-    match tokio::time::timeout(PLACE_TIMEOUT, app.batches.acquire()).await {
+pub(super) async fn place(places: &Semaphore) -> Result<SemaphorePermit<'_>, Problem> {
+    match tokio::time::timeout(PLACE_TIMEOUT, places.acquire()).await {
         Ok(Ok(permit)) => Ok(permit),
         Ok(Err(_)) | Err(_) => Err(busy()),
     }

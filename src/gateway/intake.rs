@@ -133,8 +133,15 @@ pub(super) async fn post(app: &App, exchange: &mut Exchange<'_>, body: Body) -> 
         if head::is_encoded(&properties) {
             return Err(answers::unsupported_batch_encoding());
         }
-        let permit = batch::place(app).await?;
+        // Strangers, whose bodies may never come, must not take the places of those who are known.
+        let unverified = if is_signed { Some(batch::place(&app.unverified_batches).await?) } else { None };
+        let known = if is_signed { None } else { Some(batch::place(&app.batches).await?) };
         let (client, body) = exchange.read(signed, body, batch::MAX_BYTES).await?;
+        let permit = match known {
+            Some(permit) => permit,
+            None => batch::place(&app.batches).await?,
+        };
+        drop(unverified);
         exchange.has_waited = wait.is_some();
         let common = Common { client, key, correlation_id, wait, deadline };
         let taken = batch::take_all(app, exchange.trace.as_ref(), &common, body, permit);

@@ -47,8 +47,10 @@ impl Entry {
 enum State {
     /// The first one is being published.
     Pending,
-    /// It was not published, or that is unknown.
+    /// It was certainly not published.
     Failed,
+    /// It may have been published. A repeat publishes it again.
+    Unknown,
     Accepted {
         since: Timestamp,
         reply_to: Option<Arc<str>>,
@@ -76,12 +78,15 @@ pub(super) enum Known {
     Conflict,
 }
 
-/// The right to publish a request. If it is dropped, the next repeat has it.
+/// The right to publish a request. If it is dropped, the request may have been published, and the next repeat
+/// has it.
 #[derive(Debug)]
 pub(super) struct Claim {
     keys: Cache<String, Entry>,
     request_id: String,
     state: watch::Sender<State>,
+    /// Whether another one with the same key may have been published before.
+    pub(super) is_unknown: bool,
 }
 
 impl Keys {
@@ -101,9 +106,12 @@ impl Keys {
             let found = self.0.entry_by_ref(request_id).or_insert_with(|| Entry::new(digest));
             let is_new = found.is_fresh();
             let entry = found.into_value();
-            if is_new {
+            let claim = |is_unknown| {
                 let (keys, request_id) = (self.0.clone(), request_id.to_owned());
-                return Known::New(Claim { keys, request_id, state: entry.state });
+                Known::New(Claim { keys, request_id, state: entry.state.clone(), is_unknown })
+            };
+            if is_new {
+                return claim(false);
             }
             if entry.digest != digest {
                 return Known::Conflict;
@@ -116,6 +124,19 @@ impl Keys {
                 Ok(State::Accepted { since, reply_to }) => {
                     let outcome = entry.outcome().clone();
                     return Known::Repeat(Accepted { since, reply_to, outcome });
+                }
+                // Of several that waited, one publishes it again.
+                Ok(State::Unknown) => {
+                    let is_first = entry.state.send_if_modified(|state| {
+                        let is_first = matches!(state, State::Unknown);
+                        if is_first {
+                            *state = State::Pending;
+                        }
+                        is_first
+                    });
+                    if is_first {
+                        return claim(true);
+                    }
                 }
                 // It is being removed.
                 Ok(State::Pending | State::Failed) | Err(_) => tokio::task::yield_now().await,
@@ -141,15 +162,26 @@ impl Claim {
     pub(super) fn accepted(self, since: Timestamp, reply_to: Option<Arc<str>>) {
         self.state.send_replace(State::Accepted { since, reply_to });
     }
-}
 
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if matches!(*self.state.borrow(), State::Pending) {
+    /// The request was certainly not published now.
+    pub(super) fn not_published(self) {
+        if !self.is_unknown {
             // In this order: see `Keys::finished`.
             self.state.send_replace(State::Failed);
             self.keys.invalidate(&self.request_id);
         }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.state.send_if_modified(|state| {
+            let is_pending = matches!(state, State::Pending);
+            if is_pending {
+                *state = State::Unknown;
+            }
+            is_pending
+        });
     }
 }
 
@@ -189,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_repeat_waits_for_the_first_and_takes_its_place_if_that_fails() {
+    async fn a_repeat_waits_for_the_first_and_takes_its_place_if_that_may_have_failed() {
         let keys = Keys::new();
         let first = claim(&keys).await;
         let repeat = keys.claim("shop/1", ONE);
@@ -197,6 +229,8 @@ mod tests {
         assert!(futures_util::poll!(repeat.as_mut()).is_pending());
         drop(first);
         let Known::New(second) = repeat.await else { panic!("its turn") };
+        assert!(second.is_unknown);
+        assert!(matches!(keys.claim("shop/1", [2; 32]).await, Known::Conflict), "the first may be published");
         let third = keys.claim("shop/1", ONE);
         tokio::pin!(third);
         assert!(futures_util::poll!(third.as_mut()).is_pending());
@@ -205,16 +239,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_outcome_that_comes_while_a_claim_is_dropped_brings_no_failed_entry_back() {
+    async fn an_outcome_that_comes_while_a_claim_ends_brings_no_failed_entry_back() {
         let keys = Keys::new();
         let first = claim(&keys).await;
         let entry = keys.0.get("shop/1").expect("an entry");
-        drop(first);
-        // What `finished` does if the claim was dropped after it had found the entry.
+        first.not_published();
+        // What `finished` does if the claim ended after it had found the entry.
         keys.0.insert("shop/1".to_owned(), entry);
         keys.finished("shop/1", &b"outcome"[..].into());
         let again = tokio::time::timeout(Duration::from_secs(5), keys.claim("shop/1", ONE)).await;
         assert!(matches!(again, Ok(Known::New(_))), "{again:?}");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_certainly_not_published_leaves_no_trace_unless_one_before_may_have_been() {
+        let keys = Keys::new();
+        claim(&keys).await.not_published();
+        let Known::New(other) = keys.claim("shop/1", [2; 32]).await else { panic!("forgotten") };
+        assert!(!other.is_unknown);
+        drop(other);
+        let Known::New(repeat) = keys.claim("shop/1", [2; 32]).await else { panic!("its turn") };
+        repeat.not_published();
+        assert!(matches!(keys.claim("shop/1", ONE).await, Known::Conflict), "the one before");
     }
 
     #[tokio::test]

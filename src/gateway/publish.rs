@@ -215,6 +215,15 @@ pub(super) fn unconfirmed() -> Problem {
     Failure::NoConfirm.into()
 }
 
+/// The problem of a request that was not published now, but may have been before.
+pub(super) fn unconfirmed_before() -> Problem {
+    let detail = "RabbitMQ does not take the request now, and has not confirmed an earlier one with the same key, which \
+                  may be taken all the same. Send it again with the same key.";
+    Problem::new(StatusCode::GATEWAY_TIMEOUT, "no_confirm", detail)
+        .with_taken(Taken::Unknown)
+        .with_retry_after(RETRY_AFTER)
+}
+
 /// The problem of a CloudEvent in binary mode whose attributes do not fit into a message.
 pub(super) fn large_headers() -> Problem {
     Failure::LargeHeaders.into()

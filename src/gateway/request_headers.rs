@@ -109,7 +109,11 @@ pub(super) fn wait(headers: &HeaderMap) -> Option<Duration> {
     let seconds = preferences.filter_map(|preference| {
         let (name, value) = preference.split(';').next()?.split_once('=')?;
         let value = value.trim().trim_matches('"');
-        name.trim().eq_ignore_ascii_case("wait").then(|| value.parse::<u32>().ok())
+        // As many digits as the sender likes: what is too much for the number is too long for the gateway, too.
+        let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+        name.trim()
+            .eq_ignore_ascii_case("wait")
+            .then(|| is_number.then(|| value.parse::<u32>().unwrap_or(u32::MAX)))
     });
     seconds.take(1).flatten().next().map(|seconds| Duration::from_secs(seconds.into()))
 }
@@ -224,6 +228,8 @@ mod tests {
             ("wait=", None),
             ("wait=-1", None),
             ("wait=1.5", None),
+            ("wait=+2", None),
+            ("wait=99999999999", Some(u32::MAX.into())),
             ("waiting=3", None),
         ] {
             let wait = wait(&headers(&[("prefer", given)]));

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     answers,
     app::App,
-    keys::{Digest, Known},
+    keys::{Claim, Digest, Known},
     publish,
     taken::Taken,
     waiters::Waiter,
@@ -67,7 +67,9 @@ pub(super) async fn take(
     let claim = app.keys.claim(&request.id, digest(&request));
     match tokio::time::timeout(CLAIM_TIMEOUT, claim).await.map_err(|_elapsed| still_published())? {
         Known::New(claim) => {
-            publish(app, trace, &mut request, waiter.as_ref(), since).await?;
+            if let Err(problem) = publish(app, trace, &mut request, waiter.as_ref(), since).await {
+                return Err(not_published(claim, problem));
+            }
             claim.accepted(since, waiter.as_ref().map(|waiter| Arc::clone(&waiter.reply_to)));
             Ok(Taken { id: request.id, since, waiter, outcome: None })
         }
@@ -78,6 +80,17 @@ pub(super) async fn take(
         }
         Known::Conflict => Err(answers::key_reused()),
     }
+}
+
+/// What to answer to a request with a key that was not published, or may have been.
+fn not_published(claim: Claim, problem: Problem) -> Problem {
+    if problem.may_be_taken() {
+        // Dropped, so that its key is kept.
+        return problem;
+    }
+    let is_unknown = claim.is_unknown;
+    claim.not_published();
+    if is_unknown { publish::unconfirmed_before() } else { problem }
 }
 
 /// Others with the same key are still being published.

@@ -90,6 +90,11 @@ impl Problem {
         self
     }
 
+    /// Whether the request may have been taken all the same.
+    pub fn may_be_taken(&self) -> bool {
+        self.body().taken == Some(Taken::Unknown)
+    }
+
     #[must_use]
     pub fn with_taken(mut self, taken: Taken) -> Self {
         self.0.body.taken = Some(taken);

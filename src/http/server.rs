@@ -7,7 +7,7 @@
 use std::{
     convert::Infallible,
     net::{IpAddr, SocketAddr},
-    pin::{Pin, pin},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -26,7 +26,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_service::Service;
@@ -38,6 +38,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a head may take to arrive, and how long a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often one that waits for its client is looked for, while a new connection waits for a place.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// What a server allows.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -48,7 +51,7 @@ pub struct Bounds {
     /// How long a connection may last, with all its requests. The next answer then tells the client that it
     /// is the last one: a connection that is closed between two requests may cost the second one.
     pub lifetime: Duration,
-    /// How long the last request may take then, with the wait for it.
+    /// How long the last request may take.
     pub last_request: Duration,
     /// How long requests may continue when the server stops.
     pub drain: Duration,
@@ -131,7 +134,7 @@ impl Server {
         stop.run_until_cancelled(accept).await;
         drop(listener);
         connections.close();
-        if tokio::time::timeout(self.bounds.drain, connections.wait()).await.is_err() {
+        if timeout(self.bounds.drain, connections.wait()).await.is_err() {
             abort.cancel();
             connections.wait().await;
         }
@@ -142,9 +145,15 @@ impl Server {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             return Some(permit);
         }
-        self.open.close_oldest();
-        // The semaphore is never closed.
-        Arc::clone(&self.permits).acquire_owned().await.ok()
+        loop {
+            // All may be busy now; but soon one may wait for its client.
+            self.open.close_oldest();
+            let permit = Arc::clone(&self.permits).acquire_owned();
+            if let Ok(permit) = timeout(LOOK_AGAIN, permit).await {
+                // The semaphore is never closed.
+                return permit.ok();
+            }
+        }
     }
 
     async fn connection(
@@ -178,18 +187,22 @@ impl Server {
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
         let mut lifetime = pin!(sleep(self.bounds.lifetime));
+        let mut is_stopping = false;
         let ended = loop {
             tokio::select! {
                 biased;
                 ended = connection.as_mut() => break ended,
                 () = slot.closed() => return,
-                () = stop.cancelled() => break finish(connection).await,
+                () = stop.cancelled(), if !is_stopping => {
+                    is_stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
                 () = lifetime.as_mut() => {
                     if is_last.swap(true, Ordering::Relaxed) {
                         // A client that does not read its answer must not hold the connection.
                         return;
                     }
-                    lifetime.as_mut().reset(Instant::now() + self.bounds.last_request);
+                    lifetime.as_mut().reset(Instant::now() + HEAD_TIMEOUT + self.bounds.last_request);
                 }
             }
         };
@@ -199,57 +212,118 @@ impl Server {
     }
 }
 
-/// Ends a connection after its current request.
-async fn finish<S>(
-    mut connection: Pin<&mut hyper::server::conn::http1::Connection<TokioIo<TcpStream>, S>>,
-) -> hyper::Result<()>
-where
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = axum::body::Body>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    connection.as_mut().graceful_shutdown();
-    connection.await
-}
-
 #[cfg(test)]
 mod tests {
     use axum::routing::get;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        task::JoinHandle,
+    };
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_connection_at_the_end_of_its_life_says_so_in_its_last_answer() {
-        let lifetime = Duration::from_millis(20);
-        let second = Duration::from_secs(1);
-        let bounds =
-            Bounds { connections: 1, head_bytes: 8192, lifetime, last_request: 30 * second, drain: second };
+    const LIMIT: Duration = Duration::from_secs(30);
+    const BOUNDS: Bounds = Bounds {
+        connections: 2,
+        head_bytes: 8192,
+        lifetime: LIMIT,
+        last_request: LIMIT,
+        drain: Duration::from_millis(100),
+    };
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: here\r\n\r\n";
+
+    struct Served {
+        address: SocketAddr,
+        stop: CancellationToken,
+        ended: JoinHandle<()>,
+    }
+
+    async fn serve(bounds: Bounds, router: Router) -> Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let router = Router::new().route("/", get(async || "here"));
         let stop = CancellationToken::new();
+        let stopped = stop.clone();
         let server = Server::new("test", bounds);
-        let served = tokio::spawn({
-            let stop = stop.clone();
-            async move { server.serve(listener, router, stop).await }
-        });
-        let client = async {
-            let mut stream = TcpStream::connect(address).await.expect("connected");
-            for number in 1.. {
-                stream.write_all(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n").await.expect("sent");
-                let mut answer = Vec::new();
-                while !answer.ends_with(b"here") {
-                    let count = stream.read_buf(&mut answer).await.expect("received");
-                    assert!(count > 0, "request {number} is lost");
-                }
-                if String::from_utf8_lossy(&answer).contains("connection: close") {
-                    break;
-                }
+        let ended = tokio::spawn(async move { server.serve(listener, router, stopped).await });
+        Served { address, stop, ended }
+    }
+
+    impl Served {
+        async fn stop(self) {
+            self.stop.cancel();
+            timeout(LIMIT, self.ended).await.expect("in time").expect("no panic");
+        }
+    }
+
+    async fn ask(address: SocketAddr) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.expect("connected");
+        stream.write_all(GET).await.expect("sent");
+        stream
+    }
+
+    /// Reads an answer; `None` if the connection ends before.
+    async fn answer(stream: &mut TcpStream) -> Option<String> {
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"here") {
+            if timeout(LIMIT, stream.read_buf(&mut answer)).await.expect("in time").expect("received") == 0 {
+                return None;
             }
-            assert_eq!(stream.read_u8().await.expect_err("closed").kind(), std::io::ErrorKind::UnexpectedEof);
-        };
-        tokio::time::timeout(30 * second, client).await.expect("in time");
-        stop.cancel();
-        served.await.expect("no panic");
+        }
+        Some(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    #[tokio::test]
+    async fn a_connection_at_the_end_of_its_life_says_so_in_its_last_answer() {
+        let router = Router::new().route("/", get(async || "here"));
+        let served = serve(Bounds { lifetime: Duration::from_millis(20), ..BOUNDS }, router).await;
+        let mut stream = TcpStream::connect(served.address).await.expect("connected");
+        loop {
+            stream.write_all(GET).await.expect("sent");
+            let answer = answer(&mut stream).await.expect("an answer");
+            if answer.contains("connection: close") {
+                break;
+            }
+        }
+        assert_eq!(answer(&mut stream).await, None);
+        served.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_request_that_never_ends_does_not_hold_up_the_stop() {
+        let begun = Arc::new(tokio::sync::Notify::new());
+        let begins = Arc::clone(&begun);
+        let handler = get(async move || {
+            begins.notify_one();
+            std::future::pending::<()>().await;
+        });
+        let served = serve(BOUNDS, Router::new().route("/", handler)).await;
+        let mut stream = ask(served.address).await;
+        timeout(LIMIT, begun.notified()).await.expect("in time");
+        served.stop().await;
+        assert_eq!(answer(&mut stream).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_new_connection_gets_the_place_of_one_that_becomes_idle_only_later() {
+        let go = Arc::new(Semaphore::new(0));
+        let (gate, begun) = (Arc::clone(&go), Arc::new(Semaphore::new(0)));
+        let begins = Arc::clone(&begun);
+        let handler = get(async move || {
+            begins.add_permits(1);
+            gate.acquire().await.expect("open").forget();
+            "here"
+        });
+        let served = serve(BOUNDS, Router::new().route("/", handler)).await;
+        let mut busy = [ask(served.address).await, ask(served.address).await];
+        let both = begun.acquire_many(2);
+        timeout(LIMIT, both).await.expect("in time").expect("open").forget();
+        let mut third = ask(served.address).await;
+        // The first two become idle, and stay connected.
+        go.add_permits(3);
+        for stream in &mut busy {
+            assert!(answer(stream).await.is_some());
+        }
+        assert!(answer(&mut third).await.is_some());
+        served.stop().await;
     }
 }

@@ -1,11 +1,17 @@
 //! The places of a server's connections. One that waits for its client may be closed for another one.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use tokio_util::sync::CancellationToken;
+
+/// A connection that waits for less than this, in µs, keeps its place: its request may have come already.
+const MIN_WAIT: u64 = 100_000;
 
 /// A connection's place among those that are open, which it leaves when this is dropped.
 #[derive(Debug)]
@@ -60,14 +66,13 @@ impl Drop for WaitsForClient<'_> {
 struct OpenConnection {
     all: Arc<OpenConnections>,
     close: CancellationToken,
-    /// When it began to wait for its client, by [`OpenConnections::clock`]; zero if it does not wait.
+    /// When it began to wait for its client, in µs of [`OpenConnections::begun`]; zero if it does not wait.
     waits_since: AtomicU64,
 }
 
 impl OpenConnection {
     fn wait_for_client(&self) {
-        let now = self.all.clock.fetch_add(1, Ordering::Relaxed) + 1;
-        self.waits_since.store(now, Ordering::Relaxed);
+        self.waits_since.store(self.all.now().max(1), Ordering::Relaxed);
     }
 
     fn wait_no_more(&self) {
@@ -76,11 +81,16 @@ impl OpenConnection {
 }
 
 /// The connections of a server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct OpenConnections {
     open: Mutex<Vec<Arc<OpenConnection>>>,
-    /// Counts how often a connection began to wait.
-    clock: AtomicU64,
+    begun: Instant,
+}
+
+impl Default for OpenConnections {
+    fn default() -> Self {
+        Self { open: Mutex::default(), begun: Instant::now() }
+    }
 }
 
 impl OpenConnections {
@@ -91,11 +101,16 @@ impl OpenConnections {
         Slot(connection)
     }
 
-    /// Closes the one that has waited longest for its client.
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Closes the one that has waited longest for its client, if it has waited for [`MIN_WAIT`].
     pub(super) fn close_oldest(&self) {
         let open = self.lock();
+        let until = self.now().saturating_sub(MIN_WAIT);
         let waits_since = |connection: &OpenConnection| connection.waits_since.load(Ordering::Relaxed);
-        let waiting = open.iter().filter(|connection| waits_since(connection) > 0);
+        let waiting = open.iter().filter(|connection| (1..=until).contains(&waits_since(connection)));
         if let Some(oldest) = waiting.min_by_key(|connection| waits_since(connection)) {
             // Not twice: it takes a moment until it is closed.
             oldest.wait_no_more();

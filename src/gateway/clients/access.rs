@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::http::{HeaderMap, header::ORIGIN};
+use axum::http::{
+    HeaderMap, HeaderName,
+    header::{HOST, ORIGIN},
+};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -67,6 +70,8 @@ pub struct Signed {
     peer: IpAddr,
     headers: SignatureHeaders,
 }
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Why a request is not let in. The text is the same for every cause, so that a stranger learns nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -152,7 +157,7 @@ impl Clients {
     pub fn identify(&self, peer: IpAddr, headers: &HeaderMap) -> Result<Identified, Denied> {
         let guarded = match &*self.0 {
             // Any page that somebody opens on this machine could send requests. Browsers say so.
-            Inner::Local(_) if headers.contains_key(ORIGIN) => return Err(Denied::Browser),
+            Inner::Local(_) if is_of_a_page(headers) => return Err(Denied::Browser),
             Inner::Local(client) => return Ok(Identified::Client(client.clone())),
             Inner::Directory(guarded) => guarded,
         };
@@ -294,6 +299,20 @@ impl Guarded {
         let path = file.map_or_else(|| self.directory.clone(), |file| self.directory.join(file));
         path.display().to_string()
     }
+}
+
+/// Whether a browser sends this for a page. To a page whose own name leads to this machine, the gateway is of the
+/// same origin: then the name is in the host.
+fn is_of_a_page(headers: &HeaderMap) -> bool {
+    let text = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let is_foreign_host = text(&HOST).is_some_and(|host| {
+        let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+        let name = name.map_or(host, |(name, _)| name).trim_matches(['[', ']']);
+        let is_loopback = name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        !is_loopback && !name.eq_ignore_ascii_case("localhost")
+    });
+    let is_cross_site = text(&SEC_FETCH_SITE).is_some_and(|site| !matches!(site, "none" | "same-origin"));
+    headers.contains_key(ORIGIN) || is_cross_site || is_foreign_host
 }
 
 fn unreadable(error: &io::Error) -> ClientFault {

@@ -55,11 +55,22 @@ fn a_page_in_a_browser_cannot_use_a_gateway_without_clients() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked()).await;
         let gateway = Gateway::start(&world.ctx, world.ctx.amqp_url(), &[]).await;
-        for origin in ["https://evil.example", "null"] {
-            let answer = gateway.post(json(r#"{"customer_id":191}"#).header("origin", origin)).await;
+        for (name, value) in [
+            ("origin", "https://evil.example"),
+            ("origin", "null"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
+        ] {
+            let answer = gateway.post(json(r#"{"customer_id":191}"#).header(name, value)).await;
             assert_eq!(problem(&answer), (403, "browser_refused".to_owned(), None));
         }
-        assert_eq!(gateway.post(json(r#"{"customer_id":191}"#)).await.status, 202);
+        for host in ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", ""] {
+            let answer = gateway.post(json(r#"{"customer_id":191}"#).host(host)).await;
+            assert_eq!(problem(&answer).0, 403, "{host}");
+        }
+        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:80", "[::1]:8080"] {
+            assert_eq!(gateway.post(json(r#"{"customer_id":191}"#).host(host)).await.status, 202, "{host}");
+        }
     });
 }
 

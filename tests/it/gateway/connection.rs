@@ -16,7 +16,7 @@ pub type Answer = (u16, String);
 /// A request as JSON with these headers, whole.
 pub fn request(headers: &str, body: &str) -> String {
     format!(
-        "POST /v1/unlocks HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n\
+        "POST /v1/unlocks HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n\
          {body}",
         body.len()
     )

@@ -45,14 +45,16 @@ async fn exchange(address: &str, sent: &[u8], end: End) -> (Vec<u16>, String) {
 }
 
 fn post(headers: &str, body: &str) -> Vec<u8> {
-    format!("POST /v1/unlocks HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n{headers}\r\n{body}")
+    format!("POST /v1/unlocks HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{headers}\r\n{body}")
         .into_bytes()
 }
 
 /// What is sent, how it ends, and the statuses of the answers to it. None: the connection is closed.
 fn bad_requests() -> Vec<(&'static str, Vec<u8>, End, &'static [u16])> {
     use End::{HalfClosed, Open};
-    let get = |headers: &str| format!("GET /openapi.json HTTP/1.1\r\nhost: a\r\n{headers}\r\n").into_bytes();
+    let get = |headers: &str| {
+        format!("GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n").into_bytes()
+    };
     let length = BODY.len();
     let next = String::from_utf8(get("connection: close\r\n")).expect("text");
     let closing = |headers: String| format!("connection: close\r\n{headers}");
@@ -147,7 +149,7 @@ fn bad_requests() -> Vec<(&'static str, Vec<u8>, End, &'static [u16])> {
         ),
         (
             "CONNECT",
-            b"CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\nconnection: close\r\n\r\n".to_vec(),
+            b"CONNECT a:443 HTTP/1.1\r\nhost: localhost:443\r\nconnection: close\r\n\r\n".to_vec(),
             Open,
             &[404],
         ),
