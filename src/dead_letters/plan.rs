@@ -122,7 +122,7 @@ impl Plan {
     }
 
     /// Decodes a plan. `None` if these bytes are not a plan or do not match their digest.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let stored: StoredPlan = serde_json::from_slice(bytes).ok()?;
         let action = match stored.action {
             StoredAction::Replay { correction } => Action::Replay { correction },

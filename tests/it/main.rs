@@ -4,7 +4,7 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod adaptive;
-mod admin;
+mod console;
 mod answers;
 mod bulk;
 mod check;

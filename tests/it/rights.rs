@@ -1,6 +1,7 @@
 //! The permissions in RabbitMQ that docs/production.md lists: they are sufficient, and
 //! `unlocker check` names each that is missing.
 
+mod console;
 mod gateway;
 mod history;
 mod operator;
