@@ -21,14 +21,19 @@ mod jobs;
 mod link;
 mod log;
 mod login;
+mod outcome_counts;
+mod outcome_index;
 mod page_layout;
 mod page_user;
 mod pages;
 mod problem;
 mod queues;
+mod recent;
 mod records;
+mod search;
 mod session_cookie;
 mod sessions;
+mod words;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -118,6 +123,9 @@ impl Console {
         let event_loop = EventLoopMonitor::new();
         background.spawn(event_loop.clone().run(end.clone()));
         background.spawn(app.log.clone().follow(end.clone()));
+        if let Some(recent) = &app.recent {
+            background.spawn(recent.clone().follow(end.clone()));
+        }
         let health = health::Health {
             app: app.clone(),
             server: server.clone(),

@@ -30,6 +30,7 @@ mod replay;
 mod result;
 mod round;
 mod scan;
+mod search;
 mod session;
 mod spool;
 pub mod summary;

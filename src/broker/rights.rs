@@ -285,9 +285,14 @@ impl Right {
                     .await
             }
             (Permission::Read, _) => {
+                // A queue on which whoever needs this right may write: a worker, or an operator.
+                let queue = match self.name == topology.results() {
+                    true => format!("{}.replays.{NO_KEY}", topology.dead()),
+                    false => topology.dead(),
+                };
                 channel
                     .queue_unbind(
-                        topology.dead().as_str().into(),
+                        queue.as_str().into(),
                         name(),
                         NO_KEY.into(),
                         FieldTable::default(),

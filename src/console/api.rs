@@ -4,6 +4,7 @@ mod api_user;
 mod bodies;
 mod changes;
 mod dead_letters;
+mod outcomes;
 
 use axum::{
     Json, Router,
@@ -25,6 +26,8 @@ pub(super) fn router() -> Router<App> {
         .route("/openapi.json", get(async || Json(Document::openapi())))
         .route("/queues", get(dead_letters::queues))
         .route("/summary", get(dead_letters::summary))
+        .route("/outcomes", get(outcomes::outcomes))
+        .route("/search", get(outcomes::search))
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/{id}", get(dead_letters::show))
         .route("/plans", post(changes::plan))
@@ -40,15 +43,15 @@ pub(super) fn router() -> Router<App> {
 #[derive(OpenApi)]
 #[openapi(
     info(
-        title = "The dead letters of trackfinity-unlocker",
-        description = "Browses, replays and discards dead letters. Changing a dead letter, or showing its body and \
+        title = "The console of trackfinity-unlocker",
+        description = "Finds what happened to requests; browses, replays and discards dead letters. Changing a dead letter, or showing its body and \
                        identifiers, needs the operator's token and is written to the audit log first. Plans run \
                        one at a time.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
     ),
     servers((url = "/api/v1")),
     paths(
-        dead_letters::queues, dead_letters::summary, dead_letters::list, dead_letters::show,
+        dead_letters::queues, dead_letters::summary, outcomes::outcomes, outcomes::search, dead_letters::list, dead_letters::show,
         changes::plan, changes::find_plan, changes::start, changes::jobs, changes::job, changes::stop, changes::resume
     ),
     components(schemas(ProblemBody)),

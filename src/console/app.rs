@@ -9,6 +9,8 @@ use super::{
     link::Link,
     log::ConsoleLog,
     queues::QueueReader,
+    recent::Recent,
+    search::Search,
 };
 use crate::{
     broker::Topology,
@@ -27,6 +29,9 @@ pub(super) struct App {
     pub(super) log: ConsoleLog,
     pub(super) link: Link,
     pub(super) queues: QueueReader,
+    /// None if outcomes are not kept.
+    pub(super) recent: Option<Recent>,
+    pub(super) search: Search,
     pub(super) trace_url: Option<Arc<str>>,
     pub(super) metrics_url: Option<Arc<str>>,
 }
@@ -39,11 +44,14 @@ impl App {
         let reader = CachedReader::new(dead_letters.clone());
         let topology = Topology::new(&rabbitmq.topology_prefix).with_history(&rabbitmq.history);
         let log = ConsoleLog::new(&rabbitmq.broker, topology.console_log());
+        let recent = rabbitmq.history.enabled.then(|| Recent::new(&rabbitmq.broker, topology.history()));
         let link = Link::new(&rabbitmq.broker);
         Self {
             tokens: Tokens::new(console),
             throttle: Arc::new(access::throttle()),
             jobs: Jobs::new(dead_letters, reader.clone(), log.clone()),
+            search: Search::new(reader.clone(), recent.clone(), log.clone()),
+            recent,
             reader,
             queues: QueueReader::new(link.clone(), topology),
             link,

@@ -17,6 +17,8 @@ use crate::dead_letters::{
 
 /// How long a result is reused.
 const CACHE_TTL: Duration = Duration::from_secs(2);
+/// How old a summary may be that the overview shows at once, while a newer one is read.
+const MAX_SUMMARY_AGE: Duration = Duration::from_secs(60);
 /// The most cached results.
 const MAX_ENTRIES: usize = 16;
 
@@ -28,6 +30,14 @@ pub(super) type Page = Listing<DeadLetterSummary>;
 pub(super) struct CachedReader {
     dead_letters: DeadLetters,
     cache: Arc<Mutex<Vec<Entry>>>,
+    /// The last summary of all dead letters.
+    last: Arc<std::sync::Mutex<LastSummary>>,
+}
+
+#[derive(Debug, Default)]
+struct LastSummary {
+    summary: Option<(Instant, Arc<Summary>)>,
+    is_being_read: bool,
 }
 
 #[derive(Debug)]
@@ -45,7 +55,7 @@ enum Cached {
 
 impl CachedReader {
     pub(super) fn new(dead_letters: DeadLetters) -> Self {
-        Self { dead_letters, cache: Arc::default() }
+        Self { dead_letters, cache: Arc::default(), last: Arc::default() }
     }
 
     pub(super) async fn summary(&self, actor: &Actor, filter: &Filter) -> Result<Arc<Summary>, Problem> {
@@ -64,6 +74,43 @@ impl CachedReader {
             Ok(summary)
         })
         .await
+    }
+
+    /// The summary of all dead letters, and its age. One that is not too old is returned at once, and a newer one
+    /// is read in the background.
+    pub(super) async fn overview(&self, actor: &Actor) -> Result<(Arc<Summary>, Duration), Problem> {
+        let known = {
+            let mut last = self.last();
+            let known = last.summary.clone().filter(|(at, _)| at.elapsed() < MAX_SUMMARY_AGE);
+            let is_due = known.as_ref().is_some_and(|(at, _)| at.elapsed() > CACHE_TTL);
+            if is_due && !std::mem::replace(&mut last.is_being_read, true) {
+                let (reader, actor) = (self.clone(), actor.clone());
+                tokio::spawn(async move {
+                    let read = reader.read_overview(&actor).await;
+                    reader.last().is_being_read = false;
+                    if let Err(problem) = read {
+                        tracing::debug!(what = problem.what, "the dead letters could not be counted again");
+                        // The next one to ask sees why.
+                        reader.last().summary = None;
+                    }
+                });
+            }
+            known
+        };
+        match known {
+            Some((at, summary)) => Ok((summary, at.elapsed())),
+            None => Ok((self.read_overview(actor).await?, Duration::ZERO)),
+        }
+    }
+
+    async fn read_overview(&self, actor: &Actor) -> Result<Arc<Summary>, Problem> {
+        let summary = self.summary(actor, &Filter::default()).await?;
+        self.last().summary = Some((Instant::now(), Arc::clone(&summary)));
+        Ok(summary)
+    }
+
+    fn last(&self) -> std::sync::MutexGuard<'_, LastSummary> {
+        self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// At most `max` of the dead letters that match, oldest first, after skipping `offset`.
@@ -101,6 +148,12 @@ impl CachedReader {
         self.read_alone(|dead_letters| async move { dead_letters.show(&actor, &id).await }).await
     }
 
+    /// The dead letters that have this text as an identifier or an id. Not cached.
+    pub(super) async fn search(&self, actor: &Actor, text: &str) -> Result<Page, Problem> {
+        let (actor, text) = (actor.clone(), text.to_owned());
+        self.read_alone(|dead_letters| async move { dead_letters.search(&actor, &text).await }).await
+    }
+
     pub(super) async fn plan(
         &self,
         actor: &Actor,
@@ -118,6 +171,7 @@ impl CachedReader {
 
     /// Clears the cache, because the dead letters change.
     pub(super) async fn invalidate(&self) {
+        self.last().summary = None;
         self.cache.lock().await.clear();
     }
 

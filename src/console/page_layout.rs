@@ -9,6 +9,10 @@ pub(super) struct PageLayout {
     pub(super) is_operator: bool,
     pub(super) may_log_in: bool,
     pub(super) csrf: String,
+    /// Whether it leads to the other pages: not before the login.
+    pub(super) is_inside: bool,
+    /// What is in the search field.
+    pub(super) search: String,
     /// Seconds until the browser reloads the page; zero means never.
     pub(super) refresh_s: u32,
 }

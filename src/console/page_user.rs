@@ -34,6 +34,8 @@ impl PageUser {
             is_operator: self.user.is_operator(),
             may_log_in: self.may_log_in,
             csrf: self.session.as_ref().map(|session| session.csrf().to_owned()).unwrap_or_default(),
+            is_inside: true,
+            search: String::new(),
             refresh_s: 0,
         }
     }

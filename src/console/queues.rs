@@ -44,6 +44,12 @@ impl Queues {
         self.retries_waiting.iter().map(|tier| tier.count).sum()
     }
 
+    /// The retry queues in which requests wait: how many, and how long at most.
+    pub(super) fn waiting_tiers(&self) -> Vec<(u32, &str)> {
+        let waiting = self.retries_waiting.iter().filter_map(|tier| Some((tier.count?, tier.tier.as_str())));
+        waiting.filter(|(count, _)| *count > 0).collect()
+    }
+
     /// The state in a few words, and whether all is well.
     pub(super) fn headline(&self) -> (String, bool) {
         match (self.workers_consuming, self.requests_waiting) {

@@ -10,20 +10,56 @@ use crate::{
 pub(super) struct TimeView {
     /// For machines; empty if there is no time.
     pub(super) iso: String,
-    /// To the second.
+    /// To the minute, without the year if that is this year.
     pub(super) text: String,
+    /// To the millisecond.
+    pub(super) full: String,
     pub(super) ago: String,
+}
+
+impl TimeView {
+    /// With seconds.
+    pub(super) fn precise(at: Option<Timestamp>) -> Self {
+        let mut view = Self::from(at);
+        if let Some(seconds) = view.iso.get(16..19) {
+            view.text.push_str(seconds);
+        }
+        view
+    }
 }
 
 impl From<Option<Timestamp>> for TimeView {
     fn from(at: Option<Timestamp>) -> Self {
         let Some(at) = at else {
-            return Self { iso: String::new(), text: "–".to_owned(), ago: String::new() };
+            return Self { iso: String::new(), text: "–".to_owned(), full: String::new(), ago: String::new() };
         };
-        let iso = at.to_string();
-        let text = iso.get(..19).map_or_else(|| iso.clone(), |text| text.replace('T', " "));
-        Self { text, ago: ago(Timestamp::now().since(at).as_secs()), iso }
+        let (iso, now) = (at.to_string(), Timestamp::now());
+        let full = iso.replace('T', " ").replace('Z', " UTC");
+        Self { text: day_and_minute_in(at, now), full, ago: ago(now.since(at).as_secs()), iso }
     }
+}
+
+/// `24 Nov 17:05`, with the year if that is not this year.
+pub(super) fn day_and_minute(at: Timestamp) -> String {
+    day_and_minute_in(at, Timestamp::now())
+}
+
+fn day_and_minute_in(at: Timestamp, now: Timestamp) -> String {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (iso, now) = (at.to_string(), now.to_string());
+    // Timestamps are written with four digits of the year.
+    let part = |range: std::ops::Range<usize>| iso.get(range).unwrap_or_default();
+    let month = part(5..7).parse::<usize>().ok().and_then(|month| MONTHS.get(month.wrapping_sub(1)));
+    let Some(month) = month else { return iso };
+    let day = part(8..10).trim_start_matches('0');
+    let year = if now.get(..4) == Some(part(0..4)) { String::new() } else { format!(" {}", part(0..4)) };
+    format!("{day} {month}{year} {}", part(11..16))
+}
+
+/// `17:05`
+pub(super) fn minute_of_day(at: Timestamp) -> String {
+    at.to_string().get(11..16).unwrap_or_default().to_owned()
 }
 
 fn ago(seconds: u64) -> String {
@@ -91,6 +127,17 @@ pub(super) fn result_class(result: &StepResult) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_short_and_has_its_year_only_if_that_is_another() {
+        let at: Timestamp = "2026-11-04T17:05:30Z".parse().expect("a time");
+        let short = |now: &str| day_and_minute_in(at, now.parse().expect("a time"));
+        assert_eq!(short("2026-12-31T00:00:00Z"), "4 Nov 17:05");
+        assert_eq!(short("2027-01-01T00:00:00Z"), "4 Nov 2026 17:05");
+        let precise = TimeView::precise(Some(at));
+        assert!(precise.text.ends_with(" 17:05:30"), "{precise:?}");
+        assert_eq!((precise.full.as_str(), minute_of_day(at).as_str()), ("2026-11-04 17:05:30.000 UTC", "17:05"));
+    }
 
     #[test]
     fn an_age_is_shown_in_its_largest_unit() {

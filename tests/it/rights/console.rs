@@ -1,5 +1,10 @@
 //! The console with exactly the operator's permissions.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use super::{history::granted_with_history, *};
 use crate::{
     console::{Console, OPERATOR, VIEWER, http::Browser},
@@ -15,9 +20,11 @@ fn a_console_with_the_operators_rights_can_do_everything() {
         let (worker, operator) = (User::create(&ctx, "worker").await, User::create(&ctx, "operator").await);
         worker.grant(&granted_with_history("worker")).await;
         operator.grant(&granted_with_history("operator")).await;
-        let trackfinity = Trackfinity::start(|call| match call.n {
-            0 | 1 => Answer::status(400),
-            _ => Answer::unlocked(),
+        let accepts = Arc::new(AtomicBool::new(false));
+        let is_accepting = Arc::clone(&accepts);
+        let trackfinity = Trackfinity::start(move |_| match is_accepting.load(Ordering::SeqCst) {
+            true => Answer::unlocked(),
+            false => Answer::status(400),
         });
         let process = start_worker(&ctx, &worker.url(), &trackfinity.url(), &[DECLARE_NOT, ON]).await;
         let amqp = ctx.amqp().await;
@@ -26,6 +33,7 @@ fn a_console_with_the_operators_rights_can_do_everything() {
             amqp.publish(EXCHANGE, REQUEST, id(request), br#"{"customer_id":191}"#).await;
         }
         outcomes.wait_count(2, SOON).await;
+        accepts.store(true, Ordering::SeqCst);
         let settings = [("CONSOLE__VIEWER_TOKEN", VIEWER), ("CONSOLE__OPERATOR_TOKEN", OPERATOR), ON];
         let console = Console::start(&ctx, &operator.url(), &settings).await;
         let mut browser = Browser::new(&console.address);
