@@ -257,7 +257,8 @@ impl DeadLetters {
     /// If RabbitMQ cannot be asked.
     pub async fn change_holder(&self) -> Result<Option<LockedBy>, Error> {
         let urls = self.inner.settings.broker.uris().map_err(AccessError::from)?;
-        let connection = connection::connect(&urls, "asks who changes dead letters").await.map_err(AccessError::from)?;
+        let connection =
+            connection::connect(&urls, "asks who changes dead letters").await.map_err(AccessError::from)?;
         let holder = lock::holder(&connection, &self.inner.topology.dead_letter_change_lock()).await;
         connection.close().await;
         Ok(holder.map_err(AccessError::from)?)

@@ -291,12 +291,7 @@ impl Right {
                     false => topology.dead(),
                 };
                 channel
-                    .queue_unbind(
-                        queue.as_str().into(),
-                        name(),
-                        NO_KEY.into(),
-                        FieldTable::default(),
-                    )
+                    .queue_unbind(queue.as_str().into(), name(), NO_KEY.into(), FieldTable::default())
                     .await
             }
         };
@@ -356,11 +351,7 @@ mod tests {
         let history = History { enabled: true, max_age: day, max_bytes: 500_000_000 };
         let topology = Topology::new(&TopologyPrefix::parse("a.b").expect("a prefix"));
         let kept = topology.clone().with_history(&history);
-        for role in [
-            Role::Worker { declare: false },
-            Role::Producer,
-            Role::Operator,
-        ] {
+        for role in [Role::Worker { declare: false }, Role::Producer, Role::Operator] {
             let more = kept.rights(role).into_iter().filter(|right| !topology.rights(role).contains(right));
             let more: Vec<_> = more.map(|right| (right.permission, right.name)).collect();
             assert_eq!(more, [(Permission::Read, "a.b.history".to_owned())], "{role:?}");

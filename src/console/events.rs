@@ -21,12 +21,23 @@ pub(super) enum Event {
     /// A job is about to execute.
     Began(Began),
     /// The next results of a job, in their order.
-    Progress { job: String, steps: Vec<Step> },
+    Progress {
+        job: String,
+        steps: Vec<Step>,
+    },
     /// Someone asks for a job to stop after the current dead letter.
-    StopAsked { job: String, actor: String },
-    Ended { job: String, end: JobEnd },
+    StopAsked {
+        job: String,
+        actor: String,
+    },
+    Ended {
+        job: String,
+        end: JobEnd,
+    },
     /// A login session must not be used any more.
-    LoggedOut { session: String },
+    LoggedOut {
+        session: String,
+    },
 }
 
 /// What is known of a job when it begins.

@@ -90,13 +90,15 @@ impl Jobs {
         resumes: Option<String>,
     ) -> Result<JobNow, Problem> {
         if let Some(JobNow { job, .. }) = self.all().await?.into_iter().find(JobNow::is_running) {
-            let what = format!("{} has started a {}; jobs run one at a time.", job.holder(), job.plan.action.name());
+            let what =
+                format!("{} has started a {}; jobs run one at a time.", job.holder(), job.plan.action.name());
             let advice = format!("Wait for job {}, or stop it.", job.id);
             return Err(Problem::new(StatusCode::CONFLICT, "job_running", what, advice));
         }
         let mut id = random().map_err(|error| Problem::internal(&error))?;
         id.truncate(ID_DIGITS);
-        let began = Began::new(id.clone(), &actor, &plan, resumes).map_err(|error| Problem::internal(&error))?;
+        let began =
+            Began::new(id.clone(), &actor, &plan, resumes).map_err(|error| Problem::internal(&error))?;
         // Without a record of its beginning no one could see it.
         self.log.append(Event::Began(began)).await?;
         self.own().insert(id.clone());
@@ -139,9 +141,9 @@ impl Jobs {
                 dead_letters.execute(&actor, &plan, &options, &stop, report).await
             }
         });
-        let stop_asked = self.log.wait_for(|records| {
-            records.job(&id).and_then(|job| job.stop_asked_by.as_ref()).map(|_actor| ())
-        });
+        let stop_asked = self
+            .log
+            .wait_for(|records| records.job(&id).and_then(|job| job.stop_asked_by.as_ref()).map(|_actor| ()));
         let ended = tokio::select! {
             ended = &mut executed => ended,
             () = stop_asked => {
@@ -264,5 +266,10 @@ fn is_id(text: &str) -> bool {
 
 fn not_known() -> Problem {
     let what = "RabbitMQ has stored what you asked for, but has not sent it back yet.";
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "console_log", what, "Look at the list of jobs in a moment.")
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "console_log",
+        what,
+        "Look at the list of jobs in a moment.",
+    )
 }

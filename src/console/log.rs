@@ -65,7 +65,12 @@ pub(super) enum LogError {
 impl From<LogError> for Problem {
     fn from(error: LogError) -> Self {
         let what = format!("What consoles do cannot be kept in RabbitMQ, so nothing was started: {error}.");
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "console_log", what, "Run `unlocker check --role console`.")
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "console_log",
+            what,
+            "Run `unlocker check --role console`.",
+        )
     }
 }
 
@@ -168,7 +173,12 @@ impl ConsoleLog {
                 let error = self.follow_once(&mut next, &mut backoff).await;
                 let text = error.to_string();
                 if let Some(left_out) = self.0.throttle.due(&text) {
-                    tracing::warn!(event = "console_log_unread", error = text, left_out, "what other consoles do is not known");
+                    tracing::warn!(
+                        event = "console_log_unread",
+                        error = text,
+                        left_out,
+                        "what other consoles do is not known"
+                    );
                 }
                 self.0.known.send_modify(|known| *known = Err(text.into()));
                 tokio::time::sleep(backoff.next(fastrand::f64())).await;
@@ -194,10 +204,13 @@ impl ConsoleLog {
             }
             let mut reader = stream.read(next.map_or(Start::First, Start::Offset), &[]).await?;
             backoff.reset();
-            let is_up_to_date = |next: Option<u64>| last.is_none_or(|last| next.is_some_and(|next| next > last));
+            let is_up_to_date =
+                |next: Option<u64>| last.is_none_or(|last| next.is_some_and(|next| next > last));
             loop {
                 if is_up_to_date(*next) {
-                    self.0.known.send_modify(|known| *known = Ok(known.as_ref().map_or(0, |count| count + 1)));
+                    self.0
+                        .known
+                        .send_modify(|known| *known = Ok(known.as_ref().map_or(0, |count| count + 1)));
                 }
                 let entry = reader.wait_next().await?;
                 // RabbitMQ may begin earlier, with the first entry of a chunk.

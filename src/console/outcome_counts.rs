@@ -95,12 +95,14 @@ impl OutcomeCounts {
         let status = Status::named(&outcome.status).map_or(OTHER, Status::as_str);
         // The reason of a discard is a person's text.
         let reason = outcome.reason.as_deref().filter(|_| status != Status::Discarded.as_str());
-        let reason = reason.map(|reason| match self.reasons.len() < MAX_REASONS || self.reasons.contains(reason) {
-            true => reason.to_owned(),
-            false => OTHER.to_owned(),
-        });
+        let reason =
+            reason.map(|reason| match self.reasons.len() < MAX_REASONS || self.reasons.contains(reason) {
+                true => reason.to_owned(),
+                false => OTHER.to_owned(),
+            });
         self.reasons.extend(reason.clone());
-        *self.minutes.entry(minute(outcome.finished_at)).or_default().entry((status, reason)).or_default() += 1;
+        *self.minutes.entry(minute(outcome.finished_at)).or_default().entry((status, reason)).or_default() +=
+            1;
     }
 
     /// Forgets what is older than a week.
@@ -198,7 +200,10 @@ mod tests {
         let week = counts.intervals(Window::Week, at("10:10:30"));
         assert_eq!((week.len(), week[55].counts["unlocked"]), (56, 1));
         counts.forget(at("09:29:00").plus(MAX_AGE));
-        assert_eq!(counts.intervals(Window::Day, at("10:10:30"))[45].counts, BTreeMap::from([("refused", 1)]));
+        assert_eq!(
+            counts.intervals(Window::Day, at("10:10:30"))[45].counts,
+            BTreeMap::from([("refused", 1)])
+        );
     }
 
     #[test]

@@ -92,7 +92,9 @@ impl FromRequest<App> for SignedForm {
         else {
             let advice = match app.tokens.operator_is_set() {
                 true => "Log in with the operator's token, and try again.",
-                false => "No one can log in yet: set console.operator_token (or console.operator_token_file).",
+                false => {
+                    "No one can log in yet: set console.operator_token (or console.operator_token_file)."
+                }
             };
             let what = "You are not logged in, or your session has ended.";
             return Err(Problem::new(StatusCode::UNAUTHORIZED, "not_logged_in", what, advice));

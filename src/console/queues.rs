@@ -66,9 +66,11 @@ impl From<QueueStates> for Queues {
         let mut unseen = states.refused;
         if !states.missing.is_empty() {
             let missing = states.missing.join(", ");
-            unseen.push(format!("these queues do not exist: {missing}. A worker declares them when it starts"));
+            unseen
+                .push(format!("these queues do not exist: {missing}. A worker declares them when it starts"));
         }
-        let tier = |(tier, count): (crate::policy::Tier, Option<u32>)| TierCount { tier: tier.to_string(), count };
+        let tier =
+            |(tier, count): (crate::policy::Tier, Option<u32>)| TierCount { tier: tier.to_string(), count };
         Self {
             workers_consuming: states.requests.map(|state| state.consumers),
             requests_waiting: states.requests.map(|state| state.messages),

@@ -48,7 +48,10 @@ pub(super) enum RecentError {
 #[derive(Clone, Debug)]
 pub(super) enum Phase {
     /// It has read this many of so many.
-    Reading { read: u64, total: u64 },
+    Reading {
+        read: u64,
+        total: u64,
+    },
     UpToDate,
     /// It cannot read, and tries again.
     Failed(Arc<str>),
@@ -98,7 +101,12 @@ impl Recent {
             next: None,
         };
         let connector = Connector::new(broker);
-        Self(Arc::new(Shared { connector, stream, state: Mutex::new(state), throttle: LogThrottle::default() }))
+        Self(Arc::new(Shared {
+            connector,
+            stream,
+            state: Mutex::new(state),
+            throttle: LogThrottle::default(),
+        }))
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -130,7 +138,8 @@ impl Recent {
         }
         let connection = connection.ok_or(RecentError::NotConnected)?;
         let read = self.read(&connection, &offsets);
-        let entries = tokio::time::timeout(READ_TIMEOUT, read).await.map_err(|_elapsed| RecentError::Timeout)??;
+        let entries =
+            tokio::time::timeout(READ_TIMEOUT, read).await.map_err(|_elapsed| RecentError::Timeout)??;
         matches.found.extend(entries.into_iter().filter(|found| has(found, text)));
         Ok(matches)
     }

@@ -68,9 +68,8 @@ impl Job {
 
     /// The dead letters of its plan that are in the queue, as far as is known.
     pub(super) fn remaining(&self) -> Vec<DeadLetterId> {
-        let is_done = |step: &&Step| {
-            !matches!(step.result, StepResult::OutOfReach | StepResult::PublishFailed { .. })
-        };
+        let is_done =
+            |step: &&Step| !matches!(step.result, StepResult::OutOfReach | StepResult::PublishFailed { .. });
         let done: HashSet<_> = self.steps.iter().filter(is_done).map(|step| &step.id).collect();
         self.plan.ids.iter().filter(|id| !done.contains(id)).cloned().collect()
     }
@@ -156,14 +155,18 @@ mod tests {
     fn the_events_of_a_job_tell_what_it_has_done_and_what_remains() {
         let (mut records, at) = (Records::default(), Timestamp::from_secs(1_000_000));
         records.apply(began("j", at));
-        let failed = StepResult::FailedAgain { status: "refused".to_owned(), reason: Some("http_404".to_owned()) };
+        let failed =
+            StepResult::FailedAgain { status: "refused".to_owned(), reason: Some("http_404".to_owned()) };
         let publish_failed = StepResult::PublishFailed { why: "returned".to_owned() };
         let steps = vec![step("a", StepResult::Unlocked), step("b", failed), step("c", publish_failed)];
         let later = at.plus(Duration::from_secs(60));
         records.apply(sent(later, Event::Progress { job: "j".to_owned(), steps: steps.clone() }));
         records.apply(sent(later, Event::Progress { job: "other".to_owned(), steps: Vec::new() }));
         let job = records.job("j").expect("the job");
-        assert_eq!((&job.steps, job.started_at, job.holder().as_str()), (&steps, at, "Anna (operator) by page"));
+        assert_eq!(
+            (&job.steps, job.started_at, job.holder().as_str()),
+            (&steps, at, "Anna (operator) by page")
+        );
         assert_eq!(job.remaining(), ids(&["c", "d"]));
         assert!(job.was_just_heard(later.plus(Duration::from_secs(4))));
         assert!(!job.was_just_heard(later.plus(Duration::from_secs(6))));

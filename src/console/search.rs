@@ -117,20 +117,24 @@ impl Search {
 
     async fn outcomes(&self, text: &str, unseen: &mut Vec<String>) -> Vec<Found> {
         let Some(recent) = &self.recent else {
-            unseen.push("The history is off (history.enabled), so only dead letters were searched.".to_owned());
+            unseen
+                .push("The history is off (history.enabled), so only dead letters were searched.".to_owned());
             return Vec::new();
         };
         match recent.phase() {
             Phase::UpToDate => {}
             Phase::Reading { read, total } => {
-                unseen.push(format!("The history is being read, {read} of {total} outcomes so far. Search again in a moment."));
+                unseen.push(format!(
+                    "The history is being read, {read} of {total} outcomes so far. Search again in a moment."
+                ));
             }
             Phase::Failed(why) => unseen.push(format!("The history cannot be read: {why}.")),
         }
         match recent.find(text, MAX_OUTCOMES).await {
             Ok(matches) => {
                 if matches.count > MAX_OUTCOMES {
-                    unseen.push(format!("Of {} outcomes the newest {MAX_OUTCOMES} are shown.", matches.count));
+                    unseen
+                        .push(format!("Of {} outcomes the newest {MAX_OUTCOMES} are shown.", matches.count));
                 }
                 matches.found
             }
@@ -173,7 +177,8 @@ impl Timelines {
     }
 
     fn add_dead_letter(&mut self, dead_letter: &DeadLetterSummary) {
-        let request_id = dead_letter.request_id.clone().unwrap_or_else(|| format!("dead letter {}", dead_letter.id));
+        let request_id =
+            dead_letter.request_id.clone().unwrap_or_else(|| format!("dead letter {}", dead_letter.id));
         let timeline = self.of(&request_id);
         timeline.trace_id = timeline.trace_id.take().or_else(|| dead_letter.trace_id.clone());
         timeline.dead_letters.push(dead_letter.id.clone());

@@ -2,7 +2,10 @@
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, header::{COOKIE, SET_COOKIE}},
+    http::{
+        HeaderMap, HeaderValue,
+        header::{COOKIE, SET_COOKIE},
+    },
     middleware::Next,
     response::Response,
 };

@@ -67,7 +67,8 @@ impl Session {
     pub(super) fn cookie(&self, tokens: &Tokens) -> Option<String> {
         let content = BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&self.content).ok()?);
         let mut jar = CookieJar::new();
-        jar.signed_mut(&key(self.user.role, tokens.of(self.user.role)?)).add(Cookie::new(COOKIE_NAME, content));
+        jar.signed_mut(&key(self.user.role, tokens.of(self.user.role)?))
+            .add(Cookie::new(COOKIE_NAME, content));
         jar.get(COOKIE_NAME).map(|cookie| cookie.value().to_owned())
     }
 
@@ -93,7 +94,9 @@ impl Session {
 
 /// The key of a role's sessions, the same in every process that has the same token.
 fn key(role: Role, token: &Secret) -> Key {
-    Key::derive_from(format!("unlocker console, sessions of an {role}: {}", token.current().expose_secret()).as_bytes())
+    Key::derive_from(
+        format!("unlocker console, sessions of an {role}: {}", token.current().expose_secret()).as_bytes(),
+    )
 }
 
 #[cfg(test)]
@@ -119,7 +122,10 @@ mod tests {
         for role in [Role::Viewer, Role::Operator] {
             let session = Session::start(anna(role), START).expect("a session");
             let cookie = session.cookie(&tokens("one-token-0123456")).expect("a cookie");
-            assert!(cookie.bytes().all(|byte| byte.is_ascii_graphic() && !b"\";,\\".contains(&byte)), "{cookie}");
+            assert!(
+                cookie.bytes().all(|byte| byte.is_ascii_graphic() && !b"\";,\\".contains(&byte)),
+                "{cookie}"
+            );
             let read = Session::read(&cookie, &tokens("one-token-0123456"), at(1)).expect("the session");
             assert_eq!((&read.user, read.csrf()), (&session.user, session.csrf()));
         }

@@ -81,7 +81,10 @@ mod tests {
             "Replayed by Anna (operator). Unlocked, after 2 attempts"
         );
         assert_eq!(
-            say(r#""status":"discarded","reason":"the customer has left","replays":1"#, Some("Bob (operator)")),
+            say(
+                r#""status":"discarded","reason":"the customer has left","replays":1"#,
+                Some("Bob (operator)")
+            ),
             "Discarded by Bob (operator): the customer has left"
         );
         assert_eq!(say(r#""status":"invalid","reason":"new_one""#, None), "Not a valid request: new_one");

@@ -37,11 +37,13 @@ fn has(dead_letter: &DeadLetter, text: &str) -> bool {
     }
     // Most bodies need not be decoded.
     let is_compressed = dead_letter.properties.lossy().content_encoding().is_some();
-    let may_have = is_compressed || contains(&dead_letter.body, text.as_bytes()) || dead_letter.body.contains(&b'\\');
+    let may_have =
+        is_compressed || contains(&dead_letter.body, text.as_bytes()) || dead_letter.body.contains(&b'\\');
     may_have
-        && dead_letter.envelope().and_then(|envelope| envelope.request.ok()).is_some_and(|request| {
-            request.identifiers().given().any(|(_, value)| value == text)
-        })
+        && dead_letter
+            .envelope()
+            .and_then(|envelope| envelope.request.ok())
+            .is_some_and(|request| request.identifiers().given().any(|(_, value)| value == text))
 }
 
 fn contains(body: &[u8], text: &[u8]) -> bool {

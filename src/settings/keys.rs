@@ -89,8 +89,14 @@ mod tests {
 
     #[test]
     fn a_typo_another_section_and_a_missing_underscore_find_the_key() {
-        let keys =
-            ["trackfinity.api_key", "broker.url", "topology.prefix", "worker.concurrency", "ops.listen", "console.listen"];
+        let keys = [
+            "trackfinity.api_key",
+            "broker.url",
+            "topology.prefix",
+            "worker.concurrency",
+            "ops.listen",
+            "console.listen",
+        ];
         let keys = keys.map(|name| Key { name, example: "", is_secret: false });
         let found = |name: &str| nearest(&keys, name);
         assert_eq!(found("trackfinity.apikey").unwrap(), "trackfinity.api_key");

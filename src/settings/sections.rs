@@ -11,8 +11,8 @@ use super::{
     reader::Reader,
     values::{
         BaseUrl, Concurrency, RateLimit, RequestLog, TopologyPrefix, boolean, check_header_value,
-        check_token, duration, file_fault, host, link, listen, positive, prefix, scalar, stream_bytes, string,
-        trace_url,
+        check_token, duration, file_fault, host, link, listen, positive, prefix, scalar, stream_bytes,
+        string, trace_url,
     },
 };
 use crate::{breaker::BreakerLimits, policy::RetryLimits, secret::Secret};

@@ -134,11 +134,7 @@ fn the_production_example_is_valid_except_for_its_files() {
     let example = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/config/production.example.toml"));
     let faults = Settings::load(std::slice::from_ref(&example), []).unwrap_err();
     let keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();
-    let files = [
-        "trackfinity.api_key_file",
-        "trackfinity.api_username_file",
-        "broker.url_file",
-    ];
+    let files = ["trackfinity.api_key_file", "trackfinity.api_username_file", "broker.url_file"];
     assert_eq!(keys, files, "{faults}");
     let faults = ConsoleSettings::load(&[example], []).unwrap_err();
     let keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();

@@ -7,7 +7,10 @@ mod changes;
 mod forms;
 pub mod http;
 mod masks;
+mod overview;
 mod replicas;
+mod search;
+mod size;
 
 use std::path::PathBuf;
 
@@ -15,7 +18,7 @@ use kit::{AMQPValue, Answer, Call, Context, FieldTable, Process, Program, Proper
 use serde_json::Value;
 
 use self::http::{Browser, Request, Response};
-use crate::world::{DEAD, SOON, World, id};
+use crate::world::{DEAD, RESULTS, SOON, World, id};
 
 pub const VIEWER: &str = "viewer-token-0123456789";
 pub const OPERATOR: &str = "operator-token-0123456789";
@@ -65,11 +68,23 @@ impl Console {
 
 impl Page {
     pub async fn start(ctx: Context) -> Self {
-        Self::start_with(ctx, &[("CONSOLE__VIEWER_TOKEN", VIEWER), ("CONSOLE__OPERATOR_TOKEN", OPERATOR)]).await
+        Self::start_with(ctx, &[("CONSOLE__VIEWER_TOKEN", VIEWER), ("CONSOLE__OPERATOR_TOKEN", OPERATOR)])
+            .await
     }
 
     /// A console with these settings, besides its address and its audit log.
     pub async fn start_with(ctx: Context, settings: &[(&str, &str)]) -> Self {
+        Self::start_beside(ctx, &[], settings).await
+    }
+
+    /// With the history, and with the tokens.
+    pub async fn start_with_history(ctx: Context, more: &[(&str, &str)]) -> Self {
+        let on = ("HISTORY__ENABLED", "true");
+        let tokens = [("CONSOLE__VIEWER_TOKEN", VIEWER), ("CONSOLE__OPERATOR_TOKEN", OPERATOR), on];
+        Self::start_beside(ctx, &[on], &[&tokens, more].concat()).await
+    }
+
+    async fn start_beside(ctx: Context, worker_settings: &[(&str, &str)], settings: &[(&str, &str)]) -> Self {
         let audit = std::env::temp_dir().join(format!("unlocker-audit-{}.jsonl", uuid::Uuid::now_v7()));
         let path = audit.to_str().expect("a path in UTF-8").to_owned();
         let mut all = vec![("CONSOLE__AUDIT_LOG", path.as_str())];
@@ -78,16 +93,20 @@ impl Page {
             true => Answer::json(404, r#"{"error":"no such customer"}"#),
             false => Answer::unlocked(),
         };
-        let world = World::start(ctx, answer).await;
+        let world = World::start_with(ctx, worker_settings, answer).await;
         let console = Console::start(&world.ctx, world.ctx.amqp_url(), &all).await;
         let address = console.address.clone();
         Self { world, console, address, audit }
     }
 
     pub async fn publish_dead_letters(&self, count: usize) {
-        let dead_letters = (0..count).map(dead_letter);
-        self.world.amqp.publish_all(DEAD, "", dead_letters).await;
-        let there = async || self.world.amqp.ready_count(DEAD).await as usize == count;
+        self.publish_dead_letters_beside(0, count).await;
+    }
+
+    /// As [`publish_dead_letters`](Self::publish_dead_letters), while there are `others`, or soon will be.
+    pub async fn publish_dead_letters_beside(&self, others: usize, count: usize) {
+        self.world.amqp.publish_all(DEAD, "", (0..count).map(dead_letter)).await;
+        let there = async || self.world.amqp.ready_count(DEAD).await as usize == others + count;
         kit::eventually("the dead letters", SOON, there).await;
     }
 

@@ -5,8 +5,8 @@ use utoipa::ToSchema;
 
 use crate::{
     console::{
-        filters,
         events::JobEnd,
+        filters,
         jobs::{JobNow, Phase},
         problem::Problem,
     },

@@ -10,9 +10,9 @@ use super::view::{self, Row, TimeView};
 use crate::{
     console::{
         app::App,
+        events::JobEnd,
         fields::Fields,
         filters,
-        events::JobEnd,
         jobs::{JobNow, Phase},
         page_layout::PageLayout,
         page_user::{PageUser, SignedForm},

@@ -72,16 +72,19 @@ impl Chart {
         let changes = recent.changes(now).into_iter().take(MAX_CHANGES).map(ChangeLine::from).collect();
         let note = match recent.phase() {
             Phase::UpToDate => None,
-            Phase::Reading { read, total } => {
-                Some(format!("The history is being read: {read} of {total} outcomes so far. Reload in a moment."))
+            Phase::Reading { read, total } => Some(format!(
+                "The history is being read: {read} of {total} outcomes so far. Reload in a moment."
+            )),
+            Phase::Failed(why) => {
+                Some(format!("The history cannot be read, and may be incomplete here: {why}."))
             }
-            Phase::Failed(why) => Some(format!("The history cannot be read, and may be incomplete here: {why}.")),
         };
         Self { changes, note, ..Self::draw(&recent.intervals(window, now), window) }
     }
 
     fn draw(intervals: &[Interval], window: Window) -> Self {
-        let short = |at: Timestamp| if window == Window::Hour { minute_of_day(at) } else { day_and_minute(at) };
+        let short =
+            |at: Timestamp| if window == Window::Hour { minute_of_day(at) } else { day_and_minute(at) };
         let sum = |interval: &Interval| interval.counts.values().sum::<u32>();
         let max = intervals.iter().map(sum).max().unwrap_or(0);
         let mut all = BTreeMap::<&'static str, u32>::new();
@@ -111,7 +114,10 @@ impl Chart {
         rows.reverse();
         Self {
             window: window.name(),
-            interval: humantime::format_duration(window.interval()).to_string().replace('m', " min").replace('h', " h"),
+            interval: humantime::format_duration(window.interval())
+                .to_string()
+                .replace('m', " min")
+                .replace('h', " h"),
             width: intervals.len() * STEP,
             bars,
             hovers,
@@ -159,8 +165,11 @@ mod tests {
             start: start(minute),
             counts: counts.iter().copied().collect(),
         };
-        let intervals =
-            [interval(0, &[]), interval(1, &[("unlocked", 3), ("refused", 1)]), interval(2, &[("unlocked", 2)])];
+        let intervals = [
+            interval(0, &[]),
+            interval(1, &[("unlocked", 3), ("refused", 1)]),
+            interval(2, &[("unlocked", 2)]),
+        ];
         let chart = Chart::draw(&intervals, Window::Hour);
         let drawn: Vec<_> =
             chart.bars.iter().map(|bar| (bar.status, bar.x, bar.y.as_str(), bar.height.as_str())).collect();

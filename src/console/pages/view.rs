@@ -31,7 +31,12 @@ impl TimeView {
 impl From<Option<Timestamp>> for TimeView {
     fn from(at: Option<Timestamp>) -> Self {
         let Some(at) = at else {
-            return Self { iso: String::new(), text: "–".to_owned(), full: String::new(), ago: String::new() };
+            return Self {
+                iso: String::new(),
+                text: "–".to_owned(),
+                full: String::new(),
+                ago: String::new(),
+            };
         };
         let (iso, now) = (at.to_string(), Timestamp::now());
         let full = iso.replace('T', " ").replace('Z', " UTC");
@@ -136,7 +141,10 @@ mod tests {
         assert_eq!(short("2027-01-01T00:00:00Z"), "4 Nov 2026 17:05");
         let precise = TimeView::precise(Some(at));
         assert!(precise.text.ends_with(" 17:05:30"), "{precise:?}");
-        assert_eq!((precise.full.as_str(), minute_of_day(at).as_str()), ("2026-11-04 17:05:30.000 UTC", "17:05"));
+        assert_eq!(
+            (precise.full.as_str(), minute_of_day(at).as_str()),
+            ("2026-11-04 17:05:30.000 UTC", "17:05")
+        );
     }
 
     #[test]

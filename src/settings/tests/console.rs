@@ -27,7 +27,8 @@ fn the_console_reads_nothing_of_trackfinity_and_the_worker() {
     assert_eq!(settings.ops.listen.map(|address| address.to_string()).as_deref(), Some("127.0.0.1:9466"));
     assert!(settings.console.viewer_token.is_none() && settings.console.operator_token.is_none());
     let described = settings.describe();
-    let shown = |key: &str| described.iter().find(|(name, ..)| name == key).map(|(_, value, _)| value.as_str());
+    let shown =
+        |key: &str| described.iter().find(|(name, ..)| name == key).map(|(_, value, _)| value.as_str());
     assert_eq!(shown("ops.listen"), Some("127.0.0.1:9466"));
     assert_eq!(shown("trackfinity.api_key"), None);
 }

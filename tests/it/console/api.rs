@@ -188,5 +188,5 @@ fn the_description_of_the_api_is_the_one_in_the_documents() {
         "docs/openapi.json is out of step: UPDATE_DOCS=1 cargo test --test it console::api writes it"
     );
     let document: Value = serde_json::from_str(&made).expect("JSON");
-    assert_eq!(document["paths"].as_object().map(serde_json::Map::len), Some(11));
+    assert_eq!(document["paths"].as_object().map(serde_json::Map::len), Some(13));
 }

@@ -47,9 +47,8 @@ fn a_login_holds_at_every_console_and_so_does_a_logout() {
         let old = anna.cookie();
         assert_eq!(anna.post("/logout", &[]).await.status, 303);
         for address in [&page.address, &second.address] {
-            let ended = async || {
-                Request::new("GET", "/").header("cookie", &old).send(address).await.status == 303
-            };
+            let ended =
+                async || Request::new("GET", "/").header("cookie", &old).send(address).await.status == 303;
             kit::eventually("the end of the session", SOON, ended).await;
         }
         // A console that starts later knows it, too.
@@ -112,7 +111,10 @@ fn a_job_whose_process_died_is_shown_as_interrupted_and_is_resumed_elsewhere() {
             .send(&second.address)
             .await
             .json();
-        assert_eq!((&state["state"], state["steps"].as_array().map(Vec::len)), (&"interrupted".into(), Some(1)));
+        assert_eq!(
+            (&state["state"], state["steps"].as_array().map(Vec::len)),
+            (&"interrupted".into(), Some(1))
+        );
 
         let resumed = there.post(&format!("{job}/resume"), &[("per_second", "100")]).await;
         assert_eq!(resumed.status, 303, "{}", resumed.body);

@@ -203,7 +203,8 @@ fn without_an_audit_log_nothing_is_done_and_with_one_everything_is_recorded() {
             output.text()
         );
         assert_eq!((world.amqp.ready_count(DEAD).await, world.trackfinity.count()), (11, 0));
-        let show = command(&world.ctx, &["show", "r-1"]).env("UNLOCKER__CONSOLE__AUDIT_LOG", "/nonexistent/a");
+        let show =
+            command(&world.ctx, &["show", "r-1"]).env("UNLOCKER__CONSOLE__AUDIT_LOG", "/nonexistent/a");
         let output = ended(&world.ctx.start(&show)).await;
         assert!(output.code == Some(1) && output.stdout.is_empty(), "{}", output.text());
 

@@ -39,9 +39,14 @@ fn a_console_with_the_operators_rights_can_do_everything() {
         let mut browser = Browser::new(&console.address);
         assert_eq!(browser.log_in("Anna", OPERATOR).await.status, 303);
         let overview = browser.get("/").await.body;
-        assert!(overview.contains("1 worker consumes requests") && !overview.contains("Not seen"), "{overview}");
+        assert!(
+            overview.contains("1 worker consumes requests") && !overview.contains("Not seen"),
+            "{overview}"
+        );
         assert!(browser.post("/dead-letters/r-0/show", &[]).await.body.contains("customer_id"));
-        for (action, request, end) in [("replay", "r-0", "1 unlocked"), ("discard", "r-1", "1 request discarded")] {
+        for (action, request, end) in
+            [("replay", "r-0", "1 unlocked"), ("discard", "r-1", "1 request discarded")]
+        {
             let plan = [("action", action), ("dead_letter", request), ("discard_reason", "a test")];
             let planned = browser.post("/plans", &plan).await;
             assert_eq!(planned.status, 303, "{}", planned.body);

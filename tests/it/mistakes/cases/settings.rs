@@ -87,7 +87,11 @@ fn console() -> Vec<Mistake> {
             .with("UNLOCKER__OPS__LISTEN", "127.0.0.1:9464"),
         of("An audit log in a missing directory", "UNLOCKER__CONSOLE__AUDIT_LOG", "DIR/missing/audit.jsonl"),
         of("A host with its scheme", "UNLOCKER__CONSOLE__ALLOWED_HOSTS", "https://unlocker.example.com"),
-        of("A trace's address without the trace", "UNLOCKER__CONSOLE__TRACE_URL", "https://jaeger.example.com"),
+        of(
+            "A trace's address without the trace",
+            "UNLOCKER__CONSOLE__TRACE_URL",
+            "https://jaeger.example.com",
+        ),
         of("A key of an earlier version", "UNLOCKER__ADMIN__LISTEN", "127.0.0.1:8090"),
     ]
 }
