@@ -19,6 +19,9 @@ use crate::dead_letters::{
 const CACHE_TTL: Duration = Duration::from_secs(2);
 /// How old a summary may be that the overview shows at once, while a newer one is read.
 const MAX_SUMMARY_AGE: Duration = Duration::from_secs(60);
+/// The pause until the next summary, in times of what the last one took: so that dead letters are browsed only a
+/// small part of the time.
+const READ_SHARE: u32 = 5;
 /// The most cached results.
 const MAX_ENTRIES: usize = 16;
 
@@ -37,6 +40,8 @@ pub(super) struct CachedReader {
 #[derive(Debug, Default)]
 struct LastSummary {
     summary: Option<(Instant, Arc<Summary>)>,
+    /// How long it took to read.
+    took: Duration,
     is_being_read: bool,
 }
 
@@ -82,7 +87,8 @@ impl CachedReader {
         let known = {
             let mut last = self.last();
             let known = last.summary.clone().filter(|(at, _)| at.elapsed() < MAX_SUMMARY_AGE);
-            let is_due = known.as_ref().is_some_and(|(at, _)| at.elapsed() > CACHE_TTL);
+            let pause = (last.took * READ_SHARE).clamp(CACHE_TTL, MAX_SUMMARY_AGE / 2);
+            let is_due = known.as_ref().is_some_and(|(at, _)| at.elapsed() > pause);
             if is_due && !std::mem::replace(&mut last.is_being_read, true) {
                 let (reader, actor) = (self.clone(), actor.clone());
                 tokio::spawn(async move {
@@ -104,8 +110,12 @@ impl CachedReader {
     }
 
     async fn read_overview(&self, actor: &Actor) -> Result<Arc<Summary>, Problem> {
+        let began = Instant::now();
         let summary = self.summary(actor, &Filter::default()).await?;
-        self.last().summary = Some((Instant::now(), Arc::clone(&summary)));
+        let mut last = self.last();
+        last.took = began.elapsed();
+        last.summary = Some((Instant::now(), Arc::clone(&summary)));
+        drop(last);
         Ok(summary)
     }
 

@@ -1,6 +1,6 @@
 //! The layout around every page.
 
-/// The title, the user, and when to reload.
+/// The title and the user.
 #[derive(Debug, Default)]
 pub(super) struct PageLayout {
     pub(super) title: String,
@@ -13,6 +13,4 @@ pub(super) struct PageLayout {
     pub(super) is_inside: bool,
     /// What is in the search field.
     pub(super) search: String,
-    /// Seconds until the browser reloads the page; zero means never.
-    pub(super) refresh_s: u32,
 }

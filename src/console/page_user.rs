@@ -36,7 +36,6 @@ impl PageUser {
             csrf: self.session.as_ref().map(|session| session.csrf().to_owned()).unwrap_or_default(),
             is_inside: true,
             search: String::new(),
-            refresh_s: 0,
         }
     }
 

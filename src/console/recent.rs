@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -24,8 +25,8 @@ use crate::{
     telemetry::LogThrottle,
 };
 
-/// Outcomes are read one after the other if not more than this many others are between them.
-const MAX_GAP: u64 = 2000;
+/// How many outcomes are read at once.
+const CONCURRENT_READS: usize = 8;
 /// How long reading them may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -144,31 +145,18 @@ impl Recent {
         Ok(matches)
     }
 
-    /// Reads the entries at these ascending offsets; leaves out those that are gone.
+    /// Reads the entries at these offsets; leaves out those that are gone.
     async fn read(&self, connection: &Connection, offsets: &[u64]) -> Result<Vec<Found>, RecentError> {
         let stream = Stream::new(connection, &self.0.stream);
-        let (mut reader, mut at, mut found) = (None, 0, Vec::with_capacity(offsets.len()));
-        for offset in offsets {
-            let mut reading = match reader.take().filter(|_| *offset > at && offset - at <= MAX_GAP) {
-                Some(reading) => reading,
-                // Already read: the stream begins later.
-                None if *offset <= at && at > 0 => continue,
-                None => stream.read(Start::Offset(*offset), &[]).await?,
-            };
-            loop {
-                let entry = reading.next().await?;
-                at = entry.offset;
-                if at == *offset {
-                    found.extend(Found::read(&entry));
-                }
-                if at >= *offset {
-                    break;
-                }
+        let mut found = Vec::with_capacity(offsets.len());
+        for some in offsets.chunks(CONCURRENT_READS) {
+            let entries = join_all(some.iter().map(|offset| stream.read_one(*offset))).await;
+            for (offset, entry) in some.iter().zip(entries) {
+                let entry = entry?;
+                found.extend(
+                    Some(entry).filter(|entry| entry.offset == *offset).as_ref().and_then(Found::read),
+                );
             }
-            reader = Some(reading);
-        }
-        if let Some(reader) = reader {
-            reader.close().await;
         }
         Ok(found)
     }

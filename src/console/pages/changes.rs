@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::{
     extract::{Path, RawQuery, State},
+    http::{HeaderName, HeaderValue},
     response::{IntoResponse, Redirect, Response},
 };
 
@@ -23,8 +24,8 @@ use crate::{
 
 /// Dead letters of a plan, and results of a job, that a page lists.
 const MAX_LISTED: usize = 200;
-/// Seconds until the page of a running job reloads.
-const REFRESH_S: u32 = 2;
+/// Makes a browser reload the page after some seconds. No standard names it, but every browser knows it.
+const REFRESH: HeaderName = HeaderName::from_static("refresh");
 
 /// Plans a change of the selected dead letters, or of all that match the filter.
 pub(super) async fn plan(State(app): State<App>, form: SignedForm) -> Result<Response, Problem> {
@@ -155,6 +156,7 @@ struct JobPage {
     resumes: Option<String>,
     stop_asked_by: Option<String>,
     is_interrupted: bool,
+    is_reloading: bool,
 }
 
 #[derive(Template)]
@@ -225,10 +227,13 @@ pub(super) async fn job(
     State(app): State<App>,
     page_user: PageUser,
     Path(id): Path<String>,
+    RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
+    let fields = Fields::parse(query.unwrap_or_default().as_bytes());
     let now = app.jobs.find(&id).await?;
     let (view, job) = (JobView::new(&now), &now.job);
-    let refresh_s = if view.running { REFRESH_S } else { 0 };
+    // Not everyone can read a page that changes: they switch it off.
+    let is_reloading = view.running && fields.get("reload") != Some("no");
     let remaining = job.remaining();
     let steps = job.steps.iter().rev().take(MAX_LISTED).map(|step| StepRow {
         id: step.id.to_string(),
@@ -237,8 +242,9 @@ pub(super) async fn job(
         class: view::result_class(&step.result),
     });
     let title = format!("{}: {} of {}", view.action, view.done, view.total);
-    Ok(render(&JobPage {
-        layout: PageLayout { refresh_s, ..page_user.layout(title) },
+    let mut response = render(&JobPage {
+        layout: page_user.layout(title),
+        is_reloading,
         digest: job.plan.digest.clone(),
         reason: job.plan.action.reason().map(str::to_owned),
         resumes: job.resumes.clone(),
@@ -249,7 +255,11 @@ pub(super) async fn job(
         stop_asked_by: job.stop_asked_by.clone(),
         is_interrupted: now.phase == Phase::Interrupted,
         view,
-    }))
+    });
+    if is_reloading {
+        response.headers_mut().insert(REFRESH, HeaderValue::from_static("2"));
+    }
+    Ok(response)
 }
 
 /// Stops a job after the current dead letter.

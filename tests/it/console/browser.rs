@@ -183,7 +183,7 @@ fn somebody_on_call_searches_filters_replays_resumes_and_discards() {
         walk.chromium.press(".confirm button");
         let unlocked =
             "[...document.querySelectorAll('tbody .tag')].filter(e => e.innerText === 'unlocked').length";
-        let ended = format!("{unlocked} === 2 && !document.querySelector('meta[http-equiv]')");
+        let ended = format!("{unlocked} === 2 && !document.body.innerText.includes('reloads every')");
         walk.chromium.wait("two unlocked", &ended).await;
         walk.look("10-resumed");
         assert_eq!(page.world.amqp.ready_count(DEAD).await, 5);

@@ -5,8 +5,8 @@ use super::*;
 /// What the page of a job says at its end.
 async fn ended(browser: &mut Browser, path: &str) -> String {
     let end = async || {
-        let response = browser.get(path).await.body;
-        if response.contains("http-equiv=\"refresh\"") { Err(response) } else { Ok(response) }
+        let response = browser.get(path).await;
+        if response.headers.contains_key("refresh") { Err(response.body) } else { Ok(response.body) }
     };
     kit::eventually("the job's end", SOON, end).await
 }
@@ -90,6 +90,14 @@ fn one_job_runs_at_a_time_and_stops_after_the_current_dead_letter() {
         let overview = anna.get("/").await.body;
         assert!(overview.contains("Anna (operator) by page (replay, since"), "{overview}");
         assert!(overview.contains(&job), "it leads to the job");
+
+        assert_eq!(anna.get(&job).await.headers["refresh"], "2", "it reloads, without a script");
+        let still = anna.get(&format!("{job}?reload=no")).await;
+        assert!(
+            !still.headers.contains_key("refresh") && still.body.contains("Reload now"),
+            "{}",
+            still.body
+        );
 
         assert_eq!(anna.post(&format!("{job}/stop"), &[]).await.status, 303);
         let response = ended(&mut anna, &job).await;
