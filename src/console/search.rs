@@ -70,7 +70,14 @@ pub(super) struct Search {
     /// None if outcomes are not kept.
     recent: Option<Recent>,
     log: ConsoleLog,
-    cache: Arc<Mutex<Vec<(Instant, String, Arc<SearchResult>)>>>,
+    cache: Arc<Mutex<Vec<Cached>>>,
+}
+
+#[derive(Debug)]
+struct Cached {
+    at: Instant,
+    text: String,
+    result: Arc<SearchResult>,
 }
 
 impl Search {
@@ -84,14 +91,14 @@ impl Search {
             return Err(Problem::bad_request(format!("q: longer than {MAX_TEXT} bytes.")));
         }
         let mut cache = self.cache.lock().await;
-        cache.retain(|(at, ..)| at.elapsed() < CACHE_TTL);
-        if let Some((_, _, result)) = cache.iter().find(|(_, known, _)| known == text) {
-            return Ok(Arc::clone(result));
+        cache.retain(|cached| cached.at.elapsed() < CACHE_TTL);
+        if let Some(cached) = cache.iter().find(|cached| cached.text == text) {
+            return Ok(Arc::clone(&cached.result));
         }
         let result = Arc::new(self.look(actor, text).await);
         if result.unseen.is_empty() {
             cache.truncate(MAX_CACHED - 1);
-            cache.push((Instant::now(), text.to_owned(), Arc::clone(&result)));
+            cache.push(Cached { at: Instant::now(), text: text.to_owned(), result: Arc::clone(&result) });
         }
         Ok(result)
     }
