@@ -61,7 +61,8 @@ impl Site {
         let version = overview["rabbitmq_version"].as_str().expect("a version").to_owned();
         let vhost = broker.vhost().await;
         let amqp = Amqp::connect(vhost.amqp_url()).await;
-        let kept = History { enabled: true, max_age: Duration::from_secs(90 * 86_400), max_bytes: 5_000_000_000 };
+        let kept =
+            History { enabled: true, max_age: Duration::from_secs(90 * 86_400), max_bytes: 5_000_000_000 };
         let topology = Topology::new(&TopologyPrefix::parse(EXCHANGE).expect("a prefix")).with_history(&kept);
         topology.declare(amqp.connection()).await.expect("declared");
         Self { broker, vhost, amqp, version }
@@ -94,11 +95,16 @@ impl Site {
             Timestamp::from_millis(now.as_millis() - all_ms + (all_ms as f64 * share) as i64)
         };
         let begun = Instant::now();
-        self.publish((0..last_hour_from).map(|n| outcome(n, &number(n), options, time(n))), options.in_flight).await;
+        self.publish(
+            (0..last_hour_from).map(|n| outcome(n, &number(n), options, time(n))),
+            options.in_flight,
+        )
+        .await;
         let rate = last_hour_from as f64 / begun.elapsed().as_secs_f64();
         tokio::time::sleep(CLOCK_SKEW + Duration::from_secs(2)).await;
         let last_hour = Timestamp::now();
-        let latest = (last_hour_from..options.outcomes).map(|n| outcome(n, &number(n), options, Timestamp::now()));
+        let latest =
+            (last_hour_from..options.outcomes).map(|n| outcome(n, &number(n), options, Timestamp::now()));
         self.publish(latest, options.in_flight).await;
         Filled { outcomes: options.outcomes, last_hour_from, last_hour, begun: time(0), rate }
     }

@@ -175,20 +175,6 @@ impl<'a> Stream<'a> {
         Ok(Reader { stream: *self, channel, consumer, unacknowledged: 0, ack_every })
     }
 
-    /// Reads the entry at this offset, or the first one there is behind it. Nothing but this entry is sent. Only for
-    /// an offset that the stream has or had.
-    ///
-    /// # Errors
-    /// If the stream cannot be read.
-    pub async fn read_one(&self, offset: u64) -> Result<Entry, StreamError> {
-        let channel = self.connection.create_channel().await.map_err(|error| self.fault(error))?;
-        let mut consumer = self.consume(&channel, Start::Offset(offset).value(), &[], 1).await?;
-        let stalled = |_elapsed| StreamError::Stalled { name: self.name.to_owned() };
-        let entry = tokio::time::timeout(STALLED_AFTER, consumer.next()).await.map_err(stalled)?;
-        super::topology::close(&channel).await;
-        self.entry(entry)
-    }
-
     async fn consume(
         &self,
         channel: &Channel,

@@ -19,7 +19,13 @@ pub(super) async fn console(files: &[PathBuf]) -> Result<(), Failure> {
     let settings = ConsoleSettings::load(files, environment())?;
     let mut signals = Signals::new().map_err(anyhow::Error::from)?;
     let telemetry = ConsoleTelemetry::from_environment().map_err(anyhow::Error::from)?;
-    let console = Console::new(&settings, telemetry.clone()).map_err(anyhow::Error::from)?;
+    let console = match Console::new(&settings, telemetry.clone()) {
+        Ok(console) => console,
+        Err(error) => {
+            telemetry.shutdown(TELEMETRY_FLUSH_TIMEOUT).await;
+            return Err(anyhow::Error::from(error).into());
+        }
+    };
     tracing::info!(
         event = "started",
         version = env!("CARGO_PKG_VERSION"),

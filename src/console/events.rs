@@ -60,7 +60,8 @@ impl Began {
         plan: &Plan,
         resumes: Option<String>,
     ) -> serde_json::Result<Self> {
-        let plan = serde_json::to_value(plan)?;
+        // As plans are stored: with the whole correction.
+        let plan = serde_json::from_slice(&plan.encode()?)?;
         Ok(Self { job, actor: actor.name.clone(), via: actor.via.to_owned(), plan, resumes })
     }
 

@@ -2,6 +2,7 @@
 
 mod changes;
 mod chart;
+mod correction;
 mod dead_letters;
 mod overview;
 mod search;
@@ -9,12 +10,16 @@ mod view;
 
 use axum::{
     Router,
+    extract::DefaultBodyLimit,
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 
 use super::{app::App, problem::Problem};
+
+/// A form with a new body of 64 KiB, most of whose bytes are written as three.
+const MAX_PLAN_BYTES: usize = 256 * 1024;
 
 const STYLE: &str = include_str!("style.css");
 
@@ -26,7 +31,7 @@ pub(super) fn router() -> Router<App> {
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/{id}", get(dead_letters::dead_letter))
         .route("/dead-letters/{id}/show", post(dead_letters::show))
-        .route("/plans", post(changes::plan))
+        .route("/plans", post(changes::plan).layer(DefaultBodyLimit::max(MAX_PLAN_BYTES)))
         .route("/plans/{digest}", get(changes::confirm).post(changes::start))
         .route("/jobs", get(changes::jobs))
         .route("/jobs/{id}", get(changes::job))

@@ -17,7 +17,7 @@ use crate::{
     broker::{
         Backoff, ConnectError, Connector,
         connection::Connection,
-        stream::{Start, Stream, StreamError},
+        stream::{STALLED_AFTER, Start, Stream, StreamError},
     },
     history::{Found, HistoryError, Outcomes},
     message::Timestamp,
@@ -150,7 +150,9 @@ impl Recent {
         let stream = Stream::new(connection, &self.0.stream);
         let mut found = Vec::with_capacity(offsets.len());
         for some in offsets.chunks(CONCURRENT_READS) {
-            let entries = join_all(some.iter().map(|offset| stream.read_one(*offset))).await;
+            let entries =
+                join_all(some.iter().map(|offset| stream.entry_at(Start::Offset(*offset), STALLED_AFTER)))
+                    .await;
             for (offset, entry) in some.iter().zip(entries) {
                 let entry = entry?;
                 found.extend(
@@ -194,7 +196,10 @@ impl Recent {
             let since = Timestamp::now().minus(MAX_AGE);
             let next = self.state().next;
             let (mut reader, last) = match next {
-                None => Outcomes::read_from(&connection, &self.0.stream, since).await?,
+                None => {
+                    let (reader, there) = Outcomes::read_from(&connection, &self.0.stream, since).await?;
+                    (reader, there.map(|there| *there.end()))
+                }
                 Some(next) => {
                     let stream = Stream::new(&connection, &self.0.stream);
                     let last = stream.last_entries().await?.last().map(|entry| entry.offset);

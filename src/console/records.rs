@@ -147,7 +147,7 @@ mod tests {
 
     fn began(id: &str, at: Timestamp) -> Record {
         let actor = Actor { name: "Anna (operator)".to_owned(), via: "page" };
-        let plan = Plan::new(Action::Replay, ids(&["a", "b", "c", "d"]));
+        let plan = Plan::new(Action::replay(), ids(&["a", "b", "c", "d"]));
         sent(at, Event::Began(Began::new(id.to_owned(), &actor, &plan, None).expect("JSON")))
     }
 

@@ -112,7 +112,7 @@ impl Plan {
         Self { digest, action, ids }
     }
 
-    pub(super) fn encode(&self) -> serde_json::Result<Vec<u8>> {
+    pub(crate) fn encode(&self) -> serde_json::Result<Vec<u8>> {
         let action = match self.action.clone() {
             Action::Replay { correction } => StoredAction::Replay { correction },
             Action::Discard { reason } => StoredAction::Discard { reason },

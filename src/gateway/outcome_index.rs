@@ -41,7 +41,13 @@ pub(super) enum Known {
 impl OutcomeIndex {
     /// An index that will have all outcomes that were decided from `complete_from` on.
     pub(super) fn new(complete_from: Timestamp) -> Self {
-        Self { offsets: HashMap::new(), order: VecDeque::new(), complete_from, first: None, max: MAX_OUTCOMES }
+        Self {
+            offsets: HashMap::new(),
+            order: VecDeque::new(),
+            complete_from,
+            first: None,
+            max: MAX_OUTCOMES,
+        }
     }
 
     /// What is added from now on begins at this offset.

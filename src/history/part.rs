@@ -51,7 +51,11 @@ pub(super) struct Part {
 
 impl Part {
     /// Divides what is from an offset to an entry, oldest part first.
-    pub(super) async fn divide(stream: &Stream<'_>, first: u64, end: Entry) -> Result<Vec<Self>, StreamError> {
+    pub(super) async fn divide(
+        stream: &Stream<'_>,
+        first: u64,
+        end: Entry,
+    ) -> Result<Vec<Self>, StreamError> {
         let span = end.offset.saturating_sub(first);
         let count = (span / MIN_PART).clamp(1, READERS);
         let (mut parts, mut from) = (Vec::new(), first);

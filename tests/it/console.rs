@@ -7,6 +7,8 @@ mod changes;
 mod forms;
 pub mod http;
 mod masks;
+mod mend;
+mod openapi;
 mod overview;
 mod replicas;
 mod search;

@@ -107,7 +107,8 @@ fn a_search_says_how_far_it_looked_back_also_where_rabbitmq_filters() {
             publish(&publishing, &outcome(number, &identifiers, Status::Unlocked, age), false).await;
         }
         let query = Query { customer_id: Some("3".to_owned()), ..Query::default() };
-        let outcomes = Outcomes::search(amqp.connection(), STREAM, &query, 1, |_| ()).await.expect("searched");
+        let outcomes =
+            Outcomes::search(amqp.connection(), STREAM, &query, 1, |_| ()).await.expect("searched");
         let from = outcomes.from.expect("there are outcomes");
         assert!(Timestamp::now().since(from) >= Duration::from_secs(3600), "from {from}");
     });
@@ -126,8 +127,7 @@ fn a_long_history_is_read_by_several_readers_and_nothing_is_missed_or_doubled() 
             8 => r#"{"customer_id":"7","orderid":"1"}"#.to_owned(),
             _ => format!(r#"{{"customer_id":"c-{n}"}}"#),
         };
-        let outcomes: Vec<_> =
-            (0..COUNT).map(|n| outcome(n, &identifiers(n), Status::Unlocked, 0)).collect();
+        let outcomes: Vec<_> = (0..COUNT).map(|n| outcome(n, &identifiers(n), Status::Unlocked, 0)).collect();
         let publishes = outcomes.iter().map(|outcome| publish(&publishing, outcome, false));
         stream::iter(publishes).buffered(500).collect::<Vec<()>>().await;
         let ids = |numbers: Vec<usize>| -> Vec<String> {
@@ -170,7 +170,8 @@ fn an_entry_is_read_by_its_offset_also_out_of_a_large_chunk() {
         let publishing = channel(&amqp).await;
         // All at once, so that RabbitMQ puts many into a chunk.
         let outcomes: Vec<_> = (0..500).map(|n| outcome(n, "{}", Status::Invalid, 0)).collect();
-        futures_util::future::join_all(outcomes.iter().map(|outcome| publish(&publishing, outcome, false))).await;
+        futures_util::future::join_all(outcomes.iter().map(|outcome| publish(&publishing, outcome, false)))
+            .await;
         let stream = Stream::new(amqp.connection(), STREAM);
         for offset in [0, 1, 57, 250, 499] {
             let entry = stream.entry_at(Start::Offset(offset), SOON).await.expect("read");

@@ -1,5 +1,7 @@
 //! Request and response bodies of the API.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -77,6 +79,11 @@ pub(super) struct PlanRequest {
     /// Why the dead letters are discarded; it becomes the reason of their outcomes. Not for a
     /// replay.
     pub(super) reason: Option<String>,
+    /// What is changed in each `invalid` dead letter before it is replayed: `customer_id`, `subscription_id`,
+    /// `orderid`, `content_type` or `body`, each with its new value. An empty value removes the field. Not for a
+    /// discard.
+    #[serde(default)]
+    pub(super) set: BTreeMap<String, String>,
     /// Selects the dead letters that meet every condition. At least one condition is required.
     pub(super) filter: PlanFilter,
 }

@@ -1,5 +1,7 @@
 //! Replay and discard by the API: first a plan, then a job that executes it.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     extract::{Path, State},
@@ -14,6 +16,7 @@ use crate::{
     console::{app::App, problem::Problem},
     dead_letters::{Action, Plan, ReplayOptions, ReplayRate},
     http,
+    message::Correction,
 };
 
 /// Plans a replay or a discard of the dead letters that match now. Operators only. Changes nothing.
@@ -21,7 +24,8 @@ use crate::{
     (status = 201, description = "the plan; it can be executed for a day", body = PlanResponse),
     (status = 400), (status = 401), (status = 403),
     (status = 404, description = "no dead letter matches"),
-    (status = 409, description = "someone else has locked the dead letters")
+    (status = 409, description = "someone else has locked the dead letters"),
+    (status = 422, description = "the body is not what is described here, or a dead letter cannot be corrected so")
 ))]
 pub(super) async fn plan(
     State(app): State<App>,
@@ -30,7 +34,10 @@ pub(super) async fn plan(
 ) -> Result<(StatusCode, Json<PlanResponse>), http::Problem> {
     let actor = user.operator()?;
     let action = match (request.action, request.reason.as_deref()) {
-        (PlanAction::Replay, None) => Action::replay(),
+        (PlanAction::Discard, _) if !request.set.is_empty() => {
+            return Err(Problem::bad_request("A discard changes nothing.").at("/set").into());
+        }
+        (PlanAction::Replay, None) => Action::Replay { correction: correction(request.set)? },
         (PlanAction::Replay, Some(_)) => {
             return Err(Problem::bad_request("A replay has no reason.").at("/reason").into());
         }
@@ -48,6 +55,18 @@ pub(super) async fn plan(
         .into());
     }
     Ok((StatusCode::CREATED, Json(preview.into())))
+}
+
+fn correction(set: BTreeMap<String, String>) -> Result<Correction, Problem> {
+    let mut correction = Correction::default();
+    for (field, value) in set {
+        let set = match field.as_str() {
+            "body" => correction.set_body(value.into_bytes()),
+            name => correction.set(name, &value),
+        };
+        set.map_err(|error| Problem::bad_request(format!("set: {error}.")).at("/set"))?;
+    }
+    Ok(correction)
 }
 
 /// Returns a plan.

@@ -71,7 +71,7 @@ pub(super) async fn outcomes(
 /// Finds what happened to a customer, subscription, order, request or trace, in the history of a week and among
 /// the dead letters.
 #[utoipa::path(get, path = "/search", params(
-    ("q" = String, Query, description = "an identifier, or the id of a request, a trace or a dead letter; complete, at most 255 bytes"),
+    ("q" = String, Query, min_length = 1, max_length = 255, pattern = r"\S", description = "an identifier, or the id of a request, a trace or a dead letter; complete, at most 255 bytes"),
 ), responses(
     (status = 200, body = SearchResult), (status = 400), (status = 401)
 ))]

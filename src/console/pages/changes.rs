@@ -7,7 +7,10 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 
-use super::view::{self, Row, TimeView};
+use super::{
+    correction::{self, CorrectionView},
+    view::{self, Row, TimeView},
+};
 use crate::{
     console::{
         app::App,
@@ -32,7 +35,7 @@ pub(super) async fn plan(State(app): State<App>, form: SignedForm) -> Result<Res
     let actor = form.operator()?;
     let fields = &form.fields;
     let action = match fields.get("action") {
-        Some("replay") => Action::replay(),
+        Some("replay") => Action::Replay { correction: correction::read(fields)? },
         Some("discard") => {
             Action::Discard { reason: fields.get("discard_reason").unwrap_or_default().parse()? }
         }
@@ -71,6 +74,7 @@ struct PlanPage {
     rows: Vec<Row>,
     /// Dead letters of the plan that are not there any more, or could not be seen.
     missing: Vec<String>,
+    correction: Option<CorrectionView>,
     more: usize,
     notes: Vec<String>,
 }
@@ -91,6 +95,8 @@ pub(super) async fn confirm(
     let rows: Vec<Row> = listing.dead_letters.iter().map(Row::from).collect();
     let missing = ids.into_iter().filter(|id| rows.iter().all(|row| row.id != *id)).collect();
     let notes = view::incomplete_note(&listing.coverage).into_iter().chain(unreadable_note(unreadable));
+    let operator = page_user.user.is_operator().then(|| page_user.actor());
+    let correction = correction::view(&app, operator.as_ref(), &plan).await?;
     Ok(render(&PlanPage {
         layout: page_user.layout(format!("Confirm: {}", plan.action.name())),
         action: plan.action.name(),
@@ -100,6 +106,7 @@ pub(super) async fn confirm(
         notes: notes.collect(),
         rows,
         missing,
+        correction,
         digest,
     }))
 }

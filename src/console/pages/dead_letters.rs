@@ -113,6 +113,8 @@ struct DeadLetterPage {
     count: usize,
     /// Whether the masked data is shown.
     shown: bool,
+    /// Whether it can be corrected: it alone has this id, and is invalid.
+    correctable: bool,
 }
 
 /// A dead letter, with the masked data if an operator asked to see it.
@@ -174,7 +176,9 @@ fn page(
         return Err(Problem::not_found(format!("There is no dead letter {id}.")));
     }
     let layout = page_user.layout(format!("Dead letter {id}"));
-    Ok(render(&DeadLetterPage { layout, id, dead_letters, count, shown }))
+    let correctable = shown
+        && matches!(dead_letters.as_slice(), [one] if one.row.status == DeadLetterStatus::Invalid.as_str());
+    Ok(render(&DeadLetterPage { layout, id, dead_letters, count, shown, correctable }))
 }
 
 fn view_of(app: &App, dead_letter: &DeadLetterSummary, masked: Option<MaskedData>) -> DeadLetterView {
@@ -206,7 +210,7 @@ impl From<&DeadLetter> for MaskedData {
             detail: dead_letter.summary.detail.clone(),
             response: dead_letter.response.clone(),
             is_hex: text.is_err(),
-            body: text.map_or_else(hex, readable),
+            body: text.map_or_else(hex, view::readable),
             properties: pairs("properties"),
             headers,
         }
@@ -216,15 +220,4 @@ impl From<&DeadLetter> for MaskedData {
 fn pair((name, value): (&String, &serde_json::Value)) -> (String, String) {
     let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     (name.clone(), value)
-}
-
-/// The body as it is: formatting JSON could hide what is wrong with it. Replaces characters that
-/// change the text direction.
-fn readable(body: &str) -> String {
-    body.chars()
-        .map(|c| match c {
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-            c => c,
-        })
-        .collect()
 }

@@ -129,6 +129,17 @@ pub(super) fn result_class(result: &StepResult) -> &'static str {
     }
 }
 
+/// The body as it is: formatting JSON could hide what is wrong with it. Replaces characters that
+/// change the text direction.
+pub(super) fn readable(body: &str) -> String {
+    body.chars()
+        .map(|c| match c {
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+            c => c,
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

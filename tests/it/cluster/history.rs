@@ -64,7 +64,8 @@ fn killing_the_leader_of_the_history_loses_no_outcome_and_searches_go_on() {
         kit::eventually("outcomes flow", RECOVERED, async || all_found(FIRST).await).await;
         let (before, begun) = (published(), Instant::now());
         cluster.node(&led[STREAM]).kill().await;
-        kit::eventually("a search finds what there was", SEARCHES_WITHIN, async || all_found(FIRST).await).await;
+        kit::eventually("a search finds what there was", SEARCHES_WITHIN, async || all_found(FIRST).await)
+            .await;
         let searched = begun.elapsed();
         kit::eventually("requests flow without it", RECOVERED, async || published() > before + 50).await;
         stop.store(true, Ordering::SeqCst);

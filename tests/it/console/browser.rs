@@ -80,7 +80,7 @@ impl Walk {
 const LISTED: &str = "document.querySelectorAll('input[name=dead_letter]').length";
 
 #[test]
-fn somebody_on_call_searches_filters_replays_resumes_and_discards() {
+fn somebody_on_call_searches_mends_filters_replays_resumes_and_discards() {
     kit::run_within(Duration::from_secs(300), async |ctx| {
         let traces = ("CONSOLE__TRACE_URL", "https://traces.example.com/trace/{trace_id}");
         let page = Page::start_with_history(ctx, &[traces]).await;
@@ -132,6 +132,25 @@ fn somebody_on_call_searches_filters_replays_resumes_and_discards() {
         );
         walk.look("3-timeline");
         walk.document("timeline", Screen::DESKTOP);
+
+        page.world.publish(id("order-40"), r#"{"customer":"191"}"#).await;
+        page.world.outcomes(41).await;
+        go(&mut walk, "/dead-letters?status=invalid");
+        walk.chromium.wait("the invalid one", &format!("{LISTED} === 1")).await;
+        walk.chromium.press("tbody tr:nth-child(1) th a");
+        walk.chromium.wait("a dead letter", "document.querySelector('.mask button') !== null").await;
+        walk.chromium.press(".mask button");
+        walk.chromium.wait("its body", "document.querySelector('#set_customer_id') !== null").await;
+        walk.look("15-correct");
+        walk.chromium.type_into("#set_customer_id", "191");
+        walk.chromium.press("fieldset button[value=replay]");
+        walk.chromium.wait_heading("Replay 1 dead letter?").await;
+        walk.look("16-before-and-after");
+        walk.document("correction", Screen::DESKTOP);
+        walk.chromium.press(".confirm button");
+        walk.chromium
+            .wait("its end", "document.body.innerText.includes('1 request replayed: 1 unlocked')")
+            .await;
 
         go(&mut walk, "/");
         walk.chromium.wait_heading("Overview").await;
@@ -198,7 +217,7 @@ fn somebody_on_call_searches_filters_replays_resumes_and_discards() {
         walk.look("11-discard");
         walk.chromium.press(".confirm button");
         walk.chromium.wait("its end", "document.body.innerText.includes('1 request discarded')").await;
-        let outcomes = page.world.outcomes(44).await;
+        let outcomes = page.world.outcomes(46).await;
         assert_eq!(outcomes["r-2"]["reason"], "the customer has left");
         assert_eq!(page.world.amqp.ready_count(DEAD).await, 4);
 

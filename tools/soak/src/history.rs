@@ -77,9 +77,7 @@ impl Ledger<'_> {
         complain("outcomes in the history of nothing that was published", unknown.collect());
         // The last one was confirmed by both.
         let heard = self.heard.outcomes.iter();
-        let apart = heard.filter(|(n, heard)| {
-            bodies(Some(heard)).is_disjoint(&bodies(kept.outcomes.get(n)))
-        });
+        let apart = heard.filter(|(n, heard)| bodies(Some(heard)).is_disjoint(&bodies(kept.outcomes.get(n))));
         complain("outcomes are not the ones in the history", apart.map(|(&n, _)| n).collect());
         let unequal = all().filter(|(_, outcomes)| {
             let times: BTreeSet<_> = outcomes.iter().map(|outcome| outcome.finished_at).collect();
