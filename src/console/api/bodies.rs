@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
@@ -110,7 +110,22 @@ pub(super) struct PlanFilter {
     ids: Vec<String>,
     /// At most this many, the oldest ones.
     #[schema(minimum = 1)]
+    #[serde(deserialize_with = "whole_number")]
     limit: Option<usize>,
+}
+
+/// In JSON, 5.0 is a whole number, too.
+fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else { return Ok(None) };
+    let whole = number.as_u64().or_else(|| {
+        let fraction =
+            number.as_f64().filter(|number| number.fract() == 0.0 && (0.0..9e15).contains(number))?;
+        Some(fraction as u64)
+    });
+    let whole = whole.and_then(|number| usize::try_from(number).ok());
+    whole
+        .map(Some)
+        .ok_or_else(|| serde::de::Error::custom(format!("{number} is not a whole number that can be used")))
 }
 
 impl PlanFilter {

@@ -9,7 +9,7 @@ async fn ask(page: &Page, request: &str, customer: &str) {
     let mut headers = FieldTable::default();
     headers.insert(
         "traceparent".into(),
-        AMQPValue::LongString(format!("00-{TRACE}-00f067aa0ba902b7-01").into()),
+        AMQPValue::LongString(format!("00-{TRACE}-0123456789abcdef-01").into()),
     );
     let properties = id(request).with_app_id("billing".into()).with_headers(headers);
     let body = format!(r#"{{"customer_id":"{customer}","orderid":"o-{request}"}}"#);
