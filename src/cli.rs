@@ -1,6 +1,7 @@
 //! The command line. It only connects the other modules.
 
 mod check;
+mod console;
 mod dead_letters;
 mod dev;
 mod examples;
@@ -50,6 +51,9 @@ enum Command {
     /// Takes requests over HTTP and publishes them, until SIGTERM or SIGINT.
     #[command(after_help = examples::GATEWAY)]
     Gateway,
+    /// Serves the web page and API for dead letters and history, until SIGTERM or SIGINT.
+    #[command(after_help = examples::CONSOLE)]
+    Console,
     /// Validates the settings, checks RabbitMQ and Trackfinity; writes nothing that stays.
     #[command(after_help = examples::CHECK)]
     Check(check::CheckArgs),
@@ -137,6 +141,7 @@ impl Cli {
         let result = match self.command {
             Command::Run => run::run(&self.config).await,
             Command::Gateway => gateway::gateway(&self.config).await,
+            Command::Console => console::console(&self.config).await,
             Command::Check(args) => check::check(&self.config, args).await,
             Command::Status(args) => status::status(&self.config, args).await,
             Command::Publish(args) => publish::publish(&self.config, args).await,

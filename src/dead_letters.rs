@@ -34,6 +34,7 @@ mod replay;
 mod result;
 mod round;
 mod scan;
+mod search;
 mod session;
 mod spool;
 pub mod summary;
@@ -67,7 +68,7 @@ pub use self::{
     summary::{Group, Summary},
 };
 use crate::{
-    broker::{Topology, browse::Bounds},
+    broker::{Topology, browse::Bounds, connection},
     settings::BrokerSettings,
 };
 
@@ -252,6 +253,19 @@ impl DeadLetters {
         let preview = planner::plan(&session, &self.stop, action, filter).await;
         session.close().await;
         preview
+    }
+
+    /// Who changes dead letters now. `None` if no one does.
+    ///
+    /// # Errors
+    /// If RabbitMQ cannot be asked.
+    pub async fn change_holder(&self) -> Result<Option<LockedBy>, Error> {
+        let urls = self.inner.settings.broker.uris().map_err(AccessError::from)?;
+        let connection =
+            connection::connect(&urls, "asks who changes dead letters").await.map_err(AccessError::from)?;
+        let holder = lock::holder(&connection, &self.inner.topology.dead_letter_change_lock()).await;
+        connection.close().await;
+        Ok(holder.map_err(AccessError::from)?)
     }
 
     /// Returns the plan with this digest.

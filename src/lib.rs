@@ -15,16 +15,16 @@
 //! Dependencies run one way, from left to right; a later module may use an earlier one:
 //!
 //! ```text
-//! message → policy → breaker, settle → settings, secret → telemetry, trackfinity, broker → worker, dead_letters, history → http → gateway, ops → admin → sandbox → cli → main
+//! message → policy → breaker, settle → settings, secret → telemetry, trackfinity, broker → worker, dead_letters, history → http → gateway, console, ops → sandbox → cli → main
 //! ```
 
 // Not in Cargo.toml: there it would also hold for tests, benches and tools, which export nothing.
 #![warn(unreachable_pub)]
 
-pub mod admin;
 pub mod breaker;
 pub mod broker;
 pub mod cli;
+pub mod console;
 pub mod dead_letters;
 pub mod gateway;
 pub mod history;

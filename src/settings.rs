@@ -19,7 +19,7 @@ pub use self::{
     broker_urls::{BrokerUrls, BrokerUrlsError},
     faults::{Fault, Faults},
     layers::DEFAULTS,
-    load::{BrokerSettings, GatewaySettings, Settings, environment},
-    sections::{Admin, Broker, Gateway, History, Log, Ops, Results, Trackfinity, Worker},
+    load::{BrokerSettings, ConsoleSettings, GatewaySettings, Settings, environment},
+    sections::{Broker, Console, Gateway, History, Log, Ops, Results, Trackfinity, Worker},
     values::{BaseUrl, Concurrency, RateLimit, RequestLog, TopologyPrefix},
 };

@@ -1,6 +1,7 @@
 //! Logs, traces and metrics. Traces and OTLP metrics are configured by OpenTelemetry's own variables
 //! (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_SERVICE_NAME`, …). Without an endpoint none are sent.
 
+mod console_metrics;
 pub mod context;
 mod gateway_metrics;
 mod log_throttle;
@@ -15,6 +16,7 @@ use std::{env, time::Duration};
 use opentelemetry_sdk::Resource;
 
 pub use self::{
+    console_metrics::ConsoleMetrics,
     context::TraceContext,
     gateway_metrics::GatewayMetrics,
     log_throttle::LogThrottle,
@@ -42,6 +44,9 @@ pub struct Telemetry<M = Metrics> {
 
 /// Traces and metrics of the gateway.
 pub type GatewayTelemetry = Telemetry<GatewayMetrics>;
+
+/// Traces and metrics of the console.
+pub type ConsoleTelemetry = Telemetry<ConsoleMetrics>;
 
 impl<M: for<'a> From<&'a Meters>> Telemetry<M> {
     /// Sets up what the environment asks for.

@@ -34,6 +34,10 @@ MODELS = {
     ("monitoring.coreos.com/v1", "PodMonitor"): prometheus_operator.PodMonitor,
     ("monitoring.coreos.com/v1", "PrometheusRule"): prometheus_operator.PrometheusRule,
 }
+# The processes beside the worker, and what each gets from its Secret.
+CONSOLE_KEYS = ["broker-url", "viewer-token", "operator-token"]
+SIDE_PROCESSES = {"gateway": ["broker-url"], "console": CONSOLE_KEYS}
+SIDE_ENDS = tuple(f"-{process}" for process in SIDE_PROCESSES)
 # Values that must be refused, with a part of what is said.
 REFUSED = [
     ({"replicas": 3}, "replicas"),
@@ -58,8 +62,25 @@ REFUSED = [
     ({"secret": {"create": True, "existing": "x", "data": {}}}, "secret"),
     ({"autoscaling": {"kind": "vpa"}}, "kind"),
     ({"autoscaling": {"kind": "hpa", "minReplicas": 5, "maxReplicas": 2}}, "maxReplicas"),
-    ({"page": {"enabled": True, "ingress": {"enabled": True}}}, "host"),
-    ({"page": {"ingress": {"enabled": True, "host": "a.example.com"}}}, "ingress"),
+    *(
+        ({"console": {"enabled": True} | values}, said)
+        for values, said in [
+            ({"replicaCount": 0}, "replicaCount"),
+            ({"podDisruptionBudget": {"maxUnavailable": 0}}, "maxUnavailable"),
+            ({"secret": {"create": True, "data": {"broker-url": "x"}}}, "viewer-token"),
+            # The worker's Secret has Trackfinity's key.
+            (
+                {"secret": {"create": True, "data": dict.fromkeys(CONSOLE_KEYS, "x") | {"api-key": "x"}}},
+                "api-key",
+            ),
+            ({"settings": {"listen": "0.0.0.0:1"}}, "listen"),
+            ({"settings": {"trace_url": "https://jaeger.example.com"}}, "trace_url"),
+            ({"ingress": {"enabled": True}}, "host"),
+            ({"extraEnv": [{"name": "UNLOCKER__TRACKFINITY__API_KEY", "value": "x"}]}, "extraEnv"),
+        ]
+    ),
+    ({"console": {"ingress": {"enabled": True, "host": "a.example.com"}}}, "ingress"),
+    ({"console": {"secret": {"create": True, "data": dict.fromkeys(CONSOLE_KEYS, "x")}}}, "secret"),
     ({"podDisruptionBudget": {"maxUnavailable": 0}}, "maxUnavailable"),
     *(
         ({"gateway": {"enabled": True} | values}, said)
@@ -182,8 +203,9 @@ def check_workload(documents, where, values):
             pods[metadata["name"]] = document["spec"]
     name = values["fullnameOverride"] or NAME
     grace = {name: int(values["settings"]["worker"]["drain_timeout"].rstrip("s")) + 20}
-    if values["gateway"]["enabled"]:
-        grace[f"{name}-gateway"] = 20
+    for process in SIDE_PROCESSES:
+        if values[process]["enabled"]:
+            grace[f"{name}-{process}"] = 20
     if pods.keys() != grace.keys() | {f"{process}-check" for process in grace}:
         fault(f"{where}: the pods are {list(pods)}, not one for each process and its test")
     for process, seconds in grace.items():
@@ -203,9 +225,10 @@ def check_workload(documents, where, values):
                 or security["capabilities"] != {"drop": ["ALL"]}
             ):
                 fault(f"{where}: a container is not restricted")
-    if values["gateway"]["enabled"]:
-        for pod in (f"{name}-gateway", f"{name}-gateway-check"):
-            check_gateway_pod(pods[pod], documents, f"{where}: {pod}", values["history"]["enabled"])
+    for process in SIDE_PROCESSES:
+        if values[process]["enabled"]:
+            for pod in (f"{name}-{process}", f"{name}-{process}-check"):
+                check_side_pod(process, pods[pod], documents, f"{where}: {pod}", values)
     check_history(documents, where, name, values["history"])
     check_policies(documents, where)
 
@@ -222,19 +245,19 @@ def check_history(documents, where, name, history):
         fault(f"{where}: the worker's settings of the history are not the chart's")
 
 
-def check_gateway_pod(pod, documents, where, with_history):
-    """Nothing of Trackfinity reaches a gateway, and it cannot write its files."""
+def check_side_pod(process, pod, documents, where, values):
+    """Nothing of Trackfinity reaches a gateway or a console, and it cannot write its files."""
     secrets = {volume["name"]: volume["secret"] for volume in pod["volumes"] if "secret" in volume}
-    workers = next(d for d in documents if d["kind"] == "Deployment" and not d["metadata"]["name"].endswith("-gateway"))
+    workers = next(d for d in documents if d["kind"] == "Deployment" and not d["metadata"]["name"].endswith(SIDE_ENDS))
     shared = [
         volume["secret"]["secretName"]
         for volume in workers["spec"]["template"]["spec"]["volumes"]
         if "secret" in volume and any(volume["secret"]["secretName"] == own["secretName"] for own in secrets.values())
     ]
-    if shared or set(secrets) != {"secrets", "clients"}:
+    if shared or set(secrets) != {"secrets"} | ({"clients"} if process == "gateway" else set()):
         fault(f"{where}: it mounts the secrets {secrets}, of which the worker has {shared}")
-    if secrets["secrets"]["items"] != [{"key": "broker-url", "path": "broker-url"}]:
-        fault(f"{where}: it gets more than RabbitMQ's address from its Secret")
+    if secrets["secrets"]["items"] != [{"key": key, "path": key} for key in SIDE_PROCESSES[process]]:
+        fault(f"{where}: it gets other keys from its Secret than {SIDE_PROCESSES[process]}")
     for container in pod["containers"]:
         for mount in container["volumeMounts"]:
             if not mount["readOnly"]:
@@ -243,7 +266,10 @@ def check_gateway_pod(pod, documents, where, with_history):
             fault(f"{where}: it has a variable of Trackfinity's")
     settings = next(v["configMap"]["name"] for v in pod["volumes"] if v["name"] == "settings")
     settings = settings_of(documents, settings)
-    if settings.keys() != {"broker", "gateway", "topology"} | ({"history"} if with_history else set()):
+    wanted = {"broker", process, "topology"} | ({"history"} if values["history"]["enabled"] else set())
+    if process == "console" and values["settings"].get("results"):
+        wanted.add("results")
+    if settings.keys() != wanted:
         fault(f"{where}: its settings are {list(settings)}")
 
 
@@ -263,12 +289,12 @@ def check_policies(documents, where):
         if len(selecting) != 1:
             fault(f"{where}: {len(selecting)} network policies select {name}")
         ports = {port["port"] for policy in selecting for rule in policy["egress"] for port in rule["ports"]}
-        if ("-gateway" in name) == bool(ports & {443}):
+        if name.removesuffix("-check").endswith(SIDE_ENDS) == bool(ports & {443}):
             fault(f"{where}: {name} may use the ports {sorted(ports)}")
 
 
 def render_files(rendered):
-    """The files of deploy/kubernetes: the chart with its defaults, and the objects that `gateway.enabled` adds."""
+    """The files of deploy/kubernetes: the chart with its defaults, and the objects that each other process adds."""
 
     def text(header, documents):
         return header + WRITTEN + "".join(f"---\n{text.removeprefix('---').strip()}\n" for text in documents)
@@ -276,15 +302,17 @@ def render_files(rendered):
     def without_tests(texts):
         return {path: text for path, text in texts.items() if not path.startswith("tests/")}
 
-    defaults, gateway = without_tests(rendered["defaults"]), without_tests(rendered["gateway-values"])
-    changed = [path for path in defaults if gateway.get(path) != defaults[path]]
-    if changed:
-        fault(f"gateway.enabled changes {changed}, not only gateway/")
-    added = [text for path, text in gateway.items() if path not in defaults]
-    return {
-        "trackfinity-unlocker.yaml": text("# The chart in deploy/helm with its defaults. ", defaults.values()),
-        "trackfinity-unlocker-gateway.yaml": text("# What gateway.enabled adds to the chart in deploy/helm. ", added),
-    }
+    defaults = without_tests(rendered["defaults"])
+    files = {"trackfinity-unlocker.yaml": text("# The chart in deploy/helm with its defaults. ", defaults.values())}
+    for process in SIDE_PROCESSES:
+        all_objects = without_tests(rendered[f"{process}-values"])
+        changed = [path for path in defaults if all_objects.get(path) != defaults[path]]
+        if changed:
+            fault(f"{process}.enabled changes {changed}, not only {process}/")
+        added = [text for path, text in all_objects.items() if path not in defaults]
+        header = f"# What {process}.enabled adds to the chart in deploy/helm. "
+        files[f"trackfinity-unlocker-{process}.yaml"] = text(header, added)
+    return files
 
 
 def check_chart(chart_directory, write):
@@ -409,8 +437,8 @@ def check_lint():
         for source in (volume.split(":")[0] for volume in service.get("volumes", [])):
             if source.startswith(".") and not (DEPLOY / source).is_file():
                 fault(f"compose.yaml: {name} mounts {source}, which is not there")
-        if name == "gateway" and any("TRACKFINITY" in variable for variable in service["environment"]):
-            fault("compose.yaml: the gateway gets settings of Trackfinity's")
+        if name in SIDE_PROCESSES and any("TRACKFINITY" in variable for variable in service["environment"]):
+            fault(f"compose.yaml: the {name} gets settings of Trackfinity's")
 
 
 def check_versions():

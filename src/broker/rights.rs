@@ -63,13 +63,13 @@ fn right(permission: Permission, kind: Kind, name: &str, purpose: &'static str) 
 /// Who needs permissions, and for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The worker. With `declare`, it also declares the topology. With `page`, it also browses,
-    /// replays and discards dead letters, because the page uses the worker's user.
-    Worker { declare: bool, page: bool },
+    /// The worker. With `declare`, it also declares the topology.
+    Worker { declare: bool },
     /// Publishes requests, and waits for outcomes by direct reply-to, which needs no permission. The
     /// gateway also reads the history, if it is on.
     Producer,
-    /// Browses, replays and discards dead letters, and reads the history, if it is on.
+    /// Browses, replays and discards dead letters, counts what waits, and reads the history, if it is on:
+    /// the console, and people with the command line.
     Operator,
 }
 
@@ -77,17 +77,14 @@ impl Topology {
     /// The permissions that a role needs.
     pub fn rights(&self, role: Role) -> Vec<Right> {
         let mut rights = match role {
-            Role::Worker { declare, .. } => self.worker_rights(declare),
+            Role::Worker { declare } => self.worker_rights(declare),
             Role::Producer => {
                 let publish = "to publish requests";
                 vec![right(Permission::Write, Kind::Exchange, self.exchange(), publish)]
             }
             Role::Operator => self.operator_rights(),
         };
-        if let Role::Worker { page: true, .. } = role {
-            rights.extend(self.operator_rights());
-        }
-        if self.keeps_history() && !matches!(role, Role::Worker { page: false, .. }) {
+        if self.keeps_history() && !matches!(role, Role::Worker { .. }) {
             rights.push(right(Permission::Read, Kind::Queue, &self.history(), "to find outcomes"));
         }
         let mut seen = Vec::new();
@@ -124,7 +121,7 @@ impl Topology {
     fn pattern(&self, role: Role, name: &str) -> String {
         let is_own =
             name.strip_prefix(self.exchange()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        if matches!(role, Role::Worker { declare: true, .. }) && is_own {
+        if matches!(role, Role::Worker { declare: true }) && is_own {
             return format!(r"{}(\..+)?", escape(self.exchange()));
         }
         let retry = self.retry();
@@ -192,7 +189,13 @@ impl Topology {
         // Each question and each replay has a queue of its own. Any name with this beginning will do.
         let asking = format!("{lock}.{NO_KEY}");
         let replays = format!("{}.replays.{NO_KEY}", self.dead());
-        vec![
+        let log = self.console_log();
+        let to_count = "to count what waits in it";
+        let mut rights = vec![
+            right(Configure, Queue, &log, "to keep what the console has done"),
+            right(Read, Queue, &log, "to see what all consoles have done"),
+            right(Read, Queue, &self.requests(), to_count),
+            right(Read, Queue, &self.undeliverable(), to_count),
             right(Configure, Queue, &lock, "to lock the dead letters"),
             right(Read, Queue, &lock, "to be asked who has the lock"),
             right(Configure, Queue, &asking, "to ask who has the lock"),
@@ -207,7 +210,9 @@ impl Topology {
             right(Read, Queue, &replays, "to receive the outcomes of replays"),
             right(Write, Exchange, self.exchange(), "to replay"),
             right(Write, Exchange, &self.results(), "to discard"),
-        ]
+        ];
+        rights.extend(Tier::ALL.map(|tier| right(Read, Queue, &self.retry_queue(tier), to_count)));
+        rights
     }
 
     /// The permissions that the connection's user lacks.
@@ -280,13 +285,13 @@ impl Right {
                     .await
             }
             (Permission::Read, _) => {
+                // A queue on which whoever needs this right may write: a worker, or an operator.
+                let queue = match self.name == topology.results() {
+                    true => format!("{}.replays.{NO_KEY}", topology.dead()),
+                    false => topology.dead(),
+                };
                 channel
-                    .queue_unbind(
-                        topology.dead().as_str().into(),
-                        name(),
-                        NO_KEY.into(),
-                        FieldTable::default(),
-                    )
+                    .queue_unbind(queue.as_str().into(), name(), NO_KEY.into(), FieldTable::default())
                     .await
             }
         };
@@ -319,11 +324,11 @@ mod tests {
     #[test]
     fn a_role_is_granted_what_it_needs_and_no_more() {
         assert_eq!(
-            permissions(Role::Worker { declare: true, page: false }),
+            permissions(Role::Worker { declare: true }),
             [r"^a\.b(\..+)?$", r"^(a\.b(\..+)?|amq\.default)$", r"^a\.b(\..+)?$"].map(str::to_owned)
         );
         assert_eq!(
-            permissions(Role::Worker { declare: false, page: false }),
+            permissions(Role::Worker { declare: false }),
             [
                 "^$",
                 r"^(a\.b\.retry|a\.b\.results|a\.b\.dead|amq\.default)$",
@@ -335,7 +340,7 @@ mod tests {
         assert!(!read.contains("history"), "{read}");
         assert_eq!(
             configure,
-            r"^(a\.b\.dead\.lock|a\.b\.dead\.lock\..+|a\.b\.dead\.plans|a\.b\.dead\.replays\..+)$"
+            r"^(a\.b\.console|a\.b\.dead\.lock|a\.b\.dead\.lock\..+|a\.b\.dead\.plans|a\.b\.dead\.replays\..+)$"
         );
         assert!(write.contains("amq") && !write.contains("check"), "{write}");
     }
@@ -346,17 +351,12 @@ mod tests {
         let history = History { enabled: true, max_age: day, max_bytes: 500_000_000 };
         let topology = Topology::new(&TopologyPrefix::parse("a.b").expect("a prefix"));
         let kept = topology.clone().with_history(&history);
-        for role in [
-            Role::Worker { declare: false, page: false },
-            Role::Worker { declare: false, page: true },
-            Role::Producer,
-            Role::Operator,
-        ] {
+        for role in [Role::Worker { declare: false }, Role::Producer, Role::Operator] {
             let more = kept.rights(role).into_iter().filter(|right| !topology.rights(role).contains(right));
             let more: Vec<_> = more.map(|right| (right.permission, right.name)).collect();
             assert_eq!(more, [(Permission::Read, "a.b.history".to_owned())], "{role:?}");
         }
-        let declaring = Role::Worker { declare: true, page: false };
+        let declaring = Role::Worker { declare: true };
         assert_eq!(kept.permissions(declaring), topology.permissions(declaring), "the prefix covers it");
         assert_eq!(kept.permissions(Role::Producer), ["^$", r"^a\.b$", r"^a\.b\.history$"]);
     }

@@ -244,6 +244,11 @@ impl Topology {
         format!("{}.dead.plans", self.prefix)
     }
 
+    /// The stream in which consoles keep what they have done, for each other.
+    pub fn console_log(&self) -> String {
+        format!("{}.console", self.prefix)
+    }
+
     /// All exchanges, queues and bindings, in the order in which they can be declared: a target of
     /// dead-lettering before its source.
     pub fn entities(&self) -> Vec<Entity> {

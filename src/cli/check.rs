@@ -14,7 +14,7 @@ use self::{args::Role, report::Report};
 use super::failure::Failure;
 use crate::{
     broker::rights,
-    settings::{BrokerSettings, GatewaySettings, Settings, environment},
+    settings::{BrokerSettings, ConsoleSettings, GatewaySettings, Settings, environment},
 };
 
 pub(super) async fn check(files: &[PathBuf], args: CheckArgs) -> Result<(), Failure> {
@@ -35,11 +35,8 @@ pub(super) async fn check(files: &[PathBuf], args: CheckArgs) -> Result<(), Fail
 async fn check_worker(files: &[PathBuf], args: &CheckArgs, report: &mut Report) -> Result<(), Failure> {
     let settings = Settings::load(files, environment())?;
     report.settings(settings.describe())?;
-    local::check_audit_log(settings.admin.audit_log.as_deref(), report).await?;
     local::check_listen("ops.listen", settings.ops.listen, report)?;
-    local::check_listen("admin.listen", settings.admin.listen, report)?;
-    let page = settings.admin.listen.is_some();
-    let role = rights::Role::Worker { declare: settings.rabbitmq.broker.declare, page };
+    let role = rights::Role::Worker { declare: settings.rabbitmq.broker.declare };
     let BrokerSettings { broker, topology_prefix, history, .. } = &settings.rabbitmq;
     broker::check(broker, topology_prefix, history, role, args, report).await?;
     trackfinity::check(&settings.trackfinity, report).await
@@ -56,9 +53,11 @@ async fn check_gateway(files: &[PathBuf], args: &CheckArgs, report: &mut Report)
 }
 
 async fn check_console(files: &[PathBuf], args: &CheckArgs, report: &mut Report) -> Result<(), Failure> {
-    let (settings, described) = BrokerSettings::load_described(files, environment())?;
-    report.settings(described)?;
-    local::check_audit_log(settings.audit_log.as_deref(), report).await?;
-    let (broker, prefix, history) = (&settings.broker, &settings.topology_prefix, &settings.history);
+    let settings = ConsoleSettings::load(files, environment())?;
+    report.settings(settings.describe())?;
+    local::check_audit_log(settings.console.audit_log.as_deref(), report).await?;
+    local::check_listen("console.listen", Some(settings.console.listen), report)?;
+    local::check_listen("ops.listen", settings.ops.listen, report)?;
+    let BrokerSettings { broker, topology_prefix: prefix, history, .. } = &settings.rabbitmq;
     broker::check(broker, prefix, history, rights::Role::Operator, args, report).await
 }

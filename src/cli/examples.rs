@@ -16,6 +16,11 @@ Examples:
   unlocker gateway                             # for this machine alone: http://127.0.0.1:8080/v1/unlocks
   unlocker gateway --config /etc/unlocker/gateway.toml";
 
+pub(super) const CONSOLE: &str = "\
+Examples:
+  unlocker console                             # for this machine alone: http://127.0.0.1:8090/
+  unlocker console --config /etc/unlocker/console.toml";
+
 pub(super) const CHECK: &str = "\
 Examples:
   unlocker check --config /etc/unlocker/production.toml

@@ -1,4 +1,4 @@
-//! `unlocker run`: starts the worker, the page, and health and metrics.
+//! `unlocker run`: starts the worker, and health and metrics.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -11,7 +11,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::failure::Failure;
 use crate::{
-    admin,
     ops::{self, EventLoopMonitor, WorkerHandles},
     secret,
     settings::{Settings, environment},
@@ -53,7 +52,6 @@ async fn serve_until_stopped(
     let stop = CancellationToken::new();
     let secrets = settings.secrets();
     let ops = settings.ops.listen;
-    let page_settings = settings.clone();
     let worker = Worker::new(settings, telemetry.clone(), stop.clone()).map_err(anyhow::Error::from)?;
     let end_background = CancellationToken::new();
     let background = TaskTracker::new();
@@ -72,22 +70,13 @@ async fn serve_until_stopped(
     }
     if let Some(address) = ops {
         background.spawn(handles.event_loop.clone().run(end_background.clone()));
-        let bound = ops::serve(address, ops::worker_routes(handles.clone())).map_err(anyhow::Error::from)?;
+        let bound = ops::serve(address, ops::worker_routes(handles)).map_err(anyhow::Error::from)?;
         tracing::info!(event = "ops_served", address = %bound, "health and metrics are served");
-    }
-    let page = admin::serve(&page_settings, handles, stop.clone()).map_err(anyhow::Error::from)?;
-    if let Some(page) = &page {
-        tracing::info!(event = "page_served", address = %page.address, "the dead-letter page is served");
     }
     tracing::info!(event = "started", version = env!("CARGO_PKG_VERSION"), "started");
     started(worker.status());
     let worker = tokio::spawn(worker.run());
     signals.stop_or_end(&stop, worker).await?;
-    // The worker may have ended by itself: then the page does not know yet.
-    stop.cancel();
-    if let Some(page) = page {
-        page.ended().await;
-    }
     end_background.cancel();
     background.close();
     background.wait().await;
@@ -105,7 +94,7 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits until the worker, or the gateway, has ended. The first signal asks it to stop; the second
+    /// Waits until the process has ended. The first signal asks it to stop; the second
     /// stops waiting.
     pub(super) async fn stop_or_end<T>(
         &mut self,

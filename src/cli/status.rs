@@ -5,7 +5,6 @@ mod readyz;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use clap::Args;
-use lapin::protocol::AMQPSoftError;
 use serde::{Serialize, Serializer};
 use url::Url;
 
@@ -16,12 +15,7 @@ use super::{
     table::clean,
 };
 use crate::{
-    broker::{
-        Topology,
-        connection::{self, Connection},
-        consumer::{QueueState, queue_state},
-        errors::soft_error,
-    },
+    broker::{QueueStates, Topology, connection},
     dead_letters::{Actor, Audit, DeadLetters, Filter, Summary},
     message::Timestamp,
     policy::Tier,
@@ -62,17 +56,11 @@ pub(super) async fn status(files: &[PathBuf], args: StatusArgs) -> Result<(), Fa
     let topology = Topology::new(&settings.topology_prefix);
     let urls = settings.broker.uris().map_err(anyhow::Error::from)?;
     let connection = connection::connect(&urls, "status").await?;
-    let (mut unseen, mut missing) = (Vec::new(), Vec::new());
-    let requests = state(&connection, &topology.requests(), &mut unseen, &mut missing).await;
-    let mut retries_waiting = BTreeMap::new();
-    for tier in Tier::ALL {
-        let state = state(&connection, &topology.retry_queue(tier), &mut unseen, &mut missing).await;
-        retries_waiting.insert(tier, state.map(|state| state.messages));
-    }
-    let undeliverable = state(&connection, &topology.undeliverable(), &mut unseen, &mut missing).await;
-    let dead = state(&connection, &topology.dead(), &mut unseen, &mut missing).await;
+    let states = QueueStates::read(&connection, &topology).await;
     connection.close().await;
-    unseen.extend(explain_missing(&missing, retries_waiting.len() + 3, settings.topology_prefix.as_str()));
+    let mut unseen = states.refused.clone();
+    unseen.extend(explain_missing(&states.missing, states.total(), settings.topology_prefix.as_str()));
+    let QueueStates { requests, retries, undeliverable, dead, .. } = &states;
     let dead_letters = match dead {
         Some(_) => summary(settings, &mut unseen).await,
         None => None,
@@ -81,9 +69,9 @@ pub(super) async fn status(files: &[PathBuf], args: StatusArgs) -> Result<(), Fa
         workers_consuming: requests.map(|state| state.consumers),
         workers: readyz::ask(args.ops, &mut unseen).await?,
         requests_waiting: requests.map(|state| state.messages),
-        retries_waiting,
-        undeliverable: undeliverable.map(|state| state.messages),
-        dead_letters_waiting: dead.map(|state| state.messages),
+        retries_waiting: retries.clone(),
+        undeliverable: *undeliverable,
+        dead_letters_waiting: *dead,
         dead_letters,
         unseen,
     };
@@ -95,32 +83,6 @@ pub(super) async fn status(files: &[PathBuf], args: StatusArgs) -> Result<(), Fa
         true => Ok(()),
         false => Err(Failure::Reported),
     }
-}
-
-/// The state of a queue. If there is none, adds the queue to those that are missing.
-async fn state(
-    connection: &Connection,
-    queue: &str,
-    unseen: &mut Vec<String>,
-    missing: &mut Vec<String>,
-) -> Option<QueueState> {
-    let asked = async {
-        // A refusal closes the channel.
-        let channel = connection.create_channel().await?;
-        let state = queue_state(&channel, queue).await?;
-        channel.close(200, "done".into()).await?;
-        Ok::<_, lapin::Error>(state)
-    };
-    let error = match asked.await {
-        Ok(state) => return Some(state),
-        Err(error) => error,
-    };
-    match soft_error(&error) {
-        Some((AMQPSoftError::NOTFOUND, _)) => missing.push(queue.to_owned()),
-        Some((_, broker)) => unseen.push(format!("queue {queue}: {broker}")),
-        None => unseen.push(format!("queue {queue}: {error}")),
-    }
-    None
 }
 
 /// One line about all queues that are missing; `total`: how many there should be.

@@ -112,7 +112,7 @@ impl Plan {
         Self { digest, action, ids }
     }
 
-    pub(super) fn encode(&self) -> serde_json::Result<Vec<u8>> {
+    pub(crate) fn encode(&self) -> serde_json::Result<Vec<u8>> {
         let action = match self.action.clone() {
             Action::Replay { correction } => StoredAction::Replay { correction },
             Action::Discard { reason } => StoredAction::Discard { reason },
@@ -122,7 +122,7 @@ impl Plan {
     }
 
     /// Decodes a plan. `None` if these bytes are not a plan or do not match their digest.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let stored: StoredPlan = serde_json::from_slice(bytes).ok()?;
         let action = match stored.action {
             StoredAction::Replay { correction } => Action::Replay { correction },

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::dead_letter::DeadLetterId;
 
@@ -10,7 +10,7 @@ use super::dead_letter::DeadLetterId;
 const MAX_REASONS: usize = 5;
 
 /// What happened to one dead letter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Step {
     pub id: DeadLetterId,
     pub request_id: Option<String>,
@@ -19,7 +19,7 @@ pub struct Step {
 }
 
 /// What can happen to a dead letter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum StepResult {
     /// Replayed, and Trackfinity answered `true`.
@@ -73,7 +73,7 @@ impl fmt::Display for StepResult {
 }
 
 /// How many dead letters had each result.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ResultCounts {
     /// Replayed, and Trackfinity answered `true`.
     pub unlocked: usize,
@@ -158,7 +158,7 @@ fn reasons(counts: &BTreeMap<String, usize>) -> String {
 }
 
 /// The state at the end of an execution.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Finish {
     pub results: ResultCounts,
     /// Dead letters of the plan without a result.
@@ -176,7 +176,7 @@ impl Finish {
 }
 
 /// Why an execution ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ended {
     /// Every dead letter of the plan has a result.

@@ -61,6 +61,8 @@ pub(super) fn nearest_variable(keys: &[Key], name: &str) -> Option<String> {
 /// The key that someone who wrote `name`, perhaps as a variable, most likely meant.
 pub(super) fn nearest(keys: &[Key], name: &str) -> Option<String> {
     let name = name.strip_prefix(PREFIX).unwrap_or(name).replace("__", ".").replace('-', "_").to_lowercase();
+    // The name of the section in earlier versions.
+    let name = name.strip_prefix("admin.").map_or(name.clone(), |key| format!("console.{key}"));
     let leaf = format!(".{}", name.rsplit_once('.').map_or(name.as_str(), |(_, leaf)| leaf));
     let names: Vec<String> = keys.iter().flat_map(Key::names).collect();
     let close = most_similar(&name, &names).filter(|(distance, _)| *distance <= 3);
@@ -87,7 +89,14 @@ mod tests {
 
     #[test]
     fn a_typo_another_section_and_a_missing_underscore_find_the_key() {
-        let keys = ["trackfinity.api_key", "broker.url", "topology.prefix", "worker.concurrency"];
+        let keys = [
+            "trackfinity.api_key",
+            "broker.url",
+            "topology.prefix",
+            "worker.concurrency",
+            "ops.listen",
+            "console.listen",
+        ];
         let keys = keys.map(|name| Key { name, example: "", is_secret: false });
         let found = |name: &str| nearest(&keys, name);
         assert_eq!(found("trackfinity.apikey").unwrap(), "trackfinity.api_key");
@@ -96,6 +105,7 @@ mod tests {
         assert_eq!(found("rabbitmq.url").unwrap(), "broker.url");
         assert_eq!(found("retry.concurrency").unwrap(), "worker.concurrency");
         assert_eq!(found("topology-prefix").unwrap(), "topology.prefix");
+        assert_eq!(found("UNLOCKER__CONSOLE__LISTEN").unwrap(), "console.listen");
         assert_eq!(found("nothing.alike_at_all"), None);
         assert_eq!(found(&"x".repeat(101)), None);
     }

@@ -6,12 +6,12 @@ use super::{
     faults::Faults,
     layers::Layers,
     reader::{Described, Needs, Reader},
-    sections::{Admin, Broker, Gateway, History, Log, Ops, Results, Topology, Trackfinity, Worker},
+    sections::{Broker, Console, Gateway, History, Log, Ops, Results, Topology, Trackfinity, Worker},
     values::TopologyPrefix,
 };
 use crate::{breaker::BreakerLimits, policy::RetryLimits, secret::Secret};
 
-/// What the worker needs: all sections.
+/// What the worker needs: nothing about the gateway and the console.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub trackfinity: Trackfinity,
@@ -21,7 +21,6 @@ pub struct Settings {
     pub pause: BreakerLimits,
     pub log: Log,
     pub ops: Ops,
-    pub admin: Admin,
     described: Described,
 }
 
@@ -32,11 +31,11 @@ pub struct BrokerSettings {
     pub topology_prefix: TopologyPrefix,
     pub results: Results,
     pub history: History,
-    /// See [`Admin::audit_log`].
+    /// See [`Console::audit_log`].
     pub audit_log: Option<PathBuf>,
 }
 
-/// What the gateway needs: nothing about Trackfinity, the worker and the page.
+/// What the gateway needs: nothing about Trackfinity, the worker and the console.
 #[derive(Clone, Debug)]
 pub struct GatewaySettings {
     pub broker: Broker,
@@ -47,17 +46,40 @@ pub struct GatewaySettings {
     described: Described,
 }
 
-/// Where the gateway serves health and metrics if the settings do not say it: the worker's default
-/// would collide with a worker on the same machine.
-const GATEWAY_OPS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9465);
+/// What the console needs: nothing about Trackfinity, the worker and the gateway.
+#[derive(Clone, Debug)]
+pub struct ConsoleSettings {
+    pub rabbitmq: BrokerSettings,
+    pub console: Console,
+    pub ops: Ops,
+    described: Described,
+}
 
-const WORKER: Needs = Needs { optional: &[], unread: &["gateway"] };
-const COMMAND: Needs = Needs { optional: &["trackfinity", "admin"], unread: &["gateway"] };
-const GATEWAY: Needs =
-    Needs { optional: &[], unread: &["trackfinity", "worker", "retry", "pause", "log", "results", "admin"] };
+/// Where gateway and console serve health and metrics if the settings do not say it: the worker's default
+/// would collide with a worker on the same machine.
+const GATEWAY_OPS: SocketAddr = local(9465);
+const CONSOLE_OPS: SocketAddr = local(9466);
+
+const fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
+}
+
+const WORKER: Needs = Needs { optional: &[], unread: &["gateway", "console"], default_ops: None };
+const COMMAND: Needs =
+    Needs { optional: &["trackfinity", "console"], unread: &["gateway"], default_ops: None };
+const GATEWAY: Needs = Needs {
+    optional: &[],
+    unread: &["trackfinity", "worker", "retry", "pause", "log", "results", "console"],
+    default_ops: Some(GATEWAY_OPS),
+};
+const CONSOLE: Needs = Needs {
+    optional: &[],
+    unread: &["trackfinity", "worker", "retry", "pause", "log", "gateway"],
+    default_ops: Some(CONSOLE_OPS),
+};
 
 impl Settings {
-    /// Loads everything but the gateway's settings. `files` in the order of the command line; `environment` as [`environment`]
+    /// Loads what the worker needs. `files` in the order of the command line; `environment` as [`environment`]
     /// gives it.
     ///
     /// # Errors
@@ -67,7 +89,7 @@ impl Settings {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Faults> {
         let mut reader = Reader::new(Layers::read(files, environment), WORKER);
-        let (settings, ..) = read(&mut reader);
+        let settings = read(&mut reader).worker;
         reader.finish(settings)
     }
 
@@ -80,14 +102,12 @@ impl Settings {
     /// All files that secrets are read from, for [`crate::secret::watch()`].
     pub fn secrets(&self) -> Vec<Secret> {
         let required = [&self.trackfinity.api_key, &self.trackfinity.api_username, &self.rabbitmq.broker.url];
-        let optional = [&self.admin.viewer_token, &self.admin.operator_token];
-        let all = required.into_iter().chain(optional.into_iter().flatten());
-        all.filter(|secret| secret.path().is_some()).cloned().collect()
+        in_files(required)
     }
 }
 
 impl BrokerSettings {
-    /// Loads what is needed for RabbitMQ. The settings of Trackfinity and the admin tokens may be
+    /// Loads what is needed for RabbitMQ. The settings of Trackfinity and the console's tokens may be
     /// missing, and their files are not opened. What is there is checked all the same.
     ///
     /// # Errors
@@ -108,9 +128,9 @@ impl BrokerSettings {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<(Self, Described), Faults> {
         let mut reader = Reader::new(Layers::read(files, environment), COMMAND);
-        let (_, settings, _) = read(&mut reader);
+        let settings = read(&mut reader).command;
         let is_read = |(key, ..): &(String, String, String)| {
-            ["broker.", "topology.", "results.", "history.", "admin.audit_log"]
+            ["broker.", "topology.", "results.", "history.", "console.audit_log"]
                 .iter()
                 .any(|start| key.starts_with(start))
         };
@@ -130,7 +150,7 @@ impl GatewaySettings {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Faults> {
         let mut reader = Reader::new(Layers::read(files, environment), GATEWAY);
-        let (.., settings) = read(&mut reader);
+        let settings = read(&mut reader).gateway;
         reader.finish(settings)
     }
 
@@ -141,12 +161,52 @@ impl GatewaySettings {
 
     /// See [`Settings::secrets`].
     pub fn secrets(&self) -> Vec<Secret> {
-        Some(&self.broker.url).filter(|secret| secret.path().is_some()).into_iter().cloned().collect()
+        in_files([&self.broker.url])
     }
 }
 
+impl ConsoleSettings {
+    /// Loads what the console needs. Other settings may be there, and are not read: the console must not
+    /// hold Trackfinity's key.
+    ///
+    /// # Errors
+    /// Everything that is wrong, not only the first fault.
+    pub fn load(
+        files: &[PathBuf],
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Faults> {
+        let mut reader = Reader::new(Layers::read(files, environment), CONSOLE);
+        let settings = read(&mut reader).console;
+        reader.finish(settings)
+    }
+
+    /// See [`Settings::describe`].
+    pub fn describe(&self) -> Vec<(String, String, String)> {
+        self.described.clone()
+    }
+
+    /// See [`Settings::secrets`].
+    pub fn secrets(&self) -> Vec<Secret> {
+        let tokens = [&self.console.viewer_token, &self.console.operator_token];
+        in_files(tokens.into_iter().flatten().chain([&self.rabbitmq.broker.url]))
+    }
+}
+
+/// Those secrets that are read from files.
+fn in_files<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Vec<Secret> {
+    secrets.into_iter().filter(|secret| secret.path().is_some()).cloned().collect()
+}
+
+/// The settings of each process and command, as far as they could be read.
+struct All {
+    worker: Option<Settings>,
+    command: Option<BrokerSettings>,
+    gateway: Option<GatewaySettings>,
+    console: Option<ConsoleSettings>,
+}
+
 /// Reads all sections that the command needs, so that every command reports the same faults.
-fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>, Option<GatewaySettings>) {
+fn read(reader: &mut Reader) -> All {
     let trackfinity = Trackfinity::read(reader);
     let broker = Broker::read(reader);
     let topology_prefix = Topology::read(reader).map(|topology| topology.prefix);
@@ -157,19 +217,21 @@ fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>, Optio
     let log = Log::read(reader);
     let results = Results::read(reader);
     let mut ops = Ops::read(reader);
-    let gateway = Gateway::read(reader);
-    if let (Some(ops), Some(_)) = (&mut ops, &gateway)
-        && reader.replace_default("ops.listen", &GATEWAY_OPS.to_string())
+    if let (Some(ops), Some(address)) = (&mut ops, reader.default_ops())
+        && reader.replace_default("ops.listen", &address.to_string())
     {
-        ops.listen = Some(GATEWAY_OPS);
+        ops.listen = Some(address);
     }
-    let admin = Admin::read(reader);
+    let gateway = Gateway::read(reader);
+    let console = Console::read(reader);
     let address = ops.as_ref().and_then(|ops| ops.listen).filter(|address| address.port() != 0);
-    if address.is_some() && address == admin.as_ref().and_then(|admin| admin.listen) {
-        reader.fault("admin.listen", "is the address of ops.listen, too");
-    }
-    if address.is_some() && address == gateway.as_ref().map(|gateway| gateway.listen) {
-        reader.fault("gateway.listen", "is the address of ops.listen, too");
+    for (key, own) in [
+        ("console.listen", console.as_ref().map(|console| console.listen)),
+        ("gateway.listen", gateway.as_ref().map(|gateway| gateway.listen)),
+    ] {
+        if address.is_some() && address == own && reader.needs(key) {
+            reader.fault(key, "is the address of ops.listen, too");
+        }
     }
     let for_gateway = (|| {
         Some(GatewaySettings {
@@ -181,16 +243,25 @@ fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>, Optio
             described: reader.described.clone(),
         })
     })();
+    let described = reader.described.clone();
     let rabbitmq = (|| {
         Some(BrokerSettings {
             broker: broker?,
             topology_prefix: topology_prefix?,
             results: results?,
             history: history?,
-            audit_log: admin.as_ref()?.audit_log.clone(),
+            audit_log: console.as_ref().and_then(|console| console.audit_log.clone()),
         })
     })();
-    let settings = (|| {
+    let for_console = (|| {
+        Some(ConsoleSettings {
+            rabbitmq: rabbitmq.clone()?,
+            console: console?,
+            ops: ops.clone()?,
+            described: described.clone(),
+        })
+    })();
+    let worker = (|| {
         Some(Settings {
             trackfinity: trackfinity?,
             rabbitmq: rabbitmq.clone()?,
@@ -199,11 +270,10 @@ fn read(reader: &mut Reader) -> (Option<Settings>, Option<BrokerSettings>, Optio
             pause: pause?,
             log: log?,
             ops: ops?,
-            admin: admin?,
-            described: reader.described.clone(),
+            described,
         })
     })();
-    (settings, rabbitmq, for_gateway)
+    All { worker, command: rabbitmq, gateway: for_gateway, console: for_console }
 }
 
 /// The variables of this process for [`Settings::load`]. In a variable that is not UTF-8, U+FFFD

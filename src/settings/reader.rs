@@ -1,5 +1,7 @@
 //! Reads keys one by one, and collects the faults and a description of what was read.
 
+use std::net::SocketAddr;
+
 use config::ValueKind;
 
 use super::{
@@ -31,6 +33,8 @@ pub(super) struct Needs {
     pub(super) optional: &'static [&'static str],
     /// Their keys are known, and their values are not looked at.
     pub(super) unread: &'static [&'static str],
+    /// Where health and metrics are served by default, if not at the worker's address.
+    pub(super) default_ops: Option<SocketAddr>,
 }
 
 impl Reader {
@@ -43,6 +47,11 @@ impl Reader {
         let mut faults = self.layers.faults(&self.keys);
         faults.extend(self.faults);
         settings.filter(|_| faults.is_empty()).ok_or(Faults(faults))
+    }
+
+    /// See [`Needs::default_ops`].
+    pub(super) fn default_ops(&self) -> Option<SocketAddr> {
+        self.needs.default_ops
     }
 
     /// Whether the command needs the key.

@@ -11,8 +11,8 @@ use super::{
     reader::Reader,
     values::{
         BaseUrl, Concurrency, RateLimit, RequestLog, TopologyPrefix, boolean, check_header_value,
-        check_token, duration, file_fault, host, listen, positive, prefix, scalar, stream_bytes, string,
-        trace_url,
+        check_token, duration, file_fault, host, link, listen, positive, prefix, scalar, stream_bytes,
+        string, trace_url,
     },
 };
 use crate::{breaker::BreakerLimits, policy::RetryLimits, secret::Secret};
@@ -200,43 +200,46 @@ section! {
 }
 
 section! {
-    /// `[admin]`. Both tokens are set if `listen` is not a loopback address.
-    pub struct Admin = "admin" {
-        /// Where the page and its API are served; `None` is off.
-        listen: Option<SocketAddr> = optional(string, listen, "off"), "\"127.0.0.1:8090\"";
+    /// `[console]`. Both tokens are set if `listen` is not a loopback address.
+    pub struct Console = "console" {
+        /// Where the pages and their API are served.
+        listen: SocketAddr = value(string, listen), "\"127.0.0.1:8090\"";
         /// Allows reading.
         viewer_token: Option<Secret> = optional_secret(check_token, |_| "***".into()),
             "the output of `openssl rand -hex 32`";
         /// Allows replay and discard, too.
         operator_token: Option<Secret> = optional_secret(check_token, |_| "***".into()),
             "the output of `openssl rand -hex 32`";
-        /// Host names of the page, besides its own address and `localhost`; in lower case.
+        /// Host names of the console, besides its own address and `localhost`; in lower case.
         allowed_hosts: Vec<String> = list(host), "[\"unlocker.example.com\", \"10.0.0.7:8090\"]";
         /// The address of a trace, with `{trace_id}` in it.
         trace_url: Option<String> = optional(string, trace_url, "none"),
             "\"https://jaeger.example.com/trace/{trace_id}\"";
+        /// The address of the workers' metrics, for a link.
+        metrics_url: Option<String> = optional(string, link, "none"),
+            "\"https://grafana.example.com/d/trackfinity-unlocker\"";
         /// The file that records every change to the dead letters; `None` is stderr.
         audit_log: Option<PathBuf> = optional(string, |text| Ok(text.into()), "none"), "\"/var/log/unlocker/audit.jsonl\"";
     }
     check(reader) {
-        if let Some(address) = listen.flatten().filter(|address| !address.ip().to_canonical().is_loopback()) {
-            for (key, token) in [("admin.viewer_token", &viewer_token), ("admin.operator_token", &operator_token)] {
+        if let Some(address) = listen.filter(|address| !address.ip().to_canonical().is_loopback()) {
+            for (key, token) in [("console.viewer_token", &viewer_token), ("console.operator_token", &operator_token)] {
                 if matches!(token, Some(None)) && reader.needs(key) {
-                    let wrong = format!("is required, because admin.listen is {address}, which others can reach");
+                    let wrong = format!("is required, because console.listen is {address}, which others can reach");
                     reader.fault(key, &wrong);
                 }
             }
         }
-        if let (Some(Some(_)), Some(Some(file))) = (listen, &audit_log)
-            && let Some(wrong) = file_fault(file).filter(|_| reader.needs("admin.audit_log"))
+        if let Some(Some(file)) = &audit_log
+            && let Some(wrong) = file_fault(file).filter(|_| reader.needs("console.audit_log"))
         {
             let (wrong, remedy) = (format!("{} {wrong}", file.display()), "create the directory, or set another file");
-            reader.fault_with_remedy("admin.audit_log", &wrong, remedy);
+            reader.fault_with_remedy("console.audit_log", &wrong, remedy);
         }
         if let (Some(Some(viewer)), Some(Some(operator))) = (&viewer_token, &operator_token)
             && viewer.current().expose_secret() == operator.current().expose_secret()
         {
-            reader.fault("admin.operator_token", "is also the viewer's token: every viewer would be an operator");
+            reader.fault("console.operator_token", "is also the viewer's token: every viewer would be an operator");
         }
     }
 }

@@ -1,4 +1,5 @@
 mod any_input;
+mod console;
 mod faults;
 mod secrets;
 mod values;
@@ -85,9 +86,12 @@ fn value(secret: &Secret) -> String {
     secret.current().expose_secret().to_owned()
 }
 
-/// All keys but those of secret files.
+/// All keys but those of secret files and of the gateway.
 fn all_keys() -> Vec<String> {
-    load(&[], &[]).unwrap().describe().into_iter().map(|(key, ..)| key).collect()
+    let worker = load(&[], &[]).unwrap().describe();
+    let console = ConsoleSettings::load(&[], []).unwrap().describe();
+    let own = console.into_iter().filter(|(key, ..)| key.starts_with("console."));
+    worker.into_iter().chain(own).map(|(key, ..)| key).collect()
 }
 
 #[test]
@@ -111,8 +115,6 @@ fn the_defaults_are_the_contracts() {
     assert!(!settings.rabbitmq.results.require_subscriber);
     assert!(settings.rabbitmq.results.reply_to_prefixes.is_empty());
     assert_eq!(settings.ops.listen, Some("127.0.0.1:9464".parse().unwrap()));
-    assert_eq!(settings.admin.listen, None);
-    assert!(settings.admin.viewer_token.is_none() && settings.admin.operator_token.is_none());
     // allow_http is off.
     let fault = only_fault(&[], &[("UNLOCKER__TRACKFINITY__BASE_URL", "http://example.com")]);
     assert!(fault.wrong.contains("clear text"), "{fault:?}");
@@ -130,22 +132,18 @@ fn the_default_file_names_every_key() {
 #[test]
 fn the_production_example_is_valid_except_for_its_files() {
     let example = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/config/production.example.toml"));
-    let faults = Settings::load(&[example], []).unwrap_err();
+    let faults = Settings::load(std::slice::from_ref(&example), []).unwrap_err();
     let keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();
-    let files = [
-        "trackfinity.api_key_file",
-        "trackfinity.api_username_file",
-        "broker.url_file",
-        "admin.viewer_token_file",
-        "admin.operator_token_file",
-    ];
+    let files = ["trackfinity.api_key_file", "trackfinity.api_username_file", "broker.url_file"];
+    assert_eq!(keys, files, "{faults}");
+    let faults = ConsoleSettings::load(&[example], []).unwrap_err();
+    let keys: Vec<_> = faults.iter().map(|fault| fault.key.as_str()).collect();
+    let files = ["broker.url_file", "console.viewer_token_file", "console.operator_token_file"];
     assert_eq!(keys, files, "{faults}");
 }
 
 #[test]
 fn every_key_is_read_from_its_variable() {
-    let folder = Folder::new();
-    let token = path(&folder.write("token", "t0ken-0123456789\n"));
     let settings = load(
         &[],
         &[
@@ -168,9 +166,6 @@ fn every_key_is_read_from_its_variable() {
             ("UNLOCKER__RESULTS__REQUIRE_SUBSCRIBER", "true"),
             ("UNLOCKER__RESULTS__REPLY_TO_PREFIXES", "replies., answers."),
             ("UNLOCKER__OPS__LISTEN", ""),
-            ("UNLOCKER__ADMIN__LISTEN", "[::]:8090"),
-            ("UNLOCKER__ADMIN__VIEWER_TOKEN_FILE", &token),
-            ("UNLOCKER__ADMIN__OPERATOR_TOKEN", "op-0123456789abcd"),
         ],
     )
     .unwrap();
@@ -197,10 +192,7 @@ fn every_key_is_read_from_its_variable() {
     assert!(settings.rabbitmq.results.require_subscriber);
     assert_eq!(settings.rabbitmq.results.reply_to_prefixes, ["replies.", "answers."]);
     assert_eq!(settings.ops.listen, None);
-    assert_eq!(settings.admin.listen.unwrap().to_string(), "[::]:8090");
-    assert_eq!(value(settings.admin.viewer_token.as_ref().unwrap()), "t0ken-0123456789");
-    assert_eq!(value(settings.admin.operator_token.as_ref().unwrap()), "op-0123456789abcd");
-    assert_eq!(settings.secrets().len(), 1);
+    assert_eq!(settings.secrets().len(), 0);
 }
 
 #[test]

@@ -267,6 +267,14 @@ pub(super) fn trace_url(text: &str) -> Parsed<String> {
     }
 }
 
+/// An address for people.
+pub(super) fn link(text: &str) -> Parsed<String> {
+    match Url::parse(text) {
+        Ok(url) if ["http", "https"].contains(&url.scheme()) => Ok(text.to_owned()),
+        _ => wrong_value(text, "is not an http:// or https:// address"),
+    }
+}
+
 /// A host name, without scheme and path; with a port only where it is part of the `Host` header.
 pub(super) fn host(text: &str) -> Parsed<String> {
     match text.is_empty() || text.contains(['/', ' ', '@', '*']) {

@@ -14,7 +14,7 @@ use std::{
 
 /// A later module may use an earlier one, never the reverse; those that share a rank may use each
 /// other.
-const ORDER: [&[&str]; 12] = [
+const ORDER: [&[&str]; 11] = [
     &["message"],
     &["policy"],
     &["breaker", "settle"],
@@ -22,8 +22,7 @@ const ORDER: [&[&str]; 12] = [
     &["telemetry", "trackfinity", "broker"],
     &["worker", "dead_letters", "history"],
     &["http"],
-    &["gateway", "ops"],
-    &["admin"],
+    &["gateway", "console", "ops"],
     &["sandbox"],
     &["cli"],
     &["lib", "main"],

@@ -4,12 +4,12 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod adaptive;
-mod admin;
 mod answers;
 mod bulk;
 mod check;
 mod cluster;
 mod commands;
+mod console;
 mod contract;
 mod dead_letters;
 mod dev;

@@ -197,3 +197,25 @@ fn the_settings_of_the_gateway_in_the_kubernetes_manifests_are_valid() {
         assert!(check.stdout().iter().any(|line| line == "ok    gateway.clients_dir: 1 client: shop"));
     });
 }
+
+#[test]
+fn the_settings_of_the_console_in_the_kubernetes_manifests_are_valid() {
+    kit::run(async |ctx| {
+        apply_topology(ctx.vhost().management(), ctx.vhost().name()).await;
+        let settings = rendered_settings("trackfinity-unlocker-console.yaml");
+        assert!(settings.contains("[console]") && settings.contains("0.0.0.0:8090"), "{settings}");
+        let file = std::env::temp_dir().join(format!("{}.toml", ctx.vhost().name()));
+        fs::write(&file, &settings).expect("a file");
+        let check = Program::new(env!("CARGO_BIN_EXE_unlocker"))
+            .env("UNLOCKER__BROKER__URL", ctx.amqp_url())
+            .env("UNLOCKER__CONSOLE__VIEWER_TOKEN", "viewer-0123456789")
+            .env("UNLOCKER__CONSOLE__OPERATOR_TOKEN", "operator-0123456789")
+            .args(["check", "--role", "console", "--config"])
+            .arg(&file);
+        let check = ctx.start(&check);
+        let status = check.wait_exit(SOON).await;
+        fs::remove_file(&file).expect("the file");
+        assert!(status.success(), "{:#?}{:#?}", check.stdout(), check.stderr());
+        assert!(check.stdout().iter().any(|line| line == "ok    settings: valid"));
+    });
+}

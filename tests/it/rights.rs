@@ -1,6 +1,7 @@
 //! The permissions in RabbitMQ that docs/production.md lists: they are sufficient, and
 //! `unlocker check` names each that is missing.
 
+mod console;
 mod gateway;
 mod history;
 mod operator;
@@ -128,7 +129,7 @@ fn the_documented_table_is_what_is_granted() {
         ("producer", granted("producer")),
         ("gateway", granted("gateway")),
         ("listener, with queues named `trackfinity.outcomes.…`", granted("listener")),
-        ("operator, on call", granted("operator")),
+        ("operator: the console, and people on call", granted("operator")),
         ("support, `unlocker history`", history::granted_to_search()),
     ] {
         let cells = rights.map(|names| format!("`{}` |", names.replace('|', r"\|")));

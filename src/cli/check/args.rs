@@ -31,7 +31,7 @@ pub(super) enum Role {
     Worker,
     /// `unlocker gateway`: takes requests over HTTP, and publishes them with a producer's rights.
     Gateway,
-    /// A person or process that works on dead letters, with an operator's rights.
+    /// `unlocker console`, and people who work on dead letters: with an operator's rights.
     Console,
 }
 

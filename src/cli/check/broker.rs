@@ -282,8 +282,7 @@ async fn check_rights(
     let name = "rights in RabbitMQ";
     if missing.is_empty() {
         let needed = match role {
-            Role::Worker { page: false, .. } => "the user has all that the worker needs",
-            Role::Worker { page: true, .. } => "the user has all that the worker and the page need",
+            Role::Worker { .. } => "the user has all that the worker needs",
             Role::Producer => "the user has all that a producer needs",
             Role::Operator => "the user has all that an operator needs",
         };

@@ -15,7 +15,7 @@ use crate::{
 
 pub(super) async fn check_audit_log(path: Option<&Path>, report: &mut Report) -> Result<(), Failure> {
     let Some(path) = path else { return Ok(()) };
-    let name = "admin.audit_log";
+    let name = "console.audit_log";
     report.add(match Audit::new(Some(path)).check().await {
         Ok(()) => Check::pass(name, format!("{} can be written", path.display())),
         Err(error) => Check::fail(

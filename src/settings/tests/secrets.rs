@@ -55,26 +55,25 @@ async fn a_rotated_file_that_is_no_broker_url_keeps_the_last_one() {
 #[test]
 fn the_description_has_every_setting_once_and_masks_the_secrets() {
     let folder = Folder::new();
-    let token = path(&folder.write("token", "hunter2-hunter2-hunter2"));
+    let key = path(&folder.write("key", "hunter2-hunter2-hunter2"));
     let settings = load(
         &[],
         &[
             ("UNLOCKER__BROKER__URL", "amqp://u:hunter2@h/v,amqps://b"),
-            ("UNLOCKER__ADMIN__VIEWER_TOKEN_FILE", &token),
+            ("UNLOCKER__TRACKFINITY__API_USERNAME_FILE", &key),
+            ("UNLOCKER__TRACKFINITY__API_USERNAME", ""),
             ("UNLOCKER__RESULTS__REPLY_TO_PREFIXES", "a,b"),
         ],
     )
     .unwrap();
     let described = settings.describe();
     let keys = described.iter().map(|(key, ..)| key).collect::<std::collections::BTreeSet<_>>();
-    assert_eq!((described.len(), keys.len()), (31, 31));
+    assert_eq!((described.len(), keys.len()), (25, 25));
     let shown = |key: &str| described.iter().find(|(name, ..)| name == key).unwrap().1.as_str();
     assert_eq!(shown("trackfinity.api_key"), "***");
     assert_eq!(shown("broker.url"), "amqp://u:***@h/v,amqps://b");
-    assert_eq!(shown("admin.viewer_token"), format!("file {token}"));
-    assert_eq!(shown("admin.operator_token"), "not set");
+    assert_eq!(shown("trackfinity.api_username"), format!("file {key}"));
     assert_eq!(shown("worker.rate_limit"), "not set");
-    assert_eq!(shown("admin.listen"), "off");
     assert_eq!(shown("retry.max_delay"), "1024s");
     assert_eq!(shown("results.reply_to_prefixes"), "a,b");
     assert_eq!(settings.rabbitmq.broker.to_string(), "amqp://u:***@h/v,amqps://b");
@@ -96,7 +95,7 @@ fn the_description_for_rabbitmq_alone_is_the_same_with_and_without_the_rest() {
         "history.max_bytes",
         "results.require_subscriber",
         "results.reply_to_prefixes",
-        "admin.audit_log",
+        "console.audit_log",
     ];
     assert_eq!(keys(&[]), expected);
     assert_eq!(keys(&NEEDED), expected);

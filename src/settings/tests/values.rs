@@ -39,14 +39,11 @@ fn limits_are_kept() {
         ("UNLOCKER__RESULTS__REPLY_TO_PREFIXES", "a,,b"),
         ("UNLOCKER__RESULTS__REPLY_TO_PREFIXES", "a,"),
         ("UNLOCKER__OPS__LISTEN", "localhost:9464"),
-        ("UNLOCKER__ADMIN__LISTEN", "127.0.0.1"),
-        ("UNLOCKER__ADMIN__LISTEN", "127.0.0.1:9464"),
         ("UNLOCKER__BROKER__URL", "http://h"),
         ("UNLOCKER__BROKER__URL", " "),
         ("UNLOCKER__TRACKFINITY__API_KEY", ""),
         ("UNLOCKER__TRACKFINITY__API_KEY", "two\nlines"),
         ("UNLOCKER__TRACKFINITY__API_USERNAME", "ümlaut"),
-        ("UNLOCKER__ADMIN__VIEWER_TOKEN", "a b"),
     ] {
         let fault = only_fault(&[], &[(variable, bad)]);
         assert_eq!(
@@ -60,15 +57,9 @@ fn limits_are_kept() {
 
 #[test]
 fn the_example_of_a_list_fits_its_source() {
-    for (key, bad, list, commas) in [
-        ("results.reply_to_prefixes", "a,,b", "[\"replies.\", \"answers.\"]", "replies.,answers."),
-        (
-            "admin.allowed_hosts",
-            "*",
-            "[\"unlocker.example.com\", \"10.0.0.7:8090\"]",
-            "unlocker.example.com,10.0.0.7:8090",
-        ),
-    ] {
+    {
+        let (key, bad) = ("results.reply_to_prefixes", "a,,b");
+        let (list, commas) = ("[\"replies.\", \"answers.\"]", "replies.,answers.");
         let variable = keys::variable(key);
         let remedy = only_fault(&[], &[(&variable, bad)]).remedy;
         assert_eq!(remedy, format!("set {variable}, e.g. to {commas}"));
@@ -170,33 +161,6 @@ fn the_base_url_takes_a_path_and_refuses_what_would_leak_or_get_lost() {
 }
 
 #[test]
-fn an_admin_page_that_others_reach_needs_both_tokens() {
-    let keys = |more: &[(&str, &str)]| match load(&[], more) {
-        Ok(_) => Vec::new(),
-        Err(faults) => faults.iter().map(|fault| fault.key.clone()).collect(),
-    };
-    let listen = |address| ("UNLOCKER__ADMIN__LISTEN", address);
-    let viewer = ("UNLOCKER__ADMIN__VIEWER_TOKEN", "viewer-0123456789");
-    let operator = ("UNLOCKER__ADMIN__OPERATOR_TOKEN", "operator-0123456789");
-    assert_eq!(keys(&[listen("0.0.0.0:1")]), ["admin.viewer_token", "admin.operator_token"]);
-    assert_eq!(keys(&[listen("[::]:1"), viewer]), ["admin.operator_token"]);
-    assert_eq!(keys(&[listen("[::ffff:10.0.0.1]:1"), operator]), ["admin.viewer_token"]);
-    assert!(keys(&[listen("10.0.0.1:1"), viewer, operator]).is_empty());
-    let same = ("UNLOCKER__ADMIN__OPERATOR_TOKEN", "viewer-0123456789");
-    assert_eq!(keys(&[listen("127.0.0.1:1"), viewer, same]), ["admin.operator_token"]);
-    for loopback in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1", ""] {
-        assert!(keys(&[listen(loopback)]).is_empty(), "{loopback}");
-    }
-}
-
-#[test]
-fn a_token_that_could_be_guessed_is_refused_without_being_shown() {
-    let fault = only_fault(&[], &[("UNLOCKER__ADMIN__VIEWER_TOKEN", "hunter2-hunter2")]);
-    assert_eq!(fault.wrong, "contains a value that cannot be used: it has fewer than 16 characters");
-    assert!(fault.remedy.contains("openssl rand -hex 32") && !format!("{fault:?}").contains("hunter2"));
-}
-
-#[test]
 fn a_base_url_without_the_api_s_path_is_suggested() {
     for (given, base) in [
         ("https://h/api", "https://h"),
@@ -211,22 +175,6 @@ fn a_base_url_without_the_api_s_path_is_suggested() {
     for given in ["https://h/api/trackfinity", "https://api.h", "https://h/my-api"] {
         assert!(load(&[], &[("UNLOCKER__TRACKFINITY__BASE_URL", given)]).is_ok(), "{given}");
     }
-}
-
-#[test]
-fn an_audit_log_of_the_page_must_be_in_a_directory() {
-    let folder = Folder::new();
-    let listen = ("UNLOCKER__ADMIN__LISTEN", "127.0.0.1:1");
-    let (missing, directory) = (path(&folder.0.join("no/audit.jsonl")), path(&folder.0));
-    for (file, wrong) in
-        [(&missing, "is in a directory that does not exist"), (&directory, "is a directory, not a file")]
-    {
-        let audit_log = ("UNLOCKER__ADMIN__AUDIT_LOG", file.as_str());
-        assert_eq!(only_fault(&[], &[listen, audit_log]).wrong, format!("{file} {wrong}"));
-        assert!(load(&[], &[audit_log]).is_ok(), "the page is off");
-    }
-    let good = path(&folder.0.join("audit.jsonl"));
-    assert!(load(&[], &[listen, ("UNLOCKER__ADMIN__AUDIT_LOG", &good)]).is_ok());
 }
 
 #[test]

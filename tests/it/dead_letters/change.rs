@@ -225,7 +225,7 @@ fn without_an_audit_log_nothing_is_done_and_with_one_everything_is_recorded() {
         let plan = plan(&world.ctx, &["replay", "--id", "r-9,r-10"]).await;
         let confirm =
             command(&world.ctx, &["replay", "--confirm", digest(&plan), "--rate", "50/s", "--keep-going"]);
-        let nowhere = confirm.clone().env("UNLOCKER__ADMIN__AUDIT_LOG", "/nonexistent/audit.jsonl");
+        let nowhere = confirm.clone().env("UNLOCKER__CONSOLE__AUDIT_LOG", "/nonexistent/audit.jsonl");
         let output = ended(&world.ctx.start(&nowhere)).await;
         assert_eq!(output.code, Some(1));
         assert!(
@@ -234,12 +234,13 @@ fn without_an_audit_log_nothing_is_done_and_with_one_everything_is_recorded() {
             output.text()
         );
         assert_eq!((world.amqp.ready_count(DEAD).await, world.trackfinity.count()), (11, 0));
-        let show = command(&world.ctx, &["show", "r-1"]).env("UNLOCKER__ADMIN__AUDIT_LOG", "/nonexistent/a");
+        let show =
+            command(&world.ctx, &["show", "r-1"]).env("UNLOCKER__CONSOLE__AUDIT_LOG", "/nonexistent/a");
         let output = ended(&world.ctx.start(&show)).await;
         assert!(output.code == Some(1) && output.stdout.is_empty(), "{}", output.text());
 
         let log = std::env::temp_dir().join(format!("audit-{}.jsonl", std::process::id()));
-        let output = ended(&world.ctx.start(&confirm.env("UNLOCKER__ADMIN__AUDIT_LOG", &log))).await;
+        let output = ended(&world.ctx.start(&confirm.env("UNLOCKER__CONSOLE__AUDIT_LOG", &log))).await;
         assert_eq!(output.code, Some(1), "one failed again: {}", output.text());
         let counted = "2 requests replayed: 1 unlocked, 1 failed again (http_400)";
         assert_eq!(output.stdout.last().map(String::as_str), Some(counted));

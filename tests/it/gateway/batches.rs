@@ -8,7 +8,7 @@ use super::{
     world::{Front, Gateway, problem},
 };
 use crate::{
-    admin::http::{Request, Response},
+    console::http::{Request, Response},
     world::World,
 };
 

@@ -9,7 +9,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::world::{Gateway, json};
 use crate::{
-    admin::http::Request,
+    console::http::Request,
     world::{REQUESTS, SOON, World, start_worker},
 };
 

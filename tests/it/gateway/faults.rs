@@ -25,7 +25,7 @@ const LONG: Duration = Duration::from_secs(150);
 
 /// Asserts that an answer says that the request was not taken.
 #[track_caller]
-fn assert_not_taken(answer: &crate::admin::http::Response, code: &str) {
+fn assert_not_taken(answer: &crate::console::http::Response, code: &str) {
     assert_eq!(problem(answer), (503, code.to_owned(), Some("no".to_owned())), "{answer:?}");
     assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
 }

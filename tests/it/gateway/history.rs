@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::world::{Gateway, json, problem};
 use crate::{
-    admin::http::{Request, Response},
+    console::http::{Request, Response},
     world::{SOON, World},
 };
 

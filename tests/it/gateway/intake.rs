@@ -4,7 +4,7 @@ use kit::Answer;
 
 use super::world::{Front, Gateway, json, problem};
 use crate::{
-    admin::http::Request,
+    console::http::Request,
     world::{REQUESTS, World},
 };
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::world::{Front, problem};
-use crate::{admin::http::Request, libraries};
+use crate::{console::http::Request, libraries};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 

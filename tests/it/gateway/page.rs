@@ -10,7 +10,7 @@ use super::{
     world::{Front, json},
 };
 use crate::{
-    admin::http::Request,
+    console::http::Request,
     world::{SOON, World},
 };
 

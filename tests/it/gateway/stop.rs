@@ -40,7 +40,7 @@ fn requests_in_flight_are_finished_and_new_ones_are_not_taken() {
             gateway.process.signal(Signal::TERM);
             let begun = Instant::now();
             kit::eventually("it stops", SOON, async || {
-                let answer = crate::admin::http::Request::new("GET", "/readyz").send(&gateway.ops).await;
+                let answer = crate::console::http::Request::new("GET", "/readyz").send(&gateway.ops).await;
                 answer.status == 503 && answer.json()["code"] == "stopping"
             })
             .await;
@@ -100,7 +100,7 @@ fn a_second_signal_ends_the_gateway_at_once() {
         wait_connections(&gateway, 1.0).await;
         gateway.process.signal(Signal::TERM);
         let stopping = async || {
-            let answer = crate::admin::http::Request::new("GET", "/readyz").send(&gateway.ops).await;
+            let answer = crate::console::http::Request::new("GET", "/readyz").send(&gateway.ops).await;
             answer.json()["code"] == "stopping"
         };
         kit::eventually("it stops", SOON, stopping).await;

@@ -11,7 +11,7 @@ const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-
 const TRACESTATE: &str = "shop=1,other=two";
 const BODY: &str = r#"{"customer_id":191}"#;
 
-fn traced() -> crate::admin::http::Request {
+fn traced() -> crate::console::http::Request {
     json(BODY).header("traceparent", TRACEPARENT).header("tracestate", TRACESTATE)
 }
 
@@ -165,7 +165,7 @@ fn a_sender_cannot_forge_who_asked() {
         let gateway = Gateway::start(&world.ctx, world.ctx.amqp_url(), &[]).await;
         let body = r#"{"customer_id":191,"requested_by":"mallory","user_id":"mallory","app_id":"mallory"}"#;
         let forged = |request| {
-            FORGED.iter().fold(request, |request: crate::admin::http::Request, name| {
+            FORGED.iter().fold(request, |request: crate::console::http::Request, name| {
                 request.header(name, "mallory").header(&format!("ce-{name}"), "mallory")
             })
         };

@@ -4,7 +4,7 @@ use kit::{Answer, Context, Process, Program};
 use serde_json::Value;
 
 use crate::{
-    admin::http::{Request, Response},
+    console::http::{Request, Response},
     world::{SOON, World},
 };
 

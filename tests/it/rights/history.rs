@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use super::*;
 use crate::{
-    admin::http::Request,
+    console::http::Request,
     gateway::world::{Gateway, json},
     manifests::apply_topology_with_history,
 };

@@ -24,8 +24,8 @@ pub struct Screen {
 }
 
 impl Screen {
-    pub const DESKTOP: Self = Self { width: 1200, height: 800, dark: false };
-    pub const NIGHT: Self = Self { width: 1200, height: 800, dark: true };
+    pub const DESKTOP: Self = Self { width: 1280, height: 800, dark: false };
+    pub const NIGHT: Self = Self { width: 1280, height: 800, dark: true };
     pub const PHONE: Self = Self { width: 390, height: 844, dark: false };
 }
 
@@ -106,6 +106,22 @@ impl Chromium {
         answer["result"]["value"].take()
     }
 
+    /// What axe-core finds wrong with the page as it is now: a line for each element. `axe` is its source.
+    ///
+    /// # Panics
+    /// If it cannot be asked.
+    pub fn violations(&mut self, axe: &str) -> Vec<String> {
+        self.command("Emulation.setScriptExecutionDisabled", json!({"value": false}));
+        self.evaluate(&format!("{axe}; true"));
+        let run = "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.flatMap(v => \
+            v.nodes.map(n => `${v.id}: ${n.html} ${n.failureSummary}`)))";
+        let params = json!({"expression": run, "returnByValue": true, "awaitPromise": true});
+        let mut answer = self.command("Runtime.evaluate", params);
+        self.command("Emulation.setScriptExecutionDisabled", json!({"value": true}));
+        let found = answer["result"]["value"].take();
+        serde_json::from_value(found).unwrap_or_else(|error| panic!("{error}: {answer}"))
+    }
+
     /// Waits until an expression is true of the page.
     pub async fn wait(&mut self, what: &str, expression: &str) {
         let expression = format!("document.readyState === 'complete' && ({expression})");
@@ -181,9 +197,12 @@ impl Chromium {
         self.command("Emulation.setEmulatedMedia", json!({"features": [scheme]}));
     }
 
-    /// Keeps a picture of the whole page.
+    /// Keeps a picture of the whole page, in the format of its name.
     pub fn picture(&mut self, path: &Path) {
-        let params = json!({"format": "png", "captureBeyondViewport": true});
+        let params = match path.extension().is_some_and(|extension| extension == "webp") {
+            true => json!({"format": "webp", "quality": 80, "captureBeyondViewport": true}),
+            false => json!({"format": "png", "captureBeyondViewport": true}),
+        };
         let shot = self.command("Page.captureScreenshot", params);
         let data = shot["data"].as_str().expect("a picture");
         let picture = data_encoding::BASE64.decode(data.as_bytes()).expect("base64");

@@ -45,10 +45,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* The alerts select jobs with "unlocker" in their name. A gateway's job ends with "-gateway", a worker's does not. */}}
+{{/* The alerts select jobs with "unlocker" in their name. A gateway's job ends with "-gateway", a console's with
+"-console"; a worker's does not. */}}
 {{- define "unlocker.job" -}}
 {{- $name := include "unlocker.fullname" . -}}
-{{- if and (contains "unlocker" $name) (not (hasSuffix "-gateway" $name)) -}}{{ $name }}{{- else -}}{{ $name }}-unlocker{{- end -}}
+{{- if and (contains "unlocker" $name) (not (hasSuffix "-gateway" $name)) (not (hasSuffix "-console" $name)) -}}{{ $name }}{{- else -}}{{ $name }}-unlocker{{- end -}}
 {{- end -}}
 
 {{/* The drain, then at most 10 s for the last acknowledgements, 5 s for telemetry, and 5 s to spare. */}}
@@ -60,14 +61,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "unlocker.settings" -}}
 {{- $settings := deepCopy .Values.settings -}}
 {{- $paths := dict "trackfinity" (dict "api_key_file" "api-key" "api_username_file" "api-username") "broker" (dict "url_file" "broker-url") -}}
-{{- if .Values.page.enabled -}}
-{{- $_ := set $paths "admin" (dict "viewer_token_file" "viewer-token" "operator_token_file" "operator-token") -}}
-{{- $admin := dict "listen" "0.0.0.0:8090" -}}
-{{- if .Values.page.ingress.enabled -}}
-{{- $_ := set $admin "allowed_hosts" (list .Values.page.ingress.host) -}}
-{{- end -}}
-{{- $_ := set $settings "admin" (mergeOverwrite (deepCopy (default dict $settings.admin)) $admin) -}}
-{{- end -}}
 {{- if .Values.history.enabled -}}
 {{- $_ := set $settings "history" (dict "enabled" true "max_age" .Values.history.maxAge "max_bytes" .Values.history.maxBytes) -}}
 {{- end -}}
@@ -86,7 +79,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end -}}
 
-{{/* Shared by the worker, the gateway and their tests. */}}
+{{/* Shared by the worker, the gateway, the console and their tests. */}}
 {{- define "unlocker.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532

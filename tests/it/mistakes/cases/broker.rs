@@ -71,7 +71,8 @@ fn topology() -> Vec<Mistake> {
         )
         .with(PREFIX, "declared"),
         typed("Health where another program listens", "run").with("UNLOCKER__OPS__LISTEN", "HOST:PORT"),
-        typed("The page where another program listens", "run").with("UNLOCKER__ADMIN__LISTEN", "HOST:PORT"),
+        typed("The console where another program listens", "console")
+            .with("UNLOCKER__CONSOLE__LISTEN", "HOST:PORT"),
         typed("An address of another machine", "run").with("UNLOCKER__OPS__LISTEN", "192.0.2.1:9464"),
         typed("The sandbox where another program listens", "sandbox --listen HOST:PORT"),
     ]

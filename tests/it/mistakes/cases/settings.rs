@@ -6,7 +6,7 @@ pub fn mistakes() -> Vec<Mistake> {
     let mut all = trackfinity();
     all.extend(broker());
     all.extend(values());
-    all.extend(page());
+    all.extend(console());
     all.extend(names());
     all
 }
@@ -75,23 +75,24 @@ fn values() -> Vec<Mistake> {
     ]
 }
 
-fn page() -> Vec<Mistake> {
-    let open = |what| variable(what, "UNLOCKER__ADMIN__LISTEN", "0.0.0.0:8090");
-    let (viewer, operator) = ("UNLOCKER__ADMIN__VIEWER_TOKEN", "UNLOCKER__ADMIN__OPERATOR_TOKEN");
+fn console() -> Vec<Mistake> {
+    let of = |what, variable: &'static str, value: &'static str| typed(what, "console").with(variable, value);
+    let open = |what| of(what, "UNLOCKER__CONSOLE__LISTEN", "0.0.0.0:8090");
+    let (viewer, operator) = ("UNLOCKER__CONSOLE__VIEWER_TOKEN", "UNLOCKER__CONSOLE__OPERATOR_TOKEN");
     vec![
-        open("A page for everyone without tokens"),
+        open("A console for everyone without tokens"),
         open("Tokens that can be guessed").with(viewer, "viewer").with(operator, "operator"),
         open("One token for both").with(viewer, "0123456789abcdef").with(operator, "0123456789abcdef"),
-        variable("The page where health is served", "UNLOCKER__ADMIN__LISTEN", "127.0.0.1:9464")
+        of("The console where health is served", "UNLOCKER__CONSOLE__LISTEN", "127.0.0.1:9464")
             .with("UNLOCKER__OPS__LISTEN", "127.0.0.1:9464"),
-        variable("An audit log in a missing directory", "UNLOCKER__ADMIN__LISTEN", "127.0.0.1:8090")
-            .with("UNLOCKER__ADMIN__AUDIT_LOG", "DIR/missing/audit.jsonl"),
-        variable("A host with its scheme", "UNLOCKER__ADMIN__ALLOWED_HOSTS", "https://unlocker.example.com"),
-        variable(
+        of("An audit log in a missing directory", "UNLOCKER__CONSOLE__AUDIT_LOG", "DIR/missing/audit.jsonl"),
+        of("A host with its scheme", "UNLOCKER__CONSOLE__ALLOWED_HOSTS", "https://unlocker.example.com"),
+        of(
             "A trace's address without the trace",
-            "UNLOCKER__ADMIN__TRACE_URL",
+            "UNLOCKER__CONSOLE__TRACE_URL",
             "https://jaeger.example.com",
         ),
+        of("A key of an earlier version", "UNLOCKER__ADMIN__LISTEN", "127.0.0.1:8090"),
     ]
 }
 

@@ -1,0 +1,214 @@
+//! The jobs of all consoles, and the sessions that were logged out, as their events tell it. Pure.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    events::{Began, Event, JobEnd, Record},
+    sessions::MAX_LIFETIME,
+};
+use crate::{
+    dead_letters::{DeadLetterId, Plan, Step, StepResult},
+    message::Timestamp,
+};
+
+/// The most jobs that are known; older ones are dropped.
+const MAX_JOBS: usize = 20;
+/// How long a job that was heard of may be silent without a lock: it connects first, and tells its end after it
+/// has released its lock.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// A plan that some console executes or has executed.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    pub(super) id: String,
+    pub(super) plan: Arc<Plan>,
+    /// The name and role of the user.
+    pub(super) actor: String,
+    pub(super) via: String,
+    pub(super) started_at: Timestamp,
+    /// The job that it continues.
+    pub(super) resumes: Option<String>,
+    /// The results so far, in their order.
+    pub(super) steps: Vec<Step>,
+    pub(super) stop_asked_by: Option<String>,
+    pub(super) end: Option<JobEnd>,
+    /// When it was last heard of.
+    heard_at: Timestamp,
+}
+
+impl Job {
+    fn new(at: Timestamp, began: &Began, plan: Plan) -> Self {
+        Self {
+            id: began.job.clone(),
+            plan: Arc::new(plan),
+            actor: began.actor.clone(),
+            via: began.via.clone(),
+            started_at: at,
+            resumes: began.resumes.clone(),
+            steps: Vec::new(),
+            stop_asked_by: None,
+            end: None,
+            heard_at: at,
+        }
+    }
+
+    /// Who executes it, as locks name them.
+    pub(super) fn holder(&self) -> String {
+        format!("{} by {}", self.actor, self.via)
+    }
+
+    /// Whether it was heard of so recently that it runs, whatever the lock says.
+    pub(super) fn was_just_heard(&self, now: Timestamp) -> bool {
+        now.minus(SILENCE) < self.heard_at
+    }
+
+    /// The dead letters of its plan that are in the queue, as far as is known.
+    pub(super) fn remaining(&self) -> Vec<DeadLetterId> {
+        let is_done =
+            |step: &&Step| !matches!(step.result, StepResult::OutOfReach | StepResult::PublishFailed { .. });
+        let done: HashSet<_> = self.steps.iter().filter(is_done).map(|step| &step.id).collect();
+        self.plan.ids.iter().filter(|id| !done.contains(id)).cloned().collect()
+    }
+}
+
+/// What is known of all consoles.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    /// The newest first.
+    jobs: VecDeque<Arc<Job>>,
+    logged_out: HashMap<String, Timestamp>,
+}
+
+impl Records {
+    pub(super) fn apply(&mut self, Record { at, event }: Record) {
+        match event {
+            Event::Began(began) => {
+                let is_new = self.job(&began.job).is_none();
+                if let Some(plan) = began.plan().filter(|_| is_new) {
+                    self.jobs.push_front(Arc::new(Job::new(at, &began, plan)));
+                    self.jobs.truncate(MAX_JOBS);
+                }
+            }
+            Event::Progress { job, steps } => self.update(at, &job, |job| job.steps.extend(steps)),
+            Event::StopAsked { job, actor } => self.update(at, &job, |job| job.stop_asked_by = Some(actor)),
+            Event::Ended { job, end } => self.update(at, &job, |job| job.end = Some(end)),
+            Event::LoggedOut { session } => {
+                // Older sessions have ended anyway.
+                self.logged_out.retain(|_, ended| at.minus(MAX_LIFETIME) < *ended);
+                self.logged_out.insert(session, at);
+            }
+        }
+    }
+
+    fn update(&mut self, at: Timestamp, id: &str, change: impl FnOnce(&mut Job)) {
+        if let Some(job) = self.jobs.iter_mut().find(|job| job.id == id && job.end.is_none()) {
+            let job = Arc::make_mut(job);
+            job.heard_at = job.heard_at.max(at);
+            change(job);
+        }
+    }
+
+    pub(super) fn job(&self, id: &str) -> Option<&Arc<Job>> {
+        self.jobs.iter().find(|job| job.id == id)
+    }
+
+    /// All jobs, the newest first.
+    pub(super) fn jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
+        self.jobs.iter()
+    }
+
+    pub(super) fn is_logged_out(&self, session: &str) -> bool {
+        self.logged_out.contains_key(session)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dead_letters::{Action, Actor};
+
+    fn ids(ids: &[&str]) -> Vec<DeadLetterId> {
+        ids.iter().map(|id| DeadLetterId::from(*id)).collect()
+    }
+
+    fn step(id: &str, result: StepResult) -> Step {
+        Step { id: id.into(), request_id: Some("r".to_owned()), result }
+    }
+
+    /// What another console reads.
+    fn sent(at: Timestamp, event: Event) -> Record {
+        let bytes = serde_json::to_vec(&Record { at, event }).expect("JSON");
+        serde_json::from_slice(&bytes).expect("the same event")
+    }
+
+    fn began(id: &str, at: Timestamp) -> Record {
+        let actor = Actor { name: "Anna (operator)".to_owned(), via: "page" };
+        let plan = Plan::new(Action::replay(), ids(&["a", "b", "c", "d"]));
+        sent(at, Event::Began(Began::new(id.to_owned(), &actor, &plan, None).expect("JSON")))
+    }
+
+    #[test]
+    fn the_events_of_a_job_tell_what_it_has_done_and_what_remains() {
+        let (mut records, at) = (Records::default(), Timestamp::from_secs(1_000_000));
+        records.apply(began("j", at));
+        let failed =
+            StepResult::FailedAgain { status: "refused".to_owned(), reason: Some("http_404".to_owned()) };
+        let publish_failed = StepResult::PublishFailed { why: "returned".to_owned() };
+        let steps = vec![step("a", StepResult::Unlocked), step("b", failed), step("c", publish_failed)];
+        let later = at.plus(Duration::from_secs(60));
+        records.apply(sent(later, Event::Progress { job: "j".to_owned(), steps: steps.clone() }));
+        records.apply(sent(later, Event::Progress { job: "other".to_owned(), steps: Vec::new() }));
+        let job = records.job("j").expect("the job");
+        assert_eq!(
+            (&job.steps, job.started_at, job.holder().as_str()),
+            (&steps, at, "Anna (operator) by page")
+        );
+        assert_eq!(job.remaining(), ids(&["c", "d"]));
+        assert!(job.was_just_heard(later.plus(Duration::from_secs(4))));
+        assert!(!job.was_just_heard(later.plus(Duration::from_secs(6))));
+        let stop = Event::StopAsked { job: "j".to_owned(), actor: "Bob (operator)".to_owned() };
+        records.apply(sent(later, stop));
+        let end = JobEnd::Failed("the connection is lost".to_owned());
+        records.apply(sent(later, Event::Ended { job: "j".to_owned(), end }));
+        let job = records.job("j").expect("the job");
+        assert_eq!(job.stop_asked_by.as_deref(), Some("Bob (operator)"));
+        assert!(matches!(&job.end, Some(JobEnd::Failed(why)) if why == "the connection is lost"));
+    }
+
+    #[test]
+    fn the_newest_jobs_are_known_and_each_once() {
+        let (mut records, at) = (Records::default(), Timestamp::from_secs(1_000_000));
+        for n in 0..25 {
+            records.apply(began(&format!("j{n}"), at));
+            records.apply(began(&format!("j{n}"), at));
+        }
+        let known: Vec<_> = records.jobs().map(|job| job.id.as_str()).collect();
+        assert_eq!((known.len(), known[0], known[19]), (20, "j24", "j5"));
+    }
+
+    #[test]
+    fn a_plan_that_was_changed_makes_no_job() {
+        let (mut records, at) = (Records::default(), Timestamp::from_secs(1_000_000));
+        let mut record = began("j", at);
+        if let Event::Began(began) = &mut record.event {
+            began.forge();
+        }
+        records.apply(record);
+        assert!(records.job("j").is_none());
+    }
+
+    #[test]
+    fn a_logout_is_known_as_long_as_a_session_could_last() {
+        let (mut records, at) = (Records::default(), Timestamp::from_secs(1_000_000));
+        let out = |at, session: &str| sent(at, Event::LoggedOut { session: session.to_owned() });
+        records.apply(out(at, "a"));
+        records.apply(out(at.plus(MAX_LIFETIME - Duration::from_secs(1)), "b"));
+        assert!(records.is_logged_out("a") && records.is_logged_out("b") && !records.is_logged_out("c"));
+        records.apply(out(at.plus(MAX_LIFETIME), "c"));
+        assert!(!records.is_logged_out("a") && records.is_logged_out("b"));
+    }
+}
