@@ -48,6 +48,14 @@ async fn a_killed_program_is_gone_and_so_is_a_dropped_one() {
 }
 
 #[tokio::test]
+async fn what_a_killed_program_has_started_is_gone_too() {
+    let process = shell("sleep 1000 & echo $!; wait").start();
+    let child = process.wait_for_line(|_| true, SOON).await.parse().expect("a pid");
+    process.kill9();
+    eventually("its child is gone", SOON, async || !runs(child)).await;
+}
+
+#[tokio::test]
 async fn use_of_cpu_and_memory_is_measured() {
     let process = shell("while :; do :; done").start();
     eventually("it used 50 ms", SOON, async || process.cpu_time() > Duration::from_millis(50)).await;

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 pub use rustix::process::Signal;
-use rustix::process::{Pid, Resource, getrlimit, kill_process, setrlimit};
+use rustix::process::{Pid, Resource, getrlimit, kill_process, kill_process_group, setrlimit};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -298,7 +298,8 @@ impl Running {
     pub fn kill9(&self) {
         let mut child = self.child.lock().expect("no panic holds the child");
         if child.1.is_none() {
-            child.0.kill().ok();
+            // With what it has started itself: its pid is the group's, and valid until it is waited for.
+            kill_process_group(self.pid, Signal::KILL).ok();
             child.1 = child.0.wait().ok();
             watchdog().forget_group(child.0.id());
         }
