@@ -20,9 +20,12 @@ build: ## Build everything
 demo: ## Set up what is missing, then show worker and gateway at work with a stand-in for Trackfinity; KEEP=1 stays up
 	@exec scripts/demo $(if $(filter-out 0,$(KEEP)),--keep)
 
-test: ## Set up what is missing and run all tests
+# Most tests wait most of the time.
+TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
+
+test: ## Set up what is missing and run all tests (TEST_THREADS=1)
 	@scripts/setup test
-	cargo test --workspace --no-fail-fast
+	RUST_TEST_THREADS=$(TEST_THREADS) cargo test --workspace --no-fail-fast
 
 test-matrix: ## Run all tests on several RabbitMQ versions; needs a Docker engine (VERSIONS="3.10 4.0")
 	@UNLOCKER_TEST_BROKER=local scripts/setup test

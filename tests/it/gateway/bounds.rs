@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use kit::Answer;
 use serde_json::Value;
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use super::world::{Gateway, json};
 use crate::{
@@ -72,6 +75,44 @@ fn six_hundred_strangers_with_half_a_head_or_half_a_body_keep_nobody_out() {
         let open = strangers(&gateway, &half_a_body).await;
         is_served_at_once(&gateway).await;
         drop(open);
+    });
+}
+
+#[test]
+fn strangers_whose_batches_never_come_keep_no_known_batch_out() {
+    /// As many as are taken at once.
+    const STRANGERS: usize = 8;
+    kit::run(async |ctx| {
+        let world = World::start(ctx, |_| Answer::unlocked()).await;
+        let clients = tempfile::tempdir().expect("a directory");
+        let secrets = format!("{TOKEN}\nwhsec_YSBzaWduaW5nIHNlY3JldCBvZiB0aGUgc2hvcCwgMDAx\n");
+        std::fs::write(clients.path().join("shop"), secrets).expect("written");
+        let path = clients.path().to_str().expect("UTF-8");
+        let gateway =
+            Gateway::start(&world.ctx, world.ctx.amqp_url(), &[("GATEWAY__CLIENTS_DIR", path)]).await;
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+        // The server answers 100 when it begins to read the body: then it has its place.
+        let head = format!(
+            "POST /v1/unlocks HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/x-ndjson\r\nwebhook-id: w\r\n\
+             webhook-timestamp: {}\r\nwebhook-signature: v1,AAAA\r\nexpect: 100-continue\r\ncontent-length: 40\r\n\r\n",
+            now.as_secs()
+        );
+        let strangers = join_all((0..STRANGERS).map(async |_| {
+            let mut stream = TcpStream::connect(&gateway.address).await.expect("connected");
+            stream.write_all(head.as_bytes()).await.expect("sent");
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).await.expect("an answer");
+            assert_eq!(&answer, b"HTTP/1.1 100");
+            stream
+        }))
+        .await;
+        let begun = Instant::now();
+        let batch = Request::new("POST", "/v1/unlocks")
+            .body("application/x-ndjson", "{\"customer_id\":191}\n")
+            .header("authorization", &format!("Bearer {TOKEN}"));
+        assert_eq!(gateway.post(batch).await.status, 200);
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        drop(strangers);
     });
 }
 
