@@ -350,6 +350,9 @@ fn a_key_of_which_it_is_unknown_whether_it_was_taken_is_kept() {
             let request = json(&format!(r#"{{"customer_id":"{customer}"}}"#)).header("idempotency-key", "k");
             gateway.post(request)
         };
+        // Opens a channel; without one nothing could be written.
+        assert_eq!(gateway.post(json(BODY)).await.status, 202);
+        world.outcome().await;
         world.ctx.node().freeze().await;
         for (status, code, taken) in
             join_all((0..3).map(|_| post("A"))).await.iter().map(|answer| problem(answer))
