@@ -63,7 +63,7 @@ fn a_form_keeps_its_other_pairs_byte_for_byte() {
 
 #[test]
 fn the_data_of_a_cloud_event_is_edited_in_the_form_that_it_has() {
-    let cloud_event = "application/cloudevents+json";
+    let structured = "application/cloudevents+json";
     let edits = &[("customer_id", "191")];
     for (body, expected) in [
         (
@@ -79,11 +79,11 @@ fn the_data_of_a_cloud_event_is_edited_in_the_form_that_it_has() {
             r#"{"datacontenttype":"application/x-www-form-urlencoded","data":"a=1&customer_id=191"}"#,
         ),
     ] {
-        assert_eq!(edited(cloud_event, body, edits), expected);
+        assert_eq!(edited(structured, body, edits), expected);
     }
     let packed = format!(r#"{{"data_base64":"{}"}}"#, BASE64.encode("{}"));
     let expected = format!(r#"{{"data_base64":"{}"}}"#, BASE64.encode(r#"{"customer_id":"191"}"#));
-    assert_eq!(edited(cloud_event, &packed, edits), expected);
+    assert_eq!(edited(structured, &packed, edits), expected);
 }
 
 #[test]
