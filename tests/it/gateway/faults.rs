@@ -354,9 +354,7 @@ fn a_key_of_which_it_is_unknown_whether_it_was_taken_is_kept() {
         assert_eq!(gateway.post(json(BODY)).await.status, 202);
         world.outcome().await;
         world.ctx.node().freeze().await;
-        for (status, code, taken) in
-            join_all((0..3).map(|_| post("A"))).await.iter().map(|answer| problem(answer))
-        {
+        for (status, code, taken) in join_all((0..3).map(|_| post("A"))).await.iter().map(problem) {
             assert_eq!((status, code.as_str(), taken.as_deref()), (504, "no_confirm", Some("unknown")));
         }
         world.ctx.node().thaw().await;
