@@ -134,10 +134,10 @@ impl Console {
             stop: stop.clone(),
         };
         if health.telemetry.meters.are_sent() {
-            background.spawn(health.clone().observe(end.clone()));
+            background.spawn(ops::observe(health.clone(), end.clone()));
         }
         if let Some(address) = ops {
-            let bound = ops::serve(address, health::routes(health))?;
+            let bound = ops::serve(address, ops::routes(health))?;
             tracing::info!(event = "ops_served", address = %bound, "health and metrics are served");
         }
         let stopping = async {

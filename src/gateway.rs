@@ -126,10 +126,10 @@ impl Gateway {
         background.spawn(replies::receive(app.clone(), connector, end.clone()));
         let health = health::Health { app: app.clone(), server: server.clone(), event_loop };
         if app.telemetry.meters.are_sent() {
-            background.spawn(health.clone().observe(end.clone()));
+            background.spawn(ops::observe(health.clone(), end.clone()));
         }
         if let Some(address) = ops {
-            let bound = ops::serve(address, health::routes(health))?;
+            let bound = ops::serve(address, ops::routes(health))?;
             tracing::info!(event = "ops_served", address = %bound, "health and metrics are served");
         }
         let stopping = async {

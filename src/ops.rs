@@ -18,7 +18,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
 /// How often the event loop reports that it is alive.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// How often observed values are refreshed for metrics that are sent by OTLP.
-pub const OBSERVE_INTERVAL: Duration = Duration::from_secs(2);
+const OBSERVE_INTERVAL: Duration = Duration::from_secs(2);
 /// After this long without a heartbeat the event loop counts as stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(15);
 
@@ -119,18 +119,39 @@ pub fn serve(address: SocketAddr, routes: Router) -> Result<SocketAddr, OpsError
     Ok(bound)
 }
 
-/// The endpoints of the worker.
-pub fn worker_routes(handles: WorkerHandles) -> Router {
-    let event_loop = handles.event_loop.clone();
-    Router::new()
-        .route("/livez", get(async move || livez(&event_loop)))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .with_state(handles)
+/// What the endpoints of a process report on.
+pub trait Health: Clone + Send + Sync + 'static {
+    fn event_loop(&self) -> &EventLoopMonitor;
+
+    fn meters(&self) -> &Meters;
+
+    /// Refreshes the metrics that are observed, not counted.
+    fn refresh(&self) -> impl Future<Output = ()> + Send;
+
+    /// What `/readyz` says beside `ready`; or why the process is not ready: a code for programs and a reason for
+    /// people.
+    fn ready(&self) -> Result<Map<String, Value>, (&'static str, String)>;
 }
 
-/// The response of `/livez`.
-pub fn livez(event_loop: &EventLoopMonitor) -> Response {
+/// The endpoints.
+pub fn routes<H: Health>(health: H) -> Router {
+    Router::new()
+        .route("/livez", get(async |State(health): State<H>| livez(health.event_loop())))
+        .route("/readyz", get(async |State(health): State<H>| readyz(&health)))
+        .route("/metrics", get(metrics::<H>))
+        .with_state(health)
+}
+
+/// Refreshes the observed metrics regularly, because OTLP sends them without a request to
+/// `/metrics`. Ends when `end` is cancelled.
+pub async fn observe(health: impl Health, end: CancellationToken) {
+    let mut ticks = tokio::time::interval(OBSERVE_INTERVAL);
+    while end.run_until_cancelled(ticks.tick()).await.is_some() {
+        health.refresh().await;
+    }
+}
+
+fn livez(event_loop: &EventLoopMonitor) -> Response {
     let silence = event_loop.since_last_beat();
     if silence < STUCK_AFTER {
         return Json(json!({"status": "live"})).into_response();
@@ -139,15 +160,51 @@ pub fn livez(event_loop: &EventLoopMonitor) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "stuck", "reason": reason}))).into_response()
 }
 
-async fn readyz(State(handles): State<WorkerHandles>) -> Response {
-    match not_ready(&handles) {
-        None => Json(json!({
-            "status": "ready",
-            "paused": handles.breaker.pause().map(describe),
-            "refused_outcomes": refused_outcomes(&handles),
-        }))
-        .into_response(),
-        Some((code, reason)) => not_ready_response(code, &reason),
+fn readyz(health: &impl Health) -> Response {
+    match health.ready() {
+        Ok(mut body) => {
+            body.insert("status".to_owned(), "ready".into());
+            Json(body).into_response()
+        }
+        Err((code, reason)) => {
+            let body = json!({"status": "not_ready", "code": code, "reason": reason});
+            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+        }
+    }
+}
+
+async fn metrics<H: Health>(State(health): State<H>) -> Response {
+    health.refresh().await;
+    match health.meters().render() {
+        Ok((content_type, text)) => ([(CONTENT_TYPE, content_type)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+impl Health for WorkerHandles {
+    fn event_loop(&self) -> &EventLoopMonitor {
+        &self.event_loop
+    }
+
+    fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    async fn refresh(&self) {
+        let status = self.status.current();
+        self.metrics.connected(status.connected && status.publishing);
+        self.metrics.paused(self.breaker.cause().map(Cause::kind));
+        self.queues.refresh(&self.metrics).await;
+    }
+
+    fn ready(&self) -> Result<Map<String, Value>, (&'static str, String)> {
+        match not_ready(self) {
+            Some(why) => Err(why),
+            None => Ok(Map::from_iter([
+                ("paused".to_owned(), self.breaker.pause().map(describe).into()),
+                ("refused_outcomes".to_owned(), refused_outcomes(self).into()),
+            ])),
+        }
     }
 }
 
@@ -179,7 +236,7 @@ fn refused_outcomes(handles: &WorkerHandles) -> Vec<&'static str> {
 }
 
 /// Why calls are paused, since when, and when the next probe comes.
-fn describe(pause: Pause) -> serde_json::Value {
+fn describe(pause: Pause) -> Value {
     json!({
         "cause": pause.cause.as_str(),
         "reason": pause.cause.to_string(),
@@ -206,42 +263,4 @@ fn since(pause: Pause) -> Timestamp {
 
 fn next_probe(pause: Pause) -> Option<Duration> {
     pause.probe_at.map(|at| at.saturating_duration_since(tokio::time::Instant::now()))
-}
-
-impl WorkerHandles {
-    /// Refreshes the metrics that are observed, not counted.
-    pub async fn observe(&self) {
-        let status = self.status.current();
-        self.metrics.connected(status.connected && status.publishing);
-        self.metrics.paused(self.breaker.cause().map(Cause::kind));
-        self.queues.refresh(&self.metrics).await;
-    }
-}
-
-/// Refreshes the observed metrics regularly, because OTLP sends them without a request to
-/// `/metrics`. Ends when `stop` is cancelled.
-pub async fn observe(handles: WorkerHandles, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(OBSERVE_INTERVAL);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        handles.observe().await;
-    }
-}
-
-async fn metrics(State(handles): State<WorkerHandles>) -> Response {
-    handles.observe().await;
-    render(&handles.meters)
-}
-
-/// The response of `/readyz` of a process that is not ready: a code for programs and a reason for people.
-pub fn not_ready_response(code: &str, reason: &str) -> Response {
-    let body = json!({"status": "not_ready", "code": code, "reason": reason});
-    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
-}
-
-/// The response of `/metrics`.
-pub fn render(meters: &Meters) -> Response {
-    match meters.render() {
-        Ok((content_type, text)) => ([(CONTENT_TYPE, content_type)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
 }

@@ -70,7 +70,7 @@ async fn serve_until_stopped(
     }
     if let Some(address) = ops {
         background.spawn(handles.event_loop.clone().run(end_background.clone()));
-        let bound = ops::serve(address, ops::worker_routes(handles)).map_err(anyhow::Error::from)?;
+        let bound = ops::serve(address, ops::routes(handles)).map_err(anyhow::Error::from)?;
         tracing::info!(event = "ops_served", address = %bound, "health and metrics are served");
     }
     tracing::info!(event = "started", version = env!("CARGO_PKG_VERSION"), "started");

@@ -1,19 +1,13 @@
 //! Health and metrics of the console.
 
-use axum::{
-    Json, Router,
-    extract::State,
-    response::{IntoResponse, Response},
-    routing::get,
-};
-use serde_json::json;
+use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::app::App;
 use crate::{
     http::Server,
-    ops::{EventLoopMonitor, OBSERVE_INTERVAL, livez, not_ready_response, render},
-    telemetry::ConsoleTelemetry,
+    ops::{self, EventLoopMonitor},
+    telemetry::{ConsoleTelemetry, Meters},
 };
 
 /// What the endpoints report on.
@@ -26,41 +20,26 @@ pub(super) struct Health {
     pub(super) stop: CancellationToken,
 }
 
-impl Health {
-    fn refresh(&self) {
+impl ops::Health for Health {
+    fn event_loop(&self) -> &EventLoopMonitor {
+        &self.event_loop
+    }
+
+    fn meters(&self) -> &Meters {
+        &self.telemetry.meters
+    }
+
+    async fn refresh(&self) {
         let metrics = &self.telemetry.metrics;
         metrics.connections(self.server.connections());
         metrics.jobs(self.app.jobs.own_running());
     }
 
-    /// Refreshes the observed metrics regularly, because OTLP sends them without a request to `/metrics`.
-    /// Ends when `end` is cancelled.
-    pub(super) async fn observe(self, end: CancellationToken) {
-        let mut ticks = tokio::time::interval(OBSERVE_INTERVAL);
-        while end.run_until_cancelled(ticks.tick()).await.is_some() {
-            self.refresh();
+    /// Ready also while RabbitMQ is away: the pages say so, and a balancer that hides them helps no one.
+    fn ready(&self) -> Result<Map<String, Value>, (&'static str, String)> {
+        match self.stop.is_cancelled() {
+            true => Err(("stopping", "the console stops".to_owned())),
+            false => Ok(Map::new()),
         }
     }
-}
-
-/// The endpoints.
-pub(super) fn routes(health: Health) -> Router {
-    Router::new()
-        .route("/livez", get(async |State(health): State<Health>| livez(&health.event_loop)))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .with_state(health)
-}
-
-/// Ready also while RabbitMQ is away: the pages say so, and a balancer that hides them helps no one.
-async fn readyz(State(health): State<Health>) -> Response {
-    if health.stop.is_cancelled() {
-        return not_ready_response("stopping", "the console stops");
-    }
-    Json(json!({"status": "ready"})).into_response()
-}
-
-async fn metrics(State(health): State<Health>) -> Response {
-    health.refresh();
-    render(&health.telemetry.meters)
 }
