@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicI64, Ordering},
 };
 
-use super::meters::Meters;
+use super::meters::{Meters, keep};
 
 /// All metrics of the console. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -20,13 +20,8 @@ struct Observed {
 
 impl From<&Meters> for ConsoleMetrics {
     fn from(meters: &Meters) -> Self {
-        let meter = meters.meter();
         let observed = Arc::new(Observed::default());
-        let gauge = |name, description, value: fn(&Observed) -> i64| {
-            let observed = Arc::clone(&observed);
-            let gauge = meter.i64_observable_gauge(name).with_description(description);
-            gauge.with_callback(move |gauge| gauge.observe(value(&observed), &[])).build();
-        };
+        let gauge = |name, description, value| meters.gauge::<Observed>(&observed, name, description, value);
         gauge("unlocker.console.connections", "Open connections of browsers and scripts", |observed| {
             observed.connections.load(Ordering::Relaxed)
         });
@@ -40,11 +35,11 @@ impl From<&Meters> for ConsoleMetrics {
 impl ConsoleMetrics {
     /// How many connections are open.
     pub fn connections(&self, count: usize) {
-        self.0.connections.store(i64::try_from(count).unwrap_or(i64::MAX), Ordering::Relaxed);
+        keep(&self.0.connections, count);
     }
 
     /// How many jobs this process executes.
     pub fn jobs(&self, count: usize) {
-        self.0.jobs.store(i64::try_from(count).unwrap_or(i64::MAX), Ordering::Relaxed);
+        keep(&self.0.jobs, count);
     }
 }

@@ -13,7 +13,7 @@ use opentelemetry::{
     metrics::{Counter, Histogram},
 };
 
-use super::meters::{CALL_BUCKETS, Meters, durations};
+use super::meters::{CALL_BUCKETS, Meters, durations, keep};
 
 /// All metrics of the gateway. Clones share them.
 #[derive(Clone, Debug)]
@@ -39,11 +39,7 @@ impl From<&Meters> for GatewayMetrics {
     fn from(meters: &Meters) -> Self {
         let meter = meters.meter();
         let observed = Arc::new(Observed::default());
-        let gauge = |name, description, value: fn(&Observed) -> i64| {
-            let observed = Arc::clone(&observed);
-            let gauge = meter.i64_observable_gauge(name).with_description(description);
-            gauge.with_callback(move |gauge| gauge.observe(value(&observed), &[])).build();
-        };
+        let gauge = |name, description, value| meters.gauge::<Observed>(&observed, name, description, value);
         gauge("unlocker.gateway.waiters", "Requests that wait for their outcome", |observed| {
             observed.waiters.load(Ordering::Relaxed)
         });
@@ -94,12 +90,12 @@ impl GatewayMetrics {
 
     /// How many requests wait for their outcome.
     pub fn waiters(&self, count: usize) {
-        self.0.observed.waiters.store(i64::try_from(count).unwrap_or(i64::MAX), Ordering::Relaxed);
+        keep(&self.0.observed.waiters, count);
     }
 
     /// How many connections of clients are open.
     pub fn connections(&self, count: usize) {
-        self.0.observed.connections.store(i64::try_from(count).unwrap_or(i64::MAX), Ordering::Relaxed);
+        keep(&self.0.observed.connections, count);
     }
 
     /// Whether requests can be published.

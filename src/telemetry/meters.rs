@@ -1,7 +1,13 @@
 //! Where metrics go: to Prometheus, which reads them at `/metrics`, and by OTLP if OpenTelemetry's own
 //! variables name an endpoint.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use opentelemetry::{
     KeyValue,
@@ -18,6 +24,11 @@ use super::{semconv, traces::is_exported};
 /// Buckets for durations from OpenTelemetry's conventions, in seconds.
 pub(super) const CALL_BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+/// Keeps a count for a gauge.
+pub(super) fn keep(gauge: &AtomicI64, count: usize) {
+    gauge.store(i64::try_from(count).unwrap_or(i64::MAX), Ordering::Relaxed);
+}
 
 /// The metrics could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +70,20 @@ impl Meters {
 
     pub(super) fn meter(&self) -> Meter {
         self.provider.meter(semconv::SCOPE)
+    }
+
+    /// A gauge whose value is read when metrics are collected.
+    pub(super) fn gauge<T: Send + Sync + 'static>(
+        &self,
+        observed: &Arc<T>,
+        name: &'static str,
+        description: &'static str,
+        value: fn(&T) -> i64,
+    ) {
+        let observed = Arc::clone(observed);
+        let meter = self.meter();
+        let gauge = meter.i64_observable_gauge(name).with_description(description);
+        gauge.with_callback(move |gauge| gauge.observe(value(&observed), &[])).build();
     }
 
     /// Whether the metrics are sent by OTLP.
