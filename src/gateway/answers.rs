@@ -13,7 +13,7 @@ use axum::{
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
-use super::{clients::Denied, taken::Taken};
+use super::{clients::Denied, publish, taken::Taken};
 use crate::{
     http::{self, Problem},
     message::{Fault, request::FaultCode},
@@ -124,9 +124,7 @@ fn sentence(text: &str) -> String {
 /// Not all lines of a batch were answered in time.
 pub(super) fn slow_batch() -> Problem {
     let detail = "The batch took longer than 60 s. Send it again with the same key.";
-    Problem::new(StatusCode::GATEWAY_TIMEOUT, "no_confirm", detail)
-        .with_taken(http::Taken::Unknown)
-        .with_retry_after(Duration::from_secs(5))
+    publish::no_confirm(detail)
 }
 
 /// The key came with another body.

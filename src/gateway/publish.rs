@@ -23,7 +23,7 @@ const BLOCKED_GRACE: Duration = Duration::from_secs(1);
 /// the connections are closed.
 const STOP_GRACE: Duration = Duration::from_secs(8);
 /// When to try again what RabbitMQ does not take now.
-pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// When to try again what this process does not take now.
 const RETRY_SOON: Duration = Duration::from_secs(1);
 
@@ -89,15 +89,9 @@ async fn try_publish(app: &App, message: Outgoing<'_>) -> Result<(), Failure> {
 
 /// Waits until nothing can be published any more. That the gateway stops is no reason.
 async fn not_ready(link: &mut tokio::sync::watch::Receiver<super::status::Link>) -> NotReady {
-    loop {
-        match link.borrow_and_update().ready() {
-            Err(NotReady::Stopping) | Ok(_) => {}
-            Err(not_ready) => return not_ready,
-        }
-        if link.changed().await.is_err() {
-            return NotReady::Stopping;
-        }
-    }
+    let is_reason = |link: &super::status::Link| !matches!(link.ready(), Err(NotReady::Stopping) | Ok(_));
+    let changed = link.wait_for(is_reason).await;
+    changed.ok().and_then(|link| link.ready().err()).unwrap_or(NotReady::Stopping)
 }
 
 /// Waits until no confirm can be expected any more, because RabbitMQ blocks or the gateway stops.
@@ -219,6 +213,11 @@ pub(super) fn unconfirmed() -> Problem {
 pub(super) fn unconfirmed_before() -> Problem {
     let detail = "RabbitMQ does not take the request now, and has not confirmed an earlier one with the same key, which \
                   may be taken all the same. Send it again with the same key.";
+    no_confirm(detail)
+}
+
+/// The problem of a request that may be taken all the same.
+pub(super) fn no_confirm(detail: &str) -> Problem {
     Problem::new(StatusCode::GATEWAY_TIMEOUT, "no_confirm", detail)
         .with_taken(Taken::Unknown)
         .with_retry_after(RETRY_AFTER)

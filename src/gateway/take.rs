@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::http::StatusCode;
 use lapin::BasicProperties;
 use sha2::{Digest as _, Sha256};
 
@@ -16,7 +15,7 @@ use super::{
 };
 use crate::{
     broker::{publisher::Outgoing, topology::REQUEST_KEY},
-    http::{Problem, Taken as TakenAnyway},
+    http::Problem,
     message::{
         Timestamp,
         request::{self, Content},
@@ -97,9 +96,7 @@ fn not_published(claim: Claim, problem: Problem) -> Problem {
 fn still_published() -> Problem {
     let detail =
         "Another request with the same key is still being published. Send it again with the same key.";
-    Problem::new(StatusCode::GATEWAY_TIMEOUT, "no_confirm", detail)
-        .with_taken(TakenAnyway::Unknown)
-        .with_retry_after(publish::RETRY_AFTER)
+    publish::no_confirm(detail)
 }
 
 /// Where the fields of a request stand in its body, as the beginning of a JSON pointer.
