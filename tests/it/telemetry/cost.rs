@@ -48,7 +48,7 @@ async fn cost(ctx: &Context, otlp: Option<&Otlp>) -> Duration {
 
 #[test]
 fn traces_of_every_request_take_at_most_half_as_much_cpu_again() {
-    kit::run_within(Duration::from_secs(240), async |ctx| {
+    kit::run_alone_within(Duration::from_secs(240), async |ctx| {
         let otlp = Otlp::start();
         otlp.record(false);
         let (mut without, mut with) = (Vec::new(), Vec::new());

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -100,6 +100,9 @@ impl Context {
     }
 }
 
+/// Held by each test while it runs; exclusively by one that measures.
+static OTHERS: RwLock<()> = RwLock::new(());
+
 /// Runs a test on a runtime of its own, with a vhost of its own on the shared node, for at most 60 s (the node's start
 /// not counted). Afterwards, and also when it panicked or took too long, its processes and tasks are ended and the
 /// vhost is deleted.
@@ -112,6 +115,13 @@ pub fn run(test: impl AsyncFnOnce(Context)) {
 
 /// [`run`] with another time limit.
 pub fn run_within(limit: Duration, test: impl AsyncFnOnce(Context)) {
+    let _beside_others = OTHERS.read().unwrap_or_else(PoisonError::into_inner);
+    drive(limit, None, test);
+}
+
+/// [`run_within`] while no other test of the program runs: for one that measures.
+pub fn run_alone_within(limit: Duration, test: impl AsyncFnOnce(Context)) {
+    let _alone = OTHERS.write().unwrap_or_else(PoisonError::into_inner);
     drive(limit, None, test);
 }
 
@@ -122,6 +132,7 @@ pub fn run_on_own_node(options: NodeOptions, test: impl AsyncFnOnce(Context)) {
 
 /// [`run_on_own_node`] with another time limit.
 pub fn run_on_own_node_within(limit: Duration, options: NodeOptions, test: impl AsyncFnOnce(Context)) {
+    let _beside_others = OTHERS.read().unwrap_or_else(PoisonError::into_inner);
     drive(limit, Some(options), test);
 }
 

@@ -31,7 +31,7 @@ mod trackfinity;
 pub use chromium::{Chromium, Screen};
 pub use collected_log::CollectedLog;
 pub use cutter::TcpCutter;
-pub use harness::{Context, run, run_on_own_node, run_on_own_node_within, run_within};
+pub use harness::{Context, run, run_alone_within, run_on_own_node, run_on_own_node_within, run_within};
 pub use otlp::{Otlp, OtlpPoint, OtlpSpan, OtlpValue, SpanKind};
 pub use raw_http::RawHttp;
 pub use testbed::*;
