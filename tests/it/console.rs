@@ -20,7 +20,7 @@ use kit::{AMQPValue, Answer, Call, Context, FieldTable, Process, Program, Proper
 use serde_json::Value;
 
 use self::http::{Browser, Request, Response};
-use crate::world::{DEAD, RESULTS, SOON, World, id};
+use crate::world::{DEAD, RESULTS, SOON, World, id, logged_address};
 
 pub const VIEWER: &str = "viewer-token-0123456789";
 pub const OPERATOR: &str = "operator-token-0123456789";
@@ -57,13 +57,8 @@ impl Console {
             program = program.env(format!("UNLOCKER__{name}"), value);
         }
         let process = ctx.start(&program);
-        let address = async |event: &str| {
-            let mark = format!(r#""event":"{event}""#);
-            let line = process.wait_for_line(|line| line.contains(&mark), SOON).await;
-            let line: Value = serde_json::from_str(&line).expect("JSON");
-            line["address"].as_str().expect("an address").to_owned()
-        };
-        let (address, ops) = (address("started").await, address("ops_served").await);
+        let address = logged_address(&process, "started").await;
+        let ops = logged_address(&process, "ops_served").await;
         Self { process, address, ops }
     }
 }

@@ -36,6 +36,14 @@ pub fn unlocker(amqp_url: &str, base_url: &str) -> Program {
         .env("UNLOCKER__OPS__LISTEN", "")
 }
 
+/// The address in the line that logs this event.
+pub async fn logged_address(process: &Process, event: &str) -> String {
+    let mark = format!(r#""event":"{event}""#);
+    let line = process.wait_for_line(|line| line.contains(&mark), SOON).await;
+    let line: Value = serde_json::from_str(&line).expect("JSON");
+    line["address"].as_str().expect("an address").to_owned()
+}
+
 impl World {
     /// A world whose worker has the usual settings.
     pub async fn start(ctx: Context, answer: impl Fn(&Call) -> Answer + Send + Sync + 'static) -> Self {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use kit::Answer;
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -39,6 +40,21 @@ async fn strangers(gateway: &Gateway, sent: &str) -> Vec<TcpStream> {
     open
 }
 
+/// A gateway with one client, and the directory of its clients.
+async fn guarded_gateway(world: &World) -> (Gateway, TempDir) {
+    let clients = tempfile::tempdir().expect("a directory");
+    let secrets = format!("{TOKEN}\nwhsec_YSBzaWduaW5nIHNlY3JldCBvZiB0aGUgc2hvcCwgMDAx\n");
+    std::fs::write(clients.path().join("shop"), secrets).expect("written");
+    let path = clients.path().to_str().expect("UTF-8");
+    let settings = [("GATEWAY__CLIENTS_DIR", path)];
+    (Gateway::start(&world.ctx, world.ctx.amqp_url(), &settings).await, clients)
+}
+
+fn seconds_now() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.expect("after 1970").as_secs()
+}
+
 async fn is_served_at_once(gateway: &Gateway) {
     for _request in 0..10 {
         let request = json(r#"{"customer_id":191}"#).header("authorization", &format!("Bearer {TOKEN}"));
@@ -54,23 +70,17 @@ fn six_hundred_strangers_with_half_a_head_or_half_a_body_keep_nobody_out() {
     kit::raise_descriptor_limit(4096);
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked()).await;
-        let clients = tempfile::tempdir().expect("a directory");
-        let secrets = format!("{TOKEN}\nwhsec_YSBzaWduaW5nIHNlY3JldCBvZiB0aGUgc2hvcCwgMDAx\n");
-        std::fs::write(clients.path().join("shop"), secrets).expect("written");
-        let path = clients.path().to_str().expect("UTF-8");
-        let gateway =
-            Gateway::start(&world.ctx, world.ctx.amqp_url(), &[("GATEWAY__CLIENTS_DIR", path)]).await;
+        let (gateway, _clients) = guarded_gateway(&world).await;
 
         let half_a_head = "POST /v1/unlocks HTTP/1.1\r\nhost: localhost\r\ncontent-type: appl";
         let open = strangers(&gateway, half_a_head).await;
         is_served_at_once(&gateway).await;
         drop(open);
 
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
         let half_a_body = format!(
             "POST /v1/unlocks HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nwebhook-id: w-1\r\n\
              webhook-timestamp: {}\r\nwebhook-signature: v1,AAAA\r\ncontent-length: 40\r\n\r\n{{\"customer_id\":",
-            now.as_secs()
+            seconds_now()
         );
         let open = strangers(&gateway, &half_a_body).await;
         is_served_at_once(&gateway).await;
@@ -84,18 +94,12 @@ fn strangers_whose_batches_never_come_keep_no_known_batch_out() {
     const STRANGERS: usize = 8;
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked()).await;
-        let clients = tempfile::tempdir().expect("a directory");
-        let secrets = format!("{TOKEN}\nwhsec_YSBzaWduaW5nIHNlY3JldCBvZiB0aGUgc2hvcCwgMDAx\n");
-        std::fs::write(clients.path().join("shop"), secrets).expect("written");
-        let path = clients.path().to_str().expect("UTF-8");
-        let gateway =
-            Gateway::start(&world.ctx, world.ctx.amqp_url(), &[("GATEWAY__CLIENTS_DIR", path)]).await;
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+        let (gateway, _clients) = guarded_gateway(&world).await;
         // The server answers 100 when it begins to read the body: then it has its place.
         let head = format!(
             "POST /v1/unlocks HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/x-ndjson\r\nwebhook-id: w\r\n\
              webhook-timestamp: {}\r\nwebhook-signature: v1,AAAA\r\nexpect: 100-continue\r\ncontent-length: 40\r\n\r\n",
-            now.as_secs()
+            seconds_now()
         );
         let strangers = join_all((0..STRANGERS).map(async |_| {
             let mut stream = TcpStream::connect(&gateway.address).await.expect("connected");

@@ -342,30 +342,6 @@ fn a_frozen_broker_is_answered_in_time_and_then_noticed() {
 }
 
 #[test]
-fn a_key_of_which_it_is_unknown_whether_it_was_taken_is_kept() {
-    kit::run_on_own_node_within(LONG, NodeOptions::default(), async |ctx| {
-        let world = World::start(ctx, |_| Answer::unlocked()).await;
-        let gateway = Gateway::start(&world.ctx, world.ctx.amqp_url(), &[]).await;
-        let post = |customer: &str| {
-            let request = json(&format!(r#"{{"customer_id":"{customer}"}}"#)).header("idempotency-key", "k");
-            gateway.post(request)
-        };
-        // Opens a channel; without one nothing could be written.
-        assert_eq!(gateway.post(json(BODY)).await.status, 202);
-        world.outcome().await;
-        world.ctx.node().freeze().await;
-        for (status, code, taken) in join_all((0..3).map(|_| post("A"))).await.iter().map(problem) {
-            assert_eq!((status, code.as_str(), taken.as_deref()), (504, "no_confirm", Some("unknown")));
-        }
-        world.ctx.node().thaw().await;
-        gateway.wait_ready(200).await;
-        assert_eq!(problem(&post("B").await).1, "key_reused");
-        assert_eq!(post("A").await.status, 202);
-        assert_eq!(world.outcome().await["request"]["customer_id"], "A");
-    });
-}
-
-#[test]
 fn a_missing_right_is_named_in_the_log_and_its_grant_needs_no_restart() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked()).await;

@@ -1,8 +1,10 @@
 //! Keys: a repeat is answered without a second publish.
 
-use kit::Answer;
+use futures_util::future::join_all;
+use kit::{Answer, NodeOptions};
 
-use super::world::{Front, json, problem};
+use super::world::{Front, Gateway, json, problem};
+use crate::world::World;
 
 #[test]
 fn a_repeat_with_its_key_is_answered_without_a_second_publish() {
@@ -34,7 +36,7 @@ fn repeats_at_the_same_time_are_published_once() {
             let request = json(r#"{"customer_id":191}"#).header("idempotency-key", "k");
             front.gateway.post(request.header("prefer", "wait=20")).await
         };
-        let answers = futures_util::future::join_all((0..20).map(|_| post())).await;
+        let answers = join_all((0..20).map(|_| post())).await;
         for answer in &answers {
             assert_eq!((answer.status, &answer.body), (200, &answers[0].body));
         }
@@ -56,5 +58,29 @@ fn a_repeat_that_waits_gets_the_outcome_that_came_meanwhile() {
         let answer = post("wait=20").await;
         assert_eq!((answer.status, answer.json()), (200, outcome));
         assert_eq!(front.world.trackfinity.count(), 1);
+    });
+}
+
+#[test]
+fn a_key_of_which_it_is_unknown_whether_it_was_taken_is_kept() {
+    kit::run_on_own_node_within(std::time::Duration::from_secs(150), NodeOptions::default(), async |ctx| {
+        let world = World::start(ctx, |_| Answer::unlocked()).await;
+        let gateway = Gateway::start(&world.ctx, world.ctx.amqp_url(), &[]).await;
+        let post = |customer: &str| {
+            let request = json(&format!(r#"{{"customer_id":"{customer}"}}"#)).header("idempotency-key", "k");
+            gateway.post(request)
+        };
+        // Opens a channel; without one nothing could be written.
+        assert_eq!(gateway.post(json(r#"{"customer_id":191}"#)).await.status, 202);
+        world.outcome().await;
+        world.ctx.node().freeze().await;
+        for (status, code, taken) in join_all((0..3).map(|_| post("A"))).await.iter().map(problem) {
+            assert_eq!((status, code.as_str(), taken.as_deref()), (504, "no_confirm", Some("unknown")));
+        }
+        world.ctx.node().thaw().await;
+        gateway.wait_ready(200).await;
+        assert_eq!(problem(&post("B").await).1, "key_reused");
+        assert_eq!(post("A").await.status, 202);
+        assert_eq!(world.outcome().await["request"]["customer_id"], "A");
     });
 }

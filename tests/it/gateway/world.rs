@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     console::http::{Request, Response},
-    world::{SOON, World},
+    world::{SOON, World, logged_address},
 };
 
 /// A gateway, and a worker that consumes what it publishes.
@@ -71,13 +71,8 @@ impl Gateway {
             };
         }
         let process = ctx.start(&program);
-        let address = async |event: &str| {
-            let mark = format!(r#""event":"{event}""#);
-            let line = process.wait_for_line(|line| line.contains(&mark), SOON).await;
-            let line: Value = serde_json::from_str(&line).expect("JSON");
-            line["address"].as_str().expect("an address").to_owned()
-        };
-        let (address, ops) = (address("started").await, address("ops_served").await);
+        let address = logged_address(&process, "started").await;
+        let ops = logged_address(&process, "ops_served").await;
         Self { process, address, ops }
     }
 
