@@ -285,7 +285,7 @@ impl Right {
                     .await
             }
             (Permission::Read, _) => {
-                // A queue on which whoever needs this right may write: a worker, or an operator.
+                // A queue on which those who need this right may write: a worker, or an operator.
                 let queue = match self.name == topology.results() {
                     true => format!("{}.replays.{NO_KEY}", topology.dead()),
                     false => topology.dead(),

@@ -220,12 +220,12 @@ mod tests {
             (0..count).for_each(|_| counts.add(&outcome(status, reason, time)));
         }
         let changes = counts.changes(at("10:00:00"));
-        let told: Vec<_> = changes
+        let shown: Vec<_> = changes
             .iter()
             .map(|change| (change.status, change.reason.as_deref(), change.last_hour, change.hour_before))
             .collect();
         assert_eq!(
-            told,
+            shown,
             [
                 ("abandoned", Some("timeout"), 5, 0),
                 ("refused", Some("http_404"), 3, 1),

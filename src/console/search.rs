@@ -1,5 +1,5 @@
 //! Finds what happened to a customer, a subscription, an order or a request: in the history and among the dead
-//! letters, together.
+//! letters.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
