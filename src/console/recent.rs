@@ -194,17 +194,24 @@ impl Recent {
         let follow = async {
             let connection = Arc::new(self.0.connector.connect("follows the history").await?);
             let since = Timestamp::now().minus(MAX_AGE);
+            let stream = Stream::new(&connection, &self.0.stream);
             let next = self.state().next;
-            let (mut reader, last) = match next {
+            let known = match next {
+                None => None,
+                Some(next) => {
+                    let last = stream.last_entries().await?.last().map(|entry| entry.offset);
+                    let is_another = last.is_none_or(|last| last.saturating_add(1) < next);
+                    (!is_another).then_some((next, last))
+                }
+            };
+            let (mut reader, last) = match known {
+                // Also if someone has deleted the stream, and a new one begins.
                 None => {
+                    self.state().clear();
                     let (reader, there) = Outcomes::read_from(&connection, &self.0.stream, since).await?;
                     (reader, there.map(|there| *there.end()))
                 }
-                Some(next) => {
-                    let stream = Stream::new(&connection, &self.0.stream);
-                    let last = stream.last_entries().await?.last().map(|entry| entry.offset);
-                    (stream.read(Start::Offset(next), &[]).await?, last)
-                }
+                Some((next, last)) => (stream.read(Start::Offset(next), &[]).await?, last),
             };
             self.state().connection = Some(Arc::clone(&connection));
             backoff.reset();
@@ -249,6 +256,12 @@ impl Recent {
 }
 
 impl State {
+    /// Forgets all outcomes.
+    fn clear(&mut self) {
+        (self.counts, self.index) = Default::default();
+        (self.from, self.next) = (None, None);
+    }
+
     fn add(&mut self, offset: u64, found: &Found) {
         let at = found.outcome.finished_at;
         self.counts.add(&found.outcome);
