@@ -163,6 +163,7 @@ fn router(app: App, hosts: Hosts) -> Router {
         .nest("/api/v1", api::router())
         .fallback(pages::not_found)
         .method_not_allowed_fallback(pages::not_allowed)
+        .layer(middleware::from_fn_with_state(app.clone(), page_user::with_layout))
         .layer(middleware::from_fn_with_state(app.clone(), session_cookie::renew))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn_with_state(hosts, guard::guard))

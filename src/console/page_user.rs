@@ -1,8 +1,9 @@
 //! The user of a page, found by a cookie; and forms that this page itself has written.
 
 use axum::{
-    extract::{FromRequest, FromRequestParts, Request},
+    extract::{FromRequest, FromRequestParts, Request, State},
     http::{HeaderMap, StatusCode, request::Parts},
+    middleware::Next,
     response::{IntoResponse, Redirect, Response},
 };
 
@@ -60,6 +61,16 @@ impl FromRequestParts<App> for PageUser {
             let mut query = form_urlencoded::Serializer::new(String::new());
             Redirect::to(&format!("/login?{}", query.append_pair("to", requested).finish())).into_response()
         })
+    }
+}
+
+/// Shows problems in the layout of their users, so that they find the way back.
+pub(super) async fn with_layout(State(app): State<App>, request: Request, next: Next) -> Response {
+    let page_user = PageUser::from_headers(&app, request.headers());
+    let mut response = next.run(request).await;
+    match (response.extensions_mut().remove::<Problem>(), page_user) {
+        (Some(problem), Some(page_user)) => problem.page_in(page_user.layout("")),
+        _ => response,
     }
 }
 

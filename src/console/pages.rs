@@ -47,7 +47,7 @@ pub(super) async fn not_found(uri: axum::http::Uri) -> Response {
     let what = "There is nothing here.";
     let advice = "Start at the overview, /, or for the API at /api/v1/openapi.json.";
     let problem = Problem::new(StatusCode::NOT_FOUND, "not_found", what, advice);
-    if uri.path().starts_with("/api/") { problem.json() } else { problem.page() }
+    if uri.path().starts_with("/api/") { problem.json() } else { problem.into_response() }
 }
 
 pub(super) async fn not_allowed(uri: axum::http::Uri) -> Response {
@@ -58,5 +58,5 @@ pub(super) async fn not_allowed(uri: axum::http::Uri) -> Response {
         what,
         "Changes are made with POST.",
     );
-    if uri.path().starts_with("/api/") { problem.json() } else { problem.page() }
+    if uri.path().starts_with("/api/") { problem.json() } else { problem.into_response() }
 }

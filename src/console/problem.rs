@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Why a request was rejected or failed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Problem {
     pub(super) status: StatusCode,
     /// For programs.
@@ -65,17 +65,20 @@ impl Problem {
     }
 
     pub(super) fn internal(error: &dyn std::fmt::Display) -> Self {
-        let advice = "Try again. The worker's log may say more.";
+        let advice = "Try again. The console's log may say more.";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string(), advice)
     }
 
-    /// The problem as a page.
+    /// The problem as a page for someone of whom nothing is known.
     pub(super) fn page(self) -> Response {
+        self.page_in(PageLayout::default())
+    }
+
+    /// The problem as a page in this layout.
+    pub(super) fn page_in(self, layout: PageLayout) -> Response {
         let (status, wait) = (self.status, self.wait);
-        let layout = PageLayout {
-            title: status.canonical_reason().unwrap_or("Problem").to_owned(),
-            ..PageLayout::default()
-        };
+        let title = status.canonical_reason().unwrap_or("Problem").to_owned();
+        let layout = PageLayout { title, ..layout };
         let mut response = (status, render(&ProblemPage { layout, problem: self })).into_response();
         if let Some(wait) = wait {
             response.headers_mut().insert(RETRY_AFTER, wait.seconds().into());
@@ -106,10 +109,12 @@ impl From<Problem> for http::Problem {
     }
 }
 
-/// For pages.
+/// For pages. The response has the problem with it, for who knows the user's layout.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        self.page()
+        let mut response = self.clone().page();
+        response.extensions_mut().insert(self);
+        response
     }
 }
 
