@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use axum::http::StatusCode;
 use serde::Serialize;
 use tokio::{sync::Mutex, time::Instant};
 use utoipa::ToSchema;
@@ -9,8 +10,10 @@ use utoipa::ToSchema;
 use super::{link::Link, problem::Problem};
 use crate::broker::{QueueStates, Topology};
 
-/// How long an answer is reused.
+/// How long an answer is reused, also one that says what is wrong.
 const CACHE_TTL: Duration = Duration::from_secs(2);
+/// How long RabbitMQ may take to answer.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many messages wait, and how many workers consume. A count is null if the queue does not exist, or
 /// the user may not see it.
@@ -82,12 +85,15 @@ impl From<QueueStates> for Queues {
     }
 }
 
+/// When RabbitMQ was asked, and what it answered.
+type Answer = (Instant, Result<Queues, Problem>);
+
 /// Asks RabbitMQ, one request at a time, and reuses the answer for a moment. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct QueueReader {
     link: Link,
     topology: Topology,
-    last: Arc<Mutex<Option<(Instant, Queues)>>>,
+    last: Arc<Mutex<Option<Answer>>>,
 }
 
 impl QueueReader {
@@ -98,12 +104,27 @@ impl QueueReader {
     pub(super) async fn read(&self) -> Result<Queues, Problem> {
         let mut last = self.last.lock().await;
         if let Some((_, queues)) = last.as_ref().filter(|(at, _)| at.elapsed() < CACHE_TTL) {
-            return Ok(queues.clone());
+            return queues.clone();
         }
+        let queues = self.ask().await;
+        *last = Some((Instant::now(), queues.clone()));
+        queues
+    }
+
+    async fn ask(&self) -> Result<Queues, Problem> {
         let connection = self.link.connection().await.map_err(crate::dead_letters::AccessError::from);
         let connection = connection.map_err(crate::dead_letters::Error::from)?;
-        let queues = Queues::from(QueueStates::read(&connection, &self.topology).await);
-        *last = Some((Instant::now(), queues.clone()));
-        Ok(queues)
+        let read = QueueStates::read(&connection, &self.topology);
+        let read = tokio::time::timeout(READ_TIMEOUT, read).await.map(Queues::from);
+        // RabbitMQ closes the channel of a question that it refuses, and lapin cannot use its number again: after
+        // some hundred refusals every question would fail.
+        if read.as_ref().map_or(true, |queues| !queues.unseen.is_empty()) {
+            self.link.close().await;
+        }
+        read.map_err(|_elapsed| {
+            let what = format!("RabbitMQ has not said within {} s what waits.", READ_TIMEOUT.as_secs());
+            let advice = "Look at RabbitMQ, and try again.";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "broker_silent", what, advice)
+        })
     }
 }

@@ -74,3 +74,28 @@ fn nothing_but_the_login_is_there_before_the_login() {
         assert!(inside.contains("<nav") && inside.contains("action=\"/search\""), "{inside}");
     });
 }
+
+#[test]
+fn queues_are_counted_also_after_many_questions_that_rabbitmq_refused() {
+    kit::run(async |ctx| {
+        // lapin cannot use the number of a channel again that RabbitMQ has closed.
+        let console = Console::start(&ctx, &format!("{}?channel_max=20", ctx.amqp_url()), &[]).await;
+        let ask = async || Request::new("GET", "/api/v1/queues").send(&console.address).await.json();
+        let mut looks = 0;
+        let missing = async || {
+            looks += 1;
+            assert!(ask().await["unseen"].to_string().contains("do not exist"));
+            tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+            looks == 8
+        };
+        kit::eventually("some looks, which are reused for 2 s", SOON, missing).await;
+        let world = World::start(ctx, |_| Answer::unlocked()).await;
+        let counted = async || {
+            let queues = ask().await;
+            if queues["unseen"] == serde_json::json!([]) { Ok(queues) } else { Err(queues.to_string()) }
+        };
+        let queues = kit::eventually("all counts", SOON, counted).await;
+        assert_eq!(queues["workers_consuming"], 1, "{queues}");
+        world.stop().await;
+    });
+}
