@@ -7,6 +7,7 @@ use axum::{
     extract::{Path, RawQuery, State},
     response::Response,
 };
+use percent_encoding::NON_ALPHANUMERIC;
 
 use super::view::{self, Row, TimeView};
 use crate::{
@@ -108,6 +109,8 @@ pub(super) async fn list(
 struct DeadLetterPage {
     layout: PageLayout,
     id: String,
+    /// The id as a part of a path.
+    path: String,
     dead_letters: Vec<DeadLetterView>,
     /// All dead letters with this id; not all may be shown.
     count: usize,
@@ -178,7 +181,8 @@ fn page(
     let layout = page_user.layout(format!("Dead letter {id}"));
     let correctable = shown
         && matches!(dead_letters.as_slice(), [one] if one.row.status == DeadLetterStatus::Invalid.as_str());
-    Ok(render(&DeadLetterPage { layout, id, dead_letters, count, shown, correctable }))
+    let path = percent_encoding::utf8_percent_encode(&id, NON_ALPHANUMERIC).to_string();
+    Ok(render(&DeadLetterPage { layout, id, path, dead_letters, count, shown, correctable }))
 }
 
 fn view_of(app: &App, dead_letter: &DeadLetterSummary, masked: Option<MaskedData>) -> DeadLetterView {

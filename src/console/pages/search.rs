@@ -13,7 +13,7 @@ use crate::console::{
     page_layout::PageLayout,
     page_user::PageUser,
     problem::{Problem, render},
-    search::RequestTimeline,
+    search::{MAX_TEXT, RequestTimeline},
 };
 
 #[derive(Template)]
@@ -24,6 +24,7 @@ struct SearchPage {
     notes: Vec<String>,
     /// Since when outcomes were searched.
     since: Option<String>,
+    has_history: bool,
 }
 
 struct RequestView {
@@ -50,7 +51,17 @@ pub(super) async fn search(
     let text = fields.get("q").unwrap_or_default();
     let layout = PageLayout { search: text.to_owned(), ..page_user.layout("Find") };
     if text.is_empty() {
-        return Ok(render(&SearchPage { layout, requests: Vec::new(), notes: Vec::new(), since: None }));
+        return Ok(render(&SearchPage {
+            layout,
+            requests: Vec::new(),
+            notes: Vec::new(),
+            since: None,
+            has_history: false,
+        }));
+    }
+    if text.len() > MAX_TEXT {
+        let what = format!("The text is too long: identifiers and ids have at most {MAX_TEXT} bytes.");
+        return Err(Problem::bad_request(what));
     }
     let found = app.search.find(&page_user.actor(), text).await?;
     let template = app.trace_url.as_deref();
@@ -59,6 +70,7 @@ pub(super) async fn search(
         requests: found.requests.iter().map(|request| RequestView::new(request, template)).collect(),
         notes: found.unseen.clone(),
         since: found.looked_back_to.map(day_and_minute),
+        has_history: app.recent.is_some(),
     }))
 }
 

@@ -5,6 +5,9 @@ use crate::{
     message::Timestamp,
 };
 
+/// The longest reason in a table, in characters.
+const MAX_REASON_CHARS: usize = 80;
+
 /// A time, and how long ago it was.
 #[derive(Debug)]
 pub(super) struct TimeView {
@@ -95,7 +98,7 @@ impl From<&DeadLetterSummary> for Row {
             id: dead_letter.id.to_string(),
             request_id: dead_letter.request_id.clone(),
             status: dead_letter.status.as_str(),
-            reason: dead_letter.reason.clone(),
+            reason: dead_letter.reason.as_deref().map(short),
             attempts: dead_letter.attempts,
             replays: dead_letter.replays,
             dead: dead_letter.dead_at.into(),
@@ -129,6 +132,15 @@ pub(super) fn result_class(result: &StepResult) -> &'static str {
     }
 }
 
+/// A reason in a table. Workers' own are short; others may have written anything.
+pub(super) fn short(reason: &str) -> String {
+    let text = readable(reason);
+    match text.char_indices().nth(MAX_REASON_CHARS) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}
+
 /// The body as it is: formatting JSON could hide what is wrong with it. Replaces characters that
 /// change the text direction.
 pub(super) fn readable(body: &str) -> String {
@@ -156,6 +168,14 @@ mod tests {
             (precise.full.as_str(), minute_of_day(at).as_str()),
             ("2026-11-04 17:05:30.000 UTC", "17:05")
         );
+    }
+
+    #[test]
+    fn a_reason_in_a_table_is_short_and_does_not_change_the_direction_of_the_text() {
+        assert_eq!(short("http_404"), "http_404");
+        assert_eq!(short("a\u{202e}b"), "a\u{fffd}b");
+        assert_eq!(short(&"ü".repeat(80)), "ü".repeat(80));
+        assert_eq!(short(&"ü".repeat(4000)), format!("{}…", "ü".repeat(80)));
     }
 
     #[test]
