@@ -12,7 +12,7 @@ use axum::{
 };
 
 use super::{
-    access::{self, User, random, same_text},
+    access::{self, User, is_random, random, same_text},
     app::App,
     events::Event,
     fields::Fields,
@@ -118,7 +118,9 @@ fn page(
     name: &str,
     to: &str,
 ) -> Response {
-    let csrf = match random() {
+    // A form in another tab of this browser stays good.
+    let known = cookie(headers, LOGIN_COOKIE).filter(|known| is_random(known)).map(str::to_owned);
+    let csrf = match known.map_or_else(random, Ok) {
         Ok(csrf) => csrf,
         Err(error) => return Problem::internal(&error).page(),
     };

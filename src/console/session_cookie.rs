@@ -23,17 +23,22 @@ pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
     pairs.into_iter().find(|(own, _)| *own == name).map(|(_, value)| value)
 }
 
-/// The cookie is `Secure` if a proxy in front says that the browser uses TLS.
+/// The cookie is `Secure` if a proxy in front says that the browser uses TLS. Browsers send it with a link from
+/// another site, such as an alert or a chat, and with nothing else from there.
 pub(super) fn set_cookie(response: &mut Response, is_tls: bool, name: &str, value: &str, path: &str) {
     let secure = if is_tls { "; Secure" } else { "" };
-    let cookie = format!("{name}={value}; Path={path}; HttpOnly; SameSite=Strict{secure}");
+    let cookie = format!("{name}={value}; Path={path}; HttpOnly; SameSite=Lax{secure}");
     if let Ok(cookie) = HeaderValue::try_from(cookie) {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
 }
 
 pub(super) fn is_tls(headers: &HeaderMap) -> bool {
-    headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes() == b"https")
+    let forwarded = headers.get("x-forwarded-proto").and_then(|proto| proto.to_str().ok());
+    // Each proxy may add one; the first is the browser's.
+    forwarded
+        .and_then(|all| all.split(',').next())
+        .is_some_and(|proto| proto.trim().eq_ignore_ascii_case("https"))
 }
 
 /// The session of a request, if it has not ended.

@@ -116,16 +116,67 @@ fn every_answer_carries_its_headers_and_cookies_are_kept_from_others() {
         let response = browser.log_in("Anna", OPERATOR).await;
         let cookie = &response.cookies[0];
         assert!(
-            cookie.starts_with("unlocker_session=")
-                && cookie.ends_with("; Path=/; HttpOnly; SameSite=Strict")
+            cookie.starts_with("unlocker_session=") && cookie.ends_with("; Path=/; HttpOnly; SameSite=Lax")
         );
         // Behind a proxy that ends TLS.
         let mut browser = Browser::new(&page.address);
         browser.get("/login").await;
         let csrf = browser.csrf.clone();
         let form = browser.form("/login", &[("csrf", &csrf), ("name", "Anna"), ("token", OPERATOR)]);
-        let response = browser.send(form.header("x-forwarded-proto", "https")).await;
-        assert!(response.cookies[0].ends_with("; SameSite=Strict; Secure"), "{:?}", response.cookies);
+        let response = browser.send(form.header("x-forwarded-proto", "https, http")).await;
+        assert!(response.cookies[0].ends_with("; SameSite=Lax; Secure"), "{:?}", response.cookies);
+    });
+}
+
+#[test]
+fn a_login_form_stays_good_while_another_tab_shows_one() {
+    kit::run(async |ctx| {
+        let page = Page::start(ctx).await;
+        let mut browser = Browser::new(&page.address);
+        browser.get("/login").await;
+        let first = browser.csrf.clone();
+        browser.get("/login?to=%2Fjobs").await;
+        let form = browser.form("/login", &[("csrf", &first), ("name", "Anna"), ("token", OPERATOR)]);
+        assert_eq!(browser.send(form).await.status, 303);
+    });
+}
+
+#[test]
+fn a_problem_leads_back_to_where_its_user_may_go() {
+    kit::run(async |ctx| {
+        let page = Page::start(ctx).await;
+        let mut anna = page.logged_in(VIEWER).await;
+        for path in ["/nowhere", "/jobs/000000000000", "/dead-letters?since=soon", "/plans/0123456789ab"] {
+            let problem = anna.get(path).await;
+            assert!(problem.status >= 400, "{path}: {}", problem.status);
+            for part in ["role=\"alert\"", "Anna (viewer)", "action=\"/search\"", "href=\"/dead-letters\""] {
+                assert!(problem.body.contains(part), "{path}: no {part}: {}", problem.body);
+            }
+            assert!(!problem.body.contains("href=\"/login\""), "{path}: {}", problem.body);
+        }
+        let stranger = page.get("/nowhere").await.body;
+        assert!(stranger.contains("href=\"/login\"") && !stranger.contains("<nav"), "{stranger}");
+        let long = anna.get(&format!("/search?q={}", "x".repeat(300))).await;
+        assert!(long.status == 400 && long.body.contains("at most 255 bytes"), "{}", long.body);
+    });
+}
+
+#[test]
+fn a_dead_letter_is_shown_by_an_id_with_any_characters() {
+    kit::run(async |ctx| {
+        let page = Page::start(ctx).await;
+        let request = "shop/order 7?#%2F";
+        page.world.publish(id(request), r#"{"customer_id":"no"}"#).await;
+        page.world.outcomes(1).await;
+        let mut anna = page.logged_in(OPERATOR).await;
+        let path = "/dead-letters/shop%2Forder%207%3F%23%252F";
+        let there = async || anna.get(path).await.status == 200;
+        kit::eventually("the dead letter", SOON, there).await;
+        let masked = anna.get(path).await.body;
+        let (_, rest) = masked.split_once("<form method=\"post\" action=\"/dead-letters/").expect("a form");
+        let action = format!("/dead-letters/{}", rest.split('"').next().expect("an address"));
+        let shown = anna.post(&action, &[]).await;
+        assert!(shown.status == 200 && shown.body.contains("customer_id"), "{action}: {}", shown.body);
     });
 }
 
