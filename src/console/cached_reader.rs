@@ -43,6 +43,8 @@ struct LastSummary {
     /// How long it took to read.
     took: Duration,
     is_being_read: bool,
+    /// How often the dead letters have changed: a count that was begun before is not kept.
+    changes: u64,
 }
 
 #[derive(Debug)]
@@ -110,11 +112,13 @@ impl CachedReader {
     }
 
     async fn read_overview(&self, actor: &Actor) -> Result<Arc<Summary>, Problem> {
-        let began = Instant::now();
+        let (began, changes) = (Instant::now(), self.last().changes);
         let summary = self.summary(actor, &Filter::default()).await?;
         let mut last = self.last();
         last.took = began.elapsed();
-        last.summary = Some((Instant::now(), Arc::clone(&summary)));
+        if last.changes == changes {
+            last.summary = Some((Instant::now(), Arc::clone(&summary)));
+        }
         drop(last);
         Ok(summary)
     }
@@ -181,7 +185,11 @@ impl CachedReader {
 
     /// Clears the cache, because the dead letters change.
     pub(super) async fn invalidate(&self) {
-        self.last().summary = None;
+        {
+            let mut last = self.last();
+            last.summary = None;
+            last.changes += 1;
+        }
         self.cache.lock().await.clear();
     }
 
