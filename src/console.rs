@@ -16,6 +16,7 @@ mod fields;
 mod filters;
 mod guard;
 mod health;
+mod job_now;
 mod job_writer;
 mod jobs;
 mod link;

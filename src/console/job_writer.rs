@@ -37,17 +37,18 @@ pub(super) async fn write(log: ConsoleLog, job: String, mut updates: UnboundedRe
             }
         }
         if !steps.is_empty() {
-            append(&log, Event::Progress { job: job.clone(), steps }).await;
+            append(log.clone(), Event::Progress { job: job.clone(), steps }).await;
         }
         if let Some(end) = end {
-            append(&log, Event::Ended { job, end }).await;
+            append(log.clone(), Event::Ended { job, end }).await;
             return;
         }
         tokio::time::sleep(INTERVAL).await;
     }
 }
 
-async fn append(log: &ConsoleLog, event: Event) {
+/// Stores an event. While RabbitMQ is away, it tries again.
+pub(super) async fn append(log: ConsoleLog, event: Event) {
     let mut backoff = Backoff::new();
     while let Err(error) = log.append(event.clone()).await {
         tracing::warn!(event = "job_not_stored", error = %error, "a result of a job could not be stored, and is tried again");

@@ -15,13 +15,14 @@ use super::{
     access::random,
     cached_reader::CachedReader,
     events::{Began, Event, JobEnd},
+    job_now::{JobNow, LockReader, Phase, is_lock_of, is_unclear},
     job_writer::{self, Update},
     log::ConsoleLog,
     problem::Problem,
     records::Job,
 };
 use crate::{
-    dead_letters::{Actor, DeadLetters, LockedBy, Plan, ReplayOptions, Step},
+    dead_letters::{Action, Actor, DeadLetters, Plan, ReplayOptions, Step},
     message::Timestamp,
 };
 
@@ -29,38 +30,13 @@ use crate::{
 const ID_DIGITS: usize = 12;
 /// How long to wait for the news of a job that was begun or changed.
 const NEWS_TIMEOUT: Duration = Duration::from_secs(2);
-/// A lock belongs to a job if it was taken within this time after the job began.
-const LOCK_WINDOW: Duration = Duration::from_secs(120);
-
-/// What a job does now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    Running,
-    /// It stops after the current dead letter.
-    Stopping,
-    /// Its process has died.
-    Interrupted,
-    Ended,
-}
-
-/// A job, and what it does now.
-#[derive(Clone, Debug)]
-pub(super) struct JobNow {
-    pub(super) job: Arc<Job>,
-    pub(super) phase: Phase,
-}
-
-impl JobNow {
-    pub(super) fn is_running(&self) -> bool {
-        matches!(self.phase, Phase::Running | Phase::Stopping)
-    }
-}
 
 /// All jobs. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Jobs {
     dead_letters: DeadLetters,
     reader: CachedReader,
+    lock: LockReader,
     log: ConsoleLog,
     /// Stops those of this process.
     stop: CancellationToken,
@@ -72,6 +48,7 @@ pub(super) struct Jobs {
 impl Jobs {
     pub(super) fn new(dead_letters: DeadLetters, reader: CachedReader, log: ConsoleLog) -> Self {
         Self {
+            lock: LockReader::new(dead_letters.clone()),
             dead_letters,
             reader,
             log,
@@ -87,7 +64,19 @@ impl Jobs {
         actor: Actor,
         plan: Plan,
         options: ReplayOptions,
-        resumes: Option<String>,
+        resumes: Option<Arc<Job>>,
+    ) -> Result<JobNow, Problem> {
+        // In its own task: if the client hangs up, the beginning of a job must not be stored that no one executes.
+        let starting = tokio::spawn(self.clone().start_to_end(actor, plan, options, resumes));
+        starting.await.map_err(|error| Problem::internal(&error))?
+    }
+
+    async fn start_to_end(
+        self,
+        actor: Actor,
+        plan: Plan,
+        options: ReplayOptions,
+        resumes: Option<Arc<Job>>,
     ) -> Result<JobNow, Problem> {
         if let Some(JobNow { job, .. }) = self.all().await?.into_iter().find(JobNow::is_running) {
             let what =
@@ -97,10 +86,17 @@ impl Jobs {
         }
         let mut id = random().map_err(|error| Problem::internal(&error))?;
         id.truncate(ID_DIGITS);
-        let began =
-            Began::new(id.clone(), &actor, &plan, resumes).map_err(|error| Problem::internal(&error))?;
+        let continues = resumes.as_ref().and_then(|job| job.correction.as_ref());
+        let resumes = resumes.as_ref().map(|job| job.id.clone());
+        let began = Began::new(id.clone(), &actor, &plan, resumes, continues);
+        let began = began.map_err(|error| Problem::internal(&error))?;
         // Without a record of its beginning no one could see it.
-        self.log.append(Event::Began(began)).await?;
+        if let Err(error) = self.log.append(Event::Began(began)).await {
+            // RabbitMQ may store it later, for example after an alarm.
+            let why = "RabbitMQ did not confirm its beginning in time, so it was not started".to_owned();
+            tokio::spawn(job_writer::append(self.log, Event::Ended { job: id, end: JobEnd::Failed(why) }));
+            return Err(error.into());
+        }
         self.own().insert(id.clone());
         self.running.spawn(self.clone().execute(id.clone(), actor, plan, options));
         let begun = self.log.wait_for(|records| records.job(&id).cloned());
@@ -117,14 +113,36 @@ impl Jobs {
         id: &str,
         options: ReplayOptions,
     ) -> Result<JobNow, Problem> {
-        let JobNow { job, .. } = self.find(id).await?;
-        let remaining = job.remaining();
-        if remaining.is_empty() {
-            let what = "Nothing of this job remains.";
-            return Err(Problem::new(StatusCode::CONFLICT, "nothing_remains", what, "Make a new plan."));
+        let now = self.find(id).await?;
+        let conflict =
+            |code, what: &str, advice: String| Err(Problem::new(StatusCode::CONFLICT, code, what, advice));
+        let remaining = now.job.remaining();
+        if let Some(other) = &now.job.resumed_by {
+            return conflict("resumed", "Another job has continued this one.", format!("See job {other}."));
         }
-        let plan = Plan::new(job.plan.action.clone(), remaining);
-        self.start(actor, plan, options, Some(job.id.clone())).await
+        if remaining.is_empty() {
+            return conflict(
+                "nothing_remains",
+                "Nothing of this job remains.",
+                "Make a new plan.".to_owned(),
+            );
+        }
+        let action = self.action_of(&now.job).await?;
+        self.start(actor, Plan::new(action, remaining), options, Some(now.job)).await
+    }
+
+    /// What the job does, with the values of its correction.
+    async fn action_of(&self, job: &Job) -> Result<Action, Problem> {
+        let Some(correction) = &job.correction else { return Ok(job.plan.action.clone()) };
+        let kept = self.reader.find_plan(&correction.kept_in).await.map_err(|problem| {
+            if problem.status != StatusCode::NOT_FOUND {
+                return problem;
+            }
+            let what = "The values of its correction are not there any more: they are kept for a day.";
+            let advice = "Correct and replay each dead letter that remains.";
+            Problem::new(StatusCode::CONFLICT, "correction_gone", what, advice)
+        })?;
+        Ok(kept.action)
     }
 
     async fn execute(self, id: String, actor: Actor, plan: Plan, options: ReplayOptions) {
@@ -164,15 +182,24 @@ impl Jobs {
         self.own().remove(&id);
     }
 
-    /// Asks a job to stop after the current dead letter, whichever process executes it.
+    /// Asks a job to stop after the current dead letter, whichever process executes it. One that was interrupted
+    /// ends, so that no one is asked to resume it.
     pub(super) async fn stop(&self, actor: &Actor, id: &str) -> Result<JobNow, Problem> {
         let now = self.find(id).await?;
-        if now.phase != Phase::Running {
-            return Ok(now);
-        }
-        self.log.append(Event::StopAsked { job: id.to_owned(), actor: actor.name.clone() }).await?;
+        let job = id.to_owned();
+        let event = match now.phase {
+            Phase::Running => Event::StopAsked { job, actor: actor.name.clone() },
+            Phase::Interrupted if now.is_abandoned() => {
+                let why = format!("it was interrupted, and closed by {}", actor.name);
+                Event::Ended { job, end: JobEnd::Failed(why) }
+            }
+            _ => return Ok(now),
+        };
+        self.log.append(event).await?;
+        let asks = now.phase == Phase::Running;
         let asked = self.log.wait_for(|records| {
-            records.job(id).filter(|job| job.stop_asked_by.is_some() || job.end.is_some()).cloned()
+            let is_known = |job: &&Arc<Job>| asks && job.stop_asked_by.is_some() || job.end.is_some();
+            records.job(id).filter(is_known).cloned()
         });
         match tokio::time::timeout(NEWS_TIMEOUT, asked).await {
             Ok(job) => self.now(job).await,
@@ -202,31 +229,34 @@ impl Jobs {
 
     /// All jobs, the newest first.
     pub(super) async fn all(&self) -> Result<Vec<JobNow>, Problem> {
-        let jobs: Vec<_> = self.log.read(|records| records.jobs().cloned().collect()).await?;
-        let mut all = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            all.push(self.now(job).await?);
-        }
-        Ok(all)
+        let jobs = self.log.read(|records| records.jobs().cloned().collect()).await?;
+        self.now_of(jobs).await
     }
 
-    /// What a job does now. A job holds the lock for changes while it runs, and RabbitMQ releases that when the
-    /// process dies.
+    /// As [`all`](Self::all), but does not wait for RabbitMQ to come back.
+    pub(super) async fn all_at_once(&self) -> Result<Vec<JobNow>, Problem> {
+        let jobs = self.log.read_at_once(|records| records.jobs().cloned().collect()).await?;
+        self.now_of(jobs).await
+    }
+
     async fn now(&self, job: Arc<Job>) -> Result<JobNow, Problem> {
-        let runs = match &job.end {
-            Some(_) => return Ok(JobNow { job, phase: Phase::Ended }),
-            None if self.own().contains(&job.id) || job.was_just_heard(Timestamp::now()) => true,
-            None => {
-                let holder = self.dead_letters.change_holder().await?;
-                holder.is_some_and(|holder| is_lock_of(&job, &holder))
-            }
+        let mut now = self.now_of(vec![job]).await?;
+        now.pop().ok_or_else(|| Problem::internal(&"no job"))
+    }
+
+    async fn now_of(&self, jobs: Vec<Arc<Job>>) -> Result<Vec<JobNow>, Problem> {
+        let is_unclear = |job: &Arc<Job>| is_unclear(job) && !self.own().contains(&job.id);
+        let holder = match jobs.iter().any(is_unclear) {
+            true => self.lock.holder().await?,
+            false => None,
         };
-        let phase = match (runs, &job.stop_asked_by) {
-            (false, _) => Phase::Interrupted,
-            (true, Some(_)) => Phase::Stopping,
-            (true, None) => Phase::Running,
+        let executes = |job: &Arc<Job>| match is_unclear(job) {
+            true => holder
+                .as_ref()
+                .is_some_and(|holder| self.log.look(|records| is_lock_of(job, holder, records.jobs()))),
+            false => self.own().contains(&job.id) || job.was_just_heard(Timestamp::now()),
         };
-        Ok(JobNow { job, phase })
+        Ok(jobs.into_iter().map(|job| JobNow::new(Arc::clone(&job), executes(&job))).collect())
     }
 
     /// How many jobs this process executes now.
@@ -248,16 +278,6 @@ impl Jobs {
     fn own(&self) -> MutexGuard<'_, HashSet<String>> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether the job's process has taken the lock. Someone who does not answer may be the job.
-fn is_lock_of(job: &Job, holder: &LockedBy) -> bool {
-    let LockedBy::Known(holder) = holder else { return true };
-    let since = holder.since.parse::<Timestamp>();
-    let is_in_time = since.is_ok_and(|since| {
-        since >= job.started_at.minus(LOCK_WINDOW) && since <= job.started_at.plus(LOCK_WINDOW)
-    });
-    holder.actor == job.holder() && is_in_time
 }
 
 fn is_id(text: &str) -> bool {

@@ -58,6 +58,8 @@ pub(super) enum LogError {
     Publish(#[from] PublishError),
     #[error("RabbitMQ has not confirmed it within {} s", APPEND_TIMEOUT.as_secs())]
     Unconfirmed,
+    #[error("stream {name} does not exist, and RabbitMQ does not let this user declare it: {broker}")]
+    Undeclared { name: String, broker: String },
     #[error("it cannot be encoded: {0}")]
     Encode(#[from] serde_json::Error),
 }
@@ -83,10 +85,20 @@ struct Shared {
     connector: Connector,
     stream: String,
     records: Mutex<Records>,
-    /// Changes with each event. `Ok` if all events are known that there were when the console connected.
-    known: watch::Sender<Result<u64, Arc<str>>>,
+    known: watch::Sender<Known>,
     publishing: tokio::sync::Mutex<Option<(Arc<Connection>, Publisher)>>,
     throttle: LogThrottle,
+}
+
+/// What is known of the events. Changes with each.
+#[derive(Debug)]
+enum Known {
+    /// The console has just started.
+    NotYet,
+    /// All that there were when it connected, and this many since.
+    All(u64),
+    /// They cannot be read, for this reason.
+    Unread(Arc<str>),
 }
 
 impl ConsoleLog {
@@ -95,7 +107,7 @@ impl ConsoleLog {
             connector: Connector::new(broker),
             stream,
             records: Mutex::default(),
-            known: watch::Sender::new(Err("RabbitMQ has not been reached yet".into())),
+            known: watch::Sender::new(Known::NotYet),
             publishing: tokio::sync::Mutex::default(),
             throttle: LogThrottle::default(),
         }))
@@ -106,14 +118,31 @@ impl ConsoleLog {
         find(&self.0.records.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// As [`look`](Self::look), once all events so far are known.
+    /// As [`look`](Self::look), once all events so far are known. While they cannot be read, it waits for them a
+    /// moment.
     pub(super) async fn read<T>(&self, find: impl FnOnce(&Records) -> T) -> Result<T, Problem> {
+        self.read_once(|known| matches!(known, Known::All(_)), find).await
+    }
+
+    /// As [`read`](Self::read), but while they cannot be read, it fails at once.
+    pub(super) async fn read_at_once<T>(&self, find: impl FnOnce(&Records) -> T) -> Result<T, Problem> {
+        self.read_once(|known| !matches!(known, Known::NotYet), find).await
+    }
+
+    async fn read_once<T>(
+        &self,
+        is_reached: impl FnMut(&Known) -> bool,
+        find: impl FnOnce(&Records) -> T,
+    ) -> Result<T, Problem> {
         let mut known = self.0.known.subscribe();
-        let is_known = tokio::time::timeout(READ_TIMEOUT, known.wait_for(Result::is_ok)).await.is_ok();
-        if is_known {
-            return Ok(self.look(find));
-        }
-        let why = known.borrow().clone().err().unwrap_or_default();
+        // The sender lives as long as this value.
+        drop(tokio::time::timeout(READ_TIMEOUT, known.wait_for(is_reached)).await);
+        let why = match &*known.borrow() {
+            Known::All(_) => None,
+            Known::NotYet => Some("RabbitMQ has not been reached yet".into()),
+            Known::Unread(why) => Some(Arc::clone(why)),
+        };
+        let Some(why) = why else { return Ok(self.look(find)) };
         let what = format!("What consoles have done cannot be read from RabbitMQ: {why}.");
         let advice = "Try again when RabbitMQ is back, or run `unlocker check --role console`.";
         Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "console_log", what, advice))
@@ -180,7 +209,7 @@ impl ConsoleLog {
                         "what other consoles do is not known"
                     );
                 }
-                self.0.known.send_modify(|known| *known = Err(text.into()));
+                self.0.known.send_modify(|known| *known = Known::Unread(text.into()));
                 tokio::time::sleep(backoff.next(fastrand::f64())).await;
             }
         };
@@ -194,9 +223,13 @@ impl ConsoleLog {
     async fn follow_once(&self, next: &mut Option<u64>, backoff: &mut Backoff) -> LogError {
         let follow = async {
             let connection = self.0.connector.connect_with_small_frames("follows the consoles").await?;
-            declare(&connection, &self.0.stream).await?;
+            let refused = declare(&connection, &self.0.stream).await?;
             let stream = Stream::new(&connection, &self.0.stream);
-            let last = stream.last_entries().await?.last().map(|entry| entry.offset);
+            let last = stream.last_entries().await.map_err(|error| match (error, refused) {
+                (StreamError::Missing(name), Some(broker)) => LogError::Undeclared { name, broker },
+                (error, _) => error.into(),
+            });
+            let last = last?.last().map(|entry| entry.offset);
             if next.is_some_and(|next| last.is_none_or(|last| last.saturating_add(1) < next)) {
                 // Someone has deleted the stream.
                 *next = None;
@@ -208,9 +241,10 @@ impl ConsoleLog {
                 |next: Option<u64>| last.is_none_or(|last| next.is_some_and(|next| next > last));
             loop {
                 if is_up_to_date(*next) {
-                    self.0
-                        .known
-                        .send_modify(|known| *known = Ok(known.as_ref().map_or(0, |count| count + 1)));
+                    self.0.known.send_modify(|known| match known {
+                        Known::All(count) => *count += 1,
+                        _ => *known = Known::All(0),
+                    });
                 }
                 let entry = reader.wait_next().await?;
                 // RabbitMQ may begin earlier, with the first entry of a chunk.
@@ -234,7 +268,7 @@ impl ConsoleLog {
     fn apply(&self, record: Record) {
         self.0.records.lock().unwrap_or_else(PoisonError::into_inner).apply(record);
         self.0.known.send_modify(|known| {
-            if let Ok(count) = known {
+            if let Known::All(count) = known {
                 *count += 1;
             }
         });
@@ -242,8 +276,8 @@ impl ConsoleLog {
 }
 
 /// Declares the stream. That it exists with other arguments, or that the user may not declare, is no reason to
-/// stop: reading it says whether it can be used.
-async fn declare(connection: &Connection, stream: &str) -> lapin::Result<()> {
+/// stop: reading it says whether it can be used. Returns why RabbitMQ refused.
+async fn declare(connection: &Connection, stream: &str) -> lapin::Result<Option<String>> {
     let text = |value: &str| AMQPValue::LongString(value.into());
     let arguments = BTreeMap::from([
         ("x-queue-type".into(), text("stream")),
@@ -254,9 +288,11 @@ async fn declare(connection: &Connection, stream: &str) -> lapin::Result<()> {
     let channel = connection.create_channel().await?;
     let options = QueueDeclareOptions { durable: true, ..Default::default() };
     match channel.queue_declare(stream.into(), options, FieldTable::from(arguments)).await {
-        Ok(_queue) => channel.close(200, "declared".into()).await,
+        Ok(_queue) => channel.close(200, "declared".into()).await.map(|()| None),
         Err(error) => match soft_error(&error) {
-            Some((AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::ACCESSREFUSED, _)) => Ok(()),
+            Some((AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::ACCESSREFUSED, broker)) => {
+                Ok(Some(broker))
+            }
             _ => Err(error),
         },
     }

@@ -95,16 +95,18 @@ impl Search {
         if let Some(cached) = cache.iter().find(|cached| cached.text == text) {
             return Ok(Arc::clone(&cached.result));
         }
-        let result = Arc::new(self.look(actor, text).await);
-        if result.unseen.is_empty() {
+        let (result, is_settled) = self.look(actor, text).await;
+        let result = Arc::new(result);
+        if is_settled {
             cache.truncate(MAX_CACHED - 1);
             cache.push(Cached { at: Instant::now(), text: text.to_owned(), result: Arc::clone(&result) });
         }
         Ok(result)
     }
 
-    async fn look(&self, actor: &Actor, text: &str) -> SearchResult {
-        let mut unseen = Vec::new();
+    /// The result, and whether another search in a moment would find the same.
+    async fn look(&self, actor: &Actor, text: &str) -> (SearchResult, bool) {
+        let mut unseen = Unseen::default();
         let mut timelines = Timelines::default();
         let (outcomes, dead_letters) =
             tokio::join!(self.outcomes(text, &mut unseen), self.reader.search(actor, text));
@@ -113,43 +115,66 @@ impl Search {
             Ok(listing) => {
                 listing.dead_letters.iter().for_each(|dead_letter| timelines.add_dead_letter(dead_letter));
                 if listing.coverage.is_incomplete() {
-                    unseen.push(format!("Not all dead letters were seen: {}.", listing.coverage));
+                    unseen.for_now(format!("Not all dead letters were seen: {}.", listing.coverage));
                 }
             }
-            Err(problem) => unseen.push(format!("The dead letters: {} {}", problem.what, problem.advice)),
+            Err(problem) => unseen.for_now(format!("The dead letters: {} {}", problem.what, problem.advice)),
         }
         let looked_back_to = self.recent.as_ref().and_then(Recent::from);
-        SearchResult { requests: timelines.finish(), looked_back_to, unseen }
+        let result = SearchResult { requests: timelines.finish(), looked_back_to, unseen: unseen.notes };
+        (result, !unseen.is_for_now)
     }
 
-    async fn outcomes(&self, text: &str, unseen: &mut Vec<String>) -> Vec<Found> {
+    async fn outcomes(&self, text: &str, unseen: &mut Unseen) -> Vec<Found> {
         let Some(recent) = &self.recent else {
-            unseen
-                .push("The history is off (history.enabled), so only dead letters were searched.".to_owned());
+            unseen.always(
+                "The history is off (history.enabled), so only dead letters were searched.".to_owned(),
+            );
             return Vec::new();
         };
         match recent.phase() {
             Phase::UpToDate => {}
             Phase::Reading { read, total } => {
-                unseen.push(format!(
+                unseen.for_now(format!(
                     "The history is being read, {read} of {total} outcomes so far. Search again in a moment."
                 ));
             }
-            Phase::Failed(why) => unseen.push(format!("The history cannot be read: {why}.")),
+            Phase::Failed(why) => unseen.for_now(format!("The history cannot be read: {why}.")),
         }
         match recent.find(text, MAX_OUTCOMES).await {
             Ok(matches) => {
                 if matches.count > MAX_OUTCOMES {
-                    unseen
-                        .push(format!("Of {} outcomes the newest {MAX_OUTCOMES} are shown.", matches.count));
+                    unseen.always(format!(
+                        "Of {} outcomes the newest {MAX_OUTCOMES} are shown.",
+                        matches.count
+                    ));
                 }
                 matches.found
             }
             Err(error) => {
-                unseen.push(format!("The history cannot be read: {error}."));
+                unseen.for_now(format!("The history cannot be read: {error}."));
                 Vec::new()
             }
         }
+    }
+}
+
+/// What could not be seen.
+#[derive(Debug, Default)]
+struct Unseen {
+    notes: Vec<String>,
+    /// Whether it may be seen in a moment.
+    is_for_now: bool,
+}
+
+impl Unseen {
+    fn for_now(&mut self, note: String) {
+        self.notes.push(note);
+        self.is_for_now = true;
+    }
+
+    fn always(&mut self, note: String) {
+        self.notes.push(note);
     }
 }
 
@@ -221,11 +246,10 @@ fn who(outcome: &RecordedOutcome, records: &Records) -> Option<String> {
     if outcome.replays == 0 && !is_discard {
         return None;
     }
-    // The newest first. One that began after the outcome has nothing to do with it.
+    // The newest first. Others may have done it by the command line.
     let mut jobs = records.jobs().filter(|job| {
         matches!(job.plan.action, Action::Discard { .. }) == is_discard
-            && job.started_at <= outcome.finished_at
-            && job.steps.iter().any(|step| step.request_id.as_ref() == Some(&outcome.request_id))
+            && job.may_have_changed(&outcome.request_id, outcome.finished_at)
     });
     jobs.next().map(|job| job.actor.clone())
 }

@@ -189,17 +189,24 @@ pub enum Ended {
     PublishFailed,
 }
 
-impl fmt::Display for Finish {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Finish {
+    /// In a sentence. `who_stopped`: why it stopped, if someone or something stopped it.
+    pub fn describe(&self, who_stopped: &str) -> String {
         let Self { results, remaining, ended, .. } = self;
         let why = match ended {
-            Ended::Complete => return results.fmt(f),
-            Ended::Stopped => "on request",
+            Ended::Complete => return results.to_string(),
+            Ended::Stopped => who_stopped,
             Ended::Failure => "one failed again or has no outcome yet",
             Ended::PublishFailed => "one could not be published",
         };
         let verb = if *remaining == 1 { "is" } else { "are" };
-        write!(f, "stopped: {why}; {results}; {remaining} {verb} untouched")
+        format!("stopped: {why}; {results}; {remaining} {verb} untouched")
+    }
+}
+
+impl fmt::Display for Finish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.describe("on request"))
     }
 }
 

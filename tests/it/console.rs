@@ -4,6 +4,7 @@ mod access;
 mod api;
 mod browser;
 mod changes;
+mod faults;
 mod forms;
 pub mod http;
 mod masks;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 
 use kit::{AMQPValue, Answer, Call, Context, FieldTable, Process, Program, Properties};
 use serde_json::Value;
+use trackfinity_unlocker::broker::stream::{Start, Stream};
 
 use self::http::{Browser, Request, Response};
 use crate::world::{DEAD, RESULTS, SOON, World, id, logged_address};
@@ -117,6 +119,19 @@ impl Page {
         let response = browser.log_in("Anna", token).await;
         assert_eq!(response.status, 303, "{}", response.body);
         browser
+    }
+
+    /// What consoles have told each other so far.
+    async fn console_events(&self) -> Vec<String> {
+        let stream = Stream::new(self.world.amqp.connection(), "trackfinity.unlock.console");
+        let last = stream.last_entries().await.expect("the last entries").last().map(|entry| entry.offset);
+        let mut reader = stream.read(Start::First, &[]).await.expect("the stream");
+        let mut events = Vec::new();
+        while last.is_some_and(|last| events.len() as u64 <= last) {
+            let entry = reader.next(SOON).await.expect("an entry");
+            events.push(String::from_utf8(entry.delivery.data).expect("JSON"));
+        }
+        events
     }
 
     /// The audit log so far.

@@ -9,7 +9,7 @@ use crate::{
     console::{
         events::JobEnd,
         filters,
-        jobs::{JobNow, Phase},
+        job_now::{JobNow, Phase},
         problem::Problem,
     },
     dead_letters::{self, Coverage, DeadLetterId, Filter, Finish, Plan, PlanPreview, Step},
@@ -194,8 +194,13 @@ pub(super) struct JobState {
     plan: String,
     /// The job that it continues.
     resumes: Option<String>,
+    /// The job that continues it.
+    resumed_by: Option<String>,
     action: &'static str,
     reason: Option<String>,
+    /// The names of what a replay changes in each dead letter.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    set: Vec<String>,
     actor: String,
     started_at: Timestamp,
     state: JobPhase,
@@ -234,8 +239,10 @@ impl From<&JobNow> for JobState {
         };
         Self {
             id: job.id.clone(),
-            plan: job.plan.digest.clone(),
+            plan: job.digest().to_owned(),
             resumes: job.resumes.clone(),
+            resumed_by: job.resumed_by.clone(),
+            set: job.correction.as_ref().map(|correction| correction.fields.clone()).unwrap_or_default(),
             action: job.plan.action.name(),
             reason: job.plan.action.reason().map(str::to_owned),
             actor: job.holder(),

@@ -17,7 +17,7 @@ use crate::{
         events::JobEnd,
         fields::Fields,
         filters,
-        jobs::{JobNow, Phase},
+        job_now::{JobNow, Phase},
         page_layout::PageLayout,
         page_user::{PageUser, SignedForm},
         problem::{Problem, render},
@@ -159,8 +159,14 @@ struct JobPage {
     unlisted: usize,
     waiting: Vec<String>,
     waiting_count: usize,
+    /// How many wait and are not listed.
+    waiting_unlisted: usize,
+    /// The names of what a replay changes.
+    changes: Vec<String>,
     /// The job that it continues.
     resumes: Option<String>,
+    /// The job that continues it.
+    resumed_by: Option<String>,
     stop_asked_by: Option<String>,
     is_interrupted: bool,
     is_reloading: bool,
@@ -198,7 +204,13 @@ impl JobView {
         let JobNow { job, phase } = now;
         let (state, class) = match (phase, &job.end) {
             (_, Some(JobEnd::Failed(why))) => (format!("failed: {why}"), "bad"),
-            (_, Some(JobEnd::Finished(finish))) => (finish.to_string(), finish_class(finish)),
+            (_, Some(JobEnd::Finished(finish))) => {
+                let who_stopped = match job.stop_asked_by {
+                    Some(_) => "on request",
+                    None => "its console was stopped",
+                };
+                (finish.describe(who_stopped), finish_class(finish))
+            }
             (Phase::Interrupted, None) => ("interrupted".to_owned(), "bad"),
             (Phase::Stopping, None) => ("stopping".to_owned(), "open"),
             (Phase::Running | Phase::Ended, None) => ("running".to_owned(), "open"),
@@ -252,12 +264,15 @@ pub(super) async fn job(
     let mut response = render(&JobPage {
         layout: page_user.layout(title),
         is_reloading,
-        digest: job.plan.digest.clone(),
+        digest: job.digest().to_owned(),
         reason: job.plan.action.reason().map(str::to_owned),
+        changes: job.correction.as_ref().map(|correction| correction.fields.clone()).unwrap_or_default(),
         resumes: job.resumes.clone(),
+        resumed_by: job.resumed_by.clone(),
         steps: steps.collect(),
         unlisted: job.steps.len().saturating_sub(MAX_LISTED),
         waiting: remaining.iter().take(MAX_LISTED).map(ToString::to_string).collect(),
+        waiting_unlisted: remaining.len().saturating_sub(MAX_LISTED),
         waiting_count: remaining.len(),
         stop_asked_by: job.stop_asked_by.clone(),
         is_interrupted: now.phase == Phase::Interrupted,

@@ -14,7 +14,6 @@ use crate::{
     console::{
         app::App,
         fields::Fields,
-        jobs::Phase,
         outcome_counts::Window,
         page_layout::PageLayout,
         page_user::PageUser,
@@ -24,17 +23,23 @@ use crate::{
     message::Timestamp,
 };
 
+/// Reasons that are listed. A stranger who may publish dead letters can invent many.
+const MAX_GROUPS: usize = 30;
+
 #[derive(Template)]
 #[template(path = "overview.html")]
 struct Overview {
     layout: PageLayout,
     tabs: Vec<Tab>,
+    window: &'static str,
     /// None if outcomes are not kept.
     chart: Option<Chart>,
     queues: Result<Queues, Problem>,
     metrics_url: Option<String>,
     summary: Result<Groups, Problem>,
     job: Option<OpenJob>,
+    /// Why jobs are not known.
+    jobs_unseen: Option<Problem>,
 }
 
 struct Tab {
@@ -48,6 +53,9 @@ struct Groups {
     oldest: TimeView,
     newest: TimeView,
     groups: Vec<GroupRow>,
+    /// Reasons that are not listed, and their dead letters.
+    unlisted: usize,
+    unlisted_count: u64,
     /// A note if not all dead letters were seen.
     note: Option<String>,
     /// How old the count is, in seconds.
@@ -86,23 +94,30 @@ pub(super) async fn overview(
     };
     let actor = page_user.actor();
     let (queues, summary, job) = tokio::join!(app.queues.read(), groups(&app, &actor), open_job(&app));
+    let (job, jobs_unseen) = match job {
+        Ok(job) => (job, None),
+        // Without RabbitMQ nothing is seen, which once is enough to say.
+        Err(problem) => (None, queues.is_ok().then_some(problem)),
+    };
     Ok(render(&Overview {
         layout: page_user.layout("Overview"),
         tabs: Window::ALL.map(|window| Tab { name: window.name(), is_current: window == current }).into(),
+        window: current.name(),
         chart: app.recent.as_ref().map(|recent| Chart::new(recent, current, Timestamp::now())),
         queues,
         metrics_url: app.metrics_url.as_deref().map(str::to_owned),
         summary,
         job,
+        jobs_unseen,
     }))
 }
 
 async fn groups(app: &App, actor: &crate::dead_letters::Actor) -> Result<Groups, Problem> {
     let (summary, age) = app.reader.overview(actor).await?;
     let largest = summary.groups.iter().map(|group| group.count).max().unwrap_or(1).max(1);
-    let groups = summary.groups.iter().map(|group| GroupRow {
+    let groups = summary.groups.iter().take(MAX_GROUPS).map(|group| GroupRow {
         status: group.status.as_str(),
-        reason: group.reason.clone(),
+        reason: group.reason.as_deref().map(view::short),
         count: group.count,
         percent: (group.count * 100).div_ceil(largest),
         oldest: group.oldest.into(),
@@ -114,18 +129,21 @@ async fn groups(app: &App, actor: &crate::dead_letters::Actor) -> Result<Groups,
         oldest: summary.oldest.into(),
         newest: summary.newest.into(),
         groups: groups.collect(),
+        unlisted: summary.groups.len().saturating_sub(MAX_GROUPS),
+        unlisted_count: summary.groups.iter().skip(MAX_GROUPS).map(|group| group.count).sum(),
         note: view::incomplete_note(&summary.coverage),
         age_s: age.as_secs(),
     })
 }
 
-/// The overview is there also while jobs cannot be read; then their page says why.
-async fn open_job(app: &App) -> Option<OpenJob> {
-    let now = app.jobs.all().await.ok()?.into_iter().find(|now| now.phase != Phase::Ended)?;
-    Some(OpenJob {
-        is_interrupted: now.phase == Phase::Interrupted,
+/// The newest job that runs or that someone should resume.
+async fn open_job(app: &App) -> Result<Option<OpenJob>, Problem> {
+    let all = app.jobs.all_at_once().await?;
+    let now = all.into_iter().find(|now| now.is_running() || now.is_abandoned());
+    Ok(now.map(|now| OpenJob {
+        is_interrupted: now.is_abandoned(),
         id: now.job.id.clone(),
         actor: now.job.actor.clone(),
         action: now.job.plan.action.name(),
-    })
+    }))
 }

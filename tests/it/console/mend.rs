@@ -78,3 +78,47 @@ fn a_script_corrects_by_the_api() {
         assert_eq!(page.world.outcomes(2).await["r-1"]["status"], "unlocked");
     });
 }
+
+#[test]
+fn the_stream_of_the_consoles_keeps_no_value_of_a_correction_and_what_remains_is_resumed_with_it() {
+    kit::run(async |ctx| {
+        let page = Page::start(ctx).await;
+        for request in ["r-1", "r-2", "r-3"] {
+            page.world.publish(id(request), r#"{"customer":"191"}"#).await;
+        }
+        page.world.outcomes(3).await;
+        let mut anna = page.logged_in(OPERATOR).await;
+        let set = serde_json::json!({"customer_id": "4711-secret"});
+        let plan = serde_json::json!({"action": "replay", "set": set, "filter": {"status": ["invalid"]}});
+        let plan = page.api("POST", "/api/v1/plans", OPERATOR, Some(plan)).await.json();
+        assert_eq!(plan["ids"].as_array().map(Vec::len), Some(3), "{plan}");
+        let digest = plan["digest"].as_str().expect("a digest");
+        anna.get(&format!("/plans/{digest}")).await;
+        let mut job =
+            anna.post(&format!("/plans/{digest}"), &[("per_second", "0.01")]).await.location().to_owned();
+        // One dead letter in each of three jobs: what is resumed can be resumed again.
+        for done in 1..=3 {
+            let seen = async || {
+                let body = anna.get(&job).await.body;
+                if body.contains(&format!("1 of {}<", 4 - done)) { Ok(body) } else { Err(body) }
+            };
+            let running = kit::eventually("the first result", SOON, seen).await;
+            assert!(running.contains("<dt>Changes</dt><dd>customer_id</dd>"), "{running}");
+            anna.post(&format!("{job}/stop"), &[]).await;
+            let ended = async || !anna.get(&job).await.body.contains("reloads every");
+            kit::eventually("the end", SOON, ended).await;
+            if done < 3 {
+                let resumed = anna.post(&format!("{job}/resume"), &[("per_second", "0.01")]).await;
+                assert_eq!(resumed.status, 303, "{}", resumed.body);
+                resumed.location().clone_into(&mut job);
+            }
+        }
+        let outcomes = page.world.outcomes(6).await;
+        for request in ["r-1", "r-2", "r-3"] {
+            assert_eq!(outcomes[request]["request"]["customer_id"], "4711-secret");
+        }
+        let events = page.console_events().await;
+        assert!(events.len() >= 9 && events.iter().any(|event| event.contains("\"began\"")), "{events:#?}");
+        assert!(!events.concat().contains("4711"), "{events:#?}");
+    });
+}

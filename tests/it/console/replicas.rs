@@ -119,6 +119,11 @@ fn a_job_whose_process_died_is_shown_as_interrupted_and_is_resumed_elsewhere() {
         let resumed = there.post(&format!("{job}/resume"), &[("per_second", "100")]).await;
         assert_eq!(resumed.status, 303, "{}", resumed.body);
         says(&mut there, resumed.location(), "2 requests replayed: 2 ").await;
+        let old = there.get(&job).await.body;
+        assert!(old.contains(">interrupted<") && old.contains(resumed.location()), "{old}");
+        assert!(!old.contains("/resume\"") && !old.contains("/stop\""), "nothing is left to do: {old}");
+        assert!(!there.get("/").await.body.contains("was interrupted"), "no one has to resume it any more");
+        assert_eq!(there.post(&format!("{job}/resume"), &[]).await.status, 409);
         assert_eq!(page.world.outcomes(3).await.len(), 3, "each has one outcome");
         assert_eq!(page.world.amqp.ready_count(DEAD).await, 0);
         // One that starts now shows the same.
@@ -127,6 +132,66 @@ fn a_job_whose_process_died_is_shown_as_interrupted_and_is_resumed_elsewhere() {
         let mut third = moved(&there, &third.address);
         says(&mut third, "/jobs", ">interrupted<").await;
         says(&mut third, resumed.location(), "2 requests replayed: 2 ").await;
+    });
+}
+
+/// A replay of three at one console, which was killed after the first, and a browser at another one.
+async fn interrupted(page: &Page, second: &Console) -> (Browser, String) {
+    page.publish_dead_letters(3).await;
+    let mut anna = page.logged_in(OPERATOR).await;
+    let plan_path = plan(&mut anna, "r-0,r-1,r-2").await;
+    let job = anna.post(&plan_path, &[("per_second", "0.01")]).await.location().to_owned();
+    let mut there = moved(&anna, &second.address);
+    says(&mut there, &job, "<title>replay: 1 of 3").await;
+    page.console.process.kill9();
+    page.console.process.wait_exit(SOON).await;
+    says(&mut there, &job, ">interrupted<").await;
+    (there, job)
+}
+
+#[test]
+fn a_job_that_was_interrupted_does_not_seem_to_run_while_another_continues_it() {
+    kit::run(async |ctx| {
+        let (page, second) = two(ctx).await;
+        let (mut there, job) = interrupted(&page, &second).await;
+        let resumed = there.post(&format!("{job}/resume"), &[("per_second", "0.01")]).await;
+        says(&mut there, resumed.location(), "<title>replay: 1 of 2").await;
+        let old = there.get(&job).await.body;
+        assert!(old.contains(">interrupted<") && !old.contains("/stop\""), "{old}");
+        assert!(there.get("/").await.body.contains(&format!("{}\">see its progress", resumed.location())));
+        let jobs = there.get("/jobs").await.body;
+        assert_eq!(jobs.matches(">running<").count(), 1, "{jobs}");
+    });
+}
+
+#[test]
+fn a_job_that_was_interrupted_can_be_closed_without_resuming_it() {
+    kit::run(async |ctx| {
+        let (page, second) = two(ctx).await;
+        let (mut there, job) = interrupted(&page, &second).await;
+        assert!(there.get("/").await.body.contains("was interrupted"));
+        assert_eq!(there.post(&format!("{job}/stop"), &[]).await.status, 303);
+        let closed = there.get(&job).await.body;
+        assert!(closed.contains("it was interrupted, and closed by Anna (operator)"), "{closed}");
+        assert!(!there.get("/").await.body.contains("was interrupted"));
+        assert_eq!(page.world.amqp.ready_count(DEAD).await, 2, "the dead letters stay");
+    });
+}
+
+#[test]
+fn a_job_that_ends_with_its_console_does_not_say_that_someone_asked_for_it() {
+    kit::run(async |ctx| {
+        let (page, second) = two(ctx).await;
+        page.publish_dead_letters(3).await;
+        let mut anna = page.logged_in(OPERATOR).await;
+        let plan_path = plan(&mut anna, "r-0,r-1,r-2").await;
+        let job = anna.post(&plan_path, &[("per_second", "0.01")]).await.location().to_owned();
+        let mut there = moved(&anna, &second.address);
+        says(&mut there, &job, "<title>replay: 1 of 3").await;
+        page.console.process.signal(kit::Signal::TERM);
+        assert!(page.console.process.wait_exit(SOON).await.success());
+        let end = says(&mut there, &job, "stopped: its console was stopped").await;
+        assert!(end.contains("Resume with the remaining 2"), "{end}");
     });
 }
 

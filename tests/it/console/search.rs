@@ -1,6 +1,7 @@
 //! The search across history and dead letters.
 
 use super::*;
+use crate::world::start_worker;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -108,5 +109,48 @@ fn without_the_history_dead_letters_are_searched_and_the_page_says_so() {
         assert_eq!(found["requests"][0]["events"][1]["kind"], "waits", "{found}");
         assert!(found["unseen"][0].as_str().is_some_and(|note| note.contains("history.enabled")), "{found}");
         assert_eq!(page.api("GET", "/api/v1/search", VIEWER, None).await.status, 400);
+    });
+}
+
+#[test]
+fn outcomes_are_found_also_after_someone_has_deleted_the_history() {
+    kit::run_within(std::time::Duration::from_secs(120), async |ctx| {
+        let page = Page::start_with_history(ctx, &[]).await;
+        let mut anna = page.logged_in(VIEWER).await;
+        for request in ["r-1", "r-2", "r-3"] {
+            ask(&page, request, "191").await;
+        }
+        finds(&mut anna, "191", "3 requests").await;
+        let channel = page.world.amqp.channel().await;
+        let options = lapin::options::QueueDeleteOptions::default();
+        channel.queue_delete("trackfinity.unlock.history".into(), options).await.expect("deleted");
+        let (ctx, base_url) = (&page.world.ctx, page.world.trackfinity.url());
+        let on = ("HISTORY__ENABLED", "true");
+        let _declares = start_worker(ctx, ctx.amqp_url(), &base_url, &[on]).await;
+        ask(&page, "r-4", "192").await;
+        let found = finds(&mut anna, "192", "Request <code>r-4</code>").await;
+        assert!(!found.contains("cannot be read"), "{found}");
+        assert!(!anna.get("/search?q=r-1").await.body.contains("Request <code>"), "it is gone");
+    });
+}
+
+#[test]
+fn an_answer_is_reused_for_a_moment_also_without_a_history() {
+    kit::run(async |ctx| {
+        let page = Page::start(ctx).await;
+        page.publish_dead_letters(1).await;
+        let mut anna = page.logged_in(VIEWER).await;
+        let found = anna.get("/search?q=c-0").await.body;
+        assert!(
+            found.contains("The history is off") && found.contains("Request <code>r-0</code>"),
+            "{found}"
+        );
+        // Another browse would fail.
+        let options = lapin::options::QueueDeleteOptions::default();
+        page.world.amqp.channel().await.queue_delete(DEAD.into(), options).await.expect("deleted");
+        let again = anna.get("/search?q=c-0").await.body;
+        assert!(again.contains("Request <code>r-0</code>"), "{again}");
+        let other = anna.get("/search?q=c-1").await.body;
+        assert!(other.contains("The dead letters: "), "this one was not reused: {other}");
     });
 }
