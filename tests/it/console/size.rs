@@ -1,6 +1,19 @@
 //! Many outcomes and many dead letters.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::StreamExt;
+use lapin::{
+    options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
+    types::FieldTable as Arguments,
+};
 
 use super::*;
 
@@ -76,5 +89,119 @@ fn overview_and_search_answer_at_once_beside_many_outcomes_and_dead_letters() {
         }
         assert!(timed(&page, &mut anna, "/dead-letters", "1 to 50 of").await < FIRST);
         assert!(page.console.process.peak_rss() < MAX_MEMORY);
+    });
+}
+
+/// Requests per second, while a console counts and while none does.
+const RATE: u64 = 50;
+
+/// Measures how long requests take from their publish to their outcome. One in ten becomes a dead letter first.
+struct Stopwatch<'a> {
+    world: &'a World,
+    ended: Arc<Mutex<HashMap<String, Instant>>>,
+    rounds: usize,
+}
+
+impl<'a> Stopwatch<'a> {
+    async fn start(world: &'a World) -> Self {
+        let ended = Arc::<Mutex<HashMap<_, _>>>::default();
+        let channel = world.amqp.channel().await;
+        let own = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
+        let queue = channel.queue_declare("".into(), own, Arguments::default()).await.expect("a queue");
+        let (name, binding) = (queue.name().clone(), QueueBindOptions::default());
+        let bound =
+            channel.queue_bind(name.clone(), RESULTS.into(), "#".into(), binding, Arguments::default());
+        bound.await.expect("bound");
+        let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
+        let consumer = channel.basic_consume(name, "".into(), options, Arguments::default()).await;
+        let (mut consumer, all) = (consumer.expect("a consumer"), Arc::clone(&ended));
+        world.ctx.spawn(async move {
+            // The consumer ends with its channel.
+            let _channel = channel;
+            while let Some(Ok(outcome)) = consumer.next().await {
+                let id = outcome.properties.correlation_id().as_ref().map(ToString::to_string);
+                all.lock().expect("a lock").insert(id.unwrap_or_default(), Instant::now());
+            }
+        });
+        Self { world, ended, rounds: 0 }
+    }
+
+    /// The times of all requests of some seconds, the shortest first.
+    async fn measure(&mut self, length: Duration) -> Vec<Duration> {
+        self.rounds += 1;
+        let count = length.as_secs() * RATE;
+        let mut ticks = tokio::time::interval(Duration::from_secs(1) / RATE as u32);
+        let mut began = HashMap::new();
+        for n in 0..count {
+            ticks.tick().await;
+            let request = format!("timed-{}-{n}", self.rounds);
+            let customer = if n.is_multiple_of(10) { "no" } else { "191" };
+            began.insert(request.clone(), Instant::now());
+            let properties = id(&request).with_correlation_id(request.as_str().into());
+            self.world.publish(properties, format!(r#"{{"customer_id":"{customer}"}}"#)).await;
+        }
+        let ended = async || {
+            let ended = self.ended.lock().expect("a lock");
+            began.keys().all(|request| ended.contains_key(request))
+        };
+        kit::eventually("all outcomes", SOON, ended).await;
+        let ended = self.ended.lock().expect("a lock");
+        let mut times: Vec<_> =
+            began.iter().map(|(request, at)| ended[request].duration_since(*at)).collect();
+        times.sort_unstable();
+        times
+    }
+}
+
+/// The half and the 99th percentile of sorted times, in milliseconds.
+fn percentiles(times: &[Duration]) -> (f64, f64) {
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
+    (at(0.5), at(0.99))
+}
+
+#[test]
+fn nobodys_requests_are_delayed_while_a_console_counts_and_searches() {
+    let times = std::env::var("UNLOCKER_TEST_SIZE").map_or(1, |times| times.parse().expect("a number"));
+    kit::run_alone_within(Duration::from_secs(90 * times.clamp(2, 10) as u64), async |ctx| {
+        let page = Page::start_with_history(ctx, &[]).await;
+        let (outcomes, dead_letters) = (OUTCOMES * times, DEAD_LETTERS * times);
+        page.world.amqp.publish_all(RESULTS, "unlock.unlocked", (0..outcomes).map(outcome)).await;
+        page.publish_dead_letters(dead_letters).await;
+        let mut stopwatch = Stopwatch::start(&page.world).await;
+        let length = Duration::from_secs(if times > 1 { 20 } else { 4 });
+        stopwatch.measure(Duration::from_secs(2)).await;
+        let (mut without, mut with) = (Vec::new(), Vec::new());
+        let looks = AtomicUsize::new(0);
+        // In turns, because the machine may have other work.
+        for _ in 0..2 {
+            without.extend(stopwatch.measure(length).await);
+            let is_over = AtomicBool::new(false);
+            // Counts again and again, and searches for what no answer is known of.
+            let console = async {
+                while !is_over.load(Ordering::Relaxed) {
+                    let n = looks.fetch_add(1, Ordering::Relaxed);
+                    for path in ["/api/v1/summary".to_owned(), format!("/api/v1/search?q={n}")] {
+                        let answer = page.api("GET", &path, VIEWER, None).await;
+                        assert_eq!(answer.status, 200, "{}", answer.body);
+                    }
+                }
+            };
+            let measured = async {
+                let times = stopwatch.measure(length).await;
+                is_over.store(true, Ordering::Relaxed);
+                times
+            };
+            with.extend(tokio::join!(measured, console).0);
+        }
+        without.sort_unstable();
+        with.sort_unstable();
+        let ((half, most), (half_with, most_with)) = (percentiles(&without), percentiles(&with));
+        let looks = looks.into_inner();
+        println!(
+            "{outcomes} outcomes, {dead_letters} dead letters, {RATE} requests/s: p50 {half:.1} ms, p99 {most:.1} ms; \
+             while a console counts and searches ({looks} times): p50 {half_with:.1} ms, p99 {most_with:.1} ms"
+        );
+        assert!(looks >= 2, "it has counted and searched {looks} times");
+        assert!(half_with < half * 3.0 + 20.0 && most_with < most * 3.0 + 250.0, "requests were delayed");
     });
 }

@@ -148,7 +148,7 @@ async fn start_replay(maker: &DeadLetterMaker<'_>, owner: &Operator<'_>) -> Proc
 }
 
 /// The permissions without those for `left_out`.
-fn without(rights: &[String; 3], at: usize, left_out: &str) -> [String; 3] {
+pub fn without(rights: &[String; 3], at: usize, left_out: &str) -> [String; 3] {
     let mut less = rights.clone();
     less[at] = less[at].replacen('^', &format!("^(?!{left_out}$)"), 1);
     less
@@ -231,7 +231,7 @@ fn check_names_each_right_that_an_operator_lacks() {
     });
 }
 
-fn assert_names(worked: Result<(), String>, at: usize, names: &str) {
+pub fn assert_names(worked: Result<(), String>, at: usize, names: &str) {
     let permission = ["configure", "write", "read"][at];
     let output = worked.expect_err(&format!("{permission} on {names} is superfluous"));
     let name = match names.strip_suffix(".+") {
