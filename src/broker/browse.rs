@@ -25,6 +25,10 @@ const MAX_EMPTY_CHECKS: usize = 10;
 /// among all that are not acknowledged, so it could not answer in time for very many.
 const REQUEUE_STEP: usize = 1000;
 
+/// How long to wait until all messages of a browse are ready again, and how often to ask. A policy may delay them.
+const REQUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+const REQUEUE_INTERVAL: Duration = Duration::from_millis(20);
+
 /// How many messages a browse reads at most, and how long it may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -209,6 +213,24 @@ impl QueueBrowser {
     /// If the connection is lost.
     pub async fn release(self) -> Result<(), WireError> {
         self.channel.close().await
+    }
+
+    /// As [`release`](Self::release), if no message was acknowledged. Also waits until all messages are ready again:
+    /// a quorum queue requeues only after RabbitMQ has answered the close, and a browse that begins before sees fewer
+    /// messages, or none.
+    ///
+    /// # Errors
+    /// If the connection is lost.
+    pub async fn release_all(self, connection: &WireConnection) -> Result<(), WireError> {
+        let (queue, total, is_sure) = (self.queue.clone(), self.total, self.incomplete.is_none());
+        self.release().await?;
+        let mut channel = connection.open_channel().await?;
+        let deadline = Instant::now() + REQUEUE_TIMEOUT;
+        // Someone else may have taken some.
+        while is_sure && Instant::now() < deadline && channel.message_count(&queue).await? < total {
+            tokio::time::sleep(REQUEUE_INTERVAL).await;
+        }
+        channel.close().await
     }
 
     async fn start_consumer(&mut self) -> Result<(), WireError> {

@@ -145,6 +145,11 @@ impl Scan {
     pub(super) async fn release(self) -> Result<(), WireError> {
         self.browser.release().await
     }
+
+    /// Requeues all, of which none was acknowledged, and waits until others can see them.
+    pub(super) async fn release_all(self, connection: &WireConnection) -> Result<(), WireError> {
+        self.browser.release_all(connection).await
+    }
 }
 
 /// Counts how many dead letters would have had each id.

@@ -116,7 +116,7 @@ impl LockedSession {
         };
         let read = stop.run_until_cancelled(read).await.transpose()?;
         let coverage = scan.coverage();
-        scan.release().await?;
+        scan.release_all(&self.reading).await?;
         lock.release().await?;
         read.map(|()| coverage).ok_or(AccessError::Stopped)
     }
