@@ -55,9 +55,17 @@ pub(super) enum PollError {
 pub(super) struct History {
     connector: Connector,
     stream: Arc<str>,
-    reader: tokio::sync::Mutex<Option<Reader>>,
+    reader: tokio::sync::Mutex<Current>,
     searches: Semaphore,
     throttle: LogThrottle,
+}
+
+/// The reader that all polls share.
+#[derive(Debug, Default)]
+struct Current {
+    reader: Option<Reader>,
+    /// When the last try to connect failed, and why.
+    failed: Option<(Instant, Arc<str>)>,
 }
 
 /// A reader that follows the stream.
@@ -119,7 +127,7 @@ impl History {
     async fn poll(&self, request_id: &str, since: Option<Timestamp>) -> Result<Option<Vec<u8>>, PollError> {
         // The clocks of gateway and worker may differ.
         let since = since.map(|since| since.min(Timestamp::now()).minus(CLOCK_SKEW));
-        let reader = self.reader(since.unwrap_or_else(Timestamp::now)).await?;
+        let reader = self.reader(begin(since, Timestamp::now())).await?;
         reader.up_to_date().await?;
         let oldest = since.unwrap_or(Timestamp::EPOCH);
         let mut known = reader.index().find(request_id, oldest);
@@ -133,7 +141,9 @@ impl History {
                 if let Some(found) =
                     reader.read(&self.stream, offset).await?.filter(|it| it.outcome.request_id == request_id)
                 {
-                    return Ok(Some(found.body));
+                    // The latest one may be of an earlier request with the same id.
+                    let is_meant = found.outcome.finished_at >= oldest;
+                    return Ok(is_meant.then_some(found.body));
                 }
                 // The hash was another id's.
             }
@@ -147,12 +157,19 @@ impl History {
 
     /// The reader that runs; a new one if none does.
     async fn reader(&self, since: Timestamp) -> Result<Reader, PollError> {
+        let asked = Instant::now();
         let mut current = self.reader.lock().await;
-        if let Some(reader) = current.as_ref().filter(|reader| reader.runs()) {
+        if let Some(reader) = current.reader.as_ref().filter(|reader| reader.runs()) {
             *reader.last_poll.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             return Ok(reader.clone());
         }
-        let connection = Arc::new(self.connector.connect_with_small_frames("reads the history").await?);
+        // Polls that have waited for a try do not try one after the other.
+        if let Some((_, why)) = current.failed.as_ref().filter(|(at, _)| *at >= asked) {
+            return Err(PollError::Reader(Arc::clone(why)));
+        }
+        let connected = self.connector.connect_with_small_frames("reads the history").await;
+        current.failed = connected.as_ref().err().map(|error| (Instant::now(), error.to_string().into()));
+        let connection = Arc::new(connected?);
         let (state, changes) = watch::channel(State::Behind);
         let reader = Reader {
             connection,
@@ -170,9 +187,15 @@ impl History {
             state.send_replace(State::Ended(ended.into()));
             following.connection.close().await;
         });
-        *current = Some(reader.clone());
+        current.reader = Some(reader.clone());
         Ok(reader)
     }
+}
+
+/// Where the reader begins for the first poll. Others wait until it has reached the end, so it does not begin long
+/// ago: the index reaches back to what is older.
+fn begin(since: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    since.unwrap_or(now).max(now.minus(CLOCK_SKEW * 2))
 }
 
 /// The problem while RabbitMQ is away.
@@ -253,11 +276,11 @@ impl Reader {
     }
 
     async fn extend(&self, stream: &str, since: Timestamp) -> Result<(), HistoryError> {
-        let (is_there, room) = {
+        let (is_done, room) = {
             let index = self.index();
-            (index.reaches(since), index.room())
+            (index.reaches(since) || index.has_given_up(since), index.room())
         };
-        let Some((until, room)) = room.filter(|_| !is_there) else { return Ok(()) };
+        let Some((until, room)) = room.filter(|_| !is_done) else { return Ok(()) };
         let (mut reader, present) = Outcomes::read_from(&self.connection, stream, since).await?;
         let Some(from) = present.map(|present| *present.start()) else { return Ok(()) };
         let mut older = OutcomeIndex::new(since);
@@ -272,6 +295,8 @@ impl Reader {
                 }
             }
             self.index().extend(&older, until);
+        } else {
+            self.index().give_up(since);
         }
         reader.close().await;
         Ok(())
@@ -280,5 +305,18 @@ impl Reader {
     async fn read(&self, stream: &str, offset: u64) -> Result<Option<Found>, StreamError> {
         let stream = Stream::new(&self.connection, stream);
         Ok(Found::read(&stream.entry_at(Start::Offset(offset), STALLED_AFTER).await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_poll_for_something_old_does_not_let_all_polls_wait() {
+        let now = Timestamp::now();
+        assert_eq!(begin(Some(Timestamp::EPOCH), now), now.minus(Duration::from_secs(120)));
+        let recent = now.minus(Duration::from_secs(70));
+        assert_eq!((begin(Some(recent), now), begin(None, now)), (recent, now));
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct OutcomeIndex {
     complete_from: Timestamp,
     /// What was read from this offset on is indexed; `None` before anything was read.
     first: Option<u64>,
+    /// There are too many from this time on.
+    too_many_since: Option<Timestamp>,
     max: usize,
 }
 
@@ -46,6 +48,7 @@ impl OutcomeIndex {
             order: VecDeque::new(),
             complete_from,
             first: None,
+            too_many_since: None,
             max: MAX_OUTCOMES,
         }
     }
@@ -102,7 +105,18 @@ impl OutcomeIndex {
         (self.first, self.complete_from) = (older.first, older.complete_from);
     }
 
-    /// Looks up the outcome of a request that was decided at `since` or later.
+    /// Notes that there are too many outcomes from this time on. There will be more only.
+    pub(super) fn give_up(&mut self, since: Timestamp) {
+        self.too_many_since = self.too_many_since.max(Some(since));
+    }
+
+    /// Whether it is known that it cannot reach back to this time.
+    pub(super) fn has_given_up(&self, since: Timestamp) -> bool {
+        self.too_many_since.is_some_and(|too_many| since <= too_many)
+    }
+
+    /// Looks up the latest outcome of a request, which may be older than `since`; pending only if none was decided at
+    /// `since` or later.
     pub(super) fn find(&self, request_id: &str, since: Timestamp) -> Known {
         match self.offsets.get(&hash(request_id)) {
             Some(offset) => Known::At(*offset),
@@ -168,5 +182,14 @@ mod tests {
         assert_eq!(index.room(), Some((6, 0)), "the oldest one is gone");
         assert_eq!(index.find("a", at(0)), Known::At(8));
         assert!(!index.reaches(at(1)) && index.reaches(at(2)));
+    }
+
+    #[test]
+    fn where_there_are_too_many_it_is_not_tried_again_to_reach_back() {
+        let mut index = OutcomeIndex::new(at(10));
+        assert!(!index.has_given_up(at(5)));
+        index.give_up(at(5));
+        index.give_up(at(3));
+        assert!(index.has_given_up(at(5)) && index.has_given_up(at(4)) && !index.has_given_up(at(6)));
     }
 }

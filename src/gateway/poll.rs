@@ -64,7 +64,9 @@ fn decoded(text: &str) -> Option<Cow<'_, str>> {
 
 fn since(query: &str) -> Result<Option<Timestamp>, Problem> {
     let given = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "since");
-    given.map(|(_, value)| value.parse().map_err(|_| bad_parameter())).transpose()
+    // A `+` before an offset means a space here, unless it is escaped.
+    let time = |value: &str| value.parse().or_else(|_| value.replace(' ', "+").parse());
+    given.map(|(_, value)| time(&value).map_err(|_| bad_parameter())).transpose()
 }
 
 pub(super) fn bad_parameter() -> Problem {

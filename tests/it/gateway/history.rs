@@ -96,3 +96,46 @@ fn a_client_sees_its_own_requests_alone_also_after_the_connection_was_lost() {
         .await;
     });
 }
+
+#[test]
+fn an_id_that_is_used_again_does_not_get_its_earlier_outcome() {
+    kit::run(async |ctx| {
+        let world = World::start_with(ctx, ON, |_| Answer::unlocked()).await;
+        let gateway = Gateway::start(&world.ctx, world.ctx.amqp_url(), ON).await;
+        // Its key was used a day ago.
+        let earlier = r#"{"status":"unlocked","request_id":"local/daily","request":{"customer_id":"191"},
+            "finished_at":"2026-01-01T00:00:00Z"}"#;
+        let properties = lapin::BasicProperties::default();
+        world.amqp.publish(crate::world::RESULTS, "unlock.unlocked", properties, earlier.as_bytes()).await;
+        world.stop().await;
+        let taken = gateway.post(json(r#"{"customer_id":191}"#).header("idempotency-key", "daily")).await;
+        assert_eq!(poll(&gateway, location(&taken)).await, serde_json::json!({"status": "pending"}));
+        // Without a time it is the latest one.
+        assert_eq!(poll(&gateway, "/v1/unlocks/local%2Fdaily").await["status"], "unlocked");
+        assert_eq!(poll(&gateway, location(&taken)).await, serde_json::json!({"status": "pending"}));
+        let offset = "/v1/unlocks/local%2Fdaily?since=2025-12-31T00:00:00+01:00";
+        assert_eq!(poll(&gateway, offset).await["status"], "unlocked");
+    });
+}
+
+#[test]
+fn polls_do_not_wait_one_after_the_other_for_a_rabbitmq_that_hangs() {
+    kit::run_on_own_node(kit::NodeOptions::default(), async |ctx| {
+        let world = World::start_with(ctx, ON, |_| Answer::unlocked()).await;
+        let gateway = Gateway::start(&world.ctx, world.ctx.amqp_url(), ON).await;
+        world.ctx.node().freeze().await;
+        let started = std::time::Instant::now();
+        let polls = (0..6).map(|n| {
+            let path = format!("/v1/unlocks/local%2F{n}?since=2026-01-01T00:00:00Z");
+            gateway.post(Request::new("GET", &path))
+        });
+        let answers = futures_util::future::join_all(polls).await;
+        let took = started.elapsed();
+        world.ctx.node().thaw().await;
+        for answer in &answers {
+            assert_eq!((answer.status, problem(answer).1.as_str()), (503, "history_unavailable"));
+        }
+        // A try takes 5 s.
+        assert!(took < std::time::Duration::from_secs(12), "{took:?}");
+    });
+}
