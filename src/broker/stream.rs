@@ -8,8 +8,9 @@ use lapin::{
     message::Delivery,
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     protocol::AMQPSoftError,
-    types::{AMQPValue, FieldArray, FieldTable},
+    types::{AMQPValue, DeliveryTag, FieldArray, FieldTable},
 };
+use tokio::time::{Instant, timeout_at};
 
 use super::{consumer::queue_state, errors::soft_error};
 use crate::message::{Timestamp, headers, outcome::STREAM_FILTER_VALUE};
@@ -18,6 +19,9 @@ use crate::message::{Timestamp, headers, outcome::STREAM_FILTER_VALUE};
 const PREFETCH: u16 = 1000;
 /// Entries are acknowledged in steps of this many: the acknowledgement is what asks for more.
 const ACK_EVERY: u16 = 250;
+/// No entry waits longer than this for its acknowledgement: RabbitMQ closes the channel of one that waits for
+/// `consumer_timeout`, 30 minutes, also of a stream that gets few.
+const ACK_WITHIN: Duration = Duration::from_secs(1);
 /// How many entries of the last chunk are read at once to find the end: more than a chunk has.
 const MAX_CHUNK: u16 = 60_000;
 /// How long RabbitMQ may take for the next entry while it is known that one comes.
@@ -76,15 +80,12 @@ pub enum Start {
     /// At a chunk that may begin before this time by RabbitMQ's clock.
     At(Timestamp),
     Offset(u64),
-    /// With the next entry.
-    Next,
 }
 
 impl Start {
     fn value(self) -> AMQPValue {
         match self {
             Self::First => AMQPValue::LongString("first".into()),
-            Self::Next => AMQPValue::LongString("next".into()),
             Self::At(at) => AMQPValue::Timestamp(at.as_secs()),
             Self::Offset(offset) => AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX)),
         }
@@ -172,7 +173,7 @@ impl<'a> Stream<'a> {
     ) -> Result<Reader<'a>, StreamError> {
         let channel = self.connection.create_channel().await.map_err(|error| self.fault(error))?;
         let consumer = self.consume(&channel, start.value(), filters, prefetch).await?;
-        Ok(Reader { stream: *self, channel, consumer, unacknowledged: 0, ack_every })
+        Ok(Reader { stream: *self, channel, consumer, unacknowledged: None, ack_every })
     }
 
     async fn consume(
@@ -212,7 +213,7 @@ impl<'a> Stream<'a> {
     fn fault(&self, source: lapin::Error) -> StreamError {
         let name = self.name.to_owned();
         match soft_error(&source) {
-            Some((AMQPSoftError::NOTFOUND, _)) => StreamError::Missing(name),
+            Some((AMQPSoftError::NOTFOUND, broker)) if is_missing(&broker) => StreamError::Missing(name),
             Some((AMQPSoftError::ACCESSREFUSED, broker)) => StreamError::Refused { name, broker },
             _ => StreamError::Failed { name, source },
         }
@@ -225,8 +226,16 @@ pub struct Reader<'a> {
     stream: Stream<'a>,
     channel: Channel,
     consumer: Consumer,
-    unacknowledged: u16,
+    unacknowledged: Option<Unacknowledged>,
     ack_every: u16,
+}
+
+/// Entries that RabbitMQ has sent, and that are not acknowledged yet.
+#[derive(Clone, Copy, Debug)]
+struct Unacknowledged {
+    count: u16,
+    last: DeliveryTag,
+    due: Instant,
 }
 
 impl Reader<'_> {
@@ -245,18 +254,57 @@ impl Reader<'_> {
     /// # Errors
     /// If the stream cannot be read any more.
     pub async fn wait_next(&mut self) -> Result<Entry, StreamError> {
-        let entry = self.stream.entry(self.consumer.next().await)?;
-        self.unacknowledged += 1;
-        if self.unacknowledged >= self.ack_every {
-            self.unacknowledged = 0;
-            let acknowledged = entry.delivery.acker.ack(BasicAckOptions { multiple: true }).await;
-            acknowledged.map_err(|error| self.stream.fault(error))?;
+        let entry = loop {
+            let next = self.consumer.next();
+            let next = match self.unacknowledged {
+                Some(unacknowledged) => timeout_at(unacknowledged.due, next).await,
+                None => Ok(next.await),
+            };
+            match next {
+                Ok(next) => break self.stream.entry(next)?,
+                Err(_elapsed) => self.acknowledge().await?,
+            }
+        };
+        let earlier = self.unacknowledged;
+        let unacknowledged = Unacknowledged {
+            count: earlier.map_or(1, |earlier| earlier.count + 1),
+            last: entry.delivery.delivery_tag,
+            due: earlier.map_or_else(|| Instant::now() + ACK_WITHIN, |earlier| earlier.due),
+        };
+        self.unacknowledged = Some(unacknowledged);
+        if unacknowledged.count >= self.ack_every {
+            self.acknowledge().await?;
         }
         Ok(entry)
+    }
+
+    async fn acknowledge(&mut self) -> Result<(), StreamError> {
+        let Some(Unacknowledged { last, .. }) = self.unacknowledged.take() else { return Ok(()) };
+        let acknowledged = self.channel.basic_ack(last, BasicAckOptions { multiple: true }).await;
+        acknowledged.map_err(|error| self.stream.fault(error))
     }
 
     /// Ends the reading, and waits for RabbitMQ's answer.
     pub async fn close(self) {
         super::topology::close(&self.channel).await;
+    }
+}
+
+/// Whether there is no such queue. RabbitMQ answers with the same code if its leader is away.
+fn is_missing(broker: &str) -> bool {
+    broker.contains("no queue")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_whose_leader_is_away_is_not_missing() {
+        assert!(is_missing("NOT_FOUND - no queue 'trackfinity.unlock.history' in vhost '/'"));
+        assert!(!is_missing(
+            "NOT_FOUND - home node 'rabbit@b' of durable queue 'trackfinity.unlock.history' in vhost '/' is down \
+             or inaccessible"
+        ));
     }
 }

@@ -4,6 +4,7 @@ use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use lapin::uri::AMQPUri;
 
 use super::{
     failure::Failure,
@@ -12,15 +13,27 @@ use super::{
     table::{self, or_dash, time},
 };
 use crate::{
-    broker::{Topology, connection, consumer::queue_state},
+    broker::{Backoff, Topology, connection, consumer::queue_state},
     history::{Found, HistoryError, Outcomes, Progress, Query},
-    message::{Moment, Status},
+    message::{Moment, RecordedOutcome, Status},
     policy::Tier,
     settings::{BrokerSettings, environment},
 };
 
-const HEADINGS: [&str; 9] =
-    ["FINISHED AT", "STATUS", "REASON", "ATTEMPTS", "HTTP", "REPLAYS", "ASKED BY", "REQUEST", "TRACE"];
+/// What its connection is for, on RabbitMQ's page.
+const PURPOSE: &str = "history";
+const HEADINGS: [&str; 10] = [
+    "FINISHED AT",
+    "STATUS",
+    "REASON",
+    "IDENTIFIERS",
+    "ATTEMPTS",
+    "HTTP",
+    "REPLAYS",
+    "ASKED BY",
+    "REQUEST",
+    "TRACE",
+];
 
 #[derive(Debug, Args)]
 pub(super) struct HistoryArgs {
@@ -83,14 +96,20 @@ impl HistoryArgs {
 }
 
 pub(super) async fn history(files: &[PathBuf], args: HistoryArgs) -> Result<(), Failure> {
+    if let (Some(Moment(since)), Some(Moment(until))) = (args.since, args.until)
+        && since > until
+    {
+        let why = format!("--since is {}, after --until, {}", time(since), time(until));
+        return Err(anyhow::anyhow!("nothing can match: {why}").into());
+    }
     let settings = BrokerSettings::load(files, environment())?;
     let urls = settings.broker.uris().map_err(anyhow::Error::from)?;
     let topology = Topology::new(&settings.topology_prefix);
-    let connection = connection::connect(&urls, "history").await?;
-    let result = match args.follow {
-        true => follow(&connection, &topology, &args).await,
-        false => search(&connection, &topology, &args).await,
-    };
+    if args.follow {
+        return follow(&urls, &topology, &args).await;
+    }
+    let connection = connection::connect(&urls, PURPOSE).await?;
+    let result = search(&connection, &topology, &args).await;
     connection.close().await;
     result
 }
@@ -115,7 +134,7 @@ async fn search(
     let outcomes = searched.map_err(anyhow::Error::from)?;
     if args.json {
         for found in &outcomes.found {
-            print(format_args!("{}", String::from_utf8_lossy(&found.body)))?;
+            print(format_args!("{}", json_line(found)))?;
         }
     } else if !outcomes.found.is_empty() {
         let rows: Vec<_> = outcomes.found.iter().map(row).collect();
@@ -130,21 +149,50 @@ async fn search(
 }
 
 /// Prints until a signal comes.
-async fn follow(
-    connection: &lapin::Connection,
-    topology: &Topology,
-    args: &HistoryArgs,
-) -> Result<(), Failure> {
+async fn follow(urls: &[AMQPUri], topology: &Topology, args: &HistoryArgs) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(anyhow::Error::from)?;
+    tokio::select! {
+        ended = follow_on(urls, topology, args) => ended,
+        () = signals.next() => Ok(()),
+    }
+}
+
+/// Prints, and connects again where it was when the connection is lost. Ends with an error only.
+async fn follow_on(urls: &[AMQPUri], topology: &Topology, args: &HistoryArgs) -> Result<(), Failure> {
     let (query, stream) = (args.query(), topology.history());
     let hand_over = |found: Found| match args.json {
-        true => print(format_args!("{}", String::from_utf8_lossy(&found.body))),
+        true => print(format_args!("{}", json_line(&found))),
         false => print(format_args!("{}", row(&found).map(|cell| table::clean(&cell)).join("  "))),
     };
-    let following = Outcomes::follow(connection, &stream, &query, hand_over);
-    tokio::select! {
-        ended = following => ended,
-        () = signals.next() => Ok(()),
+    let (mut next, mut backoff, mut is_away) = (None, Backoff::new(), false);
+    loop {
+        let before = next;
+        let ended = async {
+            let connection = connection::connect(urls, PURPOSE).await?;
+            let ended = Outcomes::follow(&connection, &stream, &query, &mut next, hand_over).await;
+            connection.close().await;
+            ended
+        };
+        match ended.await {
+            Err(failure) if next.is_some() && is_passing(&failure) => {
+                if next > before {
+                    (backoff, is_away) = (Backoff::new(), false);
+                }
+                if !std::mem::replace(&mut is_away, true) {
+                    eprintln!("{failure}. It goes on where it was when RabbitMQ is back; Ctrl-C ends it");
+                }
+                tokio::time::sleep(backoff.next(fastrand::f64())).await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
+fn is_passing(failure: &Failure) -> bool {
+    match failure {
+        Failure::Connect(error) => !error.is_refusal(),
+        Failure::Failed(error) => error.downcast_ref().is_some_and(HistoryError::is_passing),
+        _ => false,
     }
 }
 
@@ -154,12 +202,18 @@ impl From<HistoryError> for Failure {
     }
 }
 
-fn row(found: &Found) -> [String; 9] {
+/// The outcome as it was published. A line break in JSON, as another program may write it, means a space.
+fn json_line(found: &Found) -> String {
+    String::from_utf8_lossy(&found.body).replace(['\n', '\r'], " ")
+}
+
+fn row(found: &Found) -> [String; 10] {
     let outcome = &found.outcome;
     [
         time(outcome.finished_at),
         outcome.status.clone(),
         or_dash(outcome.reason.as_deref()),
+        or_dash(identifiers(outcome).as_deref()),
         outcome.attempts.to_string(),
         outcome.http_status.map_or_else(|| "-".to_owned(), |status| status.to_string()),
         outcome.replays.to_string(),
@@ -167,6 +221,12 @@ fn row(found: &Found) -> [String; 9] {
         outcome.request_id.clone(),
         or_dash(found.trace_id.as_deref()),
     ]
+}
+
+/// Such as `customer_id=191 orderid=7`; `None` if the request had none that could be read.
+fn identifiers(outcome: &RecordedOutcome) -> Option<String> {
+    let given = outcome.request.as_ref()?.iter().map(|(name, value)| format!("{name}={value}"));
+    Some(given.collect::<Vec<_>>().join(" ")).filter(|text| !text.is_empty())
 }
 
 /// What to say where nothing is found: how far back was looked, and what may still come.
@@ -180,9 +240,14 @@ async fn nothing(
         (Some(since), Some(from)) => Some(since.max(from)),
         (since, from) => since.or(from),
     };
-    let looked = match from {
-        Some(from) => format!("nothing since {}", time(from)),
-        None => "nothing: the history is empty".to_owned(),
+    let looked = match (from, query.until) {
+        (Some(from), Some(until)) if from > until => {
+            format!("nothing until {}: the history begins at {}", time(until), time(from))
+        }
+        (Some(from), Some(until)) => format!("nothing from {} to {}", time(from), time(until)),
+        (Some(from), None) => format!("nothing since {}", time(from)),
+        (None, _) if outcomes.read > 0 => "nothing in the whole history".to_owned(),
+        (None, _) => "nothing: the history is empty".to_owned(),
     };
     let waiting = ready(connection, &topology.requests()).await;
     let mut retries = Some(0);
@@ -193,7 +258,8 @@ async fn nothing(
     match (retries, waiting) {
         (Some(0), Some(0)) => format!("{looked}; no request waits"),
         (Some(retries), Some(waiting)) => {
-            format!("{looked}; {retries} requests wait for a retry, {waiting} in the queue")
+            let wait = if retries == 1 { "request waits" } else { "requests wait" };
+            format!("{looked}; {retries} {wait} for a retry, {waiting} in the queue")
         }
         // This user may not see the queues.
         _ => looked,

@@ -28,6 +28,14 @@ pub enum HistoryError {
     Stream(#[from] StreamError),
 }
 
+impl HistoryError {
+    /// Whether it may work again on another connection.
+    pub fn is_passing(&self) -> bool {
+        use StreamError::{Ended, Failed, Stalled};
+        matches!(self, Self::Stream(Ended(_) | Failed { .. } | Stalled { .. }))
+    }
+}
+
 /// What a search found.
 #[derive(Debug, Default)]
 pub struct Outcomes {
@@ -90,7 +98,8 @@ impl Outcomes {
         Ok((reading.read(Start::Offset(first), &[]).await?, Some(first..=end.offset)))
     }
 
-    /// Hands over each outcome that comes from now on. Ends with an error only.
+    /// Hands over each outcome that comes from now on; or from `next`, the offset at which an earlier call ended.
+    /// Ends with an error only.
     ///
     /// # Errors
     /// If the stream does not exist or cannot be read any more.
@@ -98,12 +107,20 @@ impl Outcomes {
         connection: &Connection,
         stream: &str,
         query: &Query,
+        next: &mut Option<u64>,
         mut hand_over: impl FnMut(Found) -> Result<(), E>,
     ) -> Result<(), E> {
-        let reading = Stream::new(connection, stream).read(Start::Next, &[]).await;
-        let mut reader = reading.map_err(|error| off(error, stream))?;
+        let reading = Stream::new(connection, stream);
+        let last = reading.last_entries().await.map_err(|error| off(error, stream))?;
+        let end = last.last().map_or(0, |last| last.offset + 1);
+        // A stream that has not even reached this offset was deleted, and declared again.
+        let start = next.map_or(end, |next| if next > end { 0 } else { next });
+        *next = Some(start);
+        let reader = reading.read(Start::Offset(start), &[]).await;
+        let mut reader = reader.map_err(HistoryError::from)?;
         loop {
             let entry = reader.wait_next().await.map_err(HistoryError::from)?;
+            *next = Some(entry.offset + 1);
             if let Some(found) = Found::read(&entry).filter(|found| query.matches(&found.outcome)) {
                 hand_over(found)?;
             }

@@ -1,5 +1,6 @@
 //! The history: outcomes are kept in a stream, and every search finds all that match.
 
+mod follow;
 mod random;
 
 use std::time::Duration;
@@ -181,6 +182,26 @@ fn an_entry_is_read_by_its_offset_also_out_of_a_large_chunk() {
     });
 }
 
+#[test]
+fn what_is_no_outcome_does_not_hide_outcomes_nor_makes_the_history_empty() {
+    kit::run(async |ctx| {
+        let amqp = ctx.amqp().await;
+        declare(&amqp).await;
+        amqp.publish(RESULTS, "unlock.other", lapin::BasicProperties::default(), b"no JSON").await;
+        let program = || history(ctx.amqp_url());
+        let (code, lines, said) = run(&ctx, program()).await;
+        assert_eq!((code, lines.len()), (Some(0), 0));
+        assert!(said[0].starts_with("nothing in the whole history"), "{said:#?}");
+        let outcome = outcome(1, r#"{"customer_id":"1"}"#, Status::Unlocked, 0);
+        let body: Value = serde_json::from_slice(&outcome.encode().expect("encodes")).expect("JSON");
+        let pretty = serde_json::to_string_pretty(&body).expect("JSON");
+        amqp.publish(RESULTS, "unlock.unlocked", lapin::BasicProperties::default(), pretty.as_bytes()).await;
+        let (_, lines, _) = run(&ctx, program().arg("--json")).await;
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        assert_eq!(serde_json::from_str::<Value>(&lines[0]).expect("JSON"), body);
+    });
+}
+
 fn history(amqp_url: &str) -> Program {
     Program::new(env!("CARGO_BIN_EXE_unlocker")).env("UNLOCKER__BROKER__URL", amqp_url).arg("history")
 }
@@ -210,50 +231,25 @@ fn the_command_tells_what_became_of_a_customer() {
         let (code, lines, _) = run(ctx, history(url).args(["--customer-id", "191"])).await;
         assert_eq!(code, Some(0));
         assert_eq!(lines.len(), 3, "a heading and two outcomes: {lines:#?}");
-        assert!(
-            lines.iter().skip(1).all(|line| line.contains("unlocked") && line.contains("shop")),
-            "{lines:#?}"
-        );
+        let is_told =
+            |line: &String| ["unlocked", "customer_id=191", "shop"].iter().all(|&it| line.contains(it));
+        assert!(lines.iter().skip(1).all(is_told), "{lines:#?}");
         let (_, lines, _) = run(ctx, history(url).args(["--customer-id", "404", "--json"])).await;
         let refused: Value = serde_json::from_str(&lines[0]).expect("JSON");
         assert_eq!((&refused["reason"], &refused["requested_by"]), (&"http_400".into(), &"shop".into()));
         let (_, lines, said) = run(ctx, history(url).args(["--limit", "1", "--since", "1h"])).await;
         assert_eq!((lines.len(), said), (2, vec!["2 older ones are left out: see --limit".to_owned()]));
+        let (code, _, said) = run(ctx, history(url).args(["--since", "1h", "--until", "2h"])).await;
+        assert_eq!(code, Some(1));
+        assert!(said[0].contains("nothing can match: --since is 20"), "{said:#?}");
+        let (_, _, said) = run(ctx, history(url).args(["--until", "2h"])).await;
+        assert!(said[0].starts_with("nothing until 20") && said[0].contains("begins at 20"), "{said:#?}");
         let (code, lines, said) = run(ctx, history(url).args(["--customer-id", "7"])).await;
         assert_eq!((code, lines.len()), (Some(0), 0));
         assert!(
             said[0].starts_with("nothing since 20") && said[0].ends_with("; no request waits"),
             "{said:#?}"
         );
-    });
-}
-
-#[test]
-fn follow_prints_what_comes() {
-    kit::run(async |ctx| {
-        let world = World::start_with(ctx, &[("HISTORY__ENABLED", "true")], |_| Answer::unlocked()).await;
-        let program = history(world.ctx.amqp_url()).args(["--follow", "--json"]);
-        let follower = world.ctx.start(&program);
-        let mut last = 0;
-        // Until it follows, nothing comes: so one is published again and again.
-        kit::eventually("the follower prints", SOON, async || {
-            last += 1;
-            world.unlock(&last.to_string()).await;
-            if follower.stdout().is_empty() { Err("nothing yet") } else { Ok(()) }
-        })
-        .await;
-        world.unlock("the last").await;
-        let mark = r#""request_id":"the last""#;
-        kit::eventually("the last outcome", SOON, async || {
-            if follower.stdout().iter().any(|line| line.contains(mark)) {
-                Ok(())
-            } else {
-                Err(follower.stdout().join("\n"))
-            }
-        })
-        .await;
-        follower.signal(kit::Signal::TERM);
-        assert_eq!(follower.wait_exit(SOON).await.code(), Some(0));
     });
 }
 
