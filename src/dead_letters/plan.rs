@@ -112,7 +112,11 @@ impl Plan {
         Self { digest, action, ids }
     }
 
-    pub(crate) fn encode(&self) -> serde_json::Result<Vec<u8>> {
+    /// Encodes the plan for storing it, with the whole correction.
+    ///
+    /// # Errors
+    /// Never: what a plan has can be written as JSON.
+    pub fn encode(&self) -> serde_json::Result<Vec<u8>> {
         let action = match self.action.clone() {
             Action::Replay { correction } => StoredAction::Replay { correction },
             Action::Discard { reason } => StoredAction::Discard { reason },
@@ -121,13 +125,17 @@ impl Plan {
         serde_json::to_vec(&StoredPlan { digest: self.digest.clone(), action, ids })
     }
 
-    /// Decodes a plan. `None` if these bytes are not a plan or do not match their digest.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Decodes a plan. `None` if these bytes are not a plan, or not the only one with their digest.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let stored: StoredPlan = serde_json::from_slice(bytes).ok()?;
         let action = match stored.action {
             StoredAction::Replay { correction } => Action::Replay { correction },
             StoredAction::Discard { reason } => Action::Discard { reason },
         };
+        // The digest would be that of two ids.
+        if stored.ids.iter().any(|id| id.contains('\n')) {
+            return None;
+        }
         let ids = stored.ids.iter().map(|id| DeadLetterId::from(id.as_str())).collect();
         let plan = Self::new(action, ids);
         (plan.digest == stored.digest).then_some(plan)
@@ -173,6 +181,28 @@ mod tests {
         let plan = Plan::new(Action::replay(), ids(&["a", "b"]));
         let bytes = String::from_utf8(plan.encode().expect("JSON")).expect("UTF-8").replace("\"b\"", "\"c\"");
         assert_eq!(Plan::decode(bytes.as_bytes()), None);
+    }
+
+    /// Who may write to the queue of plans could store something else than what was shown.
+    #[test]
+    fn nothing_else_is_read_under_the_digest_of_a_plan() {
+        let forged = |plan: &Plan, rest: &str| {
+            let forged = format!(r#"{{"digest":"{}","action":"replay",{rest}}}"#, plan.digest);
+            Plan::decode(forged.as_bytes())
+        };
+        let two = Plan::new(Action::replay(), ids(&["a", "b"]));
+        assert_eq!(forged(&two, r#""ids":["a","b"]"#).as_ref(), Some(&two));
+        assert_eq!(forged(&two, r#""ids":["a\nb"]"#), None, "one id with a line break");
+
+        let mut correction = Correction::default();
+        correction.set("customer_id", "1").expect("set");
+        correction.set("orderid", "2").expect("set");
+        let plan = Plan::new(Action::Replay { correction }, ids(&["a"]));
+        let set = |identifiers: &str| {
+            forged(&plan, &format!(r#""ids":["a"],"correction":{{"identifiers":{{{identifiers}}}}}"#))
+        };
+        assert_eq!(set(r#""customer_id":"1","orderid":"2""#).as_ref(), Some(&plan));
+        assert_eq!(set(r#""customer_id 1:1\norderid":"2""#), None, "a field that there is not");
     }
 
     /// A plan that a version without corrections has stored, and the digest that it gave.

@@ -23,16 +23,43 @@ const COMPRESSION: &str = "compression";
 ///
 /// Its JSON is for storing it, and has the whole body.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "StoredCorrection")]
 pub struct Correction {
     /// Empty: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     content_type: Option<String>,
     /// By the name of their field. Empty: the field is removed.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     identifiers: BTreeMap<String, String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<String>,
+}
+
+/// A correction as it was stored, not checked yet.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredCorrection {
+    content_type: Option<String>,
+    #[serde(default)]
+    identifiers: BTreeMap<String, String>,
+    body: Option<String>,
+}
+
+impl TryFrom<StoredCorrection> for Correction {
+    type Error = InvalidCorrection;
+
+    fn try_from(stored: StoredCorrection) -> Result<Self, InvalidCorrection> {
+        let mut correction = Self::default();
+        for (name, value) in &stored.identifiers {
+            correction.set(name, value)?;
+        }
+        if let Some(content_type) = &stored.content_type {
+            correction.set(CONTENT_TYPE, content_type)?;
+        }
+        // As it is: another line break at its end was meant.
+        correction.body = stored.body;
+        Ok(correction)
+    }
 }
 
 /// A change that no request can have.
