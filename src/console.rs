@@ -47,7 +47,7 @@ use self::{
     guard::{Hosts, REQUEST_TIMEOUT},
 };
 use crate::{
-    http::{Bounds, ListenError, Server, bind},
+    http::{Bounds, Handler, ListenError, Server, bind},
     ops::{self, EventLoopMonitor, OpsError},
     settings::ConsoleSettings,
     telemetry::ConsoleTelemetry,
@@ -109,6 +109,11 @@ impl Console {
             telemetry,
             ops: settings.ops.listen,
         })
+    }
+
+    /// What answers the requests: for tests, without a connection.
+    pub fn handler(&self) -> impl Handler + use<> {
+        router(self.app.clone(), self.hosts.clone())
     }
 
     /// Serves until `stop` is cancelled. A job finishes the current dead letter first. If that takes too

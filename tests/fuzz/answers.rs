@@ -5,13 +5,17 @@ use std::time::Duration;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use trackfinity_unlocker::{
     message::Timestamp,
-    policy::{
-        AttemptHistory, Classification, HttpResponse, Judgement, Reason, Reply, RetryAfter, RetryLimits,
-        Tier, Verdict, classify, decide, rate_limit_pause,
-    },
+    policy::{AttemptHistory, HttpResponse, Judgement, Reply, RetryAfter, RetryLimits},
 };
 
-use super::{fuzz, like, maybe_changed, requests::json_like};
+use super::{
+    fuzz, like, maybe_changed,
+    requests::json_like,
+    targets::{
+        answers::{self, Call, jitter},
+        retry_after,
+    },
+};
 
 pub(super) fn any_moment() -> impl Strategy<Value = Timestamp> {
     prop_oneof![0..4_000_000_000_000_i64, any::<i64>()].prop_map(Timestamp::from_millis)
@@ -74,112 +78,17 @@ fn any_limits() -> impl Strategy<Value = RetryLimits> {
     )
 }
 
-/// The contract's table, written a second time.
-fn table(reply: &Reply) -> &'static str {
-    let Reply::Response(answer) = reply else {
-        return "transient";
-    };
-    let json = serde_json::from_slice::<serde_json::Value>(&answer.body).ok().filter(|_| !answer.cut);
-    match (answer.status, json) {
-        (200..=299, Some(serde_json::Value::Bool(true))) => "unlocked",
-        (200..=299, Some(_)) => "refused",
-        (200..=299, None) => "transient",
-        (401 | 403 | 405 | 407 | 501 | 300..=399, _) => "endpoint fault",
-        (408 | 425, _) => "transient",
-        (429, _) => "rate limited",
-        (404, _) => "not found",
-        (400..=499, _) => "refused",
-        _ => "transient",
-    }
-}
-
 #[test]
 fn any_reply_is_classified_as_the_contract_says() {
-    // (0, 1], to the last bit.
-    let jitter = (0..u64::MAX).prop_map(|bits| 1.0 - (bits >> 11) as f64 / (1_u64 << 53) as f64);
+    let jitter = (0..u64::MAX).prop_map(jitter);
     let inputs = (any_reply(), any_history(), any_moment(), jitter, any_limits());
-    fuzz("answers", inputs, |(reply, history, now, jitter, limits)| {
-        let classification = classify(&reply);
-        let (name, after) = match classification {
-            Classification::Unlocked => ("unlocked", None),
-            Classification::Refused(_) => ("refused", None),
-            Classification::NotFound => ("not found", None),
-            Classification::Transient(_, after) => ("transient", after),
-            Classification::RateLimited(after) => ("rate limited", after),
-            Classification::EndpointFault(_) => ("endpoint fault", None),
-        };
-        prop_assert_eq!(name, table(&reply));
-        let is_final = matches!(classification, Classification::Unlocked | Classification::Refused(_));
-        prop_assert!(is_final || !classification.proves_address());
-        prop_assert!(rate_limit_pause(after, now) <= Duration::from_secs(300));
-
-        let is_too_old = now.since(history.first_received_at) >= limits.give_up_after;
-        let left = history.expires_at.map(|at| at.since(now));
-        let next = history.attempts.saturating_add(1);
-        match decide(classification, history, now, jitter, &limits) {
-            Verdict::Unlocked { attempts } => prop_assert_eq!((name, attempts), ("unlocked", next)),
-            Verdict::Refused { attempts, reason } => {
-                let own_fault = name == "endpoint fault" && history.judgement == Judgement::OwnFault;
-                prop_assert!(matches!(name, "refused" | "not found") || own_fault);
-                let Reply::Response(HttpResponse { status, .. }) = reply else {
-                    return Err(TestCaseError::fail("refused without an answer"));
-                };
-                let expected = if status < 300 { Reason::NotTrue } else { Reason::Http(status) };
-                prop_assert_eq!((attempts, reason), (next, expected));
-            }
-            Verdict::Abandoned { attempts, .. } => {
-                prop_assert!(matches!(name, "transient" | "rate limited"));
-                let counts = name == "transient" && history.judgement != Judgement::Spared;
-                prop_assert_eq!(attempts, if counts { next } else { history.attempts });
-                prop_assert!(is_too_old || (counts && next >= limits.max_attempts));
-            }
-            Verdict::Expired { attempts, .. } => {
-                prop_assert!(matches!(name, "transient" | "rate limited" | "endpoint fault"));
-                let counts = name == "transient" && history.judgement != Judgement::Spared;
-                prop_assert_eq!(attempts, if counts { next } else { history.attempts });
-                // A second is the shortest wait; only a Retry-After may ask for more.
-                let asked = after.map_or(Duration::from_secs(1), |after| after.delay(now));
-                let shortest = Tier::at_least(asked.min(limits.max_delay)).duration();
-                prop_assert!(left.is_some_and(|left| left <= shortest), "{:?} left", left);
-            }
-            Verdict::Retry { attempts, tier, .. } => {
-                prop_assert!(left.is_none_or(|left| tier.duration() < left), "{} of {:?}", tier, left);
-                prop_assert!(matches!(name, "transient" | "rate limited" | "endpoint fault"));
-                let counts = name == "transient" && history.judgement != Judgement::Spared;
-                prop_assert_eq!(attempts, if counts { next } else { history.attempts });
-                prop_assert!(name == "endpoint fault" || !is_too_old);
-                prop_assert!(!counts || next < limits.max_attempts);
-                let asked = after.map_or(Duration::ZERO, |after| after.delay(now)).min(limits.max_delay);
-                prop_assert!(tier.duration() >= asked, "{} for {:?}", tier, asked);
-                let doubled = Duration::from_secs(1 << history.attempts.min(10)).min(limits.max_delay);
-                let usual =
-                    if name == "rate limited" && after.is_none() { Duration::from_secs(1) } else { asked };
-                prop_assert!(tier <= Tier::at_least(doubled.max(usual)), "{}", tier);
-            }
-        }
-        Ok(())
-    });
+    let inputs =
+        inputs.prop_map(|(reply, history, now, jitter, limits)| Call { reply, history, now, jitter, limits });
+    fuzz("answers", inputs, answers::check);
 }
 
 #[test]
 fn any_retry_after_is_read_or_ignored() {
     let text = prop_oneof![like("\\PC{0,40}"), like("[0-9]{0,40}"), any_date(), like("(?s:.){0,20}")];
-    fuzz("Retry-After", (text, any_moment()), |(text, now)| {
-        let after = RetryAfter::parse(&text).map(|after| after.delay(now));
-        let text = text.trim();
-        if let Ok(date) = httpdate::parse_http_date(text) {
-            let since_epoch = date.duration_since(std::time::UNIX_EPOCH).expect("HTTP dates start there");
-            let date =
-                Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).expect("in 9999 at most"));
-            prop_assert_eq!(after, Some(date.since(now)));
-            // The last day is not held to the second.
-            let wait = since_epoch.as_secs_f64() - now.as_millis() as f64 / 1000.0;
-            prop_assert!(date.since(now).as_secs_f64() >= wait - 2.0 * 86_400.0);
-        } else if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            prop_assert_eq!(after, Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX))));
-        } else {
-            prop_assert_eq!(after, None);
-        }
-        Ok(())
-    });
+    fuzz("Retry-After", (text, any_moment()), |(text, now)| retry_after::check(&text, now));
 }

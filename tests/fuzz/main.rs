@@ -8,20 +8,19 @@ mod corrections;
 mod gateway;
 mod headers;
 mod requests;
+mod seeds;
+mod targets;
 
-use std::{
-    fmt,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use proptest::{
     collection::vec,
     prelude::*,
     string::string_regex,
-    test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner},
+    test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner},
 };
 
-type Checked = Result<(), TestCaseError>;
+use self::targets::Checked;
 
 /// Tries inputs until the time is up.
 fn fuzz<S: Strategy>(target: &str, inputs: S, check: impl Fn(S::Value) -> Checked) {
@@ -54,16 +53,6 @@ fn fuzz<S: Strategy>(target: &str, inputs: S, check: impl Fn(S::Value) -> Checke
 /// Text that matches a pattern. A plain pattern would be parsed again for each text.
 fn like(pattern: &str) -> impl Strategy<Value = String> + use<> {
     string_regex(pattern).expect("a pattern")
-}
-
-/// Bytes, shown as text.
-#[derive(Clone, PartialEq, Eq)]
-struct Bytes(Vec<u8>);
-
-impl fmt::Debug for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "b\"{}\"", self.0.escape_ascii())
-    }
 }
 
 /// One change to bytes at one position.

@@ -1,26 +1,19 @@
 //! Requests: bodies of all kinds.
 
-use std::io::Write;
-
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use trackfinity_unlocker::message::{
     FaultCode, Identifiers, Timestamp,
-    request::{
-        self, Content, EventAttributes, EventTime, MAX_BODY_BYTES, MAX_IDENTIFIER_BYTES, UnlockRequest,
-    },
+    request::{self, MAX_BODY_BYTES},
 };
 
-use super::{Bytes, Checked, answers::any_moment, fuzz, like, maybe_changed};
-
-const JSON: &str = "application/json";
-const FORM: &str = "application/x-www-form-urlencoded";
-const EVENT: &str = "application/cloudevents+json";
-const BATCH: &str = "application/cloudevents-batch+json";
-/// What client libraries write, and JSON of other names.
-const OTHER_JSON: [&str; 3] = ["text/plain", "application/octet-stream", "application/data"];
-
-/// A text and a number in identifiers that details must not contain.
-const SECRETS: [&str; 2] = ["S3cr3t", "9078563412"];
+use super::{
+    answers::any_moment,
+    fuzz, like, maybe_changed,
+    targets::{
+        Bytes,
+        bodies::{BATCH, EVENT, FORM, JSON, Message, Packing, SECRETS, check, check_request, is_good},
+    },
+};
 
 pub(super) fn any_content_type() -> impl Strategy<Value = Option<String>> {
     let known =
@@ -122,36 +115,6 @@ pub(super) fn any_body() -> impl Strategy<Value = Bytes> {
     prop_oneof![20 => maybe_changed(text), 4 => vec(any::<u8>(), 0..200), 1 => padded].prop_map(Bytes)
 }
 
-fn is_good(identifier: &str) -> bool {
-    (1..=MAX_IDENTIFIER_BYTES).contains(&identifier.len())
-        && !identifier.trim().is_empty()
-        && !identifier.chars().any(char::is_control)
-}
-
-fn check_request(request: &UnlockRequest) -> Checked {
-    let given: Vec<_> = request.identifiers().given().collect();
-    prop_assert!(!given.is_empty());
-    prop_assert!(given.iter().all(|(_, identifier)| is_good(identifier)));
-    let form = request.to_form();
-    let sent: Vec<_> = form_urlencoded::parse(form.as_bytes()).collect();
-    let same =
-        |((name, value), (sent_name, sent)): (&(&str, &str), &(_, _))| name == sent_name && value == sent;
-    prop_assert!(sent.len() == given.len() && given.iter().zip(&sent).all(same), "{form}");
-    let again = serde_json::to_vec(request.identifiers()).expect("encodes");
-    prop_assert_eq!(request::decode(Some(JSON), &again).request, Ok(request.clone()));
-    // A form with U+FFFD is refused: there it may stand for bytes that are not UTF-8.
-    if !given.iter().any(|(_, identifier)| identifier.contains(char::REPLACEMENT_CHARACTER)) {
-        prop_assert_eq!(request::decode(Some(FORM), form.as_bytes()).request, Ok(request.clone()));
-    }
-    Ok(())
-}
-
-pub(super) fn gzip(body: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(body).expect("written");
-    encoder.finish().expect("finished")
-}
-
 /// An encoding, whether it is one that is read, and whether the body is really packed.
 fn any_encoding() -> impl Strategy<Value = (Option<String>, bool)> {
     prop_oneof![
@@ -174,64 +137,15 @@ fn any_event() -> impl Strategy<Value = (Option<String>, Option<Result<Timestamp
 #[test]
 fn any_body_of_any_content_type_is_a_request_or_a_fault() {
     let inputs = (any_content_type(), any_encoding(), any_event(), any_body(), any::<bool>());
-    fuzz("bodies", inputs, |(content_type, (encoding, packed), (id, time), Bytes(body), cut)| {
-        let media_type = content_type.as_deref().unwrap_or_default().split(';').next().unwrap_or_default();
-        let media_type = media_type.trim().to_ascii_lowercase();
-        let is_json = ["", JSON].contains(&media_type.as_str()) || OTHER_JSON.contains(&media_type.as_str());
-        let is_json =
-            is_json || (media_type.ends_with("+json") && ![EVENT, BATCH].contains(&media_type.as_str()));
-        let supported = is_json || [EVENT, FORM].contains(&media_type.as_str());
-        let sent = match packed {
-            true => gzip(&body),
-            false => body.clone(),
+    let inputs = inputs.prop_map(|(content_type, (encoding, packed), (id, time), body, cut)| {
+        let packing = match (packed, cut) {
+            (false, _) => Packing::Plain,
+            (true, false) => Packing::Gzip,
+            (true, true) => Packing::CutGzip,
         };
-        let is_cut = packed && cut;
-        let sent = if is_cut { &sent[..sent.len() - 1] } else { &sent[..] };
-        let event = EventAttributes {
-            id: id.as_deref().filter(|id| !id.is_empty()),
-            expirytime: time.as_ref().map(|time| match time {
-                Ok(moment) => EventTime::Moment(*moment),
-                Err(text) => EventTime::Text(text),
-            }),
-        };
-        let content_type = content_type.as_deref();
-        let content =
-            Content { content_type, content_encoding: encoding.as_deref(), compression: None, event };
-        let decoded = request::decode(content, sent);
-        if let Some(given) = &decoded.given_id {
-            prop_assert!(!given.is_empty());
-        }
-        if let (Some(id), true) = (event.id, media_type != EVENT) {
-            prop_assert_eq!(decoded.given_id.as_deref(), Some(id), "the attribute counts most");
-        }
-        if let (Some(moment), Some(EventTime::Moment(limit))) = (decoded.expires_at, event.expirytime) {
-            prop_assert!(moment <= limit || media_type == EVENT, "the earliest counts");
-        }
-        match decoded.request {
-            Ok(request) => {
-                prop_assert!(supported && body.len() <= MAX_BODY_BYTES && !is_cut);
-                prop_assert!(media_type == FORM || std::str::from_utf8(&body).is_ok(), "JSON is UTF-8");
-                check_request(&request)
-            }
-            Err(fault) => {
-                if encoding.is_none() {
-                    prop_assert_eq!(fault.code == FaultCode::TooLarge, body.len() > MAX_BODY_BYTES);
-                    if body.len() <= MAX_BODY_BYTES && media_type != EVENT {
-                        prop_assert_eq!(fault.code == FaultCode::UnsupportedContentType, !supported);
-                    }
-                }
-                let secret = SECRETS.iter().find(|secret| fault.detail.contains(**secret));
-                prop_assert_eq!(secret, None, "the detail is {:?}", &fault.detail);
-                prop_assert!(!fault.detail.is_empty() && fault.detail.len() <= 600, "{}", fault.detail);
-                if let Some(readable) = fault.readable {
-                    prop_assert!(matches!(fault.code, FaultCode::BadIdentifier | FaultCode::Malformed));
-                    prop_assert!(readable.given().next().is_some());
-                    prop_assert!(readable.given().all(|(_, identifier)| is_good(identifier)));
-                }
-                Ok(())
-            }
-        }
+        Message { content_type, encoding, compression: None, id, time, body, packing }
     });
+    fuzz("bodies", inputs, |message| check(&message));
 }
 
 /// The value of a field, and what the contract says about it.
