@@ -3,7 +3,7 @@
 # The version of everything: Cargo.toml's.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-.PHONY: help setup build demo test test-matrix soak bench bench-gateway bench-gateway-steady bench-history bench-instructions bench-publish lint check-text check-deploy check-contract schemas render image image-test version audit
+.PHONY: help setup build demo test test-matrix soak bench bench-gateway bench-gateway-steady bench-history bench-instructions bench-publish lint check-text check-deploy check-contract schemas render image image-test image-twice release-check fuzz version audit
 
 # The RabbitMQ versions of `make test-matrix`.
 VERSIONS ?= 3.10 4.0 4.3
@@ -67,6 +67,7 @@ lint: check-text check-deploy check-contract ## Check formatting, clippy, docs, 
 	cargo fmt --all --check
 	cargo fetch --locked
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --manifest-path fuzz/Cargo.toml --locked --no-default-features --target-dir "$${CARGO_TARGET_DIR:-target}" -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	cargo deny --offline check bans licenses sources
 	cargo machete --skip-target-dir
@@ -82,11 +83,20 @@ render: ## Write deploy/kubernetes from the chart
 	@scripts/get-prometheus
 	@scripts/check-deploy --write
 
-image: ## Build the image trackfinity-unlocker:VERSION; needs a Docker engine
-	docker build -t trackfinity-unlocker:$(VERSION) --build-arg VERSION=$(VERSION) --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" .
+image: ## Build the image trackfinity-unlocker:VERSION, its SBOM, and with buildx its provenance; needs a Docker engine
+	@scripts/image
 
 image-test: ## Build the image and let it unlock, read-only and not as root; needs a Docker engine
 	@scripts/image-test
+
+image-twice: ## Build the image again without a cache, and compare: two builds are the same; needs a Docker engine
+	@scripts/image-twice
+
+release-check: ## Do all that a release does but the upload, for this processor (ADVISORY_DB=folder); needs a Docker engine
+	@ADVISORY_DB=$(ADVISORY_DB) scripts/release-check
+
+fuzz: ## Let libFuzzer search for inputs that fail a check (SECONDS=60 TARGETS="…"); needs a C++ compiler
+	@FUZZ_SECONDS=$(or $(SECONDS),60) scripts/fuzz $(TARGETS)
 
 check-contract: ## Check docs/asyncapi.yaml, its schemas and its examples, and the OpenAPI documents; gets the parsers
 	@scripts/get-clients asyncapi

@@ -5,6 +5,7 @@ check.py --write    write the render first
 """
 
 import copy
+import json
 import pathlib
 import re
 import shutil
@@ -427,6 +428,7 @@ def check_lint():
                 ("compose-spec", [root / "deploy/compose.yaml", root / "docs/testing/compose.yaml"]),
                 ("github-workflows", (root / ".github/workflows").glob("*.yml")),
                 ("dependabot", (root / ".github").glob("dependabot.yml")),
+                ("renovate", (root / ".github").glob("renovate.json")),
             )
         ),
     ):
@@ -453,7 +455,6 @@ def check_versions():
         (version, "docs/testing/compose.yaml", r"image: trackfinity-unlocker:(.*)"),
         (version, "docs/testing/test_containers.py", r"trackfinity-unlocker:([\d.]+)"),
         (version, "docs/testing/containers.rs", r'"trackfinity-unlocker", "([\d.]+)"'),
-        (version, "Dockerfile", r"ARG VERSION=(.*)"),
         (version, "docs/production.md", r"trackfinity-unlocker:(\d[\w.-]*)"),
         (toolchain, "Dockerfile", r"FROM rust:([\d.]+)"),
         *((toolchain, path, r"container: rust:([\d.]+)") for path in workflows),
@@ -465,6 +466,35 @@ def check_versions():
     print(f"ok    version {version} and Rust {toolchain} are the same everywhere")
 
 
+def check_release():
+    """Renovate finds each digest in the Dockerfile, for the image that it belongs to; who verifies names this workflow."""
+    root = DEPLOY.parent
+    dockerfile = (root / "Dockerfile").read_text()
+    manager = json.loads((root / ".github/renovate.json").read_text())["customManagers"][0]
+    pattern = re.sub(r"\(\?<(\w+)>", r"(?P<\1>", manager["matchStrings"][0])
+    found = {f"{m['depName']}:{m['currentValue']}": m["depType"] for m in re.finditer(pattern, dockerfile)}
+    bases = dict(re.findall(r"(?m)^FROM (\S+?)\$\{(\w+):\+@\}\$\{\2\}", dockerfile))
+    if found != bases or len(bases) != len(re.findall(r"(?m)^FROM ", dockerfile)):
+        fault(f"Dockerfile: Renovate finds {found}, the images are {bases}")
+    workflow = (root / ".github/workflows/release.yml").read_text()
+    page = (root / "docs/release.md").read_text()
+    name = tomllib.loads((root / "Cargo.toml").read_text())["workspace"]["package"]["repository"].removeprefix("https://github.com/")
+    owner = name.split("/")[0]
+    for what, there in [
+        (f"WORKFLOW={name}/.github/workflows/release.yml", page),
+        (f"IMAGE=ghcr.io/{name}\n", page),
+        (f"CHART=ghcr.io/{owner}/charts/{CHART.name}\n", page),
+        ("PUBLISHED: ghcr.io/${{ github.repository }}\n", workflow),
+        ("CHARTS: ghcr.io/${{ github.repository_owner }}/charts\n", workflow),
+    ]:
+        if what not in there:
+            fault(f"docs/release.md or the workflow of a release lacks {what!r}")
+    identity = re.search(r"subjectRegExp: (\S+)", page)[1]
+    if not re.search(identity, f"https://github.com/{name}/.github/workflows/release.yml@refs/tags/v0.1.0"):
+        fault(f"docs/release.md: {identity} is not the release's workflow")
+    print(f"ok    {len(bases)} base images, which Renovate finds; docs/release.md names what the workflow publishes")
+
+
 def main():
     with tempfile.TemporaryDirectory() as copied:
         # Helm says a line about every symbolic link; a copy has none.
@@ -474,6 +504,7 @@ def main():
     check_typos(everything + manifests)
     check_lint()
     check_versions()
+    check_release()
     sys.exit(1 if faults else 0)
 
 
