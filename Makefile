@@ -69,7 +69,7 @@ lint: check-text check-deploy check-contract ## Check formatting, clippy, docs, 
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --manifest-path fuzz/Cargo.toml --locked --no-default-features --target-dir "$${CARGO_TARGET_DIR:-target}" -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
-	cargo deny --offline check bans licenses sources
+	cargo deny --offline check --deny unmatched-skip bans licenses sources
 	cargo machete --skip-target-dir
 
 check-text: ## Check the spelling, and the shell scripts; gets typos and shellcheck
@@ -114,3 +114,4 @@ version: ## Print the version
 audit: ## Check the dependencies for known vulnerabilities; needs the network
 	@scripts/get-cargo-tools cargo-deny
 	cargo deny check advisories
+	cargo deny --manifest-path fuzz/Cargo.toml check --config deny.toml advisories
