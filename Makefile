@@ -114,4 +114,4 @@ version: ## Print the version
 audit: ## Check the dependencies for known vulnerabilities; needs the network
 	@scripts/get-cargo-tools cargo-deny
 	cargo deny check advisories
-	cargo deny --manifest-path fuzz/Cargo.toml check --config deny.toml advisories
+	cargo deny --manifest-path fuzz/Cargo.toml check advisories

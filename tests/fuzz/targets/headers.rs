@@ -102,10 +102,8 @@ fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQPVal
 }
 
 fn is_brokers(name: &str) -> bool {
-    ["x-death", "x-first-death-", "x-last-death-", "x-delivery-count"]
-        .iter()
-        .any(|known| name.starts_with(known))
-        || ["CC", "BCC"].contains(&name)
+    ["x-death", "x-delivery-count", "x-acquired-count", "CC", "BCC"].contains(&name)
+        || ["x-first-death-", "x-last-death-"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn check_history(table: &FieldTable) -> Checked {
