@@ -10,6 +10,8 @@ ARG BASE_DIGEST=
 
 FROM rust:1.95.0-slim-bookworm${RUST_DIGEST:+@}${RUST_DIGEST} AS build
 WORKDIR /build
+# Cargo features, separated by commas: fips is TLS by the FIPS module of AWS-LC.
+ARG FEATURES=""
 # jemalloc is built with make, which the slim image does not hold. A pinned version would be gone with the next Debian.
 # hadolint ignore=DL3008
 RUN command -v make >/dev/null \
@@ -17,6 +19,11 @@ RUN command -v make >/dev/null \
 # Writes the list of the dependencies into the program, where `cargo audit bin` and scanners of images find it. Unoptimised:
 # it only calls the compiler.
 RUN CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --debug --locked cargo-auditable@0.7.7
+# The FIPS module is built with cmake and Go.
+# hadolint ignore=DL3008
+RUN case ",$FEATURES," in *,fips,*) \
+      apt-get update && apt-get install -y --no-install-recommends cmake golang-go && rm -rf /var/lib/apt/lists/* ;; \
+    esac
 # Kernels for ARM may have pages of 64 KiB, and jemalloc runs with none larger than it was built for.
 RUN [ "$(uname -m)" != aarch64 ] || echo 'env.JEMALLOC_SYS_WITH_LG_PAGE = "16"' >"$CARGO_HOME/config.toml"
 
@@ -29,7 +36,7 @@ COPY tools/soak/Cargo.toml tools/soak/
 RUN mkdir -p src tests/kit/src tests/testbed/src tools/demo/src tools/soak/src \
  && for member in . tools/demo tools/soak; do echo 'fn main() {}' >"$member/src/main.rs"; done \
  && touch src/lib.rs tests/kit/src/lib.rs tests/testbed/src/lib.rs \
- && cargo auditable build --release --locked --bin unlocker \
+ && cargo auditable build --release --locked --features "$FEATURES" --bin unlocker \
  && rm -r src
 
 COPY config config
@@ -37,7 +44,7 @@ COPY templates templates
 COPY src src
 # Cargo goes by the time of change, and the sources may be older than the placeholders that were built above.
 RUN find src -name '*.rs' -exec touch {} + \
- && cargo auditable build --release --locked --bin unlocker
+ && cargo auditable build --release --locked --features "$FEATURES" --bin unlocker
 
 FROM gcr.io/distroless/cc-debian12:nonroot${BASE_DIGEST:+@}${BASE_DIGEST}
 # From Cargo.toml and the commit: scripts/image gives them.

@@ -3,7 +3,7 @@
 # The version of everything: Cargo.toml's.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-.PHONY: help setup build demo test test-matrix soak bench bench-gateway bench-gateway-steady bench-history bench-instructions bench-publish lint check-text check-deploy check-contract schemas render image image-test image-twice release-check fuzz version audit
+.PHONY: help setup build demo test test-fips test-matrix soak bench bench-gateway bench-gateway-steady bench-history bench-instructions bench-publish lint check-text check-deploy check-contract schemas render image image-test image-twice release-check fuzz version audit
 
 # The RabbitMQ versions of `make test-matrix`.
 VERSIONS ?= 3.10 4.0 4.3
@@ -26,6 +26,11 @@ TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 test: ## Set up what is missing and run all tests (TEST_THREADS=1)
 	@scripts/setup test
 	RUST_TEST_THREADS=$(TEST_THREADS) cargo test --workspace --no-fail-fast
+
+test-fips: ## Build with the FIPS module of AWS-LC and run the tests of TLS with it; gets cmake and Go
+	@scripts/setup test
+	@scripts/get-fips-tools
+	cargo test --features fips --test it -- fips proxy:: certificates tls
 
 test-matrix: ## Run all tests on several RabbitMQ versions; needs a Docker engine (VERSIONS="3.10 4.0")
 	@UNLOCKER_TEST_BROKER=local scripts/setup test
@@ -83,8 +88,8 @@ render: ## Write deploy/kubernetes from the chart
 	@scripts/get-prometheus
 	@scripts/check-deploy --write
 
-image: ## Build the image trackfinity-unlocker:VERSION, its SBOM, and with buildx its provenance; needs a Docker engine
-	@scripts/image
+image: ## Build the image trackfinity-unlocker:VERSION, its SBOM, and with buildx its provenance; needs a Docker engine (FEATURES=fips)
+	@FEATURES="$(FEATURES)" scripts/image
 
 image-test: ## Build the image and let it unlock, read-only and not as root; needs a Docker engine
 	@scripts/image-test

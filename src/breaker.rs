@@ -251,8 +251,10 @@ impl Breaker {
         now: Instant,
     ) -> (Judgement, Option<Notice>) {
         let request = request_id.into();
-        let first_fault_at = self.faults.at(request);
-        self.faults.remember(request, first_fault_at.unwrap_or(now));
+        let first_fault_at = self.faults.at(request).filter(|_| !reason.is_blind_to_request());
+        if !reason.is_blind_to_request() {
+            self.faults.remember(request, first_fault_at.unwrap_or(now));
+        }
         let recently = |at: Instant| now.saturating_duration_since(at) < SERVED_RECENTLY;
         let is_well = self.served_at.is_some_and(recently);
         // A call that began after this request's first fault was served: the endpoint was well

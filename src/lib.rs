@@ -15,7 +15,7 @@
 //! Dependencies run one way, from left to right; a later module may use an earlier one:
 //!
 //! ```text
-//! message → policy → breaker, settle → settings, secret → telemetry, trackfinity, broker → worker, dead_letters, history → http → gateway, console, ops → sandbox → cli → main
+//! message → policy → breaker, settle → settings, secret → telemetry, trackfinity, broker → worker, dead_letters, history → http → gateway, console, ops → sandbox, fips → cli → main
 //! ```
 
 // Not in Cargo.toml: there it would also hold for tests, benches and tools, which export nothing.
@@ -26,6 +26,7 @@ pub mod broker;
 pub mod cli;
 pub mod console;
 pub mod dead_letters;
+pub mod fips;
 pub mod gateway;
 pub mod history;
 pub mod http;

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Parser;
-use trackfinity_unlocker::{cli::Cli, telemetry::logs};
+use trackfinity_unlocker::{cli::Cli, fips, telemetry::logs};
 
 /// With glibc's allocator a request costs a tenth more CPU time.
 #[cfg(feature = "jemalloc")]
@@ -23,6 +23,7 @@ const STACK_BYTES: &str = "1073741824";
 
 fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
+    fips::install()?;
     let restarted = match env::var_os(STACK_VARIABLE) {
         Some(_) => Ok(()),
         None => restart_with_large_stacks(),

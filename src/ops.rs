@@ -201,7 +201,10 @@ impl Health for WorkerHandles {
         match not_ready(self) {
             Some(why) => Err(why),
             None => Ok(Map::from_iter([
-                ("paused".to_owned(), self.breaker.pause().map(describe).into()),
+                (
+                    "paused".to_owned(),
+                    self.breaker.pause().map(|pause| describe(pause, &self.breaker)).into(),
+                ),
                 ("refused_outcomes".to_owned(), refused_outcomes(self).into()),
             ])),
         }
@@ -219,7 +222,7 @@ fn not_ready(handles: &WorkerHandles) -> Option<(&'static str, String)> {
         return Some(("not_connected", "not connected to RabbitMQ".to_owned()));
     }
     if let Some(pause @ Pause { cause: Cause::EndpointFault(_), .. }) = handles.breaker.pause() {
-        return Some(("endpoint_fault", explain(pause)));
+        return Some(("endpoint_fault", explain(pause, &handles.breaker)));
     }
     if !status.consuming {
         return Some(("not_consuming", "connected to RabbitMQ, but not consuming yet".to_owned()));
@@ -236,23 +239,23 @@ fn refused_outcomes(handles: &WorkerHandles) -> Vec<&'static str> {
 }
 
 /// Why calls are paused, since when, and when the next probe comes.
-fn describe(pause: Pause) -> Value {
+fn describe(pause: Pause, breaker: &SharedBreaker) -> Value {
     json!({
         "cause": pause.cause.as_str(),
         "reason": pause.cause.to_string(),
-        "advice": pause.cause.advice(),
+        "advice": breaker.advice(pause.cause),
         "since": since(pause).to_string(),
         "next_probe_in_s": next_probe(pause).map(|wait| wait.as_secs()),
     })
 }
 
-fn explain(pause: Pause) -> String {
+fn explain(pause: Pause, breaker: &SharedBreaker) -> String {
     let Pause { cause, .. } = pause;
     let next = match next_probe(pause) {
         Some(wait) => format!("The next probe is in {} s", wait.as_secs()),
         None => "A probe is running".to_owned(),
     };
-    format!("calls are paused since {}: {cause}. {}. {next}", since(pause), cause.advice())
+    format!("calls are paused since {}: {cause}. {}. {next}", since(pause), breaker.advice(cause))
 }
 
 /// When the pause began, by the wall clock.

@@ -20,14 +20,20 @@ pub enum Reply {
     Timeout,
     /// Connecting, TLS, writing or reading failed.
     Connection(String),
+    /// The HTTP proxy opened no tunnel to Trackfinity: the status of its answer, if it gave one, and the
+    /// failure for people.
+    NoTunnel {
+        status: Option<u16>,
+        detail: String,
+    },
 }
 
 impl Reply {
-    /// The HTTP status, if there is one.
+    /// The status of Trackfinity's response, if there is one.
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Response(response) => Some(response.status),
-            Self::Timeout | Self::Connection(_) => None,
+            Self::Timeout | Self::Connection(_) | Self::NoTunnel { .. } => None,
         }
     }
 
@@ -47,7 +53,8 @@ impl Reply {
         match self {
             Self::Response(response) => (response.status >= 400).then(|| response.status.to_string()),
             Self::Timeout => Some("timeout".to_owned()),
-            Self::Connection(_) => Some("connection".to_owned()),
+            Self::Connection(_) | Self::NoTunnel { status: None, .. } => Some("connection".to_owned()),
+            Self::NoTunnel { status: Some(status), .. } => Some(Reason::ProxyRefused(*status).to_string()),
         }
     }
 }
@@ -100,6 +107,10 @@ pub enum Reason {
     NotTrue,
     Timeout,
     Connection,
+    /// There is no connection to the HTTP proxy. Its code is that of `Connection`.
+    ProxyConnection,
+    /// The HTTP proxy refused a tunnel with this status.
+    ProxyRefused(u16),
     RateLimited,
     UnexpectedReply,
 }
@@ -110,7 +121,8 @@ impl fmt::Display for Reason {
             Self::Http(status) => write!(f, "http_{status}"),
             Self::NotTrue => f.write_str("not_true"),
             Self::Timeout => f.write_str("timeout"),
-            Self::Connection => f.write_str("connection"),
+            Self::Connection | Self::ProxyConnection => f.write_str("connection"),
+            Self::ProxyRefused(status) => write!(f, "proxy_{status}"),
             Self::RateLimited => f.write_str("rate_limited"),
             Self::UnexpectedReply => f.write_str("unexpected_reply"),
         }
@@ -125,9 +137,18 @@ impl Reason {
             Self::NotTrue => "Trackfinity answered, but not with true".to_owned(),
             Self::Timeout => "Trackfinity did not answer within trackfinity.timeout".to_owned(),
             Self::Connection => "the connection to Trackfinity failed".to_owned(),
+            Self::ProxyConnection => "the HTTP proxy for Trackfinity cannot be reached".to_owned(),
+            Self::ProxyRefused(status) => {
+                format!("the HTTP proxy answered {status} and opened no tunnel to Trackfinity")
+            }
             Self::RateLimited => "Trackfinity answered 429, too many requests".to_owned(),
             Self::UnexpectedReply => "Trackfinity answered with success, but not with JSON".to_owned(),
         }
+    }
+
+    /// Whether the failure cannot have to do with the request: the proxy has not seen it.
+    pub fn is_blind_to_request(self) -> bool {
+        matches!(self, Self::ProxyConnection | Self::ProxyRefused(_))
     }
 }
 
@@ -142,7 +163,7 @@ pub enum Classification {
     /// A later attempt may succeed. `Retry-After` is the shortest wait.
     Transient(Reason, Option<RetryAfter>),
     RateLimited(Option<RetryAfter>),
-    /// The key, the allow-list or the address is wrong. It is not the request's fault.
+    /// The key, the allow-list, the address or the proxy is wrong. It is not the request's fault.
     EndpointFault(Reason),
 }
 
@@ -151,6 +172,7 @@ pub fn classify(reply: &Reply) -> Classification {
     let response = match reply {
         Reply::Timeout => return Classification::Transient(Reason::Timeout, None),
         Reply::Connection(_) => return Classification::Transient(Reason::Connection, None),
+        Reply::NoTunnel { status, .. } => return classify_tunnel(*status),
         Reply::Response(response) => response,
     };
     let http = Reason::Http(response.status);
@@ -162,6 +184,17 @@ pub fn classify(reply: &Reply) -> Classification {
         300..=399 | 401 | 403 | 405 | 407 | 501 => Classification::EndpointFault(http),
         400..=499 => Classification::Refused(http),
         _ => Classification::Transient(http, response.retry_after),
+    }
+}
+
+/// A proxy that cannot be reached, or does not reach Trackfinity, is an outage like any other. One that
+/// refuses the tunnel for another reason has another login, other rules or another address than it should.
+fn classify_tunnel(status: Option<u16>) -> Classification {
+    match status {
+        None => Classification::Transient(Reason::ProxyConnection, None),
+        Some(status @ (408 | 425 | 429)) => Classification::Transient(Reason::ProxyRefused(status), None),
+        Some(status @ (300..=499 | 501)) => Classification::EndpointFault(Reason::ProxyRefused(status)),
+        Some(status) => Classification::Transient(Reason::ProxyRefused(status), None),
     }
 }
 

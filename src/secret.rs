@@ -24,8 +24,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// The largest secret file that is read, in bytes.
-pub const MAX_FILE_BYTES: u64 = 64 * 1024;
+/// The largest file that is read, in bytes: a system's bundle of authorities has 200 KiB.
+pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Checks whether a value can be used as this secret. Its error must never repeat the value.
 pub type Check = fn(&str) -> Result<(), String>;
@@ -40,7 +40,7 @@ pub enum SecretError {
     #[error("is not a regular file")]
     NotAFile,
     /// Larger than [`MAX_FILE_BYTES`].
-    #[error("is larger than 64 KiB")]
+    #[error("is larger than 1 MiB")]
     TooLarge,
     /// Not UTF-8.
     #[error("is not valid UTF-8")]
@@ -159,16 +159,16 @@ impl Secret {
                 let failed_before = last_failure.take().is_some();
                 let changed = self.replace(value);
                 if changed {
-                    info!(event = "secret_changed", path = %file.path.display(), "a secret's file has changed: the new value is used from now on");
+                    info!(event = "secret_changed", path = %file.path.display(), "a file has changed: its new content is used from now on");
                 } else if failed_before {
-                    info!(event = "secret_readable", path = %file.path.display(), "a secret's file can be read again, and has not changed");
+                    info!(event = "secret_readable", path = %file.path.display(), "a file can be read again, and has not changed");
                 }
                 if changed { Refreshed::Changed } else { Refreshed::Unchanged }
             }
             Err(error) => {
                 let failure = error.to_string();
                 if last_failure.as_deref() != Some(&failure) {
-                    warn!(event = "secret_unusable", path = %file.path.display(), error = %failure, "a secret's file cannot be used: the last value is kept");
+                    warn!(event = "secret_unusable", path = %file.path.display(), error = %failure, "a file cannot be used: its last content is kept");
                     *last_failure = Some(failure);
                 }
                 Refreshed::Failed

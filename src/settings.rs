@@ -9,6 +9,7 @@ mod faults;
 mod keys;
 mod layers;
 mod load;
+mod proxy_url;
 mod reader;
 mod sections;
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub use self::{
     faults::{Fault, Faults},
     layers::DEFAULTS,
     load::{BrokerSettings, ConsoleSettings, GatewaySettings, Settings, environment},
+    proxy_url::ProxyUrl,
     sections::{Broker, Console, Gateway, History, Log, Ops, Results, Trackfinity, Worker},
     values::{BaseUrl, Concurrency, RateLimit, RequestLog, TopologyPrefix},
 };

@@ -163,6 +163,8 @@ fn blank_outcome(message: &Envelope, status: Status, attempts: u32, now: Timesta
 /// A reason in words, with the beginning of Trackfinity's answer.
 fn detail(reason: Reason, reply: &Reply) -> String {
     let quote = match reply {
+        // It names the proxy, and says all that the reason says.
+        Reply::NoTunnel { detail, .. } => return detail.clone(),
         Reply::Connection(error) => Some(error.clone()),
         Reply::Timeout => None,
         Reply::Response(_) => {

@@ -1,18 +1,26 @@
 //! The client of Trackfinity's API: one call gives one reply. It decides nothing and never retries.
 
+mod http_client;
+mod route;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
-use std::{error::Error as _, sync::Arc, time::Duration};
+use std::{error::Error as _, future, sync::Arc, time::Duration};
 
 use opentelemetry::KeyValue;
 use reqwest::{
-    Response, StatusCode,
+    Response,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue, RETRY_AFTER},
-    redirect,
 };
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::{Instant, timeout_at};
 
+use self::{http_client::HttpClient, route::Proxy};
+pub use self::{
+    http_client::HttpClientError,
+    route::{Direct, Ends, Route, RouteError},
+};
 use crate::{
     message::UnlockRequest,
     policy::{HttpResponse, MAX_RESPONSE_BYTES, Reply, RetryAfter},
@@ -61,26 +69,30 @@ impl Endpoint {
     }
 }
 
-/// The HTTP client could not be built.
+/// There can be no client for these settings.
 #[derive(Debug, thiserror::Error)]
-#[error("the HTTP client could not be built: {0}")]
-pub struct BuildError(#[from] reqwest::Error);
-
-/// Identifies the credentials in use; changes when they change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CredentialsVersion {
-    api_key: u64,
-    api_username: u64,
+pub enum BuildError {
+    #[error(transparent)]
+    Http(#[from] HttpClientError),
+    #[error(transparent)]
+    Route(#[from] RouteError),
 }
+
+/// Identifies what is read from files: the credentials, the authorities and the proxy. Changes when one
+/// of them changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CredentialsVersion([u64; 4]);
 
 /// A client for one Trackfinity install. Keeps connections open and reuses them.
 #[derive(Clone, Debug)]
 pub struct Client {
-    http: reqwest::Client,
+    http: HttpClient,
+    route: Route,
     unlock_url: url::Url,
     ping_url: url::Url,
     api_key: Secret,
     api_username: Secret,
+    ca_file: Option<Secret>,
     timeout: Duration,
     throttle: Arc<LogThrottle>,
 }
@@ -89,44 +101,57 @@ impl Client {
     /// Builds the client; does not connect yet.
     ///
     /// # Errors
-    /// If TLS cannot be set up because there is no root certificate.
+    /// If TLS cannot be set up because there is no root certificate, or if a variable such as
+    /// `HTTPS_PROXY` names no proxy.
     pub fn new(settings: &settings::Trackfinity) -> Result<Self, BuildError> {
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("trackfinity-unlocker/", env!("CARGO_PKG_VERSION")))
-            // Following a redirect would send the key to any host that it names.
-            .redirect(redirect::Policy::none())
-            .connect_timeout(settings.connect_timeout)
-            .pool_max_idle_per_host(usize::MAX)
-            .tcp_nodelay(true)
-            .http1_only();
-        if settings.base_url.as_url().scheme() == "http" {
-            // A proxy would see the key in clear text.
-            builder = builder.no_proxy();
-        }
+        let route = Route::new(settings)?;
         Ok(Self {
-            http: builder.build()?,
+            http: HttpClient::new(settings, &route)?,
+            route,
             unlock_url: settings.base_url.endpoint(Endpoint::Unlock.path()),
             ping_url: settings.base_url.endpoint(Endpoint::Ping.path()),
             api_key: settings.api_key.clone(),
             api_username: settings.api_username.clone(),
+            ca_file: settings.ca_file.clone(),
             timeout: settings.timeout,
             throttle: Arc::default(),
         })
+    }
+
+    /// Which way calls take.
+    pub fn route(&self) -> &Route {
+        &self.route
     }
 
     /// `PATCH /api/customer/unlock`, once.
     pub async fn unlock(&self, request: &UnlockRequest, trace: Option<&TraceContext>) -> Reply {
         let call = self
             .http
+            .current()
             .patch(self.unlock_url.clone())
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(request.to_form());
-        self.send(call, trace).await
+        self.logged(self.send(call, trace).await.0)
     }
 
     /// `GET /api/service/ping`, once: shows whether Trackfinity is at this address.
     pub async fn ping(&self, trace: Option<&TraceContext>) -> Reply {
-        self.send(self.http.get(self.ping_url.clone()), trace).await
+        self.logged(self.send(self.http.current().get(self.ping_url.clone()), trace).await.0)
+    }
+
+    /// A ping for people: with the ends of the connection if there was an answer, and without a log line.
+    pub async fn ping_with_ends(&self) -> (Reply, Option<Ends>) {
+        self.send(self.http.current().get(self.ping_url.clone()), None).await
+    }
+
+    /// Logs why the proxy opens no tunnel: a retry's line has only a code.
+    fn logged(&self, reply: Reply) -> Reply {
+        if let Reply::NoTunnel { detail, .. } = &reply
+            && let Some(left_out) = self.throttle.due(detail)
+        {
+            tracing::warn!(event = "no_tunnel", left_out, "Trackfinity cannot be called: {detail}");
+        }
+        reply
     }
 
     /// The attributes of a call's span.
@@ -144,12 +169,18 @@ impl Client {
         ]
     }
 
-    /// Reads the key and the user name again if they come from files. Waits at most
-    /// `REFRESH_TIMEOUT`, in case the disk hangs.
+    /// What may come from files.
+    fn files(&self) -> [Option<&Secret>; 4] {
+        let proxy = self.route.proxy().map(Proxy::secret);
+        [Some(&self.api_key), Some(&self.api_username), self.ca_file.as_ref(), proxy]
+    }
+
+    /// Reads the files again. Waits at most `REFRESH_TIMEOUT`, in case the disk hangs.
     pub async fn refresh_secrets(&self) {
         let refresh = async {
-            self.api_key.refresh().await;
-            self.api_username.refresh().await;
+            for file in self.files().into_iter().flatten() {
+                file.refresh().await;
+            }
         };
         if tokio::time::timeout(REFRESH_TIMEOUT, refresh).await.is_err()
             && let Some(left_out) = self.throttle.due("secret_file_slow")
@@ -157,8 +188,8 @@ impl Client {
             tracing::warn!(
                 event = "secret_file_slow",
                 left_out,
-                "reading the files of trackfinity.api_key and api_username takes too long: keeping the last \
-                 values. Check their volume"
+                "reading the files of trackfinity.api_key, api_username, ca_file and proxy takes too long: keeping \
+                 the last values. Check their volume"
             );
         }
     }
@@ -168,38 +199,58 @@ impl Client {
         self.api_key.current()
     }
 
-    /// Changes whenever the key or the user name changes.
+    /// Changes whenever the key, the user name, an authority or the proxy changes.
     pub fn credentials_version(&self) -> CredentialsVersion {
-        CredentialsVersion { api_key: self.api_key.version(), api_username: self.api_username.version() }
+        CredentialsVersion(self.files().map(|file| file.map_or(0, Secret::version)))
     }
 
-    /// Waits until the key or the user name differs from those of `since`.
+    /// Waits until one of them differs from those of `since`.
     pub async fn credentials_changed(&self, since: CredentialsVersion) -> CredentialsVersion {
-        tokio::select! {
-            _version = self.api_key.changed_since(since.api_key) => {}
-            _version = self.api_username.changed_since(since.api_username) => {}
-        }
+        let changed = self.files().into_iter().zip(since.0).map(|(file, version)| {
+            Box::pin(async move {
+                match file {
+                    Some(file) => file.changed_since(version).await,
+                    None => future::pending().await,
+                }
+            })
+        });
+        futures_util::future::select_all(changed).await;
         self.credentials_version()
     }
 
-    async fn send(&self, call: reqwest::RequestBuilder, trace: Option<&TraceContext>) -> Reply {
+    async fn send(
+        &self,
+        call: reqwest::RequestBuilder,
+        trace: Option<&TraceContext>,
+    ) -> (Reply, Option<Ends>) {
         let headers = match self.headers(trace) {
             Ok(headers) => headers,
-            Err(error) => return Reply::Connection(error.to_string()),
+            Err(error) => return (Reply::Connection(error.to_string()), None),
         };
-        let exchange = async { read(call.headers(headers).send().await?).await };
-        match tokio::time::timeout(self.timeout, exchange).await {
-            Ok(Ok(response)) => Reply::Response(response),
-            Ok(Err(error)) if error.is_timeout() => Reply::Timeout,
-            Ok(Err(error)) if is_proxy_authorization_required(&error) => Reply::Response(HttpResponse {
-                status: StatusCode::PROXY_AUTHENTICATION_REQUIRED.as_u16(),
-                body: Vec::new(),
-                cut: false,
-                retry_after: None,
-            }),
-            Ok(Err(error)) => Reply::Connection(causes(error)),
-            Err(_elapsed) => Reply::Timeout,
+        let deadline = Instant::now() + self.timeout;
+        let exchange = async {
+            let response = call.headers(headers).send().await?;
+            let ends = Ends::of(&response);
+            Ok((read(response).await?, ends))
+        };
+        match timeout_at(deadline, exchange).await {
+            Ok(Ok((response, ends))) => (Reply::Response(response), ends),
+            Ok(Err(error)) => (self.failed(error, deadline).await, None),
+            Err(_elapsed) => (Reply::Timeout, None),
         }
+    }
+
+    /// What it means that there is no response.
+    async fn failed(&self, error: reqwest::Error, deadline: Instant) -> Reply {
+        if error.is_timeout() {
+            return Reply::Timeout;
+        }
+        let no_tunnel = match self.route.proxy().and_then(Proxy::url).filter(|_| error.is_connect()) {
+            Some(proxy) => tunnel::failure(&error, &proxy, &self.ping_url, deadline).await,
+            None => None,
+        };
+        let Some((status, detail)) = no_tunnel else { return Reply::Connection(causes(error)) };
+        Reply::NoTunnel { status, detail }
     }
 
     fn headers(&self, trace: Option<&TraceContext>) -> Result<HeaderMap, InvalidHeaderValue> {
@@ -235,19 +286,6 @@ async fn read(mut response: Response) -> Result<HttpResponse, reqwest::Error> {
         }
     }
     Ok(HttpResponse { status, body, cut, retry_after })
-}
-
-/// Whether a proxy answered CONNECT with 407. hyper-util turns this into an error of a private type,
-/// so only its text shows it.
-fn is_proxy_authorization_required(error: &reqwest::Error) -> bool {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if cause.to_string().contains("proxy authorization required") {
-            return true;
-        }
-        source = cause.source();
-    }
-    false
 }
 
 /// An error and its causes in one line, without the URL.

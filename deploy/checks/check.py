@@ -59,6 +59,14 @@ REFUSED = [
     ({"history": {"maxBytes": "499MB"}}, "maxBytes"),
     ({"history": {"maxBytes": "5"}}, "maxBytes"),
     ({"settings": {"history": {"enabled": True}}}, "history"),
+    # A ConfigMap would hold the login.
+    ({"settings": {"trackfinity": {"base_url": "https://acme", "proxy": "http://u:p@proxy:1"}}}, "proxy"),
+    ({"trackfinity": {"proxy": {"url": "http://user:password@proxy:3128"}}}, "url"),
+    ({"trackfinity": {"proxy": {"url": "http://proxy"}}}, "url"),
+    ({"trackfinity": {"proxy": {"url": "http://proxy:3128", "secret": "x"}}}, "not both"),
+    ({"trackfinity": {"certificateAuthority": {"configMap": "x", "secret": "y"}}}, "not both"),
+    ({"appArmorProfile": {"type": "Unconfined"}}, "type"),
+    ({"appArmorProfile": {"type": "Localhost"}}, "localhostProfile"),
     ({"secret": {"create": True, "data": {"api-key": "x"}}}, "secret"),
     ({"secret": {"create": True, "existing": "x", "data": {}}}, "secret"),
     ({"autoscaling": {"kind": "vpa"}}, "kind"),
@@ -216,6 +224,8 @@ def check_workload(documents, where, values):
         own = pod["securityContext"]
         if not (own["runAsNonRoot"] and own["seccompProfile"]["type"] == "RuntimeDefault"):
             fault(f"{where}: a pod is not restricted")
+        if own.get("appArmorProfile", {}) != values["appArmorProfile"]:
+            fault(f"{where}: a pod has another AppArmor profile than the chart's")
         if pod["automountServiceAccountToken"]:
             fault(f"{where}: a pod has a token")
         for container in pod["containers"]:
@@ -231,7 +241,8 @@ def check_workload(documents, where, values):
             for pod in (f"{name}-{process}", f"{name}-{process}-check"):
                 check_side_pod(process, pods[pod], documents, f"{where}: {pod}", values)
     check_history(documents, where, name, values["history"])
-    check_policies(documents, where)
+    check_route(documents, pods, where, name, values["trackfinity"])
+    check_policies(documents, where, values["trackfinity"]["proxy"])
 
 
 def settings_of(documents, name):
@@ -244,6 +255,33 @@ def check_history(documents, where, name, history):
     wanted = {"enabled": True, "max_age": history["maxAge"], "max_bytes": history["maxBytes"]}
     if settings_of(documents, name).get("history") != (wanted if history["enabled"] else None):
         fault(f"{where}: the worker's settings of the history are not the chart's")
+
+
+def check_route(documents, pods, where, name, route):
+    """Each file that the worker's settings name is mounted in its pods, from the Secret or ConfigMap of the values."""
+    settings = settings_of(documents, name)["trackfinity"]
+    authority, proxy = route["certificateAuthority"], route["proxy"]
+    has_authority = bool(authority["configMap"] or authority["secret"])
+    wanted = {"ca_file": has_authority, "proxy": bool(proxy["url"]), "proxy_file": bool(proxy["secret"])}
+    if {key: key in settings for key in wanted} != wanted or (proxy["url"] and settings["proxy"] != proxy["url"]):
+        fault(f"{where}: the worker's way to Trackfinity is {settings}")
+    for pod in (pods[name], pods[f"{name}-check"]):
+        mounts = {mount["mountPath"]: mount for mount in pod["containers"][0]["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        for key, source in (("ca_file", authority), ("proxy_file", proxy)):
+            if key not in settings:
+                continue
+            folder, file = settings[key].rsplit("/", 1)
+            mount = mounts[folder]
+            volume = volumes[mount["name"]]
+            own = volume.get("secret") or volume["configMap"]
+            named = own.get("secretName") or own["name"]
+            if (
+                not mount["readOnly"]
+                or named not in (source["secret"], source.get("configMap"))
+                or own["items"] != [{"key": source["key"], "path": file}]
+            ):
+                fault(f"{where}: {key} is mounted as {mount} from {volume}")
 
 
 def check_side_pod(process, pod, documents, where, values):
@@ -274,8 +312,9 @@ def check_side_pod(process, pod, documents, where, values):
         fault(f"{where}: its settings are {list(settings)}")
 
 
-def check_policies(documents, where):
-    """NetworkPolicies add up. So each pod must have exactly one, and only a worker's may lead to Trackfinity."""
+def check_policies(documents, where, proxy):
+    """NetworkPolicies add up. So each pod must have exactly one, and only a worker's may lead to Trackfinity, or to the proxy
+    before it."""
     policies = [d["spec"] for d in documents if d["kind"] == "NetworkPolicy"]
     if not policies:
         return
@@ -290,8 +329,11 @@ def check_policies(documents, where):
         if len(selecting) != 1:
             fault(f"{where}: {len(selecting)} network policies select {name}")
         ports = {port["port"] for policy in selecting for rule in policy["egress"] for port in rule["ports"]}
-        if name.removesuffix("-check").endswith(SIDE_ENDS) == bool(ports & {443}):
-            fault(f"{where}: {name} may use the ports {sorted(ports)}")
+        to_trackfinity = {8080} if proxy["url"] or proxy["secret"] else {443}
+        if name.removesuffix("-check").endswith(SIDE_ENDS):
+            to_trackfinity = set()
+        if ports & {443, 8080} != to_trackfinity:
+            fault(f"{where}: {name} may use the ports {sorted(map(str, ports))}")
 
 
 def render_files(rendered):

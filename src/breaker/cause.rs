@@ -58,12 +58,28 @@ impl Cause {
                  ADMIN_API_ALLOWED_IPS"
             }
             Self::EndpointFault(Reason::Http(407)) => "Check the HTTP proxy and its credentials",
+            Self::EndpointFault(Reason::ProxyRefused(401 | 407)) => {
+                "Check the user and the password in trackfinity.proxy, or in HTTPS_PROXY"
+            }
+            Self::EndpointFault(Reason::ProxyRefused(403)) => {
+                "Let the proxy's rules allow CONNECT to Trackfinity's host and port, and from this worker"
+            }
+            Self::EndpointFault(Reason::ProxyRefused(_)) => {
+                "Check that trackfinity.proxy, or HTTPS_PROXY, names an HTTP proxy that allows CONNECT"
+            }
             Self::EndpointFault(Reason::Http(300..=399)) => {
                 "Check trackfinity.base_url: redirects are never followed, as they would carry the \
                  key elsewhere"
             }
             Self::EndpointFault(_) => {
                 "Check trackfinity.base_url: nothing there answers as Trackfinity's API does"
+            }
+            Self::Failures(Reason::ProxyConnection) => {
+                "Check the proxy, and its address in trackfinity.proxy or HTTPS_PROXY: calls resume by \
+                 themselves"
+            }
+            Self::Failures(Reason::ProxyRefused(_)) => {
+                "Check whether the proxy reaches Trackfinity: calls resume by themselves"
             }
             Self::Failures(_) => {
                 "If Trackfinity is down, wait until it is repaired: calls resume by themselves"

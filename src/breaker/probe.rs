@@ -137,7 +137,8 @@ impl Breaker {
             return (ProbeStep::Over(Judgement::Spared), None);
         };
         // Others were served after them: the next endpoint fault is their own.
-        for fault in tried.iter().filter(|tried| tried.endpoint_fault) {
+        for fault in tried.iter().filter(|tried| tried.endpoint_fault && !tried.reason.is_blind_to_request())
+        {
             self.faults.remember(fault.request, started);
         }
         self.served(request_id, started, now);

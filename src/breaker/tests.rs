@@ -9,6 +9,7 @@ const LIMITS: BreakerLimits = BreakerLimits {
 };
 const DOWN: CallResult = CallResult::Failure(Reason::Http(503));
 const FORBIDDEN: CallResult = CallResult::EndpointFault(Reason::Http(403));
+const NO_TUNNEL: CallResult = CallResult::EndpointFault(Reason::ProxyRefused(407));
 const SERVED: CallResult = CallResult::Served;
 const IS_DOWN: Cause = Cause::Failures(Reason::Http(503));
 const IS_FORBIDDEN: Cause = Cause::EndpointFault(Reason::Http(403));
@@ -126,6 +127,39 @@ fn an_endpoint_fault_that_repeats_after_others_were_served_is_the_requests_own()
     script.call("b", SERVED);
     assert_eq!(script.wait(1).call("always", FORBIDDEN), (Judgement::OwnFault, None));
     assert_eq!(script.cause(), None);
+}
+
+#[test]
+fn a_proxy_that_refuses_new_tunnels_while_open_ones_serve_others_is_never_a_requests_own_fault() {
+    let mut script = Script::new();
+    for _ in 0..50 {
+        script.wait(1).call("other", SERVED);
+        assert_eq!(script.wait(1).call("always", NO_TUNNEL), (Judgement::Spared, None));
+    }
+    // Nor does it count towards a fault of its own at Trackfinity.
+    script.wait(1).call("other", SERVED);
+    assert_eq!(script.wait(1).call("always", FORBIDDEN), (Judgement::Spared, None));
+    let mut script = Script::open(NO_TUNNEL);
+    script.probe("always", NO_TUNNEL);
+    assert_eq!(script.probe("other", SERVED).0, ProbeStep::Over(Judgement::Counts));
+    assert_eq!(script.call("always", FORBIDDEN).0, Judgement::Spared);
+}
+
+#[test]
+fn a_proxy_that_refuses_the_tunnel_opens_the_breaker_as_a_wrong_key_does() {
+    let is_refused = Cause::EndpointFault(Reason::ProxyRefused(407));
+    let mut script = Script::new();
+    let (judgement, notice) = script.call("a", NO_TUNNEL);
+    assert_eq!((judgement, notice), (Judgement::Spared, Some(Notice::Paused(is_refused, seconds(1)))));
+    assert_eq!(script.probe("b", NO_TUNNEL).0, ProbeStep::Over(Judgement::Spared));
+    assert_eq!(script.cause(), Some(is_refused));
+    // Two different requests, while others were served a moment ago.
+    let mut script = Script::new();
+    script.call("served", SERVED);
+    script.call("a", NO_TUNNEL);
+    assert_eq!(script.cause(), None);
+    script.call("b", NO_TUNNEL);
+    assert_eq!(script.cause(), Some(is_refused));
 }
 
 #[test]

@@ -35,6 +35,7 @@ pub(super) async fn check(files: &[PathBuf], args: CheckArgs) -> Result<(), Fail
 async fn check_worker(files: &[PathBuf], args: &CheckArgs, report: &mut Report) -> Result<(), Failure> {
     let settings = Settings::load(files, environment())?;
     report.settings(settings.describe())?;
+    local::check_fips(report)?;
     local::check_listen("ops.listen", settings.ops.listen, report)?;
     let role = rights::Role::Worker { declare: settings.rabbitmq.broker.declare };
     let BrokerSettings { broker, topology_prefix, history, .. } = &settings.rabbitmq;
@@ -45,6 +46,7 @@ async fn check_worker(files: &[PathBuf], args: &CheckArgs, report: &mut Report) 
 async fn check_gateway(files: &[PathBuf], args: &CheckArgs, report: &mut Report) -> Result<(), Failure> {
     let settings = GatewaySettings::load(files, environment())?;
     report.settings(settings.describe())?;
+    local::check_fips(report)?;
     local::check_clients(settings.gateway.clients_dir.as_deref(), report)?;
     local::check_listen("gateway.listen", Some(settings.gateway.listen), report)?;
     local::check_listen("ops.listen", settings.ops.listen, report)?;
@@ -55,6 +57,7 @@ async fn check_gateway(files: &[PathBuf], args: &CheckArgs, report: &mut Report)
 async fn check_console(files: &[PathBuf], args: &CheckArgs, report: &mut Report) -> Result<(), Failure> {
     let settings = ConsoleSettings::load(files, environment())?;
     report.settings(settings.describe())?;
+    local::check_fips(report)?;
     local::check_audit_log(settings.console.audit_log.as_deref(), report).await?;
     local::check_listen("console.listen", Some(settings.console.listen), report)?;
     local::check_listen("ops.listen", settings.ops.listen, report)?;

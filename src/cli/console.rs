@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     console::Console,
-    secret,
+    fips, secret,
     settings::{ConsoleSettings, environment},
     telemetry::ConsoleTelemetry,
 };
@@ -29,6 +29,7 @@ pub(super) async fn console(files: &[PathBuf]) -> Result<(), Failure> {
     tracing::info!(
         event = "started",
         version = env!("CARGO_PKG_VERSION"),
+        fips = fips::IS_ON.then_some(true),
         address = %console.address,
         "the console is started"
     );

@@ -9,6 +9,7 @@ use super::{
     run::{SECRETS_INTERVAL, Signals, TELEMETRY_FLUSH_TIMEOUT},
 };
 use crate::{
+    fips,
     gateway::Gateway,
     secret,
     settings::{GatewaySettings, environment},
@@ -23,6 +24,7 @@ pub(super) async fn gateway(files: &[PathBuf]) -> Result<(), Failure> {
     tracing::info!(
         event = "started",
         version = env!("CARGO_PKG_VERSION"),
+        fips = fips::IS_ON.then_some(true),
         address = %gateway.address,
         "the gateway is started"
     );

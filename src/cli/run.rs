@@ -11,6 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::failure::Failure;
 use crate::{
+    fips,
     ops::{self, EventLoopMonitor, WorkerHandles},
     secret,
     settings::{Settings, environment},
@@ -53,6 +54,7 @@ async fn serve_until_stopped(
     let secrets = settings.secrets();
     let ops = settings.ops.listen;
     let worker = Worker::new(settings, telemetry.clone(), stop.clone()).map_err(anyhow::Error::from)?;
+    let route = worker.breaker().route().clone();
     let end_background = CancellationToken::new();
     let background = TaskTracker::new();
     background.spawn(secret::watch(secrets, SECRETS_INTERVAL, end_background.clone()));
@@ -73,7 +75,12 @@ async fn serve_until_stopped(
         let bound = ops::serve(address, ops::routes(handles)).map_err(anyhow::Error::from)?;
         tracing::info!(event = "ops_served", address = %bound, "health and metrics are served");
     }
-    tracing::info!(event = "started", version = env!("CARGO_PKG_VERSION"), "started");
+    tracing::info!(
+        event = "started",
+        version = env!("CARGO_PKG_VERSION"),
+        fips = fips::IS_ON.then_some(true),
+        "started: calls to Trackfinity go {route}"
+    );
     started(worker.status());
     let worker = tokio::spawn(worker.run());
     signals.stop_or_end(&stop, worker).await?;

@@ -49,9 +49,10 @@ pub(super) fn explain(reason: &str) -> String {
         "too_large" => "it is larger than 64 KiB",
         "unsupported_content_type" => "its content type is not supported",
         "unreadable" => "its properties cannot be read",
-        _ => match reason.strip_prefix("http_") {
-            Some(status) => return format!("Trackfinity answered {status}"),
-            None => reason,
+        _ => match (reason.strip_prefix("http_"), reason.strip_prefix("proxy_")) {
+            (Some(status), _) => return format!("Trackfinity answered {status}"),
+            (None, Some(status)) => return format!("the HTTP proxy answered {status}"),
+            (None, None) => reason,
         },
     };
     words.to_owned()

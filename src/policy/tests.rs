@@ -50,6 +50,26 @@ fn success_without_json_is_transient() {
 }
 
 #[test]
+fn a_refused_tunnel_is_never_the_requests_fault() {
+    let no_tunnel = |status| Reply::NoTunnel { status, detail: "the HTTP proxy p:1 said no".to_owned() };
+    for status in 100..=999 {
+        let reply = no_tunnel(Some(status));
+        let reason = Reason::ProxyRefused(status);
+        let expected = match status {
+            408 | 425 | 429 => Classification::Transient(reason, None),
+            300..=499 | 501 => Classification::EndpointFault(reason),
+            _ => Classification::Transient(reason, None),
+        };
+        assert_eq!(classify(&reply), expected, "{status}");
+        assert_eq!((reply.status(), reply.error_type()), (None, Some(format!("proxy_{status}"))));
+    }
+    let reply = no_tunnel(None);
+    assert_eq!(classify(&reply), Classification::Transient(Reason::ProxyConnection, None));
+    assert_eq!(Reason::ProxyConnection.to_string(), "connection", "the contract's word for it");
+    assert_eq!(reply.error_type().as_deref(), Some("connection"));
+}
+
+#[test]
 fn client_errors_are_refused_except_endpoint_faults_and_temporary_ones() {
     for status in [400, 402, 406, 409, 410, 411, 415, 418, 422, 451] {
         assert_eq!(classify(&answer(status, "")), Classification::Refused(Reason::Http(status)));

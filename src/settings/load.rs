@@ -99,10 +99,11 @@ impl Settings {
         self.described.clone()
     }
 
-    /// All files that secrets are read from, for [`crate::secret::watch()`].
+    /// All files that are read again while the program runs, for [`crate::secret::watch()`].
     pub fn secrets(&self) -> Vec<Secret> {
         let required = [&self.trackfinity.api_key, &self.trackfinity.api_username, &self.rabbitmq.broker.url];
-        in_files(required)
+        let optional = [&self.trackfinity.ca_file, &self.trackfinity.proxy];
+        in_files(required.into_iter().chain(optional.into_iter().flatten()))
     }
 }
 

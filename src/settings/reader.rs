@@ -8,7 +8,7 @@ use super::{
     faults::{Fault, Faults},
     keys::{self, Key, variable},
     layers::{COMPILED_IN, Layers},
-    values::{Parsed, list, quoted},
+    values::{Parsed, list, quoted, string},
 };
 use crate::secret::{Check, Secret};
 
@@ -188,6 +188,18 @@ impl Reader {
                 self.describe(key, "not set", "");
                 Some(None)
             }
+        }
+    }
+
+    /// A file whose content is read again when it changes, like a secret's. `Some(None)` if it is not
+    /// given, and is then shown as `none`, or if the command does not need it.
+    pub(super) fn optional_file(&mut self, key: Key, check: Check, none: &str) -> Option<Option<Secret>> {
+        let Some(path) = self.optional(key, string, |path| Ok(path.to_owned()), none)? else {
+            return Some(None);
+        };
+        match self.needs(key.name).then(|| Secret::open(&path, check)).transpose() {
+            Ok(file) => Some(file),
+            Err(error) => self.fail(key.name, &format!("the file {} {error}", quoted(&path))),
         }
     }
 

@@ -8,11 +8,12 @@ use secrecy::ExposeSecret;
 use super::{
     broker_urls::{BrokerUrls, BrokerUrlsError},
     keys::Key,
+    proxy_url::ProxyUrl,
     reader::Reader,
     values::{
-        BaseUrl, Concurrency, RateLimit, RequestLog, TopologyPrefix, boolean, check_header_value,
-        check_token, duration, file_fault, host, link, listen, positive, prefix, scalar, stream_bytes,
-        string, trace_url,
+        BaseUrl, Concurrency, RateLimit, RequestLog, TopologyPrefix, boolean, check_authorities,
+        check_header_value, check_token, duration, file_fault, host, link, listen, positive, prefix, scalar,
+        stream_bytes, string, trace_url,
     },
 };
 use crate::{breaker::BreakerLimits, policy::RetryLimits, secret::Secret};
@@ -74,6 +75,13 @@ section! {
         timeout: Duration = value(scalar, duration(MS..=MAX_CALL)), "\"10s\"";
         /// The longest time to connect: 1 ms to 15 min.
         connect_timeout: Duration = value(scalar, duration(MS..=MAX_CALL)), "\"3s\"";
+        /// The authorities to trust in place of the system's, as PEM. No secret, but read again like
+        /// one.
+        ca_file: Option<Secret> = optional_file(check_authorities, "none: the system's authorities"),
+            "\"/etc/unlocker/trackfinity-ca.pem\"";
+        /// The HTTP proxy to go through, for [`ProxyUrl::parse`].
+        proxy: Option<Secret> = optional_secret(ProxyUrl::check, ProxyUrl::masked),
+            "\"http://USER:PASSWORD@proxy.example.com:3128\"";
     }
     check(reader) {
         if let (Some(url), Some(false)) = (&base_url, allow_http) && url.exposes_key() {

@@ -302,6 +302,16 @@ pub(super) fn check_header_value(value: &str) -> Parsed<()> {
     Ok(refuse_if(!is_visible, phrase)?)
 }
 
+/// Whether a text holds certificates of authorities that a TLS client can trust.
+pub(super) fn check_authorities(pem: &str) -> Parsed<()> {
+    let broken = "it holds a certificate that cannot be read: write each as PEM, from -----BEGIN CERTIFICATE----- to \
+                  -----END CERTIFICATE-----";
+    let certificates = reqwest::Certificate::from_pem_bundle(pem.as_bytes()).map_err(|_| broken)?;
+    refuse_if(certificates.is_empty(), "it holds no certificate in PEM (-----BEGIN CERTIFICATE-----)")?;
+    // Only a client reads what is in them.
+    reqwest::Client::builder().tls_certs_only(certificates).build().map(drop).map_err(|_| broken.to_owned())
+}
+
 /// The shortest token, in characters: a shorter one could be guessed.
 const MIN_TOKEN_CHARS: usize = 16;
 

@@ -11,6 +11,7 @@ use crate::{
     breaker::{Breaker, BreakerLimits, CallResult, Cause, Notice, Pause, ProbeStep},
     policy::Judgement,
     telemetry::logs::millis,
+    trackfinity::Route,
 };
 
 /// A [`Breaker`] behind a lock, which logs when it opens and closes.
@@ -20,11 +21,14 @@ pub struct SharedBreaker {
     cause: watch::Sender<Option<Cause>>,
     /// [`Breaker::ramp`], readable without the lock; [`u32::MAX`] for none.
     ramp: AtomicU32,
+    route: Route,
 }
 
 impl SharedBreaker {
-    pub fn new(limits: BreakerLimits) -> Self {
+    /// A closed breaker for calls that take this way.
+    pub fn new(limits: BreakerLimits, route: Route) -> Self {
         Self {
+            route,
             breaker: Mutex::new(Breaker::new(limits)),
             cause: watch::Sender::new(None),
             ramp: AtomicU32::new(u32::MAX),
@@ -34,6 +38,19 @@ impl SharedBreaker {
     /// The pause, if calls are paused.
     pub fn pause(&self) -> Option<Pause> {
         self.lock().pause()
+    }
+
+    /// Which way calls take.
+    pub fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// What to do about a pause with this cause, and which proxy calls go through, if they do.
+    pub fn advice(&self, cause: Cause) -> String {
+        match self.route.proxy() {
+            Some(_) => format!("{}. Calls go {}", cause.advice(), self.route),
+            None => cause.advice().to_owned(),
+        }
     }
 
     /// Why calls are paused, if they are.
@@ -99,7 +116,7 @@ impl SharedBreaker {
                 cause = cause.as_str(),
                 next_probe_in_ms = millis(wait),
                 "calls are paused: {cause}. {}",
-                cause.advice()
+                self.advice(cause)
             ),
             Some(Notice::StillPaused { cause, paused_for, next_probe_in }) => tracing::warn!(
                 event = "pause_continues",
@@ -107,7 +124,7 @@ impl SharedBreaker {
                 paused_for_ms = millis(paused_for),
                 next_probe_in_ms = millis(next_probe_in),
                 "calls are still paused: {cause}. {}",
-                cause.advice()
+                self.advice(cause)
             ),
             Some(Notice::Resumed(after)) => {
                 tracing::info!(
@@ -132,15 +149,13 @@ mod tests {
     use std::{thread, time::Duration};
 
     use super::*;
-    use crate::policy::Reason;
+    use crate::{policy::Reason, trackfinity::Direct};
 
     #[test]
     fn the_watched_cause_is_written_before_the_next_task_may_change_the_breaker() {
-        let shared = SharedBreaker::new(BreakerLimits {
-            after_failures: 1,
-            probe_delay: Duration::ZERO,
-            probe_max_delay: Duration::ZERO,
-        });
+        let limits =
+            BreakerLimits { after_failures: 1, probe_delay: Duration::ZERO, probe_max_delay: Duration::ZERO };
+        let shared = SharedBreaker::new(limits, Route::Direct(Direct::NoProxy));
         let causes = shared.subscribe();
         thread::scope(|scope| {
             // While this is borrowed, the cause cannot be written.

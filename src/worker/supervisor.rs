@@ -77,9 +77,10 @@ impl Worker {
     /// # Errors
     /// If the HTTP client cannot be built.
     pub fn new(settings: Settings, telemetry: Telemetry, stop: CancellationToken) -> Result<Self, RunError> {
+        let client = Client::new(&settings.trackfinity)?;
         let handler = Handler {
-            client: Client::new(&settings.trackfinity)?,
-            breaker: Arc::new(SharedBreaker::new(settings.pause)),
+            breaker: Arc::new(SharedBreaker::new(settings.pause, client.route().clone())),
+            client,
             telemetry,
             rate: settings.worker.rate_limit.map(RateLimiter::new),
             limits: settings.retry,

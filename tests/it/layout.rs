@@ -23,7 +23,7 @@ const ORDER: [&[&str]; 11] = [
     &["worker", "dead_letters", "history"],
     &["http"],
     &["gateway", "console", "ops"],
-    &["sandbox"],
+    &["sandbox", "fips"],
     &["cli"],
     &["lib", "main"],
 ];

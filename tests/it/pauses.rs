@@ -5,33 +5,9 @@ use std::time::{Duration, Instant};
 use kit::{Answer, Context, Process, Program, Trackfinity};
 use serde_json::json;
 
-use crate::world::{self, DEAD, EXCHANGE, REQUEST, RESULTS, SOON, World, id, requests, unlocker};
+use crate::world::{self, DEAD, EXCHANGE, REQUEST, RESULTS, SOON, Secrets, World, id, requests, unlocker};
 
 const LONG: Duration = Duration::from_secs(120);
-
-/// A directory for secrets, removed with the test.
-struct Secrets(std::path::PathBuf);
-
-impl Secrets {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("unlocker-{}", uuid::Uuid::now_v7()));
-        std::fs::create_dir(&path).expect("a directory");
-        Self(path)
-    }
-
-    fn write(&self, name: &str, value: &str) -> std::path::PathBuf {
-        let (file, new) = (self.0.join(name), self.0.join("new"));
-        std::fs::write(&new, value).expect("written");
-        std::fs::rename(&new, &file).expect("replaced");
-        file
-    }
-}
-
-impl Drop for Secrets {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).ok();
-    }
-}
 
 #[test]
 fn a_wrong_key_causes_no_dead_letter_and_few_calls_and_a_new_key_ends_the_pause_without_a_restart() {

@@ -134,3 +134,28 @@ pub fn requests(count: usize) -> impl Iterator<Item = (Properties, Vec<u8>)> {
 pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("{value} is not a string")).to_owned()
 }
+
+/// A directory for secrets, removed with the test.
+pub struct Secrets(std::path::PathBuf);
+
+impl Secrets {
+    pub fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("unlocker-{}", uuid::Uuid::now_v7()));
+        std::fs::create_dir(&path).expect("a directory");
+        Self(path)
+    }
+
+    /// Writes a file as Kubernetes does: it is replaced, not changed.
+    pub fn write(&self, name: &str, value: &str) -> std::path::PathBuf {
+        let (file, new) = (self.0.join(name), self.0.join("new"));
+        std::fs::write(&new, value).expect("written");
+        std::fs::rename(&new, &file).expect("replaced");
+        file
+    }
+}
+
+impl Drop for Secrets {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}

@@ -10,8 +10,17 @@ use super::report::{Check, Report};
 use crate::{
     cli::failure::Failure,
     dead_letters::Audit,
+    fips,
     gateway::{Clients, ClientsError},
 };
+
+/// In a build with the feature: the program would not have started without the module.
+pub(super) fn check_fips(report: &mut Report) -> Result<(), Failure> {
+    if !fips::IS_ON {
+        return Ok(());
+    }
+    report.add(Check::pass("FIPS", "TLS to RabbitMQ, Trackfinity and OTLP uses the FIPS module of AWS-LC"))
+}
 
 pub(super) async fn check_audit_log(path: Option<&Path>, report: &mut Report) -> Result<(), Failure> {
     let Some(path) = path else { return Ok(()) };

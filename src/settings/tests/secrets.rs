@@ -62,17 +62,20 @@ fn the_description_has_every_setting_once_and_masks_the_secrets() {
             ("UNLOCKER__BROKER__URL", "amqp://u:hunter2@h/v,amqps://b"),
             ("UNLOCKER__TRACKFINITY__API_USERNAME_FILE", &key),
             ("UNLOCKER__TRACKFINITY__API_USERNAME", ""),
+            ("UNLOCKER__TRACKFINITY__PROXY", "http://u:hunter2@proxy:3128"),
             ("UNLOCKER__RESULTS__REPLY_TO_PREFIXES", "a,b"),
         ],
     )
     .unwrap();
     let described = settings.describe();
     let keys = described.iter().map(|(key, ..)| key).collect::<std::collections::BTreeSet<_>>();
-    assert_eq!((described.len(), keys.len()), (25, 25));
+    assert_eq!((described.len(), keys.len()), (27, 27));
     let shown = |key: &str| described.iter().find(|(name, ..)| name == key).unwrap().1.as_str();
     assert_eq!(shown("trackfinity.api_key"), "***");
     assert_eq!(shown("broker.url"), "amqp://u:***@h/v,amqps://b");
     assert_eq!(shown("trackfinity.api_username"), format!("file {key}"));
+    assert_eq!(shown("trackfinity.proxy"), "http://u:***@proxy:3128");
+    assert_eq!(shown("trackfinity.ca_file"), "none: the system's authorities");
     assert_eq!(shown("worker.rate_limit"), "not set");
     assert_eq!(shown("retry.max_delay"), "1024s");
     assert_eq!(shown("results.reply_to_prefixes"), "a,b");

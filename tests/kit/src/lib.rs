@@ -25,6 +25,7 @@ mod harness;
 mod otlp;
 pub mod raw_amqp;
 mod raw_http;
+mod tinyproxy;
 mod tls;
 mod trackfinity;
 
@@ -35,5 +36,6 @@ pub use harness::{Context, run, run_alone_within, run_on_own_node, run_on_own_no
 pub use otlp::{Otlp, OtlpPoint, OtlpSpan, OtlpValue, SpanKind};
 pub use raw_http::RawHttp;
 pub use testbed::*;
+pub use tinyproxy::{ProxyRules, Tinyproxy};
 pub use tls::Certificate;
 pub use trackfinity::{Answer, Call, Trackfinity};

@@ -71,6 +71,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- $_ := set $settings $section $keys -}}
 {{- end -}}
+{{- $_ := set $settings "trackfinity" (merge (fromYaml (include "trackfinity.settings" .)) (get $settings "trackfinity")) -}}
 {{- range $section, $keys := $settings }}
 [{{ $section }}]
 {{- range $key, $value := $keys }}
@@ -87,6 +88,10 @@ runAsGroup: 65532
 fsGroup: 65532
 seccompProfile:
   type: RuntimeDefault
+{{- with .Values.appArmorProfile }}
+appArmorProfile:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{- define "unlocker.containerSecurity" -}}
@@ -131,6 +136,7 @@ capabilities:
   mountPath: /run/secrets/unlocker
   readOnly: true
 {{- include "unlocker.caMount" . }}
+{{- include "trackfinity.mounts" . }}
 {{- end -}}
 
 {{- define "unlocker.caMount" -}}
@@ -150,6 +156,7 @@ capabilities:
     secretName: {{ include "unlocker.secret" . }}
     defaultMode: 0440
 {{- include "unlocker.caVolume" . }}
+{{- include "trackfinity.volumes" . }}
 {{- end -}}
 
 {{- define "unlocker.caVolume" -}}

@@ -89,6 +89,15 @@ fn plans() -> Vec<Mistake> {
 
 fn trackfinity() -> Vec<Mistake> {
     vec![
+        typed("A certificate of Trackfinity's that only your own authority signed", "check")
+            .with(BASE_URL, "https://127.0.0.1:TLS_PORT"),
+        typed("A proxy that is not there", "check")
+            .with(BASE_URL, "https://127.0.0.1:TLS_PORT")
+            .with("UNLOCKER__TRACKFINITY__PROXY", "http://127.0.0.1:NO_PORT"),
+        typed("A variable with a proxy that cannot be used", "run")
+            .with(BASE_URL, "https://yourcompany.trackfinity.com")
+            .with("NO_PROXY", "")
+            .with("ALL_PROXY", "socks5://user:secret@proxy:1080"),
         typed("A wrong key of Trackfinity", "check")
             .with(BASE_URL, "http://UNAUTHORIZED")
             .with(PREFIX, "declared"),

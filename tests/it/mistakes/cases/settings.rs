@@ -35,6 +35,20 @@ fn trackfinity() -> Vec<Mistake> {
             .with("UNLOCKER__TRACKFINITY__API_KEY", "abc")
             .with("UNLOCKER__TRACKFINITY__API_KEY_FILE", "/run/secrets/api-key"),
         variable("A timeout of nothing", "UNLOCKER__TRACKFINITY__TIMEOUT", "0s"),
+        variable("A file of authorities that does not exist", "UNLOCKER__TRACKFINITY__CA_FILE", "DIR/ca.pem"),
+        variable("A proxy without http", "UNLOCKER__TRACKFINITY__PROXY", "proxy:3128"),
+        variable("A proxy over TLS", "UNLOCKER__TRACKFINITY__PROXY", "https://proxy:3128"),
+        variable("A proxy without its port", "UNLOCKER__TRACKFINITY__PROXY", "http://proxy.example.com"),
+        variable(
+            "A proxy's password with a # in it",
+            "UNLOCKER__TRACKFINITY__PROXY",
+            "http://u:pass#word@proxy:3128",
+        ),
+        variable(
+            "The proxy itself where its file belongs",
+            "UNLOCKER__TRACKFINITY__PROXY_FILE",
+            "http://u:secret@proxy:3128",
+        ),
     ]
 }
 
