@@ -68,7 +68,7 @@ pub use self::{
     summary::{Group, Summary},
 };
 use crate::{
-    broker::{Topology, browse::Bounds, connection},
+    broker::{Connector, Topology, browse::Bounds},
     settings::BrokerSettings,
 };
 
@@ -108,7 +108,14 @@ pub struct DeadLetters {
 impl DeadLetters {
     pub fn new(settings: BrokerSettings, audit: Audit) -> Self {
         let topology = Topology::new(&settings.topology_prefix);
-        Self { inner: Arc::new(Inner { settings, topology, audit }), stop: CancellationToken::new() }
+        let connector = Connector::new(&settings.broker);
+        let inner = Inner { settings, connector, topology, audit };
+        Self { inner: Arc::new(inner), stop: CancellationToken::new() }
+    }
+
+    /// What connects to RabbitMQ.
+    pub fn connector(&self) -> &Connector {
+        &self.inner.connector
     }
 
     /// The same dead letters, but a browse of this value stops when `stop` is cancelled: it returns
@@ -260,9 +267,8 @@ impl DeadLetters {
     /// # Errors
     /// If RabbitMQ cannot be asked.
     pub async fn change_holder(&self) -> Result<Option<LockedBy>, Error> {
-        let urls = self.inner.settings.broker.uris().map_err(AccessError::from)?;
-        let connection =
-            connection::connect(&urls, "asks who changes dead letters").await.map_err(AccessError::from)?;
+        let connecting = self.inner.connector.connect("asks who changes dead letters");
+        let connection = connecting.await.map_err(AccessError::from)?;
         let holder = lock::holder(&connection, &self.inner.topology.dead_letter_change_lock()).await;
         connection.close().await;
         Ok(holder.map_err(AccessError::from)?)
@@ -273,7 +279,7 @@ impl DeadLetters {
     /// # Errors
     /// If there is none, or it cannot be read.
     pub async fn find_plan(&self, digest: &str) -> Result<Plan, Error> {
-        let found = plan_store::find(&self.inner.settings.broker, &self.inner.topology, digest).await?;
+        let found = plan_store::find(&self.inner.connector, &self.inner.topology, digest).await?;
         found.ok_or_else(|| Error::NoPlan(digest.to_owned()))
     }
 }

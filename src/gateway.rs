@@ -123,8 +123,8 @@ impl Gateway {
         background.spawn(event_loop.clone().run(end.clone()));
         background.spawn(app.clients.clone().watch(end.clone()));
         background.spawn(link::keep_connected(app.clone(), connector.clone(), end.clone()));
-        background.spawn(replies::receive(app.clone(), connector, end.clone()));
-        let health = health::Health { app: app.clone(), server: server.clone(), event_loop };
+        background.spawn(replies::receive(app.clone(), connector.clone(), end.clone()));
+        let health = health::Health { app: app.clone(), connector, server: server.clone(), event_loop };
         if app.telemetry.meters.are_sent() {
             background.spawn(ops::observe(health.clone(), end.clone()));
         }

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     breaker::{Cause, Pause},
+    broker::Connector,
     http::{ListenError, bind},
     message::{Status, Timestamp},
     telemetry::{Meters, Metrics},
@@ -49,6 +50,7 @@ pub enum OpsError {
 #[derive(Clone, Debug)]
 pub struct WorkerHandles {
     pub status: StatusHandle,
+    pub connector: Connector,
     pub publish_health: Arc<PublishHealth>,
     pub breaker: Arc<SharedBreaker>,
     pub metrics: Metrics,
@@ -192,7 +194,8 @@ impl Health for WorkerHandles {
 
     async fn refresh(&self) {
         let status = self.status.current();
-        self.metrics.connected(status.connected && status.publishing);
+        let is_refused = self.connector.refusal(true).is_some();
+        self.metrics.connected(status.connected && status.publishing && !is_refused);
         self.metrics.paused(self.breaker.cause().map(Cause::kind));
         self.queues.refresh(&self.metrics).await;
     }
@@ -214,11 +217,16 @@ impl Health for WorkerHandles {
 /// Why the worker is not ready, if it is not: a code for programs and a reason for people.
 fn not_ready(handles: &WorkerHandles) -> Option<(&'static str, String)> {
     let status = handles.status.current();
+    let is_connected = status.connected && status.publishing;
+    // First: with a token that has expired, RabbitMQ shows no queue, either.
+    if let Some(refusal) = handles.connector.refusal(is_connected) {
+        return Some(("login_refused", refusal));
+    }
     // A worker that has no session because of the topology did reach RabbitMQ.
     if let Some(problem) = status.topology {
         return Some(("topology", problem));
     }
-    if !status.connected || !status.publishing {
+    if !is_connected {
         return Some(("not_connected", "not connected to RabbitMQ".to_owned()));
     }
     if let Some(pause @ Pause { cause: Cause::EndpointFault(_), .. }) = handles.breaker.pause() {

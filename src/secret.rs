@@ -24,8 +24,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// The largest file that is read, in bytes: a system's bundle of authorities has 200 KiB.
-pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
+/// The largest file of a secret that is read, in bytes.
+pub const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// Checks whether a value can be used as this secret. Its error must never repeat the value.
 pub type Check = fn(&str) -> Result<(), String>;
@@ -39,9 +39,9 @@ pub enum SecretError {
     /// A directory, pipe or device: reading it again could block or never end.
     #[error("is not a regular file")]
     NotAFile,
-    /// Larger than [`MAX_FILE_BYTES`].
-    #[error("is larger than 1 MiB")]
-    TooLarge,
+    /// Larger than this number of bytes, the most that is read.
+    #[error("is larger than {} KiB", .0 / 1024)]
+    TooLarge(u64),
     /// Not UTF-8.
     #[error("is not valid UTF-8")]
     NotUtf8,
@@ -80,6 +80,7 @@ struct Versioned {
 
 struct WatchedFile {
     path: PathBuf,
+    max_bytes: u64,
     check: Check,
     /// Held during a read, so that an older read never overwrites a newer one.
     reads: Mutex<Reads>,
@@ -106,9 +107,17 @@ impl Secret {
     /// # Errors
     /// If the file cannot be read, or `check` refuses its content.
     pub fn open(path: impl Into<PathBuf>, check: Check) -> Result<Self, SecretError> {
+        Self::open_up_to(MAX_FILE_BYTES, path, check)
+    }
+
+    /// As [`open`](Self::open), for a file of up to `max_bytes`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or `check` refuses its content.
+    pub fn open_up_to(max_bytes: u64, path: impl Into<PathBuf>, check: Check) -> Result<Self, SecretError> {
         let path = path.into();
-        let value = read(&path, check)?;
-        let file = WatchedFile { path, check, reads: Mutex::default() };
+        let value = read(&path, max_bytes, check)?;
+        let file = WatchedFile { path, max_bytes, check, reads: Mutex::default() };
         Ok(Self::new(value, Some(file)))
     }
 
@@ -218,19 +227,19 @@ pub async fn watch(secrets: Vec<Secret>, every: Duration, cancel: CancellationTo
 }
 
 fn spawn_read(file: &WatchedFile) -> JoinHandle<Result<SecretString, SecretError>> {
-    let (path, check) = (file.path.clone(), file.check);
-    tokio::task::spawn_blocking(move || read(&path, check))
+    let (path, max_bytes, check) = (file.path.clone(), file.max_bytes, file.check);
+    tokio::task::spawn_blocking(move || read(&path, max_bytes, check))
 }
 
-fn read(path: &Path, check: Check) -> Result<SecretString, SecretError> {
+fn read(path: &Path, max_bytes: u64, check: Check) -> Result<SecretString, SecretError> {
     // Checked before opening: opening a pipe blocks until someone writes to it.
     if !fs::metadata(path)?.is_file() {
         return Err(SecretError::NotAFile);
     }
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(SecretError::TooLarge);
+    fs::File::open(path)?.take(max_bytes + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(SecretError::TooLarge(max_bytes));
     }
     let mut text = String::from_utf8(bytes).map_err(|_| SecretError::NotUtf8)?;
     if text.ends_with('\n') {

@@ -5,10 +5,13 @@
 //! its source and what to do. No fault, `Debug` or description ever shows a secret.
 
 mod broker_urls;
+mod certificates;
 mod faults;
+mod jwt;
 mod keys;
 mod layers;
 mod load;
+mod login_files;
 mod proxy_url;
 mod reader;
 mod sections;
@@ -18,7 +21,9 @@ mod values;
 
 pub use self::{
     broker_urls::{BrokerUrls, BrokerUrlsError},
+    certificates::{CertificateInfo, certificates, private_key},
     faults::{Fault, Faults},
+    jwt::TokenInfo,
     layers::DEFAULTS,
     load::{BrokerSettings, ConsoleSettings, GatewaySettings, Settings, environment},
     proxy_url::ProxyUrl,

@@ -68,6 +68,11 @@ REFUSED = [
     ({"appArmorProfile": {"type": "Unconfined"}}, "type"),
     ({"appArmorProfile": {"type": "Localhost"}}, "localhostProfile"),
     ({"secret": {"create": True, "data": {"api-key": "x"}}}, "secret"),
+    ({"broker": {"tls": {"ca": True}}}, "tls"),
+    ({"broker": {"tls": {"secret": "x", "clientCertificate": False}}}, "tls"),
+    ({"broker": {"token": {"audience": "rabbitmq", "secret": "x"}}}, "token"),
+    ({"broker": {"token": {"audience": "rabbitmq", "expirationSeconds": 599}}}, "expirationSeconds"),
+    ({"gateway": {"broker": {"token": {"audience": "a b"}}}}, "audience"),
     ({"secret": {"create": True, "existing": "x", "data": {}}}, "secret"),
     ({"autoscaling": {"kind": "vpa"}}, "kind"),
     ({"autoscaling": {"kind": "hpa", "minReplicas": 5, "maxReplicas": 2}}, "maxReplicas"),
@@ -240,9 +245,26 @@ def check_workload(documents, where, values):
         if values[process]["enabled"]:
             for pod in (f"{name}-{process}", f"{name}-{process}-check"):
                 check_side_pod(process, pods[pod], documents, f"{where}: {pod}", values)
+    for process, pod in pods.items():
+        check_login(pod, documents, f"{where}: {process}")
     check_history(documents, where, name, values["history"])
     check_route(documents, pods, where, name, values["trackfinity"])
     check_policies(documents, where, values["trackfinity"]["proxy"])
+
+
+def check_login(pod, documents, where):
+    """The files that a process logs in to RabbitMQ with are those that are mounted."""
+    settings = next(v["configMap"]["name"] for v in pod["volumes"] if v["name"] == "settings")
+    keys = settings_of(documents, settings)["broker"]
+    named = {keys[key] for key in keys.keys() & {"token_file", "client_certificate_file", "client_key_file", "ca_file"}}
+    mounted = set()
+    for volume in pod["volumes"]:
+        for source in volume.get("projected", {}).get("sources", []):
+            files = source.get("secret", {}).get("items", [source.get("serviceAccountToken")])
+            mounted |= {f"/run/secrets/unlocker-broker/{file['path']}" for file in files}
+    mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    if named != mounted or bool(named) != ("/run/secrets/unlocker-broker" in mounts):
+        fault(f"{where}: its settings name the files {sorted(named)}, and {sorted(mounted)} are mounted")
 
 
 def settings_of(documents, name):

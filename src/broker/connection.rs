@@ -7,18 +7,18 @@
 use std::{
     net::{Shutdown, TcpStream},
     os::fd::AsFd,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, Weak},
     time::{Duration, Instant},
 };
 
 use futures_util::io::{AsyncRead, AsyncWrite};
-use lapin::{
-    AsyncTcpStream, ConnectionProperties,
-    tcp::TLSConfig,
-    uri::{AMQPScheme, AMQPUri},
-};
+use lapin::{AsyncTcpStream, ConnectionProperties, tcp::RustlsConnector, uri::AMQPUri};
 
-use super::connect_error::{ConnectCause, ConnectError, RawError};
+use super::{
+    connect_error::{ConnectCause, ConnectError, RawError},
+    login::Credentials,
+    tls_alert,
+};
 
 /// How long one address may take, with the handshake, unless its URL has a `connection_timeout`.
 /// lapin itself has no limit for the handshake.
@@ -34,7 +34,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// silent during the handshake. Shutting down the socket ends that.
 #[derive(Debug)]
 pub struct Connection {
-    connection: lapin::Connection,
+    connection: Arc<lapin::Connection>,
     socket: Socket,
 }
 
@@ -47,6 +47,11 @@ impl std::ops::Deref for Connection {
 }
 
 impl Connection {
+    /// To give it a new token.
+    pub(super) fn handle(&self) -> Weak<lapin::Connection> {
+        Arc::downgrade(&self.connection)
+    }
+
     /// Closes the connection; waits at most `CLOSE_TIMEOUT` for the answer.
     pub async fn close(&self) {
         match tokio::time::timeout(CLOSE_TIMEOUT, self.connection.close(200, "done".into())).await {
@@ -87,26 +92,20 @@ impl Drop for Socket {
 }
 
 /// Connects to the first address that answers. RabbitMQ's management page shows `purpose` behind the
-/// program's name.
-///
-/// # Errors
-/// The last address's error, if none answers.
-pub async fn connect(urls: &[AMQPUri], purpose: &str) -> Result<Connection, ConnectError> {
-    connect_in_turn(urls, purpose).await.map(|(connection, _address)| connection)
-}
-
-/// As [`connect`]; also returns the address that answered.
+/// program's name. Also returns which address answered.
 pub(super) async fn connect_in_turn(
     urls: &[AMQPUri],
+    credentials: &Credentials,
     purpose: &str,
 ) -> Result<(Connection, String), ConnectError> {
-    first_that_answers(urls, |url| connect_to(url, purpose)).await
+    first_that_answers(urls, credentials, |url, tls| connect_to(url, tls, purpose)).await
 }
 
 /// Tries the addresses in their order, each for a limited time. Also returns the one that answered.
 pub(super) async fn first_that_answers<T, E: Into<RawError>, F: Future<Output = Result<T, E>>>(
     urls: &[AMQPUri],
-    connect_to: impl Fn(AMQPUri) -> F,
+    credentials: &Credentials,
+    connect_to: impl Fn(AMQPUri, Option<RustlsConnector>) -> F,
 ) -> Result<(T, String), ConnectError> {
     let mut last = ConnectError::NoAddress;
     let mut remaining = ALL_ADDRESSES_TIMEOUT;
@@ -116,10 +115,23 @@ pub(super) async fn first_that_answers<T, E: Into<RawError>, F: Future<Output = 
         let limit = url.query.connection_timeout.map_or(CONNECT_TIMEOUT, Duration::from_millis);
         let limit = limit.min(remaining / untried);
         let started = Instant::now();
-        match tokio::time::timeout(limit, connect_to(url.clone())).await {
+        let tls = match credentials.tls(url) {
+            Ok(tls) => tls,
+            Err(wrong) => {
+                last = ConnectError::Failed { address, cause: ConnectCause::Files(wrong) };
+                continue;
+            }
+        };
+        match tokio::time::timeout(limit, connect_to(url.clone(), tls.clone())).await {
             Ok(Ok(connected)) => return Ok((connected, address)),
             Ok(Err(error)) => {
-                last = ConnectError::Failed { address, cause: ConnectCause::new(url, error.into()) };
+                let mut cause = ConnectCause::new(url, credentials, error.into());
+                if cause.lacks_alert()
+                    && let Some(alert) = tls_alert::listen(url, tls.as_ref()).await
+                {
+                    cause = ConnectCause::new(url, credentials, alert.into());
+                }
+                last = ConnectError::Failed { address, cause };
             }
             Err(_elapsed) => last = ConnectError::Timeout { address, limit },
         }
@@ -133,18 +145,19 @@ pub(super) fn connection_name(purpose: &str) -> String {
     format!("trackfinity-unlocker {} {purpose}", env!("CARGO_PKG_VERSION"))
 }
 
-/// Uses TLS if the URL's scheme is `amqps`.
+/// Uses TLS if the address needs it; see [`Credentials::tls`].
 pub(super) async fn secured<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: AsyncTcpStream<S>,
+    tls: Option<&RustlsConnector>,
     url: &AMQPUri,
 ) -> std::io::Result<AsyncTcpStream<S>> {
-    match url.scheme {
-        AMQPScheme::AMQP => Ok(stream),
-        AMQPScheme::AMQPS => stream.into_tls(&url.authority.host, TLSConfig::default()).await,
+    match tls {
+        None => Ok(stream),
+        Some(tls) => stream.into_rustls(tls, &url.authority.host).await,
     }
 }
 
-async fn connect_to(url: AMQPUri, purpose: &str) -> lapin::Result<Connection> {
+async fn connect_to(url: AMQPUri, tls: Option<RustlsConnector>, purpose: &str) -> lapin::Result<Connection> {
     let name = connection_name(purpose);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let socket = Socket::default();
@@ -159,11 +172,11 @@ async fn connect_to(url: AMQPUri, purpose: &str) -> lapin::Result<Connection> {
             if let AsyncTcpStream::Plain(stream) = &stream {
                 kept.keep(stream.get_ref())?;
             }
-            Ok(secured(stream, &url).await?)
+            Ok(secured(stream, tls.as_ref(), &url).await?)
         },
         properties,
     );
-    let connection = connecting.await?;
+    let connection = Arc::new(connecting.await?);
     Ok(Connection { connection, socket })
 }
 

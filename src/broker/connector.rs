@@ -1,27 +1,34 @@
-//! Connects to RabbitMQ with the URLs and credentials that are in their file now. The address that
-//! answered last is tried first.
+//! Connects to RabbitMQ with the URLs, the token and the certificates that are in their files now. The address that
+//! answered last is tried first. Connections that are logged in with a token get each new one.
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use lapin::uri::AMQPUri;
 
 use super::{
     connect_error::ConnectError,
     connection::{Connection, address, connect_in_turn, with_small_frames},
+    login::{Credentials, Login},
+    token_keeper::{Handle, TokenKeeper},
     wire::WireConnection,
 };
-use crate::{settings::Broker, telemetry::LogThrottle};
+use crate::{
+    secret::Secret,
+    settings::{Broker, CertificateInfo},
+    telemetry::LogThrottle,
+};
 
-/// How long reading the URLs' file may take. After that the last good value is used.
+/// How long reading the files may take. After that the last good values are used.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Connects to RabbitMQ. Clones share which address answered last.
+/// Connects to RabbitMQ. Clones share which address answered last, and the token's connections.
 #[derive(Clone, Debug)]
 pub struct Connector(Arc<Inner>);
 
@@ -32,7 +39,17 @@ struct Inner {
     last_good: Mutex<Option<String>>,
     /// Whether a message has needed large frames; from then on all connections have them.
     full_frames: AtomicBool,
+    token: Option<Arc<TokenKeeper>>,
+    /// Why RabbitMQ refused the last login.
+    refusal: Mutex<Option<String>>,
     throttle: LogThrottle,
+}
+
+/// What is needed to connect, as the files were a moment ago.
+struct Access {
+    urls: Vec<AMQPUri>,
+    credentials: Credentials,
+    token_version: u64,
 }
 
 impl Connector {
@@ -41,6 +58,8 @@ impl Connector {
             broker: broker.clone(),
             last_good: Mutex::default(),
             full_frames: AtomicBool::new(false),
+            token: broker.token_file.clone().map(TokenKeeper::new),
+            refusal: Mutex::default(),
             throttle: LogThrottle::default(),
         }))
     }
@@ -50,12 +69,21 @@ impl Connector {
     /// # Errors
     /// If no address answers within its time limit, or all together not within theirs.
     pub async fn connect(&self, purpose: &str) -> Result<Connection, ConnectError> {
-        self.connect_to(&self.addresses().await?, purpose).await
+        self.connect_with(self.access().await?, purpose).await
+    }
+
+    /// Connects to this address alone.
+    ///
+    /// # Errors
+    /// If it does not answer within its time limit.
+    pub async fn connect_to(&self, url: &AMQPUri, purpose: &str) -> Result<Connection, ConnectError> {
+        self.connect_with(Access { urls: vec![url.clone()], ..self.access().await? }, purpose).await
     }
 
     /// A connection for short messages, which needs less memory.
     pub(crate) async fn connect_with_small_frames(&self, purpose: &str) -> Result<Connection, ConnectError> {
-        self.connect_to(&with_small_frames(&self.addresses().await?), purpose).await
+        let access = self.access().await?;
+        self.connect_with(Access { urls: with_small_frames(&access.urls), ..access }, purpose).await
     }
 
     /// A connection to publish on, and whether its frames are small. They are small until
@@ -74,38 +102,156 @@ impl Connector {
     }
 
     /// Connects with this program's own AMQP reader, which reads what lapin cannot.
-    pub(crate) async fn connect_wire(&self, purpose: &str) -> Result<WireConnection, ConnectError> {
-        WireConnection::connect(&self.addresses().await?, purpose).await
-    }
-
-    async fn connect_to(&self, urls: &[AMQPUri], purpose: &str) -> Result<Connection, ConnectError> {
-        let (connection, address) = connect_in_turn(urls, purpose).await?;
-        *self.last_good() = Some(address);
+    ///
+    /// # Errors
+    /// If no address answers within its time limit, or all together not within theirs.
+    pub async fn connect_wire(&self, purpose: &str) -> Result<WireConnection, ConnectError> {
+        let Access { urls, credentials, token_version } = self.access().await?;
+        let connected = WireConnection::connect(&urls, &credentials, purpose).await;
+        let connection = self.note(connected)?;
+        self.keep(Handle::Wire(connection.secret()), purpose, token_version);
         Ok(connection)
     }
 
-    /// The URLs that are in their file now. The one that answered last is first.
-    async fn addresses(&self) -> Result<Vec<AMQPUri>, ConnectError> {
-        if tokio::time::timeout(REFRESH_TIMEOUT, self.0.broker.url.refresh()).await.is_err()
+    /// The URLs to try, which hold passwords. The one that answered last is first.
+    ///
+    /// # Errors
+    /// None are expected: the URLs were checked when they were read.
+    pub async fn urls(&self) -> Result<Vec<AMQPUri>, ConnectError> {
+        Ok(self.access().await?.urls)
+    }
+
+    /// How the program logs in at this address.
+    pub fn login(&self, url: &AMQPUri) -> Login {
+        Credentials::of(&self.0.broker).login(url)
+    }
+
+    /// The client certificate that is presented at this address.
+    pub fn client_certificate(&self, url: &AMQPUri) -> Option<CertificateInfo> {
+        Credentials::of(&self.0.broker).client_certificate(url).cloned()
+    }
+
+    /// Why RabbitMQ refuses the login, if it does: with the token that is in its file now; or, while not `connected`, at
+    /// the last try.
+    pub fn refusal(&self, connected: bool) -> Option<String> {
+        // A password counts only at login. Nothing asks later whether RabbitMQ still accepts it.
+        let counts = !connected || self.0.token.is_some();
+        lock(&self.0.refusal).clone().filter(|_| counts)
+    }
+
+    /// Waits before the next try to connect: this long, or until there is a new token.
+    pub async fn wait_to_retry(&self, wait: Duration) {
+        let renewed = async {
+            match &self.0.token {
+                Some(token) => token.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = renewed => {}
+        }
+    }
+
+    async fn connect_with(&self, access: Access, purpose: &str) -> Result<Connection, ConnectError> {
+        let connected = connect_in_turn(&access.urls, &access.credentials, purpose).await;
+        let connection = self.note(connected)?;
+        self.keep(Handle::Lapin(connection.handle()), purpose, access.token_version);
+        Ok(connection)
+    }
+
+    /// Remembers which address answered, or that the login was refused.
+    fn note<T>(&self, connected: Result<(T, String), ConnectError>) -> Result<T, ConnectError> {
+        match connected {
+            Ok((connection, address)) => {
+                *lock(&self.0.last_good) = Some(address);
+                *lock(&self.0.refusal) = None;
+                Ok(connection)
+            }
+            Err(error) => {
+                let is_connected = || self.0.token.as_ref().is_some_and(|token| token.has_open());
+                match error.is_refusal() {
+                    true => *lock(&self.0.refusal) = Some(format!("{}: {error}", error.summary())),
+                    // RabbitMQ did not say that the token is refused any less.
+                    false if is_connected() => {}
+                    false => *lock(&self.0.refusal) = None,
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets the connection have each new token.
+    fn keep(&self, connection: Handle, purpose: &str, version: u64) {
+        let Some(keeper) = &self.0.token else { return };
+        let inner = Arc::downgrade(&self.0);
+        keeper.keep(connection, purpose, version, move |has_expired| {
+            let connector = inner.upgrade().map(Self);
+            async move {
+                match connector {
+                    Some(connector) => connector.try_login(has_expired).await,
+                    None => false,
+                }
+            }
+        });
+    }
+
+    /// Logs in with the token that is in the file now, if it has expired or was refused: RabbitMQ's answer tells whether
+    /// it still is. `false` if there was no reason to try.
+    async fn try_login(&self, has_expired: bool) -> bool {
+        let was_refused = lock(&self.0.refusal).is_some();
+        if !has_expired && !was_refused {
+            return false;
+        }
+        match self.connect("tries the token").await {
+            Ok(connection) => {
+                connection.close().await;
+                if was_refused {
+                    tracing::info!(event = "token_accepted", "RabbitMQ accepts the token again");
+                }
+            }
+            Err(error) if error.is_refusal() => {
+                if let Some(left_out) = self.0.throttle.due(&("token_refused", error.to_string())) {
+                    tracing::warn!(
+                        event = "token_refused",
+                        left_out,
+                        "{}: {error}. What is done on open connections is refused, too, until it accepts a token",
+                        error.summary()
+                    );
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the token could not be tried"),
+        }
+        true
+    }
+
+    /// What the files hold now.
+    async fn access(&self) -> Result<Access, ConnectError> {
+        let refreshes = join_all(self.0.broker.files().map(Secret::refresh));
+        if tokio::time::timeout(REFRESH_TIMEOUT, refreshes).await.is_err()
             && let Some(left_out) = self.0.throttle.due("secret_file_slow")
         {
             tracing::warn!(
                 event = "secret_file_slow",
                 left_out,
-                "reading the file of broker.url takes too long: keeping the last value. Check its volume"
+                "reading the files of broker.url, its token and its certificates takes too long: keeping the last values. \
+                 Check their volumes"
             );
         }
+        // Before the token itself: a newer one is then given again.
+        let token_version = self.0.token.as_ref().map_or(0, |keeper| keeper.version());
+        let credentials = Credentials::of(&self.0.broker);
         let mut urls = self.0.broker.uris()?;
-        if let Some(last_good) = self.last_good().as_deref() {
+        if let Some(last_good) = lock(&self.0.last_good).as_deref() {
             // The sort is stable, so all others keep their order.
             urls.sort_by_key(|url| address(url) != last_good);
         }
-        Ok(urls)
+        Ok(Access { urls, credentials, token_version })
     }
+}
 
-    fn last_good(&self) -> std::sync::MutexGuard<'_, Option<String>> {
-        self.0.last_good.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -113,7 +259,6 @@ mod tests {
     use std::{thread, time::Instant};
 
     use super::*;
-    use crate::secret::Secret;
 
     static DISK_HANGS: AtomicBool = AtomicBool::new(false);
 
@@ -126,7 +271,7 @@ mod tests {
     }
 
     fn connector(urls: Secret) -> Connector {
-        Connector::new(&Broker { url: urls, declare: true })
+        Connector::new(&Broker::with_url(urls))
     }
 
     #[tokio::test]
@@ -136,7 +281,7 @@ mod tests {
         let connector = connector(Secret::open(&file, slow).expect("a URL"));
         DISK_HANGS.store(true, Ordering::Relaxed);
         let begun = Instant::now();
-        let urls = tokio::time::timeout(Duration::from_secs(60), connector.addresses()).await;
+        let urls = tokio::time::timeout(Duration::from_secs(60), connector.urls()).await;
         let took = begun.elapsed();
         DISK_HANGS.store(false, Ordering::Relaxed);
         std::fs::remove_file(&file).expect("removed");
@@ -149,12 +294,12 @@ mod tests {
     async fn the_address_that_answered_last_is_tried_first() {
         let connector = connector(Secret::fixed("amqp://a,amqp://u:p@b,amqp://c".to_owned()));
         let hosts = async || -> Vec<String> {
-            let urls = connector.addresses().await.expect("URLs");
+            let urls = connector.urls().await.expect("URLs");
             urls.into_iter().map(|url| url.authority.host).collect()
         };
         assert_eq!(hosts().await, ["a", "b", "c"]);
-        let second = connector.addresses().await.expect("URLs").remove(1);
-        *connector.last_good() = Some(address(&second));
+        let second = connector.urls().await.expect("URLs").remove(1);
+        *lock(&connector.0.last_good) = Some(address(&second));
         assert_eq!(hosts().await, ["b", "a", "c"]);
     }
 

@@ -4,6 +4,8 @@
 //! error in it, which has no effect: RabbitMQ refuses it either for the missing permission or for the
 //! error (decision 91).
 
+mod scopes;
+
 use std::{collections::BTreeMap, fmt};
 
 use lapin::{

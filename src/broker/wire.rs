@@ -14,5 +14,6 @@ mod io;
 
 pub use channel::{Confirm, WireChannel};
 pub use connection::WireConnection;
+pub(super) use connection::WireSecret;
 pub use error::WireError;
 pub use frame::WireDelivery;

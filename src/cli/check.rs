@@ -3,6 +3,7 @@
 mod args;
 mod broker;
 mod local;
+mod login;
 mod probe;
 mod report;
 mod trackfinity;

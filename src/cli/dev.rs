@@ -19,11 +19,7 @@ use tokio::{
 
 use super::{failure::Failure, print::print, run::run_worker};
 use crate::{
-    broker::{
-        Topology,
-        connection::{self, Connection},
-        errors::soft_error,
-    },
+    broker::{Connector, Topology, connection::Connection, errors::soft_error},
     policy::Tier,
     sandbox::Sandbox,
     settings::{Settings, environment},
@@ -108,9 +104,9 @@ pub(super) async fn dev(files: &[PathBuf], args: DevArgs) -> Result<(), Failure>
 /// Connects, to see whether the worker can. RabbitMQ may just be starting, so this is repeated, but
 /// not if it refuses the user: a worker would try for ever, and a test that waits for it would hang.
 async fn connect(settings: &Settings, deadline: Instant) -> Result<Connection, Failure> {
-    let urls = settings.rabbitmq.broker.uris().map_err(anyhow::Error::from)?;
+    let connector = Connector::new(&settings.rabbitmq.broker);
     loop {
-        let error = match connection::connect(&urls, "dev").await {
+        let error = match connector.connect("dev").await {
             Ok(connection) => return Ok(connection),
             Err(error) => error,
         };

@@ -4,7 +4,6 @@ use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use lapin::uri::AMQPUri;
 
 use super::{
     failure::Failure,
@@ -13,7 +12,7 @@ use super::{
     table::{self, or_dash, time},
 };
 use crate::{
-    broker::{Backoff, Topology, connection, consumer::queue_state},
+    broker::{Backoff, Connector, Topology, consumer::queue_state},
     history::{Found, HistoryError, Outcomes, Progress, Query},
     message::{Moment, RecordedOutcome, Status},
     policy::Tier,
@@ -103,12 +102,12 @@ pub(super) async fn history(files: &[PathBuf], args: HistoryArgs) -> Result<(), 
         return Err(anyhow::anyhow!("nothing can match: {why}").into());
     }
     let settings = BrokerSettings::load(files, environment())?;
-    let urls = settings.broker.uris().map_err(anyhow::Error::from)?;
     let topology = Topology::new(&settings.topology_prefix);
+    let connector = Connector::new(&settings.broker);
     if args.follow {
-        return follow(&urls, &topology, &args).await;
+        return follow(&connector, &topology, &args).await;
     }
-    let connection = connection::connect(&urls, PURPOSE).await?;
+    let connection = connector.connect(PURPOSE).await?;
     let result = search(&connection, &topology, &args).await;
     connection.close().await;
     result
@@ -149,16 +148,16 @@ async fn search(
 }
 
 /// Prints until a signal comes.
-async fn follow(urls: &[AMQPUri], topology: &Topology, args: &HistoryArgs) -> Result<(), Failure> {
+async fn follow(connector: &Connector, topology: &Topology, args: &HistoryArgs) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(anyhow::Error::from)?;
     tokio::select! {
-        ended = follow_on(urls, topology, args) => ended,
+        ended = follow_on(connector, topology, args) => ended,
         () = signals.next() => Ok(()),
     }
 }
 
 /// Prints, and connects again where it was when the connection is lost. Ends with an error only.
-async fn follow_on(urls: &[AMQPUri], topology: &Topology, args: &HistoryArgs) -> Result<(), Failure> {
+async fn follow_on(connector: &Connector, topology: &Topology, args: &HistoryArgs) -> Result<(), Failure> {
     let (query, stream) = (args.query(), topology.history());
     let hand_over = |found: Found| match args.json {
         true => print(format_args!("{}", json_line(&found))),
@@ -168,7 +167,7 @@ async fn follow_on(urls: &[AMQPUri], topology: &Topology, args: &HistoryArgs) ->
     loop {
         let before = next;
         let ended = async {
-            let connection = connection::connect(urls, PURPOSE).await?;
+            let connection = connector.connect(PURPOSE).await?;
             let ended = Outcomes::follow(&connection, &stream, &query, &mut next, hand_over).await;
             connection.close().await;
             ended
@@ -181,7 +180,7 @@ async fn follow_on(urls: &[AMQPUri], topology: &Topology, args: &HistoryArgs) ->
                 if !std::mem::replace(&mut is_away, true) {
                     eprintln!("{failure}. It goes on where it was when RabbitMQ is back; Ctrl-C ends it");
                 }
-                tokio::time::sleep(backoff.next(fastrand::f64())).await;
+                connector.wait_to_retry(backoff.next(fastrand::f64())).await;
             }
             ended => return ended,
         }

@@ -20,7 +20,7 @@ use lapin::{
 use self::request::{DeliveryArgs, REFUSED, closed, unrouted};
 use super::{failure::Failure, print::print};
 use crate::{
-    broker::{Topology, connection, replies::DIRECT_REPLY_TO, topology::REQUEST_KEY},
+    broker::{Connector, Topology, replies::DIRECT_REPLY_TO, topology::REQUEST_KEY},
     message::{Identifiers, Status, request::Identifier},
     settings::{BrokerSettings, environment},
 };
@@ -77,9 +77,8 @@ fn message_id(text: &str) -> Result<String, String> {
 
 pub(super) async fn publish(files: &[PathBuf], args: PublishArgs) -> Result<(), Failure> {
     let settings = BrokerSettings::load(files, environment())?;
-    let urls = settings.broker.uris().map_err(anyhow::Error::from)?;
     let source = args.from.as_deref().map(lines::Source::open).transpose()?;
-    let connection = connection::connect(&urls, "publish").await?;
+    let connection = Connector::new(&settings.broker).connect("publish").await?;
     let topology = Topology::new(&settings.topology_prefix);
     let result = match source {
         Some(source) => bulk::publish(&connection, &topology, source, &args.delivery).await,

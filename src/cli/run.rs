@@ -60,6 +60,7 @@ async fn serve_until_stopped(
     background.spawn(secret::watch(secrets, SECRETS_INTERVAL, end_background.clone()));
     let handles = WorkerHandles {
         status: worker.status(),
+        connector: worker.connector(),
         publish_health: worker.publish_health(),
         breaker: worker.breaker(),
         queues: worker.queues(),

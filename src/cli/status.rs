@@ -15,7 +15,7 @@ use super::{
     table::clean,
 };
 use crate::{
-    broker::{QueueStates, Topology, connection},
+    broker::{Connector, QueueStates, Topology},
     dead_letters::{Actor, Audit, DeadLetters, Filter, Summary},
     message::Timestamp,
     policy::Tier,
@@ -54,8 +54,7 @@ struct Status {
 pub(super) async fn status(files: &[PathBuf], args: StatusArgs) -> Result<(), Failure> {
     let settings = BrokerSettings::load(files, environment())?;
     let topology = Topology::new(&settings.topology_prefix);
-    let urls = settings.broker.uris().map_err(anyhow::Error::from)?;
-    let connection = connection::connect(&urls, "status").await?;
+    let connection = Connector::new(&settings.broker).connect("status").await?;
     let states = QueueStates::read(&connection, &topology).await;
     connection.close().await;
     let mut unseen = states.refused.clone();

@@ -13,7 +13,7 @@ use super::{
     search::Search,
 };
 use crate::{
-    broker::Topology,
+    broker::{Connector, Topology},
     dead_letters::{Audit, DeadLetters},
     http::Throttle,
     settings::ConsoleSettings,
@@ -28,6 +28,7 @@ pub(super) struct App {
     pub(super) jobs: Jobs,
     pub(super) log: ConsoleLog,
     pub(super) link: Link,
+    pub(super) connector: Connector,
     pub(super) queues: QueueReader,
     /// None if outcomes are not kept.
     pub(super) recent: Option<Recent>,
@@ -43,9 +44,11 @@ impl App {
         let dead_letters = DeadLetters::new(rabbitmq.clone(), audit);
         let reader = CachedReader::new(dead_letters.clone());
         let topology = Topology::new(&rabbitmq.topology_prefix).with_history(&rabbitmq.history);
-        let log = ConsoleLog::new(&rabbitmq.broker, topology.console_log());
-        let recent = rabbitmq.history.enabled.then(|| Recent::new(&rabbitmq.broker, topology.history()));
-        let link = Link::new(&rabbitmq.broker);
+        // One for all, so that they share one token.
+        let connector = dead_letters.connector().clone();
+        let log = ConsoleLog::new(connector.clone(), topology.console_log());
+        let recent = rabbitmq.history.enabled.then(|| Recent::new(connector.clone(), topology.history()));
+        let link = Link::new(connector.clone());
         Self {
             tokens: Tokens::new(console),
             throttle: Arc::new(access::throttle()),
@@ -55,6 +58,7 @@ impl App {
             reader,
             queues: QueueReader::new(link.clone(), topology),
             link,
+            connector,
             log,
             trace_url: console.trace_url.as_deref().map(Arc::from),
             metrics_url: console.metrics_url.as_deref().map(Arc::from),

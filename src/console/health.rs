@@ -39,7 +39,10 @@ impl ops::Health for Health {
     fn ready(&self) -> Result<Map<String, Value>, (&'static str, String)> {
         match self.stop.is_cancelled() {
             true => Err(("stopping", "the console stops".to_owned())),
-            false => Ok(Map::new()),
+            false => {
+                let refusal = self.app.connector.refusal(false);
+                Ok(refusal.map(|reason| ("login_refused".to_owned(), reason.into())).into_iter().collect())
+            }
         }
     }
 }

@@ -5,10 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use crate::{
-    broker::{ConnectError, Connector, connection::Connection},
-    settings::Broker,
-};
+use crate::broker::{ConnectError, Connector, connection::Connection};
 
 /// The connection. Clones share it.
 #[derive(Clone, Debug)]
@@ -18,8 +15,8 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(broker: &Broker) -> Self {
-        Self { connector: Connector::new(broker), connection: Arc::default() }
+    pub(super) fn new(connector: Connector) -> Self {
+        Self { connector, connection: Arc::default() }
     }
 
     /// The connection, if it still is one; else a new one.

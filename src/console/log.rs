@@ -31,7 +31,6 @@ use crate::{
         stream::{Start, Stream, StreamError},
     },
     message::Timestamp,
-    settings::Broker,
     telemetry::LogThrottle,
 };
 
@@ -102,9 +101,9 @@ enum Known {
 }
 
 impl ConsoleLog {
-    pub(super) fn new(broker: &Broker, stream: String) -> Self {
+    pub(super) fn new(connector: Connector, stream: String) -> Self {
         Self(Arc::new(Shared {
-            connector: Connector::new(broker),
+            connector,
             stream,
             records: Mutex::default(),
             known: watch::Sender::new(Known::NotYet),
@@ -210,7 +209,7 @@ impl ConsoleLog {
                     );
                 }
                 self.0.known.send_modify(|known| *known = Known::Unread(text.into()));
-                tokio::time::sleep(backoff.next(fastrand::f64())).await;
+                self.0.connector.wait_to_retry(backoff.next(fastrand::f64())).await;
             }
         };
         end.run_until_cancelled(follow).await;

@@ -21,7 +21,6 @@ use crate::{
     },
     history::{Found, HistoryError, Outcomes},
     message::Timestamp,
-    settings::Broker,
     telemetry::LogThrottle,
 };
 
@@ -92,7 +91,7 @@ struct State {
 }
 
 impl Recent {
-    pub(super) fn new(broker: &Broker, stream: String) -> Self {
+    pub(super) fn new(connector: Connector, stream: String) -> Self {
         let state = State {
             counts: OutcomeCounts::default(),
             index: OutcomeIndex::default(),
@@ -101,7 +100,6 @@ impl Recent {
             connection: None,
             next: None,
         };
-        let connector = Connector::new(broker);
         Self(Arc::new(Shared {
             connector,
             stream,
@@ -183,7 +181,7 @@ impl Recent {
                     state.phase = Phase::Failed(text.into());
                     state.connection = None;
                 }
-                tokio::time::sleep(backoff.next(fastrand::f64())).await;
+                self.0.connector.wait_to_retry(backoff.next(fastrand::f64())).await;
             }
         };
         end.run_until_cancelled(follow).await;

@@ -5,10 +5,7 @@ use super::{
     correction::Refused,
     lock::{LockError, LockedBy},
 };
-use crate::{
-    broker::{ConnectError, PublishError, errors::soft_error, wire::WireError},
-    settings::BrokerUrlsError,
-};
+use crate::broker::{ConnectError, PublishError, errors::soft_error, wire::WireError};
 
 /// AMQP's reply codes.
 const ACCESS_REFUSED: u16 = 403;
@@ -35,8 +32,6 @@ pub enum Error {
 /// The dead letters cannot be reached, are locked, or a copy cannot be published.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
-    #[error("{0}")]
-    Urls(#[from] BrokerUrlsError),
     #[error("{summary}: {0}", summary = .0.summary())]
     Connect(#[from] ConnectError),
     #[error("the browse was stopped")]

@@ -21,10 +21,7 @@ use super::{
     session::LockedSession,
 };
 use crate::{
-    broker::{
-        Connector, Lane, Mandatory, PublishError, ReplyPublisher, browse::Bounds, publisher::Outgoing,
-        replies,
-    },
+    broker::{Lane, Mandatory, PublishError, ReplyPublisher, browse::Bounds, publisher::Outgoing, replies},
     message::{Correction, Outcome},
     telemetry::TraceContext,
 };
@@ -94,7 +91,7 @@ impl DeadLetters {
             remaining: Remaining::new(&plan.ids),
             results: ResultCounts::default(),
             next_at: Instant::now(),
-            replies: ReplyPublisher::new(Connector::new(&inner.settings.broker)),
+            replies: ReplyPublisher::new(inner.connector.clone()),
         };
         let session = inner.open_session(actor, plan.action.name()).await?;
         let ended = execution.run_rounds(&session).await;

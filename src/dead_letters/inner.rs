@@ -5,12 +5,16 @@ use super::{
     error::AccessError,
     session::LockedSession,
 };
-use crate::{broker::Topology, settings::BrokerSettings};
+use crate::{
+    broker::{Connector, Topology},
+    settings::BrokerSettings,
+};
 
 /// What the clones of [`DeadLetters`](super::DeadLetters) share.
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) settings: BrokerSettings,
+    pub(super) connector: Connector,
     pub(super) topology: Topology,
     pub(super) audit: Audit,
 }
@@ -22,6 +26,6 @@ impl Inner {
         actor: &Actor,
         doing: &'static str,
     ) -> Result<LockedSession, AccessError> {
-        LockedSession::open(&self.settings.broker, &self.topology, actor, doing).await
+        LockedSession::open(&self.connector, &self.topology, actor, doing).await
     }
 }

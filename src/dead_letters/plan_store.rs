@@ -17,11 +17,10 @@ use super::{
 };
 use crate::{
     broker::{
-        Lane, Mandatory, Publisher, Topology, connection, connection::Connection, errors::soft_error,
+        Connector, Lane, Mandatory, Publisher, Topology, connection::Connection, errors::soft_error,
         publisher::Outgoing,
     },
     message::Timestamp,
-    settings::Broker,
 };
 
 /// How long a plan can be confirmed.
@@ -61,11 +60,11 @@ pub(super) async fn store(
 
 /// Finds the plan with this digest.
 pub(super) async fn find(
-    broker: &Broker,
+    connector: &Connector,
     topology: &Topology,
     digest: &str,
 ) -> Result<Option<Plan>, AccessError> {
-    let link = connection::connect(&broker.uris()?, "reads plans").await?;
+    let link = connector.connect("reads plans").await?;
     let found = search_alone(&link, topology, digest).await;
     link.close().await;
     found

@@ -17,9 +17,8 @@ use super::{
     scan::{Coverage, IdMode, Scan, Taken},
 };
 use crate::{
-    broker::{Publisher, Topology, browse::Bounds, connection, connection::Connection, wire::WireConnection},
+    broker::{Connector, Publisher, Topology, browse::Bounds, connection::Connection, wire::WireConnection},
     message::Timestamp,
-    settings::Broker,
 };
 
 /// Three connections, open for one command. During an alarm RabbitMQ reads nothing from a
@@ -40,17 +39,16 @@ pub(super) struct LockedSession {
 impl LockedSession {
     /// Connects. Others see `doing` while this session holds a lock.
     pub(super) async fn open(
-        broker: &Broker,
+        connector: &Connector,
         topology: &Topology,
         actor: &Actor,
         doing: &str,
     ) -> Result<Self, AccessError> {
-        let urls = broker.uris()?;
         // All finish, even if one fails: lapin's task of a dropped connect panics when the program ends.
         let (reading, locking, publishing) = tokio::join!(
-            WireConnection::connect(&urls, "reads dead letters"),
-            connection::connect(&urls, "locks dead letters"),
-            connection::connect(&urls, "publishes for dead letters")
+            connector.connect_wire("reads dead letters"),
+            connector.connect("locks dead letters"),
+            connector.connect("publishes for dead letters")
         );
         let (reading, locking, publishing) = (reading?, locking?, publishing?);
         let holder = Holder {

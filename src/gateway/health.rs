@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{app::App, status::NotReady};
 use crate::{
+    broker::Connector,
     http::Server,
     ops::{self, EventLoopMonitor},
     telemetry::Meters,
@@ -13,6 +14,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Health {
     pub(super) app: App,
+    pub(super) connector: Connector,
     pub(super) server: Server,
     pub(super) event_loop: EventLoopMonitor,
 }
@@ -30,13 +32,16 @@ impl ops::Health for Health {
         let metrics = &self.app.telemetry.metrics;
         metrics.waiters(self.app.waiters.count());
         metrics.connections(self.server.connections());
-        metrics.ready(self.app.status.ready().is_ok());
+        metrics.ready(self.app.status.ready().is_ok() && self.connector.refusal(true).is_none());
     }
 
     fn ready(&self) -> Result<Map<String, Value>, (&'static str, String)> {
-        match self.app.status.ready() {
-            Ok(_) => Ok(Map::new()),
+        let ready = self.app.status.ready();
+        let refusal = self.connector.refusal(!matches!(ready, Err(NotReady::NotConnected)));
+        match ready {
             Err(NotReady::Stopping) => Err(("stopping", "the gateway stops".to_owned())),
+            _ if let Some(reason) = refusal => Err(("login_refused", reason)),
+            Ok(_) => Ok(Map::new()),
             Err(NotReady::NotConnected) => Err(("not_connected", "not connected to RabbitMQ".to_owned())),
             Err(NotReady::Blocked(reason)) => {
                 Err(("publish", format!("RabbitMQ blocks publishing: {reason}")))

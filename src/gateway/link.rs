@@ -64,6 +64,6 @@ async fn open(
                 }
             }
         }
-        tokio::time::sleep(backoff.next(fastrand::f64())).await;
+        connector.wait_to_retry(backoff.next(fastrand::f64())).await;
     }
 }

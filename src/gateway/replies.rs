@@ -62,7 +62,7 @@ pub(super) async fn receive(app: App, connector: Connector, end: CancellationTok
                     "no outcome can be waited for, and such requests are answered at once: {error}"
                 );
             }
-            tokio::time::sleep(backoff.next(fastrand::f64())).await;
+            connector.wait_to_retry(backoff.next(fastrand::f64())).await;
         }
     };
     end.run_until_cancelled(receive).await;

@@ -54,6 +54,29 @@ impl BrokerUrls {
         each(text, |item| read(item).map(|(_, uri)| uri))
     }
 
+    /// As [`parse`](Self::parse), with this password in the place of the URLs' own. Without a user in a URL, its user
+    /// is empty: RabbitMQ takes the name from the token.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_with_password(text: &str, password: &str) -> Result<Vec<AMQPUri>, BrokerUrlsError> {
+        each(text, |item| {
+            let (url, mut uri) = read(item)?;
+            let login = &mut uri.authority.userinfo;
+            password.clone_into(&mut login.password);
+            if url.username().is_empty() {
+                login.username.clear();
+            }
+            Ok(uri)
+        })
+    }
+
+    /// Whether one of the URLs has a password.
+    pub(super) fn has_password(text: &str) -> bool {
+        let passwords = each(text, |item| Ok(read(item)?.0.password().is_some()));
+        passwords.is_ok_and(|has| has.contains(&true))
+    }
+
     /// The URLs with their passwords masked, for people; `***` alone if they cannot be read.
     pub fn masked(text: &str) -> String {
         let masked = each(text, |item| {
@@ -222,6 +245,16 @@ mod tests {
         let error = BrokerUrls::parse("amqp://a,hunter2:hunter2@hunter2").unwrap_err();
         assert!(error.to_string().starts_with("URL 2 of 2 starts with neither"));
         assert!(!format!("{error} {error:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_token_takes_the_place_of_the_password_and_never_of_the_user_guest() {
+        let urls = BrokerUrls::parse_with_password("amqp://h,amqps://u@h,amqp://u:p@h", "token").unwrap();
+        let users: Vec<_> = urls.iter().map(|url| url.authority.userinfo.username.as_str()).collect();
+        assert_eq!(users, ["", "u", "u"]);
+        assert!(urls.iter().all(|url| url.authority.userinfo.password == "token"));
+        assert!(BrokerUrls::has_password("amqp://h,amqp://u:p@h"));
+        assert!(!BrokerUrls::has_password("amqp://h,amqp://u@h"));
     }
 
     #[test]

@@ -101,9 +101,10 @@ impl Settings {
 
     /// All files that are read again while the program runs, for [`crate::secret::watch()`].
     pub fn secrets(&self) -> Vec<Secret> {
-        let required = [&self.trackfinity.api_key, &self.trackfinity.api_username, &self.rabbitmq.broker.url];
+        let required = [&self.trackfinity.api_key, &self.trackfinity.api_username];
         let optional = [&self.trackfinity.ca_file, &self.trackfinity.proxy];
-        in_files(required.into_iter().chain(optional.into_iter().flatten()))
+        let own = required.into_iter().chain(optional.into_iter().flatten());
+        in_files(own.chain(self.rabbitmq.broker.files()))
     }
 }
 
@@ -162,7 +163,7 @@ impl GatewaySettings {
 
     /// See [`Settings::secrets`].
     pub fn secrets(&self) -> Vec<Secret> {
-        in_files([&self.broker.url])
+        in_files(self.broker.files())
     }
 }
 
@@ -189,7 +190,7 @@ impl ConsoleSettings {
     /// See [`Settings::secrets`].
     pub fn secrets(&self) -> Vec<Secret> {
         let tokens = [&self.console.viewer_token, &self.console.operator_token];
-        in_files(tokens.into_iter().flatten().chain([&self.rabbitmq.broker.url]))
+        in_files(tokens.into_iter().flatten().chain(self.rabbitmq.broker.files()))
     }
 }
 

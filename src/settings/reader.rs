@@ -191,16 +191,37 @@ impl Reader {
         }
     }
 
-    /// A file whose content is read again when it changes, like a secret's. `Some(None)` if it is not
-    /// given, and is then shown as `none`, or if the command does not need it.
-    pub(super) fn optional_file(&mut self, key: Key, check: Check, none: &str) -> Option<Option<Secret>> {
-        let Some(path) = self.optional(key, string, |path| Ok(path.to_owned()), none)? else {
-            return Some(None);
-        };
-        match self.needs(key.name).then(|| Secret::open(&path, check)).transpose() {
-            Ok(file) => Some(file),
-            Err(error) => self.fail(key.name, &format!("the file {} {error}", quoted(&path))),
+    /// A file of at most `max_bytes` that is read again while the program runs; `Some(None)` if none is named, or
+    /// the command does not need it.
+    pub(super) fn watched_file(&mut self, key: Key, max_bytes: u64, check: Check) -> Option<Option<Secret>> {
+        self.keys.push(key);
+        if !self.reads(key.name) {
+            return None;
         }
+        match self.given(key.name)? {
+            // Someone has put the content where the path belongs.
+            Some((path, _)) if path.contains(char::is_control) || path.starts_with("eyJ") => {
+                self.fail(key.name, "is not a path (not shown, as it may be the secret itself)")
+            }
+            Some((path, from)) => {
+                self.describe(key, &format!("file {path}"), &from);
+                let shown = quoted(&path);
+                let open = || Secret::open_up_to(max_bytes, path, check);
+                match self.needs(key.name).then(open).transpose() {
+                    Ok(file) => Some(file),
+                    Err(error) => self.fail(key.name, &format!("the file {shown} {error}")),
+                }
+            }
+            None => {
+                self.describe(key, "not set", "");
+                Some(None)
+            }
+        }
+    }
+
+    /// Whether the compiled-in default is in force.
+    pub(super) fn is_default(&self, name: &str) -> bool {
+        self.layers.get(name).is_some_and(|(_, from)| from == COMPILED_IN)
     }
 
     /// A string and its origin; `Some(None)` if there is none, or it is blank.

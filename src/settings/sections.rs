@@ -7,7 +7,10 @@ use secrecy::ExposeSecret;
 
 use super::{
     broker_urls::{BrokerUrls, BrokerUrlsError},
+    certificates::{MAX_CERTIFICATES_BYTES, check_certificates, check_private_key},
+    jwt::check_jwt,
     keys::Key,
+    login_files::LoginFiles,
     proxy_url::ProxyUrl,
     reader::Reader,
     values::{
@@ -16,7 +19,11 @@ use super::{
         stream_bytes, string, trace_url,
     },
 };
-use crate::{breaker::BreakerLimits, policy::RetryLimits, secret::Secret};
+use crate::{
+    breaker::BreakerLimits,
+    policy::RetryLimits,
+    secret::{MAX_FILE_BYTES, Secret},
+};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -77,7 +84,7 @@ section! {
         connect_timeout: Duration = value(scalar, duration(MS..=MAX_CALL)), "\"3s\"";
         /// The authorities to trust in place of the system's, as PEM. No secret, but read again like
         /// one.
-        ca_file: Option<Secret> = optional_file(check_authorities, "none: the system's authorities"),
+        ca_file: Option<Secret> = watched_file(MAX_CERTIFICATES_BYTES, check_authorities),
             "\"/etc/unlocker/trackfinity-ca.pem\"";
         /// The HTTP proxy to go through, for [`ProxyUrl::parse`].
         proxy: Option<Secret> = optional_secret(ProxyUrl::check, ProxyUrl::masked),
@@ -101,6 +108,26 @@ section! {
             "\"amqps://USER:PASSWORD@rabbitmq.example.com/VHOST\"";
         /// Whether to declare the topology, or only to check that it exists.
         declare: bool = value(scalar, boolean), "true";
+        /// An OAuth 2 token, which is the password.
+        token_file: Option<Secret> = watched_file(MAX_FILE_BYTES, check_jwt), "\"/run/secrets/rabbitmq/token\"";
+        /// The client certificate, and those of the authorities between it and the one that RabbitMQ trusts.
+        client_certificate_file: Option<Secret> = watched_file(MAX_CERTIFICATES_BYTES, check_certificates),
+            "\"/run/secrets/rabbitmq/tls.crt\"";
+        /// The private key of the client certificate.
+        client_key_file: Option<Secret> = watched_file(MAX_FILE_BYTES, check_private_key),
+            "\"/run/secrets/rabbitmq/tls.key\"";
+        /// The authorities to trust, in the place of the system's.
+        ca_file: Option<Secret> = watched_file(MAX_CERTIFICATES_BYTES, check_certificates),
+            "\"/run/secrets/rabbitmq/ca.crt\"";
+    }
+    check(reader) {
+        let files = LoginFiles {
+            token: token_file.as_ref().map(Option::is_some),
+            certificate: client_certificate_file.as_ref().map(Option::is_some),
+            key: client_key_file.as_ref().map(Option::is_some),
+            authorities: ca_file.as_ref().map(Option::is_some),
+        };
+        files.check(url.as_ref(), reader);
     }
 }
 
@@ -253,12 +280,38 @@ section! {
 }
 
 impl Broker {
-    /// The URLs to try, one after the other, as the secret is now.
+    /// These URLs, with which the topology is declared; no token and no certificates.
+    pub fn with_url(url: Secret) -> Self {
+        Self {
+            url,
+            declare: true,
+            token_file: None,
+            client_certificate_file: None,
+            client_key_file: None,
+            ca_file: None,
+        }
+    }
+
+    /// The URLs to try, one after the other, as the secrets are now. A token is their password.
     ///
     /// # Errors
     /// None are expected: the value of the secret was checked when it was read.
     pub fn uris(&self) -> Result<Vec<AMQPUri>, BrokerUrlsError> {
-        BrokerUrls::parse(self.url.current().expose_secret())
+        let urls = self.url.current();
+        match &self.token_file {
+            Some(token) => {
+                let token = token.current();
+                BrokerUrls::parse_with_password(urls.expose_secret(), token.expose_secret())
+            }
+            None => BrokerUrls::parse(urls.expose_secret()),
+        }
+    }
+
+    /// All that is read from files: the URLs, the token and the certificates.
+    pub fn files(&self) -> impl Iterator<Item = &Secret> {
+        let named = [&self.token_file, &self.client_certificate_file, &self.client_key_file, &self.ca_file];
+        let urls = Some(&self.url).filter(|urls| urls.path().is_some());
+        urls.into_iter().chain(named.into_iter().flatten())
     }
 }
 

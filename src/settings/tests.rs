@@ -1,6 +1,7 @@
 mod any_input;
 mod console;
 mod faults;
+mod login;
 mod secrets;
 mod values;
 

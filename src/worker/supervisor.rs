@@ -103,6 +103,11 @@ impl Worker {
         self.status.clone()
     }
 
+    /// What connects to RabbitMQ.
+    pub fn connector(&self) -> Connector {
+        self.connector.clone()
+    }
+
     /// Whether calls are paused, and why.
     pub fn breaker(&self) -> Arc<SharedBreaker> {
         Arc::clone(&self.handler.breaker)
@@ -150,7 +155,7 @@ impl Worker {
             }
             tokio::select! {
                 () = self.stop.cancelled() => {}
-                () = tokio::time::sleep(wait) => {}
+                () = self.connector.wait_to_retry(wait) => {}
             }
         }
         self.status.set_connected(false);

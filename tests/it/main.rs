@@ -20,6 +20,7 @@ mod fips;
 mod gateway;
 mod history;
 mod hostile;
+mod identity;
 mod isolation;
 mod kill;
 mod layout;

@@ -20,7 +20,7 @@ const QUEUE: &str = "messages";
 const REQUESTS: Mandatory = Mandatory::Required(Lane::Requests);
 
 fn connector(url: &str) -> Connector {
-    Connector::new(&Broker { url: Secret::fixed(url.to_owned()), declare: true })
+    Connector::new(&Broker::with_url(Secret::fixed(url.to_owned())))
 }
 
 async fn session(url: &str) -> (Session, SessionEvents) {
@@ -241,7 +241,7 @@ fn a_reply_is_sent_with_the_password_that_the_file_holds_now() {
         std::fs::write(&file, ctx.vhost().amqp_url_as(&user, "old")).expect("written");
         let check = |urls: &str| BrokerUrls::parse(urls).map(drop).map_err(|error| error.to_string());
         let urls = Secret::open(&file, check).expect("a URL");
-        let connector = Connector::new(&Broker { url: urls, declare: true });
+        let connector = Connector::new(&Broker::with_url(urls));
         let replies = ReplyPublisher::new(connector);
         management.create_user(&user, "new", "").await;
         std::fs::write(&file, ctx.vhost().amqp_url_as(&user, "new")).expect("written");

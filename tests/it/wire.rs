@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use kit::{AMQPValue, Context, FieldTable};
 use trackfinity_unlocker::{
-    broker::wire::{Confirm, WireConnection, WireError},
+    broker::{
+        ConnectError, Connector,
+        wire::{Confirm, WireConnection, WireError},
+    },
     message::Properties,
+    secret::Secret,
+    settings::Broker,
 };
 
 use crate::world::{SOON, id};
@@ -14,8 +19,11 @@ use crate::world::{SOON, id};
 pub const UNREADABLE: &[u8] = b"\x00\x80\x02\xff\xfe";
 
 pub async fn connect(ctx: &Context, parameters: &str) -> WireConnection {
-    let url = format!("{}{parameters}", ctx.amqp_url()).parse().expect("a URL");
-    WireConnection::connect(&[url], "tests").await.expect("a connection")
+    connect_to(format!("{}{parameters}", ctx.amqp_url())).await.expect("a connection")
+}
+
+async fn connect_to(url: String) -> Result<WireConnection, ConnectError> {
+    Connector::new(&Broker::with_url(Secret::fixed(url))).connect_wire("tests").await
 }
 
 /// Publishes a message whose properties are these bytes.
@@ -143,8 +151,7 @@ fn an_idle_connection_sends_heartbeats_and_a_cut_one_is_an_error() {
     kit::run(async |ctx| {
         ctx.amqp().await.declare_queue("q", FieldTable::default()).await;
         let (line, url) = ctx.cutter().await;
-        let url = format!("{url}?heartbeat=1").parse().expect("a URL");
-        let connection = WireConnection::connect(&[url], "tests").await.expect("a connection");
+        let connection = connect_to(format!("{url}?heartbeat=1")).await.expect("a connection");
         let mut channel = connection.open_channel().await.expect("a channel");
         channel.consume("q", "c").await.expect("a consumer");
         // RabbitMQ closes a connection after two missed heartbeats.
@@ -160,9 +167,9 @@ fn an_idle_connection_sends_heartbeats_and_a_cut_one_is_an_error() {
 #[test]
 fn a_wrong_password_is_a_refused_login_and_is_not_shown() {
     kit::run(async |ctx| {
-        let mut url: lapin::uri::AMQPUri = ctx.amqp_url().parse().expect("a URL");
-        url.authority.userinfo.password = "wrong".to_owned();
-        let error = WireConnection::connect(&[url], "tests").await.expect_err("refused");
+        let mut url: url::Url = ctx.amqp_url().parse().expect("a URL");
+        url.set_password(Some("wrong")).expect("a URL with a host");
+        let error = connect_to(url.into()).await.expect_err("refused");
         assert!(error.is_refusal() && !error.to_string().contains("wrong"), "{error}");
     });
 }

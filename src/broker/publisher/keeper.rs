@@ -122,7 +122,7 @@ impl Keeper {
         lost.amqp().close().await;
         self.report_unblocked();
         loop {
-            tokio::time::sleep(self.backoff.next(fastrand::f64())).await;
+            self.connector.wait_to_retry(self.backoff.next(fastrand::f64())).await;
             match open(&self.connector, &self.pool).await {
                 Ok(connection) => {
                     tracing::info!(

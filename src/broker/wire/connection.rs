@@ -1,8 +1,12 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use lapin::{
     AsyncTcpStream,
     protocol::{AMQPClass, connection},
+    tcp::RustlsConnector,
     uri::AMQPUri,
 };
 use tokio::{net::TcpStream, sync::mpsc, task::JoinHandle};
@@ -17,6 +21,7 @@ use super::{
 use crate::broker::{
     connect_error::ConnectError,
     connection::{connection_name, first_that_answers, secured},
+    login::Credentials,
 };
 
 /// How long RabbitMQ may take to answer a close.
@@ -30,25 +35,34 @@ pub struct WireConnection {
 }
 
 impl WireConnection {
-    /// Connects to the first address that answers, as [`connect`](crate::broker::connection::connect)
-    /// does.
-    ///
-    /// # Errors
-    /// The last address's error, if none answers.
-    pub async fn connect(urls: &[AMQPUri], purpose: &str) -> Result<Self, ConnectError> {
-        let connected = first_that_answers(urls, |url| Self::connect_to(url, purpose)).await;
-        connected.map(|(connection, _address)| connection)
+    /// Connects to the first address that answers. Also returns which one did.
+    pub(in crate::broker) async fn connect(
+        urls: &[AMQPUri],
+        credentials: &Credentials,
+        purpose: &str,
+    ) -> Result<(Self, String), ConnectError> {
+        first_that_answers(urls, credentials, |url, tls| Self::connect_to(url, tls, purpose)).await
     }
 
-    async fn connect_to(url: AMQPUri, purpose: &str) -> Result<Self, WireError> {
+    async fn connect_to(
+        url: AMQPUri,
+        tls: Option<RustlsConnector>,
+        purpose: &str,
+    ) -> Result<Self, WireError> {
         let stream = TcpStream::connect((url.authority.host.as_str(), url.authority.port)).await?;
         stream.set_nodelay(true)?;
-        let mut stream = secured(AsyncTcpStream::Plain(stream.compat()), &url).await?.compat();
+        let stream = AsyncTcpStream::Plain(stream.compat());
+        let mut stream = secured(stream, tls.as_ref(), &url).await?.compat();
         let limits = shake_hands(&mut stream, &url, &connection_name(purpose)).await?;
         let (sender, outgoing) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared::new(limits, sender));
         let task = tokio::spawn(run(stream, Arc::clone(&shared), outgoing));
         Ok(Self { shared, task })
+    }
+
+    /// To give it a new token.
+    pub(in crate::broker) fn secret(&self) -> WireSecret {
+        WireSecret(Arc::downgrade(&self.shared))
     }
 
     /// Opens a channel.
@@ -79,6 +93,24 @@ impl WireConnection {
         {
             tracing::debug!("RabbitMQ did not answer the close");
         }
+    }
+}
+
+/// A connection to which a new token can be given.
+#[derive(Clone, Debug)]
+pub(in crate::broker) struct WireSecret(Weak<Shared>);
+
+impl WireSecret {
+    pub(in crate::broker) fn is_open(&self) -> bool {
+        self.0.upgrade().is_some_and(|shared| shared.is_open())
+    }
+
+    /// Sends the token. RabbitMQ closes the connection if it refuses it.
+    pub(in crate::broker) fn update(&self, token: &str, reason: &str) -> Result<(), WireError> {
+        let Some(shared) = self.0.upgrade() else { return Ok(()) };
+        let update = connection::UpdateSecret { new_secret: token.into(), reason: reason.into() };
+        let update = AMQPClass::Connection(connection::AMQPMethod::UpdateSecret(update));
+        shared.send(encode_method(0, &update)?)
     }
 }
 

@@ -57,6 +57,10 @@ impl Shared {
         self.blocked.load(Ordering::Relaxed)
     }
 
+    pub(super) fn is_open(&self) -> bool {
+        self.end.get().is_none()
+    }
+
     /// Why the connection ended or is ending.
     pub(super) fn end(&self) -> WireError {
         self.end.get().cloned().unwrap_or_else(|| WireError::Lost("the connection is closed".to_owned()))

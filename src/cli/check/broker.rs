@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
+use lapin::uri::{AMQPScheme, AMQPUri};
 
 use super::{
     args::CheckArgs,
-    probe,
+    login, probe,
     report::{Check, Report},
 };
 use crate::{
     broker::{
-        ConnectError, Topology, TopologyError,
+        ConnectError, Connector, Login, Topology, TopologyError,
         connect_error::ConnectCause,
         connection::{self, Connection},
         rights::Role,
@@ -36,11 +36,13 @@ pub(super) async fn check(
     args: &CheckArgs,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    let urls = broker.uris().map_err(anyhow::Error::from)?;
+    let connector = Connector::new(broker);
+    let urls = connector.urls().await?;
     let topology = Topology::new(prefix).with_history(history);
+    login::check(&connector, &urls, report)?;
     let (mut connected, mut has_answered) = (None, false);
     for url in &urls {
-        match connection::connect(std::slice::from_ref(url), "check").await {
+        match connector.connect_to(url, "check").await {
             Ok(connection) => {
                 report.add(reached(url))?;
                 match connected {
@@ -50,7 +52,7 @@ pub(super) async fn check(
             }
             Err(error) => {
                 has_answered |= error.is_refusal();
-                report.add(unreached(url, &error, topology.permissions(role)))?;
+                report.add(unreached(url, &error, |user| grant(&topology, role, &connector, url, user)))?;
             }
         }
     }
@@ -60,7 +62,8 @@ pub(super) async fn check(
         }
         return Ok(());
     };
-    let checked = check_connected(&connection, &topology, role, broker.declare, url, args, report);
+    let grant = || grant(&topology, role, &connector, url, None);
+    let checked = check_connected(&connection, &topology, role, broker.declare, &grant, args, report);
     let checked = checked.await;
     connection.close().await;
     match checked? {
@@ -75,7 +78,7 @@ async fn check_connected(
     topology: &Topology,
     role: Role,
     declare: bool,
-    url: &AMQPUri,
+    grant: &impl Fn() -> String,
     args: &CheckArgs,
     report: &mut Report,
 ) -> Result<Option<Stalled>, Failure> {
@@ -84,7 +87,7 @@ async fn check_connected(
         return Ok(Some(stalled));
     }
     // To see who may write, it publishes, so that RabbitMQ says here whether it blocks that.
-    let asked = check_rights(connection, topology, role, url, report);
+    let asked = check_rights(connection, topology, role, grant, report);
     if let Err(stalled) = answered(connection, "the rights", STEP_TIMEOUT, asked).await? {
         return Ok(Some(stalled));
     }
@@ -168,12 +171,15 @@ fn reached(url: &AMQPUri) -> Check {
     }
 }
 
-fn unreached(url: &AMQPUri, error: &ConnectError, permissions: [String; 3]) -> Check {
+fn unreached(url: &AMQPUri, error: &ConnectError, grant: impl Fn(Option<&str>) -> String) -> Check {
     // The name has the address.
     let (detail, remedy) = match error {
         // A user without any permission in a virtual host may not connect to it.
         ConnectError::Failed { cause: ConnectCause::NoAccess { user, vhost }, .. } => {
-            (format!("user {user} has no access to virtual host {vhost}"), set_permissions(url, permissions))
+            (format!("user {user} has no access to virtual host {vhost}"), grant(Some(user)))
+        }
+        ConnectError::Failed { cause: cause @ ConnectCause::NoAccessByToken { .. }, .. } => {
+            (cause.to_string(), grant(None))
         }
         ConnectError::Failed { cause: ConnectCause::NoVhost(vhost), .. } => (
             format!("there is no virtual host {vhost}"),
@@ -274,7 +280,7 @@ async fn check_rights(
     connection: &Connection,
     topology: &Topology,
     role: Role,
-    url: &AMQPUri,
+    grant: &impl Fn() -> String,
     report: &mut Report,
 ) -> Result<(), Failure> {
     let rights = topology.rights(role);
@@ -290,22 +296,39 @@ async fn check_rights(
     }
     let lines: Vec<_> = missing.iter().map(|right| format!("- {right}")).collect();
     let detail = format!("the user lacks {}:\n{}", missing.len(), lines.join("\n"));
-    let remedy = format!(
-        "{}\n(it replaces the user's present rights in this virtual host)",
-        set_permissions(url, topology.permissions(role))
-    );
+    let mut remedy = grant();
+    if remedy.starts_with("rabbitmqctl") {
+        remedy.push_str("\n(it replaces the user's present rights in this virtual host)");
+    }
     report.add(Check::fail(name, detail, remedy))
 }
 
-/// The command that grants the permissions, to paste into a shell.
-fn set_permissions(url: &AMQPUri, permissions: [String; 3]) -> String {
-    let user = match url.query.auth_mechanism {
+/// How to grant a role its permissions: by a command, or by scopes in the token. `user`: the name that RabbitMQ says.
+fn grant(
+    topology: &Topology,
+    role: Role,
+    connector: &Connector,
+    url: &AMQPUri,
+    user: Option<&str>,
+) -> String {
+    let user = match connector.login(url) {
+        Login::Token(_) => {
+            let scopes = topology.scopes(role, &url.vhost).join("\n");
+            return format!(
+                "give the token these scopes, where RESOURCE is RabbitMQ's auth_oauth2.resource_server_id:\n{scopes}"
+            );
+        }
         // The certificate names the user.
-        Some(SASLMechanism::External) => "USER",
-        _ => &url.authority.userinfo.username,
+        Login::Certificate(_) => user.unwrap_or("USER"),
+        Login::Password(_) => &url.authority.userinfo.username,
     };
+    set_permissions(&url.vhost, user, topology.permissions(role))
+}
+
+/// The command that grants the permissions, to paste into a shell.
+fn set_permissions(vhost: &str, user: &str, permissions: [String; 3]) -> String {
     let permissions = permissions.each_ref().map(|expression| quoted(expression)).join(" ");
-    format!("rabbitmqctl set_permissions -p {} {} {permissions}", word(&url.vhost), word(user))
+    format!("rabbitmqctl set_permissions -p {} {} {permissions}", word(vhost), word(user))
 }
 
 /// A word for a shell, in quotes if it needs them.
@@ -331,11 +354,10 @@ mod tests {
 
     #[test]
     fn the_command_is_quoted_for_a_shell() {
-        let url: AMQPUri = "amqp://o%27neil:p@h/a%20b".parse().expect("a URL");
-        let command = set_permissions(&url, ["^$", r"^a\.b$", "^(a|b)$"].map(str::to_owned));
+        let permissions = ["^$", r"^a\.b$", "^(a|b)$"].map(str::to_owned);
+        let command = set_permissions("a b", "o'neil", permissions);
         assert_eq!(command, r"rabbitmqctl set_permissions -p 'a b' 'o'\''neil' '^$' '^a\.b$' '^(a|b)$'");
-        let url: AMQPUri = "amqp://unlocker:p@h/%2f".parse().expect("a URL");
-        let command = set_permissions(&url, Default::default());
+        let command = set_permissions("/", "unlocker", Default::default());
         assert_eq!(command, "rabbitmqctl set_permissions -p / unlocker '' '' ''");
     }
 }

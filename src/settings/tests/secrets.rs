@@ -69,13 +69,13 @@ fn the_description_has_every_setting_once_and_masks_the_secrets() {
     .unwrap();
     let described = settings.describe();
     let keys = described.iter().map(|(key, ..)| key).collect::<std::collections::BTreeSet<_>>();
-    assert_eq!((described.len(), keys.len()), (27, 27));
+    assert_eq!((described.len(), keys.len()), (31, 31));
     let shown = |key: &str| described.iter().find(|(name, ..)| name == key).unwrap().1.as_str();
     assert_eq!(shown("trackfinity.api_key"), "***");
     assert_eq!(shown("broker.url"), "amqp://u:***@h/v,amqps://b");
     assert_eq!(shown("trackfinity.api_username"), format!("file {key}"));
     assert_eq!(shown("trackfinity.proxy"), "http://u:***@proxy:3128");
-    assert_eq!(shown("trackfinity.ca_file"), "none: the system's authorities");
+    assert_eq!(shown("trackfinity.ca_file"), "not set");
     assert_eq!(shown("worker.rate_limit"), "not set");
     assert_eq!(shown("retry.max_delay"), "1024s");
     assert_eq!(shown("results.reply_to_prefixes"), "a,b");
@@ -92,6 +92,10 @@ fn the_description_for_rabbitmq_alone_is_the_same_with_and_without_the_rest() {
     let expected = [
         "broker.url",
         "broker.declare",
+        "broker.token_file",
+        "broker.client_certificate_file",
+        "broker.client_key_file",
+        "broker.ca_file",
         "topology.prefix",
         "history.enabled",
         "history.max_age",

@@ -22,7 +22,7 @@ const MAX_CHARS: usize = 420;
 /// Shorter parts of a message may come twice.
 const MIN_REPEATED_CHARS: usize = 25;
 /// How a message says what to do.
-const WAYS_OUT: [&str; 22] = [
+const WAYS_OUT: [&str; 23] = [
     "fix: ",
     "try '--help'",
     "did you mean",
@@ -39,7 +39,8 @@ const WAYS_OUT: [&str; 22] = [
     "plan again",
     "with `",
     "Usage: ",
-    "SSL_CERT_FILE",
+    "broker.ca_file",
+    "needs another",
     "heck ",
     "rights of",
     "move its messages",

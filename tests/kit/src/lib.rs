@@ -18,6 +18,7 @@
 // Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod authority;
 mod chromium;
 mod collected_log;
 mod cutter;
@@ -27,8 +28,10 @@ pub mod raw_amqp;
 mod raw_http;
 mod tinyproxy;
 mod tls;
+mod token_issuer;
 mod trackfinity;
 
+pub use authority::{Authority, Issued};
 pub use chromium::{Chromium, Screen};
 pub use collected_log::CollectedLog;
 pub use cutter::TcpCutter;
@@ -38,4 +41,5 @@ pub use raw_http::RawHttp;
 pub use testbed::*;
 pub use tinyproxy::{ProxyRules, Tinyproxy};
 pub use tls::Certificate;
+pub use token_issuer::TokenIssuer;
 pub use trackfinity::{Answer, Call, Trackfinity};

@@ -40,6 +40,9 @@ static SHARED: OnceCell<Result<RabbitNode, String>> = OnceCell::const_new();
 pub struct NodeOptions {
     conf: String,
     plugins: Vec<&'static str>,
+    files: Vec<(&'static str, String)>,
+    tls_port: Option<u16>,
+    needs_local: bool,
 }
 
 impl NodeOptions {
@@ -50,11 +53,39 @@ impl NodeOptions {
         self
     }
 
-    /// Enables a plugin, such as `rabbitmq_stomp`. A node with one is always a `rabbitmq-server` on this machine:
-    /// a container has no port for it.
+    /// Enables a plugin that listens on a port, such as `rabbitmq_stomp`. A node with one is always a
+    /// `rabbitmq-server` on this machine: a container has no port for it.
     pub fn plugin(mut self, name: &'static str) -> Self {
+        self.needs_local = true;
+        self.plugin_without_port(name)
+    }
+
+    /// Enables a plugin that listens nowhere, such as `rabbitmq_auth_mechanism_ssl`.
+    pub fn plugin_without_port(mut self, name: &'static str) -> Self {
         self.plugins.push(name);
         self
+    }
+
+    /// A file for the node. In `rabbitmq.conf`, `FILES/name` stands for its path.
+    pub fn file(mut self, name: &'static str, content: &str) -> Self {
+        self.files.push((name, content.to_owned()));
+        self
+    }
+
+    /// AMQP with TLS on this port of 127.0.0.1, too. The lines `ssl_options.…` say which certificates.
+    pub fn tls(mut self, port: u16) -> Self {
+        self.tls_port = Some(port);
+        self
+    }
+
+    /// The content of `rabbitmq.conf`, where the files are in `directory`, and TLS listens there.
+    fn conf_for(&self, directory: &str, tls: impl Fn(u16) -> String) -> String {
+        let listener = self.tls_port.map(|port| format!("listeners.ssl.1 = {}\n", tls(port)));
+        self.conf.replace("FILES", directory) + &listener.unwrap_or_default()
+    }
+
+    fn enabled_plugins(&self) -> String {
+        format!("[{}].\n", [&["rabbitmq_management"], self.plugins.as_slice()].concat().join(","))
     }
 }
 

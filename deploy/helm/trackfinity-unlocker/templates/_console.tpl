@@ -40,6 +40,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $paths := dict "listen" "0.0.0.0:8090" "viewer_token_file" "/run/secrets/unlocker/viewer-token" "operator_token_file" "/run/secrets/unlocker/operator-token" -}}
 [broker]
 url_file = "/run/secrets/unlocker/broker-url"
+{{- include "unlocker.loginSettings" .Values.console.broker }}
 [console]
 {{- range $key, $value := mergeOverwrite $console $paths }}
 {{ $key }} = {{ toJson $value }}
@@ -79,6 +80,7 @@ prefix = {{ toJson .Values.settings.topology.prefix }}
 - name: secrets
   mountPath: /run/secrets/unlocker
   readOnly: true
+{{- include "unlocker.loginMount" .Values.console.broker }}
 {{- include "unlocker.caMount" . }}
 {{- end -}}
 
@@ -96,5 +98,6 @@ prefix = {{ toJson .Values.settings.topology.prefix }}
       - key: {{ . }}
         path: {{ . }}
       {{- end }}
+{{- include "unlocker.loginVolume" .Values.console.broker }}
 {{- include "unlocker.caVolume" . }}
 {{- end -}}

@@ -39,6 +39,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "gateway.settings" -}}
 [broker]
 url_file = "/run/secrets/unlocker/broker-url"
+{{- include "unlocker.loginSettings" .Values.gateway.broker }}
 [gateway]
 clients_dir = "/run/secrets/unlocker-clients"
 listen = "0.0.0.0:8080"
@@ -75,6 +76,7 @@ prefix = {{ toJson .Values.settings.topology.prefix }}
 - name: clients
   mountPath: /run/secrets/unlocker-clients
   readOnly: true
+{{- include "unlocker.loginMount" .Values.gateway.broker }}
 {{- include "unlocker.caMount" . }}
 {{- end -}}
 
@@ -94,5 +96,6 @@ prefix = {{ toJson .Values.settings.topology.prefix }}
   secret:
     secretName: {{ include "gateway.clients" . }}
     defaultMode: 0440
+{{- include "unlocker.loginVolume" .Values.gateway.broker }}
 {{- include "unlocker.caVolume" . }}
 {{- end -}}

@@ -61,6 +61,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "unlocker.settings" -}}
 {{- $settings := deepCopy .Values.settings -}}
 {{- $paths := dict "trackfinity" (dict "api_key_file" "api-key" "api_username_file" "api-username") "broker" (dict "url_file" "broker-url") -}}
+{{- $login := include "unlocker.loginFiles" .Values.broker | fromJson -}}
 {{- if .Values.history.enabled -}}
 {{- $_ := set $settings "history" (dict "enabled" true "max_age" .Values.history.maxAge "max_bytes" .Values.history.maxBytes) -}}
 {{- end -}}
@@ -72,11 +73,84 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $_ := set $settings $section $keys -}}
 {{- end -}}
 {{- $_ := set $settings "trackfinity" (merge (fromYaml (include "trackfinity.settings" .)) (get $settings "trackfinity")) -}}
+{{- $_ := set $settings "broker" (merge (get $settings "broker") $login) -}}
 {{- range $section, $keys := $settings }}
 [{{ $section }}]
 {{- range $key, $value := $keys }}
 {{ $key }} = {{ toJson $value }}
 {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The settings that name the files of `broker`, as JSON: what a process logs in to RabbitMQ with, beside broker-url. */}}
+{{- define "unlocker.loginFiles" -}}
+{{- $folder := "/run/secrets/unlocker-broker" -}}
+{{- $files := dict -}}
+{{- if .tls.secret -}}
+{{- if .tls.clientCertificate -}}
+{{- $_ := set $files "client_certificate_file" (printf "%s/tls.crt" $folder) -}}
+{{- $_ := set $files "client_key_file" (printf "%s/tls.key" $folder) -}}
+{{- end -}}
+{{- if .tls.ca -}}
+{{- $_ := set $files "ca_file" (printf "%s/ca.crt" $folder) -}}
+{{- end -}}
+{{- end -}}
+{{- if or .token.audience .token.secret -}}
+{{- $_ := set $files "token_file" (printf "%s/token" $folder) -}}
+{{- end -}}
+{{- toJson $files -}}
+{{- end -}}
+
+{{/* The same for the settings file of the gateway and of the console. */}}
+{{- define "unlocker.loginSettings" -}}
+{{- range $key, $value := include "unlocker.loginFiles" . | fromJson }}
+{{ $key }} = {{ toJson $value }}
+{{- end }}
+{{- end -}}
+
+{{- define "unlocker.loginMount" -}}
+{{- if or .tls.secret .token.audience .token.secret }}
+- name: broker
+  mountPath: /run/secrets/unlocker-broker
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "unlocker.loginVolume" -}}
+{{- if or .tls.secret .token.audience .token.secret }}
+- name: broker
+  projected:
+    defaultMode: 0440
+    sources:
+      {{- if .tls.secret }}
+      - secret:
+          name: {{ .tls.secret }}
+          items:
+            {{- if .tls.clientCertificate }}
+            - key: tls.crt
+              path: tls.crt
+            - key: tls.key
+              path: tls.key
+            {{- end }}
+            {{- if .tls.ca }}
+            - key: ca.crt
+              path: ca.crt
+            {{- end }}
+      {{- end }}
+      {{- if .token.audience }}
+      # For RabbitMQ alone: Kubernetes' API accepts no token with another audience than its own.
+      - serviceAccountToken:
+          audience: {{ .token.audience | quote }}
+          expirationSeconds: {{ .token.expirationSeconds }}
+          path: token
+      {{- end }}
+      {{- if .token.secret }}
+      - secret:
+          name: {{ .token.secret }}
+          items:
+            - key: {{ .token.key }}
+              path: token
+      {{- end }}
 {{- end }}
 {{- end -}}
 
@@ -135,6 +209,7 @@ capabilities:
 - name: secrets
   mountPath: /run/secrets/unlocker
   readOnly: true
+{{- include "unlocker.loginMount" .Values.broker }}
 {{- include "unlocker.caMount" . }}
 {{- include "trackfinity.mounts" . }}
 {{- end -}}
@@ -155,6 +230,7 @@ capabilities:
   secret:
     secretName: {{ include "unlocker.secret" . }}
     defaultMode: 0440
+{{- include "unlocker.loginVolume" .Values.broker }}
 {{- include "unlocker.caVolume" . }}
 {{- include "trackfinity.volumes" . }}
 {{- end -}}

@@ -62,6 +62,25 @@ fn broker() -> Vec<Mistake> {
         url("A port that no system has", "amqp://unlocker:secret@rabbit-0:99999/prod"),
         url("A misspelt parameter", "amqp://unlocker:secret@rabbit-0/prod?heartbeats=10"),
         url("A comma at the end", "amqp://unlocker:secret@rabbit-0/prod,"),
+        variable("A token's file that does not exist", "UNLOCKER__BROKER__TOKEN_FILE", "DIR/token")
+            .with("UNLOCKER__BROKER__URL", "amqp://rabbit-0/prod"),
+        settings("A file that holds no token", "[broker]\ntoken_file = \"DIR/settings.toml\"\n")
+            .with("UNLOCKER__BROKER__URL", "amqp://rabbit-0/prod"),
+        variable(
+            "The token itself where its file belongs",
+            "UNLOCKER__BROKER__TOKEN_FILE",
+            "eyJhbGciOiJub25lIn0.e30.c2ln",
+        )
+        .with("UNLOCKER__BROKER__URL", "amqp://rabbit-0/prod"),
+        settings(
+            "A certificate that is none, without its key",
+            "[broker]\nclient_certificate_file = \"DIR/settings.toml\"\n",
+        )
+        .with("UNLOCKER__BROKER__URL", "amqps://rabbit-0/prod"),
+        url(
+            "The certificate as the login, without a certificate",
+            "amqps://rabbit-0/prod?auth_mechanism=external",
+        ),
         variable("A prefix with a blank", "UNLOCKER__TOPOLOGY__PREFIX", "my unlocks"),
         variable("RabbitMQ's own prefix", "UNLOCKER__TOPOLOGY__PREFIX", "amq.unlock"),
         variable("Yes instead of true", "UNLOCKER__BROKER__DECLARE", "yes"),

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::local::{LocalNode, Member};
-use super::{Kind, RabbitNode, find, on_node_runtime, say};
+use super::{Kind, NodeOptions, RabbitNode, find, on_node_runtime, say};
 
 const FORMED_WITHIN: Duration = Duration::from_secs(90);
 
@@ -49,11 +49,12 @@ impl RabbitCluster {
         for n in 1..=size {
             conf += &format!("cluster_formation.classic_config.nodes.{n} = {}\n", name(n));
         }
+        let options = NodeOptions { conf, ..NodeOptions::default() };
         let mut nodes: Vec<RabbitNode> = Vec::new();
         let mut epmd_port = None;
         for n in 1..=size {
             let member = Member { name: name(n), cookie: format!("KIT{nanos}"), epmd_port };
-            let node = LocalNode::start_as(Some(&member), &conf, &[])?;
+            let node = LocalNode::start_as(Some(&member), &options)?;
             epmd_port = Some(node.epmd_port());
             let (amqp, management) = (node.amqp_port, node.management_port);
             nodes.push(find::on_ports(Kind::Local(node), amqp, management, true));

@@ -15,10 +15,12 @@ use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt};
 use tokio::time::timeout;
 
-use super::{block_on_node_runtime, on_node_runtime, say};
+use super::{NodeOptions, block_on_node_runtime, on_node_runtime, say};
 use crate::ports::free_port;
 use crate::watchdog::Watchdog;
 
+/// Where a node's files are in the container.
+const FILES: &str = "/etc/rabbitmq";
 const DEFAULT_IMAGE: &str = "rabbitmq:4.0-management";
 const ENGINE_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 const PULLED_WITHIN: Duration = Duration::from_secs(300);
@@ -33,7 +35,7 @@ pub(super) struct DockerNode {
 }
 
 impl DockerNode {
-    pub(super) async fn start(conf: &str) -> Result<Self, String> {
+    pub(super) async fn start(options: &NodeOptions) -> Result<Self, String> {
         let image = Self::look_for_image().await?;
         let (repository, tag) = split(&image);
 
@@ -44,14 +46,23 @@ impl DockerNode {
         let watchdog = Watchdog::start();
         watchdog.container(&name);
         // Readiness is not taken from the image's health check or log: the caller speaks AMQP to it.
-        let container = GenericImage::new(repository, tag)
-            .with_exposed_port(5672.tcp())
-            .with_exposed_port(15672.tcp())
+        let conf = options.conf_for(FILES, |_port| "5671".to_owned());
+        let tls_port = options.tls_port;
+        let ports = [5672, 15672].into_iter().chain(tls_port.map(|_| 5671));
+        let exposing = ports.fold(GenericImage::new(repository, tag), |exposing, port| {
+            exposing.with_exposed_port(port.tcp())
+        });
+        let mut container = exposing
             .with_container_name(&name)
             .with_copy_to(
                 "/etc/rabbitmq/conf.d/90-kit.conf",
                 format!("loopback_users.guest = false\n{conf}").into_bytes(),
             )
+            .with_copy_to("/etc/rabbitmq/enabled_plugins", options.enabled_plugins().into_bytes());
+        for (name, content) in &options.files {
+            container = container.with_copy_to(format!("{FILES}/{name}"), content.clone().into_bytes());
+        }
+        let container = container
             // Fixed host ports, so that they are the same after a restart; on loopback only.
             .with_host_config_modifier(move |host| {
                 let bind = |port: u16| {
@@ -60,11 +71,11 @@ impl DockerNode {
                         host_port: Some(port.to_string()),
                     }])
                 };
+                let tls = tls_port.map(|port| ("5671/tcp".to_owned(), bind(port)));
+                let plain =
+                    [("5672/tcp".into(), bind(amqp_port)), ("15672/tcp".into(), bind(management_port))];
                 host.publish_all_ports = Some(false);
-                host.port_bindings = Some(
-                    [("5672/tcp".into(), bind(amqp_port)), ("15672/tcp".into(), bind(management_port))]
-                        .into(),
-                );
+                host.port_bindings = Some(plain.into_iter().chain(tls).collect());
             })
             .start()
             .await

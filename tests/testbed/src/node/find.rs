@@ -50,7 +50,7 @@ pub(super) async fn shared() -> Result<RabbitNode, String> {
 }
 
 pub(super) async fn own(options: NodeOptions) -> Result<RabbitNode, String> {
-    if !options.plugins.is_empty() {
+    if options.needs_local {
         return local(&options, true).await;
     }
     match forced()? {
@@ -83,13 +83,13 @@ async fn given(amqp: &str) -> Result<RabbitNode, String> {
 }
 
 pub(super) async fn docker(options: &NodeOptions, own: bool) -> Result<RabbitNode, String> {
-    let node = DockerNode::start(&options.conf).await?;
+    let node = DockerNode::start(options).await?;
     let (amqp, management) = (node.amqp_port, node.management_port);
     up(Kind::Docker(node), amqp, management, own).await
 }
 
 pub(super) async fn local(options: &NodeOptions, own: bool) -> Result<RabbitNode, String> {
-    let node = LocalNode::start(&options.conf, &options.plugins)?;
+    let node = LocalNode::start(options)?;
     let (amqp, management) = (node.amqp_port, node.management_port);
     up(Kind::Local(node), amqp, management, own).await
 }

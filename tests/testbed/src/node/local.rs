@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::output;
+use super::{NodeOptions, output};
 use crate::ports::free_port;
 use crate::process::cpu_time;
 use crate::watchdog::Watchdog;
@@ -47,16 +47,16 @@ impl LocalNode {
         Path::new(BIN).join("rabbitmq-server").exists()
     }
 
-    pub(super) fn start(conf: &str, plugins: &[&str]) -> Result<Self, String> {
-        Self::start_as(None, conf, plugins)
+    pub(super) fn start(options: &NodeOptions) -> Result<Self, String> {
+        Self::start_as(None, options)
     }
 
     /// A node alone, or a member of a cluster.
-    pub(super) fn start_as(member: Option<&Member>, conf: &str, plugins: &[&str]) -> Result<Self, String> {
+    pub(super) fn start_as(member: Option<&Member>, options: &NodeOptions) -> Result<Self, String> {
         if !Self::is_installed() {
             return Err(format!("no {BIN}/rabbitmq-server on this machine"));
         }
-        Self::prepare(member, conf, plugins)
+        Self::prepare(member, options)
             .map_err(|error| format!("a private rabbitmq-server could not be started: {error}"))
     }
 
@@ -69,7 +69,7 @@ impl LocalNode {
         self.epmd_port
     }
 
-    fn prepare(member: Option<&Member>, conf: &str, plugins: &[&str]) -> std::io::Result<Self> {
+    fn prepare(member: Option<&Member>, options: &NodeOptions) -> std::io::Result<Self> {
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
         let name = member.map_or("kit@localhost", |member| &member.name).to_owned();
         let directory = format!("kit-rabbitmq-{}-{nanos}-{name}", std::process::id());
@@ -84,8 +84,11 @@ impl LocalNode {
             fs::write(&cookie, &member.cookie)?;
             fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400))?;
         }
-        let plugins = [&["rabbitmq_management"], plugins].concat().join(",");
-        fs::write(directory.join("enabled_plugins"), format!("[{plugins}].\n"))?;
+        fs::write(directory.join("enabled_plugins"), options.enabled_plugins())?;
+        for (name, content) in &options.files {
+            fs::write(directory.join(name), content)?;
+        }
+        let conf = options.conf_for(&directory.to_string_lossy(), |port| format!("127.0.0.1:{port}"));
         fs::write(
             directory.join("rabbitmq.conf"),
             format!("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management_port}\n{conf}"),

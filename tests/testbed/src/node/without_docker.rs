@@ -3,6 +3,8 @@
 
 use std::convert::Infallible;
 
+use super::NodeOptions;
+
 pub(super) struct DockerNode {
     pub(super) image: String,
     pub(super) amqp_port: u16,
@@ -12,7 +14,7 @@ pub(super) struct DockerNode {
 
 impl DockerNode {
     #[allow(clippy::unused_async)]
-    pub(super) async fn start(_conf: &str) -> Result<Self, String> {
+    pub(super) async fn start(_options: &NodeOptions) -> Result<Self, String> {
         Err("this program is built without Docker".into())
     }
 

@@ -1,0 +1,258 @@
+//! What happened at one address: RabbitMQ's words, TLS's alerts and the system's errors, for people.
+
+use std::io;
+
+use lapin::uri::{AMQPScheme, AMQPUri};
+
+use super::raw::RawError;
+use crate::{
+    broker::login::{Credentials, Login},
+    settings::{CertificateInfo, TokenInfo},
+};
+
+/// AMQP's reply codes.
+const ACCESS_REFUSED: u16 = 403;
+const NOT_ALLOWED: u16 = 530;
+/// A token up to this size fits into the first frame of every RabbitMQ.
+const SMALL_TOKEN_BYTES: usize = 3000;
+
+/// What happened at one address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectCause {
+    #[error(
+        "the login of user {0} is refused: correct user or password in broker.url{guest}",
+        guest = if .0 == "guest" { ". The user guest may log in on RabbitMQ's own machine alone" } else { "" }
+    )]
+    Login(String),
+    #[error(
+        "there is no virtual host {0}: correct it in broker.url, or create it with `rabbitmqctl add_vhost`"
+    )]
+    NoVhost(String),
+    #[error(
+        "user {user} has no access to virtual host {vhost}: grant it with `rabbitmqctl set_permissions -p \
+         {vhost} {user} …`"
+    )]
+    NoAccess { user: String, vhost: String },
+    #[error("RabbitMQ refuses {token}: {advice}", advice = token_advice(.token))]
+    Token { token: TokenInfo },
+    #[error(
+        "{token} gives no access to virtual host {vhost}: it needs a scope for it, such as RESOURCE.read:{vhost}/*/*"
+    )]
+    NoAccessByToken { token: TokenInfo, vhost: String },
+    #[error(
+        "RabbitMQ ended the connection at the login. It takes a first frame of 4 KiB at most (8 KiB from 4.3 on), and \
+         {token} has {} bytes: raise initial_frame_max in rabbitmq.conf, or have smaller tokens issued", .token.length
+    )]
+    TokenTooLarge { token: TokenInfo },
+    #[error(
+        "RabbitMQ has no user for {login}: create one with the name that RabbitMQ reads from it \
+             (ssl_cert_login_from), by `rabbitmqctl add_user`"
+    )]
+    NoUserForCertificate { login: Login },
+    #[error(
+        "RabbitMQ requires a client certificate: set broker.client_certificate_file and broker.client_key_file"
+    )]
+    NoClientCertificate,
+    #[error("RabbitMQ refuses {certificate}: {wrong}")]
+    ClientCertificate { certificate: CertificateInfo, wrong: &'static str },
+    #[error(
+        "the connection was ended at the login with {login}. Does RabbitMQ accept it (its log says why not), and does it \
+         offer this login (plugin rabbitmq_auth_mechanism_ssl, EXTERNAL in auth_mechanisms)?"
+    )]
+    CertificateLoginEnded { login: Login },
+    #[error(
+        "the connection was ended during the TLS handshake. If this goes on, RabbitMQ probably requires a client \
+         certificate: set broker.client_certificate_file and broker.client_key_file. Its log says why"
+    )]
+    TlsEnded,
+    #[error(
+        "the connection was ended during the TLS handshake. If this goes on, RabbitMQ probably does not accept \
+         {certificate}. Its log says why"
+    )]
+    TlsEndedWith { certificate: CertificateInfo },
+    /// What is wrong with the files of certificates and keys.
+    #[error("{0}")]
+    Files(String),
+    /// The text is RabbitMQ's.
+    #[error("RabbitMQ closed the connection: {0}")]
+    Closed(String),
+    #[error("the answer is not TLS: write amqp://, or the port that speaks TLS (usually 5671)")]
+    NotTls,
+    #[error("the server's certificate is not accepted: {0}. {advice}", advice = certificate_advice(.0))]
+    Certificate(&'static str),
+    #[error(
+        "the answer is not AMQP: is it RabbitMQ's port (usually 5672)? A port that speaks TLS needs amqps://"
+    )]
+    NotAmqp,
+    #[error("no program listens there: are host and port right, and does RabbitMQ run?")]
+    NoListener,
+    #[error("the host's name is not known: is it right?")]
+    UnknownHost,
+    #[error("{0}")]
+    Other(String),
+}
+
+impl ConnectCause {
+    pub(in crate::broker) fn new(url: &AMQPUri, credentials: &Credentials, error: RawError) -> Self {
+        let vhost = url.vhost.clone();
+        let has = |part: &str| error.text.contains(part);
+        let is_tls = url.scheme == AMQPScheme::AMQPS;
+        match (error.code, error.kind) {
+            (Some(ACCESS_REFUSED), _) => match credentials.login(url) {
+                Login::Password(user) => Self::Login(user),
+                Login::Token(token) => Self::Token { token },
+                login @ Login::Certificate(_) => Self::NoUserForCertificate { login },
+            },
+            (Some(NOT_ALLOWED), _) if has("not found") => Self::NoVhost(vhost),
+            (Some(NOT_ALLOWED), _) if has("access to vhost") => match credentials.login(url) {
+                Login::Token(token) => Self::NoAccessByToken { token, vhost },
+                // RabbitMQ reads the name from the certificate.
+                _ => Self::NoAccess { user: user_in(&error.text, url), vhost },
+            },
+            (Some(_), _) => Self::Closed(error.text),
+            _ if is_tls && has("received fatal alert") => Self::alert(url, credentials, error.text),
+            (_, Some(io::ErrorKind::ConnectionRefused)) => Self::NoListener,
+            // The standard library has no kind for it.
+            _ if has("lookup address") => Self::UnknownHost,
+            // rustls's errors have only a text.
+            _ if is_tls && has("corrupt message") => Self::NotTls,
+            _ if is_tls && has("certificate") => Self::Certificate(certificate_fault(&error.text)),
+            _ if error.breaks_protocol => Self::NotAmqp,
+            (_, Some(kind)) => Self::ended(url, credentials, kind).unwrap_or(Self::Other(error.text)),
+            _ => Self::Other(error.text),
+        }
+    }
+}
+
+impl ConnectCause {
+    /// Whether a connection with TLS was ended for a reason that was perhaps on its way.
+    pub(in crate::broker) fn lacks_alert(&self) -> bool {
+        matches!(self, Self::CertificateLoginEnded { .. } | Self::TlsEnded | Self::TlsEndedWith { .. })
+    }
+
+    /// The connection was ended without a word, which RabbitMQ does for some of these reasons.
+    fn ended(url: &AMQPUri, credentials: &Credentials, kind: io::ErrorKind) -> Option<Self> {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+        if ![BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof].contains(&kind) {
+            return None;
+        }
+        match credentials.login(url) {
+            Login::Token(token) if token.length > SMALL_TOKEN_BYTES => Some(Self::TokenTooLarge { token }),
+            login @ Login::Certificate(_) => Some(Self::CertificateLoginEnded { login }),
+            _ if url.scheme == AMQPScheme::AMQPS => {
+                Some(match credentials.client_certificate(url).cloned() {
+                    None => Self::TlsEnded,
+                    Some(certificate) => Self::TlsEndedWith { certificate },
+                })
+            }
+            _ => [ConnectionReset, UnexpectedEof].contains(&kind).then_some(Self::NotAmqp),
+        }
+    }
+
+    /// RabbitMQ ended the TLS handshake, and says why in one word.
+    fn alert(url: &AMQPUri, credentials: &Credentials, text: String) -> Self {
+        let has = |alert: &str| text.ends_with(alert);
+        let wrong = match () {
+            () if has("CertificateExpired") => "it has expired. Put a new one there, and its key beside it",
+            () if has("UnknownCA") => {
+                "it does not trust the authority that issued it (ssl_options.cacertfile)"
+            }
+            () if has("CertificateRevoked") => "it is revoked",
+            () if has("CertificateRequired") || has("HandshakeFailure") => {
+                return match credentials.client_certificate(url) {
+                    None => Self::NoClientCertificate,
+                    Some(_) => Self::Other(text),
+                };
+            }
+            () if has("BadCertificate") || has("UnsupportedCertificate") || has("CertificateUnknown") => {
+                "it is no certificate for a client, or its issuer's certificate is missing: RabbitMQ's log says more"
+            }
+            () => return Self::Other(text),
+        };
+        match credentials.client_certificate(url).cloned() {
+            Some(certificate) => Self::ClientCertificate { certificate, wrong },
+            None => Self::Other(text),
+        }
+    }
+}
+
+fn token_advice(token: &TokenInfo) -> &'static str {
+    match token.has_expired() {
+        true => "put a new one into the file, which is read again by itself",
+        false => {
+            "RabbitMQ's log says why. Usual causes are its audience (aud), the key that signs it, and clocks that differ"
+        }
+    }
+}
+
+/// The user's name in RabbitMQ's text; else the one in the URL.
+fn user_in(text: &str, url: &AMQPUri) -> String {
+    let named = text.split_once("for user '").and_then(|(_, rest)| rest.rsplit_once('\''));
+    named.map_or_else(|| url.authority.userinfo.username.clone(), |(user, _)| user.to_owned())
+}
+
+const UNKNOWN_ISSUER: &str = "its issuer is not trusted";
+
+fn certificate_advice(fault: &str) -> &'static str {
+    match fault {
+        UNKNOWN_ISSUER => "broker.ca_file can name a file with the authorities to trust",
+        _ => "RabbitMQ needs another one (ssl_options.certfile)",
+    }
+}
+
+fn certificate_fault(text: &str) -> &'static str {
+    let has = |part: &str| text.contains(part);
+    match () {
+        () if has("UnknownIssuer") => UNKNOWN_ISSUER,
+        () if has("xpired") => "it has expired",
+        () if has("not valid for name") || has("NotValidForName") => "it is for another host name",
+        () if has("NotValidYet") || has("not valid yet") => "it is not valid yet",
+        () if has("CaUsedAsEndEntity") => "it is an authority's own certificate, not a server's",
+        () => "it is not valid",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{secret::Secret, settings::Broker};
+
+    fn cause(url: &str, code: Option<u16>, kind: Option<io::ErrorKind>, text: &str) -> ConnectCause {
+        let error = RawError { code, kind, breaks_protocol: false, text: text.to_owned() };
+        let broker = Broker::with_url(Secret::fixed(url.to_owned()));
+        ConnectCause::new(&url.parse().expect("a URL"), &Credentials::of(&broker), error)
+    }
+
+    #[test]
+    fn what_rabbitmq_says_is_read_on_every_version() {
+        let url = "amqp://u:p@h/v";
+        let cause = |code, text| cause(url, Some(code), None, text);
+        let login = "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN.";
+        assert_eq!(cause(403, login), ConnectCause::Login("u".to_owned()));
+        assert_eq!(cause(530, "NOT_ALLOWED - vhost v not found"), ConnectCause::NoVhost("v".to_owned()));
+        let access = "NOT_ALLOWED - access to vhost 'v' refused for user 'u'";
+        assert_eq!(
+            cause(530, access),
+            ConnectCause::NoAccess { user: "u".to_owned(), vhost: "v".to_owned() }
+        );
+        let full = "NOT_ALLOWED - access to vhost refused: connection limit (5) is reached";
+        let full = full.replace("access to vhost refused: ", "");
+        assert_eq!(cause(530, &full), ConnectCause::Closed(full.clone()));
+    }
+
+    #[test]
+    fn a_certificate_fault_is_said_without_the_library_s_names() {
+        for (text, fault) in [
+            ("UnknownIssuer", "its issuer is not trusted"),
+            ("Expired", "it has expired"),
+            ("certificate expired: verification time 1 (UNIX)", "it has expired"),
+            ("certificate not valid for name \"h\"", "it is for another host name"),
+            ("Other(OtherError(CaUsedAsEndEntity))", "it is an authority's own certificate, not a server's"),
+            ("BadEncoding", "it is not valid"),
+        ] {
+            let text = format!("invalid peer certificate: {text}");
+            let cause = cause("amqps://h", None, Some(io::ErrorKind::InvalidData), &text);
+            assert_eq!(cause, ConnectCause::Certificate(fault), "{text}");
+        }
+    }
+}
