@@ -8,7 +8,7 @@ use super::{
     faults::{Fault, Faults},
     keys::{self, Key, variable},
     layers::{COMPILED_IN, Layers},
-    values::{Parsed, list, quoted, string},
+    values::{Parsed, list, quoted},
 };
 use crate::secret::{Check, Secret};
 
