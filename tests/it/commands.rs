@@ -135,13 +135,13 @@ fn check_has_a_line_a_check_and_masks_secrets() {
         };
         let (code, lines) = check().await;
         assert_eq!(code, Some(0), "{lines:#?}");
-        assert_eq!(lines.last().expect("a verdict"), "ready: 23 checks passed");
+        assert_eq!(lines.last().expect("a verdict"), "ready: 24 checks passed");
         assert!(ctx.vhost().management().queues().await.is_empty(), "nothing is written");
         assert_eq!(lines.iter().filter(|line| line.contains("does not exist yet")).count(), 18);
         let worker = start_worker(&ctx, ctx.amqp_url(), &trackfinity.url(), &[]).await;
         let (code, lines) = check().await;
         assert_eq!(code, Some(0), "{lines:#?}");
-        assert_eq!(lines.iter().filter(|line| line.starts_with("ok ")).count(), 1 + 1 + 4 + 14 + 1 + 2);
+        assert_eq!(lines.iter().filter(|line| line.starts_with("ok ")).count(), 1 + 2 + 4 + 14 + 1 + 2);
         assert!(!lines.iter().any(|line| line.contains("the-key") || line.contains("the-user")));
         trackfinity.answer_with(|_| Answer::status(401));
         let (code, lines) = check().await;
@@ -153,7 +153,7 @@ fn check_has_a_line_a_check_and_masks_secrets() {
             "{lines:#?}"
         );
         assert!(
-            lines.last().expect("a verdict").starts_with("not ready: 1 fault in 23 checks: Trackfinity"),
+            lines.last().expect("a verdict").starts_with("not ready: 1 fault in 24 checks: Trackfinity"),
             "{lines:#?}"
         );
         drop(worker);
