@@ -30,7 +30,7 @@ test: ## Set up what is missing and run all tests (TEST_THREADS=1)
 test-fips: ## Build with the FIPS module of AWS-LC and run the tests of TLS with it; gets cmake and Go
 	@scripts/setup test
 	@scripts/get-fips-tools
-	cargo test --features fips --test it -- fips proxy:: certificates tls
+	cargo test --features fips --test it -- fips proxy:: certificate
 
 test-matrix: ## Run all tests on several RabbitMQ versions; needs a Docker engine (VERSIONS="3.10 4.0")
 	@UNLOCKER_TEST_BROKER=local scripts/setup test
