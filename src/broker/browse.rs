@@ -25,6 +25,9 @@ const MAX_EMPTY_CHECKS: usize = 10;
 /// among all that are not acknowledged, so it could not answer in time for very many.
 const REQUEUE_STEP: usize = 1000;
 
+/// The tag of the consumer whose answers tell that all acknowledgements were processed.
+const FLUSH_TAG: &str = "browse-flush";
+
 /// How long to wait until all messages of a browse are ready again, and how often to ask. A policy may delay them.
 const REQUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEUE_INTERVAL: Duration = Duration::from_millis(20);
@@ -78,6 +81,7 @@ pub struct QueueBrowser {
     is_stopped: bool,
     total: usize,
     taken: usize,
+    acknowledged: usize,
     bytes: usize,
     /// How often in a row no message came and none was ready.
     empty_checks: usize,
@@ -102,6 +106,7 @@ impl QueueBrowser {
             is_stopped: false,
             total,
             taken: 0,
+            acknowledged: 0,
             bytes: 0,
             empty_checks: 0,
             incomplete: None,
@@ -177,9 +182,8 @@ impl QueueBrowser {
         Ok(())
     }
 
-    /// Acknowledges a message, and waits until RabbitMQ has processed that. Cancels the consumers
-    /// before: after an acknowledgement RabbitMQ would send one more message to the consumer
-    /// (decision 102).
+    /// Acknowledges a message. Cancels the consumers before: after an acknowledgement RabbitMQ would
+    /// send one more message to the consumer (decision 102).
     ///
     /// # Errors
     /// If the connection is lost. Then the message may or may not have left the queue.
@@ -187,7 +191,9 @@ impl QueueBrowser {
         if !self.is_stopped {
             self.stop_taking().await?;
         }
-        self.channel.acknowledge(tag.0).await
+        self.channel.acknowledge(tag.0).await?;
+        self.acknowledged += 1;
+        Ok(())
     }
 
     /// Cancels the consumers, and requeues these messages and those that [`next`](Self::next) has
@@ -207,30 +213,39 @@ impl QueueBrowser {
         self.channel.requeue(unread.iter().map(|delivery| delivery.delivery_tag)).await
     }
 
-    /// Requeues everything that was not acknowledged.
+    /// Requeues everything that was not acknowledged, and waits until it is ready again: a quorum queue requeues only
+    /// after RabbitMQ has answered the close, and a browse that begins before sees fewer messages, or none.
     ///
     /// # Errors
     /// If the connection is lost.
-    pub async fn release(self) -> Result<(), WireError> {
-        self.channel.close().await
-    }
-
-    /// As [`release`](Self::release), if no message was acknowledged. Also waits until all messages are ready again:
-    /// a quorum queue requeues only after RabbitMQ has answered the close, and a browse that begins before sees fewer
-    /// messages, or none.
-    ///
-    /// # Errors
-    /// If the connection is lost.
-    pub async fn release_all(self, connection: &WireConnection) -> Result<(), WireError> {
-        let (queue, total, is_sure) = (self.queue.clone(), self.total, self.incomplete.is_none());
-        self.release().await?;
+    pub async fn release(mut self, connection: &WireConnection) -> Result<(), WireError> {
+        if self.acknowledged > 0 {
+            self.flush_acknowledgements().await?;
+        }
+        self.channel.close().await?;
         let mut channel = connection.open_channel().await?;
         let deadline = Instant::now() + REQUEUE_TIMEOUT;
+        let expected = self.total.saturating_sub(self.acknowledged);
         // Someone else may have taken some.
-        while is_sure && Instant::now() < deadline && channel.message_count(&queue).await? < total {
+        while self.incomplete.is_none()
+            && Instant::now() < deadline
+            && channel.message_count(&self.queue).await? < expected
+        {
             tokio::time::sleep(REQUEUE_INTERVAL).await;
         }
         channel.close().await
+    }
+
+    /// Waits until a quorum queue has processed all acknowledgements. RabbitMQ's channel sends at most 32 ahead of the
+    /// queue and keeps the others back; when it closes, it forgets them, and the messages come back.
+    ///
+    /// The queue answers both of these in turn with all that was sent before. After the first answer the channel has sent
+    /// what it kept back, so the second answer comes after all.
+    async fn flush_acknowledgements(&mut self) -> Result<(), WireError> {
+        // It may be sent a message; the close requeues that with the others.
+        self.channel.qos(1).await?;
+        self.channel.consume(&self.queue, FLUSH_TAG).await?;
+        self.channel.cancel(FLUSH_TAG).await
     }
 
     async fn start_consumer(&mut self) -> Result<(), WireError> {

@@ -127,7 +127,7 @@ impl Round {
 
     /// Requeues all that were not acknowledged.
     pub(super) async fn release(self, session: &LockedSession) -> Result<(), AccessError> {
-        self.scan.release().await?;
+        session.release(self.scan).await?;
         session.set_taken(0);
         Ok(())
     }

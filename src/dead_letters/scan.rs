@@ -141,14 +141,9 @@ impl Scan {
         &mut self.browser
     }
 
-    /// Requeues all that were not acknowledged.
-    pub(super) async fn release(self) -> Result<(), WireError> {
-        self.browser.release().await
-    }
-
-    /// Requeues all, of which none was acknowledged, and waits until others can see them.
-    pub(super) async fn release_all(self, connection: &WireConnection) -> Result<(), WireError> {
-        self.browser.release_all(connection).await
+    /// Requeues all that were not acknowledged, and waits until others can see them.
+    pub(super) async fn release(self, connection: &WireConnection) -> Result<(), WireError> {
+        self.browser.release(connection).await
     }
 }
 

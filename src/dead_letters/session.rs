@@ -91,6 +91,11 @@ impl LockedSession {
         Ok(Scan::open(&self.reading, &self.topology.dead(), bounds, ids, taken).await?)
     }
 
+    /// Requeues the dead letters of a scan that were not acknowledged, and waits until others can see them.
+    pub(super) async fn release(&self, scan: Scan) -> Result<(), AccessError> {
+        Ok(scan.release(&self.reading).await?)
+    }
+
     /// Calls `visit` with each dead letter, then requeues all. [`AccessError::Stopped`] if `stop`
     /// is cancelled before; then all are requeued, too.
     pub(super) async fn browse(
@@ -114,7 +119,7 @@ impl LockedSession {
         };
         let read = stop.run_until_cancelled(read).await.transpose()?;
         let coverage = scan.coverage();
-        scan.release_all(&self.reading).await?;
+        self.release(scan).await?;
         lock.release().await?;
         read.map(|()| coverage).ok_or(AccessError::Stopped)
     }

@@ -105,7 +105,7 @@ impl Unreadable {
                     browser.acknowledge(tag).await?;
                 }
             }
-            browser.release().await?;
+            browser.release(&connection).await?;
         }
         connection.close().await;
         Ok(())

@@ -38,7 +38,7 @@ async fn quorum_queue(amqp: &Amqp, queue: &str) {
     amqp.declare_queue(queue, quorum).await;
 }
 
-async fn suspend(ctx: &Context, queue: &str, suspended: bool) {
+pub async fn suspend(ctx: &Context, queue: &str, suspended: bool) {
     let server = format!("'{}_{queue}'", ctx.vhost().name());
     let action = if suspended { "suspend" } else { "resume" };
     ctx.node().rabbitmqctl(&["eval", &format!("sys:{action}({server}).")]).await.expect("done");

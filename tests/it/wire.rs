@@ -6,6 +6,7 @@ use kit::{AMQPValue, Context, FieldTable};
 use trackfinity_unlocker::{
     broker::{
         ConnectError, Connector,
+        browse::{Bounds, QueueBrowser},
         wire::{Confirm, WireConnection, WireError},
     },
     message::Properties,
@@ -13,7 +14,10 @@ use trackfinity_unlocker::{
     settings::Broker,
 };
 
-use crate::world::{SOON, id};
+use crate::{
+    publisher::suspend,
+    world::{SOON, id},
+};
 
 /// Properties with only a message id, which is not UTF-8.
 pub const UNREADABLE: &[u8] = b"\x00\x80\x02\xff\xfe";
@@ -73,6 +77,35 @@ fn unreadable_messages_are_read_between_others_and_requeued_in_their_order() {
         }
         let remaining: Vec<_> = amqp.drain("q").await.into_iter().map(|message| message.body.len()).collect();
         assert_eq!(remaining, [1, 300_000]);
+    });
+}
+
+#[test]
+fn what_a_browse_has_acknowledged_does_not_come_back() {
+    const COUNT: usize = 400;
+    kit::run(async |ctx| {
+        let amqp = ctx.amqp().await;
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        amqp.declare_queue("q", arguments).await;
+        amqp.publish_all("", "q", (0..COUNT).map(|n| (id(&n.to_string()), b"{}".to_vec()))).await;
+        kit::eventually("the messages", SOON, async || amqp.ready_count("q").await as usize == COUNT).await;
+        let connection = connect(&ctx, "").await;
+        let mut browser = QueueBrowser::open(&connection, "q", Bounds::DEFAULT).await.expect("a browse");
+        let mut tags = Vec::new();
+        while let Some(message) = browser.next().await.expect("alive") {
+            tags.push(message.tag);
+        }
+        // While the queue is slow, RabbitMQ's channel keeps most of them back.
+        browser.stop_taking().await.expect("alive");
+        suspend(&ctx, "q", true).await;
+        for tag in tags.iter().skip(1) {
+            browser.acknowledge(*tag).await.expect("alive");
+        }
+        let (released, ()) = tokio::join!(browser.release(&connection), suspend(&ctx, "q", false));
+        released.expect("alive");
+        assert_eq!((tags.len(), amqp.ready_count("q").await), (COUNT, 1));
+        connection.close().await;
     });
 }
 

@@ -136,7 +136,7 @@ impl WireChannel {
         self.deliveries.pop_front()
     }
 
-    /// Acknowledges a delivery, and waits until RabbitMQ has processed that.
+    /// Acknowledges a delivery, and waits until RabbitMQ's channel has received that.
     ///
     /// # Errors
     /// If the channel or the connection is lost. Then it may or may not have been acknowledged.
@@ -202,7 +202,7 @@ impl WireChannel {
         }
     }
 
-    /// Closes the channel. When this returns, RabbitMQ has requeued what was not acknowledged.
+    /// Closes the channel. RabbitMQ requeues what was not acknowledged, a quorum queue some time after this returns.
     ///
     /// # Errors
     /// If the connection is lost.
