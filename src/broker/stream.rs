@@ -92,6 +92,11 @@ impl Start {
     }
 }
 
+/// Whether a stream, whose last entry this is, was declared anew since all entries before `next` were read.
+pub fn was_declared_anew(next: u64, last: Option<u64>) -> bool {
+    last.is_none_or(|last| last.saturating_add(1) < next)
+}
+
 /// A stream of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Stream<'a> {
@@ -141,16 +146,7 @@ impl<'a> Stream<'a> {
     pub async fn entry_at(&self, start: Start, patience: Duration) -> Result<Entry, StreamError> {
         // A search would get a thousand entries for this one.
         let mut reader = self.open(start, &[], 1, 1).await?;
-        let first = async {
-            loop {
-                let entry = reader.wait_next().await?;
-                // A chunk may begin before the offset.
-                if !matches!(start, Start::Offset(offset) if entry.offset < offset) {
-                    return Ok(entry);
-                }
-            }
-        };
-        let first = tokio::time::timeout(patience, first).await;
+        let first = tokio::time::timeout(patience, reader.wait_next()).await;
         reader.close().await;
         first.unwrap_or_else(|_elapsed| Err(self.stalled(patience)))
     }
@@ -173,7 +169,11 @@ impl<'a> Stream<'a> {
     ) -> Result<Reader<'a>, StreamError> {
         let channel = self.connection.create_channel().await.map_err(|error| self.fault(error))?;
         let consumer = self.consume(&channel, start.value(), filters, prefetch).await?;
-        Ok(Reader { stream: *self, channel, consumer, unacknowledged: None, ack_every })
+        let from = match start {
+            Start::Offset(offset) => offset,
+            Start::First | Start::At(_) => 0,
+        };
+        Ok(Reader { stream: *self, channel, consumer, from, unacknowledged: None, ack_every })
     }
 
     async fn consume(
@@ -226,6 +226,8 @@ pub struct Reader<'a> {
     stream: Stream<'a>,
     channel: Channel,
     consumer: Consumer,
+    /// RabbitMQ begins with a chunk, which may begin earlier.
+    from: u64,
     unacknowledged: Option<Unacknowledged>,
     ack_every: u16,
 }
@@ -254,6 +256,15 @@ impl Reader<'_> {
     /// # Errors
     /// If the stream cannot be read any more.
     pub async fn wait_next(&mut self) -> Result<Entry, StreamError> {
+        loop {
+            let entry = self.receive().await?;
+            if entry.offset >= self.from {
+                return Ok(entry);
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Result<Entry, StreamError> {
         let entry = loop {
             let next = self.consumer.next();
             let next = match self.unacknowledged {

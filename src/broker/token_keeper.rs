@@ -30,6 +30,10 @@ const UPDATE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often RabbitMQ is asked whether it accepts the token again.
 const LOGIN_INTERVAL: Duration = Duration::from_secs(5);
 
+/// What it means that a connection was not given the new token.
+const REFUSED: &str = "a connection could not be given the new token: RabbitMQ closes it, and a new one is opened if it is needed";
+const UNANSWERED: &str = "RabbitMQ has not answered the new token on a connection: it may be short of memory or disk, see its \
+    alarms";
 /// The reason that RabbitMQ logs.
 const REASON: &str = "the token's file has changed";
 
@@ -133,27 +137,13 @@ impl TokenKeeper {
         }
         let count = outdated.len();
         let updates = outdated.into_iter().map(async |(purpose, connection)| {
-            match timeout(UPDATE_TIMEOUT, connection.update(&token)).await {
-                Ok(Ok(())) => true,
-                Ok(Err(error)) => {
-                    tracing::warn!(
-                        event = "token_not_updated",
-                        connection = purpose,
-                        error,
-                        "a connection could not be given the new token: RabbitMQ closes it, and a new one is opened if it is needed"
-                    );
-                    false
-                }
-                Err(_elapsed) => {
-                    tracing::warn!(
-                        event = "token_not_updated",
-                        connection = purpose,
-                        error = "no answer",
-                        "RabbitMQ has not answered the new token on a connection: it may be short of memory or disk, see its alarms"
-                    );
-                    false
-                }
-            }
+            let (error, meaning) = match timeout(UPDATE_TIMEOUT, connection.update(&token)).await {
+                Ok(Ok(())) => return true,
+                Ok(Err(error)) => (error, REFUSED),
+                Err(_elapsed) => ("no answer".to_owned(), UNANSWERED),
+            };
+            tracing::warn!(event = "token_not_updated", connection = purpose, error, "{meaning}");
+            false
         });
         let updated = join_all(updates).await.into_iter().filter(|updated| *updated).count();
         let info = TokenInfo::of(&self.token);

@@ -256,7 +256,11 @@ impl Jobs {
                 .is_some_and(|holder| self.log.look(|records| is_lock_of(job, holder, records.jobs()))),
             false => self.own().contains(&job.id) || job.was_just_heard(Timestamp::now()),
         };
-        Ok(jobs.into_iter().map(|job| JobNow::new(Arc::clone(&job), executes(&job))).collect())
+        let now = jobs.into_iter().map(|job| {
+            let executes = executes(&job);
+            JobNow::new(job, executes)
+        });
+        Ok(now.collect())
     }
 
     /// How many jobs this process executes now.

@@ -28,7 +28,7 @@ use crate::{
         connection::Connection,
         errors::soft_error,
         publisher::Outgoing,
-        stream::{Start, Stream, StreamError},
+        stream::{Start, Stream, StreamError, was_declared_anew},
     },
     message::Timestamp,
     telemetry::LogThrottle,
@@ -229,8 +229,7 @@ impl ConsoleLog {
                 (error, _) => error.into(),
             });
             let last = last?.last().map(|entry| entry.offset);
-            if next.is_some_and(|next| last.is_none_or(|last| last.saturating_add(1) < next)) {
-                // Someone has deleted the stream.
+            if next.is_some_and(|next| was_declared_anew(next, last)) {
                 *next = None;
                 *self.0.records.lock().unwrap_or_else(PoisonError::into_inner) = Records::default();
             }
@@ -246,10 +245,6 @@ impl ConsoleLog {
                     });
                 }
                 let entry = reader.wait_next().await?;
-                // RabbitMQ may begin earlier, with the first entry of a chunk.
-                if next.is_some_and(|next| entry.offset < next) {
-                    continue;
-                }
                 *next = Some(entry.offset.saturating_add(1));
                 match serde_json::from_slice(&entry.delivery.data) {
                     Ok(record) => self.apply(record),

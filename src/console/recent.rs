@@ -17,7 +17,7 @@ use crate::{
     broker::{
         Backoff, ConnectError, Connector,
         connection::Connection,
-        stream::{STALLED_AFTER, Start, Stream, StreamError},
+        stream::{STALLED_AFTER, Start, Stream, StreamError, was_declared_anew},
     },
     history::{Found, HistoryError, Outcomes},
     message::Timestamp,
@@ -198,12 +198,10 @@ impl Recent {
                 None => None,
                 Some(next) => {
                     let last = stream.last_entries().await?.last().map(|entry| entry.offset);
-                    let is_another = last.is_none_or(|last| last.saturating_add(1) < next);
-                    (!is_another).then_some((next, last))
+                    (!was_declared_anew(next, last)).then_some((next, last))
                 }
             };
             let (mut reader, last) = match known {
-                // Also if someone has deleted the stream, and a new one begins.
                 None => {
                     self.state().clear();
                     let (reader, there) = Outcomes::read_from(&connection, &self.0.stream, since).await?;
@@ -219,9 +217,6 @@ impl Recent {
                 let entry = reader.wait_next().await?;
                 first.get_or_insert(entry.offset);
                 let mut state = self.state();
-                if state.next.is_some_and(|next| entry.offset < next) {
-                    continue;
-                }
                 state.next = Some(entry.offset.saturating_add(1));
                 let Some(found) = Found::read(&entry) else { continue };
                 if found.outcome.finished_at >= since {

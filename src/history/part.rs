@@ -89,12 +89,11 @@ impl Part {
         let (mut reported, mut next) = ((0, self.from), self.from);
         while next <= self.end.offset {
             let entry = reader.next(patience).await?;
-            if !(self.from..=self.end.offset).contains(&entry.offset) {
-                // Of the same chunk; or the end was deleted.
-                next = next.max(entry.offset.saturating_add(1));
-                continue;
+            next = entry.offset.saturating_add(1);
+            if entry.offset > self.end.offset {
+                // The end was deleted.
+                break;
             }
-            next = entry.offset + 1;
             matches.look_at(&entry);
             if matches.read.is_multiple_of(PROGRESS_EVERY) || next > self.end.offset {
                 reporter.add(matches.read - reported.0, next - reported.1);

@@ -10,7 +10,7 @@ use super::{
     query::Query,
 };
 use crate::{
-    broker::stream::{Entry, Reader, STALLED_AFTER, Start, Stream, StreamError},
+    broker::stream::{Entry, Reader, STALLED_AFTER, Start, Stream, StreamError, was_declared_anew},
     message::Timestamp,
 };
 
@@ -112,9 +112,12 @@ impl Outcomes {
     ) -> Result<(), E> {
         let reading = Stream::new(connection, stream);
         let last = reading.last_entries().await.map_err(|error| off(error, stream))?;
-        let end = last.last().map_or(0, |last| last.offset + 1);
-        // A stream that has not even reached this offset was deleted, and declared again.
-        let start = next.map_or(end, |next| if next > end { 0 } else { next });
+        let last = last.last().map(|last| last.offset);
+        let start = match *next {
+            None => last.map_or(0, |last| last + 1),
+            Some(next) if was_declared_anew(next, last) => 0,
+            Some(next) => next,
+        };
         *next = Some(start);
         let reader = reading.read(Start::Offset(start), &[]).await;
         let mut reader = reader.map_err(HistoryError::from)?;

@@ -121,7 +121,7 @@ impl Page {
         browser
     }
 
-    /// What consoles have told each other so far.
+    /// The events of all consoles so far.
     async fn console_events(&self) -> Vec<String> {
         let stream = Stream::new(self.world.amqp.connection(), "trackfinity.unlock.console");
         let last = stream.last_entries().await.expect("the last entries").last().map(|entry| entry.offset);

@@ -32,6 +32,18 @@ async fn says(browser: &mut Browser, path: &str, words: &str) -> String {
     kit::eventually(words, SOON, seen).await
 }
 
+/// A slow replay of the first three of some dead letters, after the first one. Anna began it at one console; there is her
+/// browser there, and one at the other console.
+async fn begun(page: &Page, second: &Console, dead_letters: usize) -> (Browser, Browser, String) {
+    page.publish_dead_letters(dead_letters).await;
+    let mut anna = page.logged_in(OPERATOR).await;
+    let plan_path = plan(&mut anna, "r-0,r-1,r-2").await;
+    let job = anna.post(&plan_path, &[("per_second", "0.01")]).await.location().to_owned();
+    let mut there = moved(&anna, &second.address);
+    says(&mut there, &job, "<title>replay: 1 of 3").await;
+    (anna, there, job)
+}
+
 #[test]
 fn a_login_holds_at_every_console_and_so_does_a_logout() {
     kit::run(async |ctx| {
@@ -64,12 +76,7 @@ fn a_login_holds_at_every_console_and_so_does_a_logout() {
 fn a_job_is_seen_and_stopped_at_another_console() {
     kit::run(async |ctx| {
         let (page, second) = two(ctx).await;
-        page.publish_dead_letters(4).await;
-        let mut anna = page.logged_in(OPERATOR).await;
-        let plan_path = plan(&mut anna, "r-0,r-1,r-2").await;
-        let job = anna.post(&plan_path, &[("per_second", "0.01")]).await.location().to_owned();
-        let mut there = moved(&anna, &second.address);
-        says(&mut there, &job, "<title>replay: 1 of 3").await;
+        let (mut anna, mut there, job) = begun(&page, &second, 4).await;
         assert!(there.get("/").await.body.contains(&job), "the overview leads to it");
         let other = plan(&mut there, "r-3").await;
         assert_eq!(there.post(&other, &[]).await.status, 409, "one at a time, wherever");
@@ -93,12 +100,7 @@ fn a_job_is_seen_and_stopped_at_another_console() {
 fn a_job_whose_process_died_is_shown_as_interrupted_and_is_resumed_elsewhere() {
     kit::run(async |ctx| {
         let (page, second) = two(ctx).await;
-        page.publish_dead_letters(3).await;
-        let mut anna = page.logged_in(OPERATOR).await;
-        let plan_path = plan(&mut anna, "r-0,r-1,r-2").await;
-        let job = anna.post(&plan_path, &[("per_second", "0.01")]).await.location().to_owned();
-        let mut there = moved(&anna, &second.address);
-        says(&mut there, &job, "<title>replay: 1 of 3").await;
+        let (_, mut there, job) = begun(&page, &second, 3).await;
         page.console.process.kill9();
         page.console.process.wait_exit(SOON).await;
 
@@ -137,12 +139,7 @@ fn a_job_whose_process_died_is_shown_as_interrupted_and_is_resumed_elsewhere() {
 
 /// A replay of three at one console, which was killed after the first, and a browser at another one.
 async fn interrupted(page: &Page, second: &Console) -> (Browser, String) {
-    page.publish_dead_letters(3).await;
-    let mut anna = page.logged_in(OPERATOR).await;
-    let plan_path = plan(&mut anna, "r-0,r-1,r-2").await;
-    let job = anna.post(&plan_path, &[("per_second", "0.01")]).await.location().to_owned();
-    let mut there = moved(&anna, &second.address);
-    says(&mut there, &job, "<title>replay: 1 of 3").await;
+    let (_, mut there, job) = begun(page, second, 3).await;
     page.console.process.kill9();
     page.console.process.wait_exit(SOON).await;
     says(&mut there, &job, ">interrupted<").await;
@@ -182,12 +179,7 @@ fn a_job_that_was_interrupted_can_be_closed_without_resuming_it() {
 fn a_job_that_ends_with_its_console_does_not_say_that_someone_asked_for_it() {
     kit::run(async |ctx| {
         let (page, second) = two(ctx).await;
-        page.publish_dead_letters(3).await;
-        let mut anna = page.logged_in(OPERATOR).await;
-        let plan_path = plan(&mut anna, "r-0,r-1,r-2").await;
-        let job = anna.post(&plan_path, &[("per_second", "0.01")]).await.location().to_owned();
-        let mut there = moved(&anna, &second.address);
-        says(&mut there, &job, "<title>replay: 1 of 3").await;
+        let (_, mut there, job) = begun(&page, &second, 3).await;
         page.console.process.signal(kit::Signal::TERM);
         assert!(page.console.process.wait_exit(SOON).await.success());
         let end = says(&mut there, &job, "stopped: its console was stopped").await;

@@ -110,26 +110,12 @@ async fn says(browser: &mut Browser, path: &str, words: &str) {
     kit::eventually(words, SOON, seen).await;
 }
 
-/// What a console needs for all that it shows and does: 0 configure, 1 write, 2 read, and the name.
-const NEEDED: [(usize, &str); 17] = [
+/// What a console needs besides what changes to dead letters need.
+const OWN_RIGHTS: [(usize, &str); 3] = [
     // First, because a console that may declare the stream leaves it behind.
     (0, r"trackfinity\.unlock\.console"),
-    (0, r"trackfinity\.unlock\.dead\.lock"),
-    (0, r"trackfinity\.unlock\.dead\.lock\..+"),
-    (0, r"trackfinity\.unlock\.dead\.plans"),
-    (0, r"trackfinity\.unlock\.dead\.replays\..+"),
-    (1, r"trackfinity\.unlock"),
-    (1, r"trackfinity\.unlock\.results"),
-    (1, r"trackfinity\.unlock\.dead\.replays\..+"),
-    (1, r"amq\.default"),
     (2, r"trackfinity\.unlock\.console"),
     (2, r"trackfinity\.unlock\.history"),
-    (2, r"trackfinity\.unlock\.results"),
-    (2, r"trackfinity\.unlock\.dead"),
-    (2, r"trackfinity\.unlock\.dead\.lock"),
-    (2, r"trackfinity\.unlock\.dead\.lock\..+"),
-    (2, r"trackfinity\.unlock\.dead\.plans"),
-    (2, r"trackfinity\.unlock\.dead\.replays\..+"),
 ];
 
 /// What the pages say of a search, of a replay of the first request, and of a discard of the second.
@@ -166,7 +152,7 @@ fn a_console_that_lacks_a_right_says_which() {
         let (amqp, user) = (ctx.amqp().await, User::create(&ctx, "less").await);
         let full = granted_with_history("operator");
         let settings = [("CONSOLE__VIEWER_TOKEN", VIEWER), ("CONSOLE__OPERATOR_TOKEN", OPERATOR), ON];
-        for (n, (at, names)) in NEEDED.into_iter().enumerate() {
+        for (n, (at, names)) in OWN_RIGHTS.into_iter().chain(operator::RIGHTS).enumerate() {
             amqp.publish_all(DEAD, "", [2 * n, 2 * n + 1].into_iter().map(dead_letter)).await;
             user.grant(&without(&full, at, names)).await;
             let console = Console::start(&ctx, &user.url(), &settings).await;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::*;
 
 /// The operator's permissions: 0 configure, 1 write, 2 read, and the name.
-const RIGHTS: [(usize, &str); 14] = [
+pub(super) const RIGHTS: [(usize, &str); 14] = [
     (0, r"trackfinity\.unlock\.dead\.lock"),
     (0, r"trackfinity\.unlock\.dead\.lock\..+"),
     (0, r"trackfinity\.unlock\.dead\.plans"),
