@@ -39,7 +39,7 @@ impl Walk {
 
     /// Keeps a picture of the page on each kind of screen. Notes what lies beside it, labels that are broken into
     /// lines, and what the checker finds.
-    fn look(&mut self, name: &str) {
+    async fn look(&mut self, name: &str) {
         for (screen, kind) in [(Screen::NIGHT, "dark"), (Screen::PHONE, "phone"), (Screen::DESKTOP, "light")]
         {
             self.chromium.show_on(screen);
@@ -51,12 +51,12 @@ impl Walk {
                 ("tables do not fit", BESIDE),
                 ("labels are broken", BROKEN),
             ] {
-                let count = self.chromium.evaluate(expression);
+                let count = self.chromium.value(expression).await;
                 if count != 0 {
                     self.faults.push(format!("{name}, {kind}: {what} ({count})"));
                 }
             }
-            let found = self.chromium.violations(&self.axe);
+            let found = self.chromium.violations(&self.axe).await;
             self.faults.extend(found.iter().map(|found| format!("{name}, {kind}: {found}")));
             self.chromium.picture(&pictures().join(format!("{name}-{kind}.png")));
         }
@@ -99,7 +99,7 @@ fn somebody_on_call_searches_mends_filters_replays_resumes_and_discards() {
 
         go(&mut walk, "/dead-letters");
         walk.chromium.wait_heading("Log in").await;
-        walk.look("1-login");
+        walk.look("1-login").await;
         walk.chromium.type_into("#name", "Anna");
         walk.chromium.type_into("#token", "wrong");
         walk.chromium.press("main form button");
@@ -117,7 +117,7 @@ fn somebody_on_call_searches_mends_filters_replays_resumes_and_discards() {
         walk.chromium.press("nav a[href='/?window=hour']");
         let drawn = "document.querySelector('svg.chart title')?.textContent.includes('37 unlocked')";
         walk.chromium.wait("the chart", drawn).await;
-        walk.look("2-overview");
+        walk.look("2-overview").await;
         walk.document("overview", Screen::DESKTOP);
         walk.document("overview-phone", Screen::PHONE);
 
@@ -130,7 +130,7 @@ fn somebody_on_call_searches_mends_filters_replays_resumes_and_discards() {
             text.contains("Refused: Trackfinity answered 404") && text.contains("Asked by billing"),
             "{text}"
         );
-        walk.look("3-timeline");
+        walk.look("3-timeline").await;
         walk.document("timeline", Screen::DESKTOP);
 
         page.world.publish(id("order-40"), r#"{"customer":"191"}"#).await;
@@ -141,11 +141,11 @@ fn somebody_on_call_searches_mends_filters_replays_resumes_and_discards() {
         walk.chromium.wait("a dead letter", "document.querySelector('.mask button') !== null").await;
         walk.chromium.press(".mask button");
         walk.chromium.wait("its body", "document.querySelector('#set_customer_id') !== null").await;
-        walk.look("15-correct");
+        walk.look("15-correct").await;
         walk.chromium.type_into("#set_customer_id", "191");
         walk.chromium.press("fieldset button[value=replay]");
         walk.chromium.wait_heading("Replay 1 dead letter?").await;
-        walk.look("16-before-and-after");
+        walk.look("16-before-and-after").await;
         walk.document("correction", Screen::DESKTOP);
         walk.chromium.press(".confirm button");
         walk.chromium
@@ -159,20 +159,20 @@ fn somebody_on_call_searches_mends_filters_replays_resumes_and_discards() {
         walk.chromium.type_into("#until", "2026-11-01T09:00:04Z");
         walk.chromium.press("form.filters button");
         walk.chromium.wait("a shorter list", &format!("{LISTED} === 4")).await;
-        walk.look("4-dead-letters");
+        walk.look("4-dead-letters").await;
 
         walk.chromium.press("tbody tr:nth-child(1) th a");
         walk.chromium.wait("a dead letter", "document.querySelector('article') !== null").await;
         let text = walk.chromium.evaluate("document.body.innerText");
         assert!(!text.as_str().is_some_and(|text| text.contains("c-0")));
-        walk.look("5-masked");
+        walk.look("5-masked").await;
         walk.chromium.press(".mask button");
         walk.chromium.wait("its body", "document.querySelector('pre') !== null").await;
         let text = walk.chromium.evaluate("document.body.innerText");
         let text = text.as_str().expect("a text");
         assert!(text.contains("c-0") && text.contains("<script>alert(1)</script>"), "{text}");
         assert_eq!(walk.chromium.evaluate("document.querySelectorAll('script').length"), 0);
-        walk.look("6-shown");
+        walk.look("6-shown").await;
 
         go(&mut walk, "/dead-letters?status=refused");
         walk.chromium.wait("the list", &format!("{LISTED} === 6")).await;
@@ -182,7 +182,7 @@ fn somebody_on_call_searches_mends_filters_replays_resumes_and_discards() {
         walk.document("dead-letters", Screen::DESKTOP);
         walk.chromium.press("button[value=replay]");
         walk.chromium.wait_heading("Replay 3 dead letters?").await;
-        walk.look("7-plan");
+        walk.look("7-plan").await;
         walk.chromium.type_into("#per_second", "0.01");
         walk.chromium.press(".confirm button");
         walk.chromium.wait_heading("Replay of 3 dead letters").await;
@@ -192,11 +192,11 @@ fn somebody_on_call_searches_mends_filters_replays_resumes_and_discards() {
         // The other console shows the progress, without another login, and without a script.
         walk.chromium.go(&format!("http://{}{job}", second.address));
         walk.chromium.wait("its progress", "document.title.startsWith('replay: 1 of 3')").await;
-        walk.look("8-replaying");
+        walk.look("8-replaying").await;
         page.console.process.kill9();
         let interrupted = "document.querySelector('.state .tag')?.innerText === 'interrupted'";
         walk.chromium.wait("the interruption", interrupted).await;
-        walk.look("9-interrupted");
+        walk.look("9-interrupted").await;
         walk.document("interrupted", Screen::DESKTOP);
         walk.chromium.type_into("#per_second", "100");
         walk.chromium.press(".confirm button");
@@ -204,7 +204,7 @@ fn somebody_on_call_searches_mends_filters_replays_resumes_and_discards() {
             "[...document.querySelectorAll('tbody .tag')].filter(e => e.innerText === 'unlocked').length";
         let ended = format!("{unlocked} === 2 && !document.body.innerText.includes('reloads every')");
         walk.chromium.wait("two unlocked", &ended).await;
-        walk.look("10-resumed");
+        walk.look("10-resumed").await;
         assert_eq!(page.world.amqp.ready_count(DEAD).await, 5);
 
         let go = |walk: &mut Walk, path: &str| walk.chromium.go(&format!("http://{}{path}", second.address));
@@ -214,7 +214,7 @@ fn somebody_on_call_searches_mends_filters_replays_resumes_and_discards() {
         walk.chromium.type_into("#discard_reason", "the customer has left");
         walk.chromium.press_enter();
         walk.chromium.wait_heading("Discard 1 dead letter?").await;
-        walk.look("11-discard");
+        walk.look("11-discard").await;
         walk.chromium.press(".confirm button");
         walk.chromium.wait("its end", "document.body.innerText.includes('1 request discarded')").await;
         let outcomes = page.world.outcomes(46).await;
@@ -223,13 +223,13 @@ fn somebody_on_call_searches_mends_filters_replays_resumes_and_discards() {
 
         walk.chromium.press("nav a[href='/jobs']");
         walk.chromium.wait_heading("Jobs").await;
-        walk.look("12-jobs");
+        walk.look("12-jobs").await;
         go(&mut walk, "/search");
         walk.chromium.wait_heading("Find").await;
-        walk.look("13-find");
+        walk.look("13-find").await;
         go(&mut walk, "/nowhere");
         walk.chromium.wait_heading("Not Found").await;
-        walk.look("14-not-found");
+        walk.look("14-not-found").await;
         go(&mut walk, "/");
         walk.chromium.wait_heading("Overview").await;
         walk.chromium.press(".account button");

@@ -106,20 +106,33 @@ impl Chromium {
         answer["result"]["value"].take()
     }
 
+    /// What an expression gives once there is a page: between two there is none.
+    pub async fn value(&mut self, expression: &str) -> Value {
+        eventually(expression, SOON, async || {
+            Some(self.evaluate(expression)).filter(|value| !value.is_null())
+        })
+        .await
+    }
+
     /// What axe-core finds wrong with the page as it is now: a line for each element. `axe` is its source.
     ///
     /// # Panics
     /// If it cannot be asked.
-    pub fn violations(&mut self, axe: &str) -> Vec<String> {
+    pub async fn violations(&mut self, axe: &str) -> Vec<String> {
+        eventually("what axe finds", SOON, async || self.try_violations(axe)).await
+    }
+
+    /// As [`violations`](Self::violations); the error is Chromium's. A page that renews itself meanwhile is one.
+    fn try_violations(&mut self, axe: &str) -> Result<Vec<String>, Value> {
         self.command("Emulation.setScriptExecutionDisabled", json!({"value": false}));
         self.evaluate(&format!("{axe}; true"));
         let run = "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.flatMap(v => \
             v.nodes.map(n => `${v.id}: ${n.html} ${n.failureSummary}`)))";
         let params = json!({"expression": run, "returnByValue": true, "awaitPromise": true});
-        let mut answer = self.command("Runtime.evaluate", params);
+        let answer = self.try_command("Runtime.evaluate", params);
         self.command("Emulation.setScriptExecutionDisabled", json!({"value": true}));
-        let found = answer["result"]["value"].take();
-        serde_json::from_value(found).unwrap_or_else(|error| panic!("{error}: {answer}"))
+        let mut answer = answer?;
+        serde_json::from_value(answer["result"]["value"].take()).map_err(|_| answer)
     }
 
     /// Waits until an expression is true of the page.
