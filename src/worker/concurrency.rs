@@ -101,8 +101,6 @@ pub(super) struct AdaptiveLimit {
     baseline_failures: Option<f64>,
     /// Whether more calls failed in the last window, which may have been chance.
     failures_suspected: bool,
-    /// The highest level without slower or failing calls since the last baseline.
-    peak: f64,
     window: Window,
     /// The latency in the last window.
     last_latency: Option<LatencyStats>,
@@ -143,7 +141,6 @@ impl AdaptiveLimit {
             baseline_latency: None,
             baseline_failures: None,
             failures_suspected: false,
-            peak: level,
             window: Window::new(level as usize, now),
             last_latency: None,
             was_limited: false,
@@ -181,7 +178,6 @@ impl AdaptiveLimit {
             holds_until: now + Tuning::CEILING_HOLD_TIME,
         });
         self.level = (self.level / 2.0).clamp(1.0, Tuning::INITIAL_LIMIT);
-        self.peak = self.level;
         self.restart(in_flight, now);
     }
 
@@ -211,15 +207,13 @@ impl AdaptiveLimit {
             }
         }
         let measuring = self.measuring.is_some();
-        let latency =
-            self.last_latency.map_or(0.0, |last| last.mean).max(self.baseline_latency.unwrap_or_default());
+        let latency = self.last_latency.map_or(0.0, |last| last.mean);
         if !self.window.is_complete(limit, measuring, latency, now) {
             return;
         }
-        let (stats, is_current) = (self.window.stats(), self.window.is_about_current_limit());
+        let stats = self.window.stats();
         match self.measuring.take() {
-            Some(measuring) if is_current => self.apply_baseline(measuring, stats),
-            Some(_) => {}
+            Some(measuring) => self.apply_baseline(measuring, stats),
             None => self.adjust(stats, self.window.was_limited(), now),
         }
         self.open_window(others, now);
@@ -248,23 +242,22 @@ impl AdaptiveLimit {
             return;
         }
         let queueing = self.queueing_factor(stats.latency);
-        let failing =
-            (1.0 - (stats.failures_lower_bound(baseline) - baseline)).clamp(Tuning::MIN_LIMIT_FACTOR, 1.0);
-        let confirmed = std::mem::replace(&mut self.failures_suspected, failing < 1.0);
-        if failing == 1.0 && queueing == 1.0 {
+        let more_fail = stats.more_fail(baseline);
+        let confirmed = more_fail && self.failures_suspected;
+        self.failures_suspected = more_fail;
+        if !more_fail && queueing == 1.0 {
             self.grow(now);
             self.level = self.level.min(self.max.into());
-            self.peak = self.peak.max(self.level);
             return;
         }
         if queueing == 1.0 && !confirmed {
             return;
         }
         self.doubles_below = 0.0;
-        if failing < 1.0 && confirmed {
+        if confirmed {
             let level = (self.level * Tuning::CEILING_FACTOR).max(1.0);
             self.ceiling = Some(Ceiling { level, holds_until: now + Tuning::CEILING_HOLD_TIME });
-            self.level *= failing.min(queueing);
+            self.level = level * queueing;
             // If as many fail under a lower limit, the limit is not the cause.
             self.measuring = Some(Measuring::Failures);
         } else {
@@ -305,34 +298,18 @@ impl AdaptiveLimit {
         (tolerated(baseline) / latency.lower_bound()).clamp(Tuning::MIN_LIMIT_FACTOR, 1.0)
     }
 
-    /// Sets the baselines from a window with a lowered limit. It may turn out that the limit was
-    /// not the cause of what lowered it before.
+    /// Sets the baselines from a window with a lowered limit.
     fn apply_baseline(&mut self, measuring: Measuring, stats: WindowStats) {
-        let baseline = self.baseline_failures.unwrap_or(stats.failures);
-        let more_fail =
-            stats.failures_lower_bound(baseline) > baseline && baseline < Tuning::MAX_BASELINE_FAILURES;
-        let failed = if more_fail { stats.failures } else { (stats.failures + baseline) / 2.0 };
-        self.baseline_failures = Some(failed.min(Tuning::MAX_BASELINE_FAILURES));
-        if more_fail {
-            self.ceiling = None;
-            self.doubles_below = self.doubles_below.max(self.peak);
-        }
+        self.baseline_failures = Some(stats.failures.min(Tuning::MAX_BASELINE_FAILURES));
         let (Measuring::Both(before), Some(latency)) = (measuring, stats.latency) else {
             return;
         };
-        let was_queueing = self.baseline_latency.is_some_and(|baseline| before.mean > tolerated(baseline));
         let is_unchanged = latency.is_about(before, Tuning::UNCHANGED_LATENCY);
         self.baseline_latency = if is_unchanged {
             Some(latency.mean)
         } else {
             lower_baseline(self.baseline_latency, Some(latency))
         };
-        if was_queueing && self.baseline_latency.is_some_and(|baseline| before.mean <= tolerated(baseline)) {
-            self.doubles_below = self.doubles_below.max(self.peak);
-        }
-        if self.doubles_below < self.peak {
-            self.peak = self.level;
-        }
     }
 }
 

@@ -11,8 +11,8 @@
 //!
 //! **Shrinking.** If calls take longer, they queue at Trackfinity, and the limit shrinks in
 //! proportion, but never below [`Tuning::MIN_LIMIT_FACTOR`] of itself at once. If more calls fail
-//! in two windows in a row, it shrinks too, and a ceiling is set just below: for
-//! [`Tuning::CEILING_HOLD_TIME`] the limit stays under it, and then passes it one by one.
+//! in two windows in a row, it shrinks to a ceiling just below: for [`Tuning::CEILING_HOLD_TIME`] the
+//! limit stays under it, and then passes it one by one.
 //!
 //! **Measuring the baselines.** While calls queue, their latency without a queue cannot be seen. So
 //! now and then the limit is halved for one window. All workers do that at the same moments by the

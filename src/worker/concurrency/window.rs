@@ -73,11 +73,6 @@ impl Window {
         self.limit_reached && self.waited <= self.took
     }
 
-    /// Whether enough calls began under the limit of this window, and not under the one before.
-    pub(super) fn is_about_current_limit(&self) -> bool {
-        self.calls.len() >= self.skipped + Tuning::MIN_SAMPLES
-    }
-
     /// `latency`: how many seconds a call takes at the moment.
     pub(super) fn is_complete(&self, limit: usize, measuring: bool, latency: f64, now: Instant) -> bool {
         let lasted = now.saturating_duration_since(self.opened);
@@ -108,11 +103,11 @@ fn needed(limit: usize, measuring: bool) -> usize {
 }
 
 impl WindowStats {
-    /// The share of failures without what may be chance, given the baseline; at least the baseline.
-    pub(super) fn failures_lower_bound(&self, baseline: f64) -> f64 {
+    /// Whether more calls failed than the baseline, and not just by chance.
+    pub(super) fn more_fail(&self, baseline: f64) -> bool {
         let share = baseline.max(Tuning::MIN_FAILURES_FOR_ERROR);
         let error = (share * (1.0 - share) / self.calls.max(1) as f64).sqrt();
-        (self.failures - Tuning::BASELINE_STANDARD_ERRORS * error).max(baseline)
+        self.failures > baseline + Tuning::BASELINE_STANDARD_ERRORS * error
     }
 }
 
