@@ -1,12 +1,17 @@
 //! Why a connection to RabbitMQ could not be opened, and what to do about it.
 
 mod cause;
+mod certificate_fault;
 mod raw;
+mod remedy;
 
 use std::time::Duration;
 
-pub use self::cause::ConnectCause;
 pub(super) use self::raw::RawError;
+pub use self::{
+    cause::ConnectCause,
+    certificate_fault::{ClientFault, ServerFault},
+};
 use crate::settings::BrokerUrlsError;
 
 /// No address of `broker.url` gave a connection; the error is the last address's. Never shows a

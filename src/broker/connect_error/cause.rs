@@ -1,12 +1,15 @@
 //! What happened at one address: RabbitMQ's words, TLS's alerts and the system's errors, for people.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use lapin::uri::{AMQPScheme, AMQPUri};
 
-use super::raw::RawError;
+use super::{
+    certificate_fault::{ClientFault, ServerFault},
+    raw::RawError,
+};
 use crate::{
-    broker::login::{Credentials, Login},
+    broker::login::{Credentials, FilesError, Login},
     settings::{CertificateInfo, TokenInfo},
 };
 
@@ -54,7 +57,7 @@ pub enum ConnectCause {
     )]
     NoClientCertificate,
     #[error("RabbitMQ refuses {certificate}: {wrong}")]
-    ClientCertificate { certificate: CertificateInfo, wrong: &'static str },
+    ClientCertificate { certificate: CertificateInfo, wrong: ClientFault },
     #[error(
         "the connection was ended at the login with {login}. Does RabbitMQ accept it (its log says why not), and does it \
          offer this login (plugin rabbitmq_auth_mechanism_ssl, EXTERNAL in auth_mechanisms)?"
@@ -72,14 +75,18 @@ pub enum ConnectCause {
     TlsEndedWith { certificate: CertificateInfo },
     /// What is wrong with the files of certificates and keys.
     #[error("{0}")]
-    Files(String),
+    Files(FilesError),
     /// The text is RabbitMQ's.
     #[error("RabbitMQ closed the connection: {0}")]
     Closed(String),
     #[error("the answer is not TLS: write amqp://, or the port that speaks TLS (usually 5671)")]
     NotTls,
-    #[error("the server's certificate is not accepted: {0}. {advice}", advice = certificate_advice(.0))]
-    Certificate(&'static str),
+    /// `ca_file`: the file of authorities, if it is not the system's that are trusted.
+    #[error(
+        "the server's certificate is not accepted: {fault}. {advice}",
+        advice = certificate_advice(*.fault, .ca_file.as_ref())
+    )]
+    Certificate { fault: ServerFault, ca_file: Option<PathBuf> },
     #[error(
         "the answer is not AMQP: is it RabbitMQ's port (usually 5672)? A port that speaks TLS needs amqps://"
     )]
@@ -116,7 +123,10 @@ impl ConnectCause {
             _ if has("lookup address") => Self::UnknownHost,
             // rustls's errors have only a text.
             _ if is_tls && has("corrupt message") => Self::NotTls,
-            _ if is_tls && has("certificate") => Self::Certificate(certificate_fault(&error.text)),
+            _ if is_tls && has("certificate") => Self::Certificate {
+                fault: ServerFault::new(&error.text),
+                ca_file: credentials.ca_file().cloned(),
+            },
             _ if error.breaks_protocol => Self::NotAmqp,
             (_, Some(kind)) => Self::ended(url, credentials, kind).unwrap_or(Self::Other(error.text)),
             _ => Self::Other(error.text),
@@ -152,27 +162,23 @@ impl ConnectCause {
     /// RabbitMQ ended the TLS handshake, and says why in one word.
     fn alert(url: &AMQPUri, credentials: &Credentials, text: String) -> Self {
         let has = |alert: &str| text.ends_with(alert);
+        let certificate = match credentials.client_certificate(url).cloned() {
+            Some(certificate) => certificate,
+            None if has("CertificateRequired") || has("HandshakeFailure") => {
+                return Self::NoClientCertificate;
+            }
+            None => return Self::Other(text),
+        };
         let wrong = match () {
-            () if has("CertificateExpired") => "it has expired. Put a new one there, and its key beside it",
-            () if has("UnknownCA") => {
-                "it does not trust the authority that issued it (ssl_options.cacertfile)"
-            }
-            () if has("CertificateRevoked") => "it is revoked",
-            () if has("CertificateRequired") || has("HandshakeFailure") => {
-                return match credentials.client_certificate(url) {
-                    None => Self::NoClientCertificate,
-                    Some(_) => Self::Other(text),
-                };
-            }
+            () if has("CertificateExpired") => ClientFault::Expired,
+            () if has("UnknownCA") => ClientFault::UnknownAuthority,
+            () if has("CertificateRevoked") => ClientFault::Revoked,
             () if has("BadCertificate") || has("UnsupportedCertificate") || has("CertificateUnknown") => {
-                "it is no certificate for a client, or its issuer's certificate is missing: RabbitMQ's log says more"
+                ClientFault::NotForClients
             }
             () => return Self::Other(text),
         };
-        match credentials.client_certificate(url).cloned() {
-            Some(certificate) => Self::ClientCertificate { certificate, wrong },
-            None => Self::Other(text),
-        }
+        Self::ClientCertificate { certificate, wrong }
     }
 }
 
@@ -191,24 +197,15 @@ fn user_in(text: &str, url: &AMQPUri) -> String {
     named.map_or_else(|| url.authority.userinfo.username.clone(), |(user, _)| user.to_owned())
 }
 
-const UNKNOWN_ISSUER: &str = "its issuer is not trusted";
-
-fn certificate_advice(fault: &str) -> &'static str {
-    match fault {
-        UNKNOWN_ISSUER => "broker.ca_file can name a file with the authorities to trust",
-        _ => "RabbitMQ needs another one (ssl_options.certfile)",
-    }
-}
-
-fn certificate_fault(text: &str) -> &'static str {
-    let has = |part: &str| text.contains(part);
-    match () {
-        () if has("UnknownIssuer") => UNKNOWN_ISSUER,
-        () if has("xpired") => "it has expired",
-        () if has("not valid for name") || has("NotValidForName") => "it is for another host name",
-        () if has("NotValidYet") || has("not valid yet") => "it is not valid yet",
-        () if has("CaUsedAsEndEntity") => "it is an authority's own certificate, not a server's",
-        () => "it is not valid",
+fn certificate_advice(fault: ServerFault, ca_file: Option<&PathBuf>) -> String {
+    match (fault, ca_file) {
+        (ServerFault::UnknownIssuer, Some(file)) => {
+            format!("Only the authorities in broker.ca_file ({}) are trusted", file.display())
+        }
+        (ServerFault::UnknownIssuer, None) => {
+            "broker.ca_file can name a file with the authorities to trust".to_owned()
+        }
+        _ => "RabbitMQ needs another one (ssl_options.certfile)".to_owned(),
     }
 }
 
@@ -218,9 +215,18 @@ mod tests {
     use crate::{secret::Secret, settings::Broker};
 
     fn cause(url: &str, code: Option<u16>, kind: Option<io::ErrorKind>, text: &str) -> ConnectCause {
+        cause_with(&Broker::with_url(Secret::fixed(url.to_owned())), url, code, kind, text)
+    }
+
+    fn cause_with(
+        broker: &Broker,
+        url: &str,
+        code: Option<u16>,
+        kind: Option<io::ErrorKind>,
+        text: &str,
+    ) -> ConnectCause {
         let error = RawError { code, kind, breaks_protocol: false, text: text.to_owned() };
-        let broker = Broker::with_url(Secret::fixed(url.to_owned()));
-        ConnectCause::new(&url.parse().expect("a URL"), &Credentials::of(&broker), error)
+        ConnectCause::new(&url.parse().expect("a URL"), &Credentials::of(broker), error)
     }
 
     #[test]
@@ -243,16 +249,16 @@ mod tests {
     #[test]
     fn a_certificate_fault_is_said_without_the_library_s_names() {
         for (text, fault) in [
-            ("UnknownIssuer", "its issuer is not trusted"),
-            ("Expired", "it has expired"),
-            ("certificate expired: verification time 1 (UNIX)", "it has expired"),
-            ("certificate not valid for name \"h\"", "it is for another host name"),
-            ("Other(OtherError(CaUsedAsEndEntity))", "it is an authority's own certificate, not a server's"),
-            ("BadEncoding", "it is not valid"),
+            ("UnknownIssuer", ServerFault::UnknownIssuer),
+            ("Expired", ServerFault::Expired),
+            ("certificate expired: verification time 1 (UNIX)", ServerFault::Expired),
+            ("certificate not valid for name \"h\"", ServerFault::OtherName),
+            ("Other(OtherError(CaUsedAsEndEntity))", ServerFault::IsAuthority),
+            ("BadEncoding", ServerFault::Invalid),
         ] {
             let text = format!("invalid peer certificate: {text}");
             let cause = cause("amqps://h", None, Some(io::ErrorKind::InvalidData), &text);
-            assert_eq!(cause, ConnectCause::Certificate(fault), "{text}");
+            assert_eq!(cause, ConnectCause::Certificate { fault, ca_file: None }, "{text}");
         }
     }
 }

@@ -185,9 +185,7 @@ fn unreached(url: &AMQPUri, error: &ConnectError, grant: impl Fn(Option<&str>) -
             format!("there is no virtual host {vhost}"),
             format!("rabbitmqctl add_vhost {}, or name another one in broker.url", word(vhost)),
         ),
-        ConnectError::Failed { cause, .. } => {
-            (cause.to_string(), "correct broker.url, or see RabbitMQ's log".to_owned())
-        }
+        ConnectError::Failed { cause, .. } => (cause.to_string(), cause.remedy()),
         ConnectError::Timeout { limit, .. } => (
             format!("no answer within {:.1} s", limit.as_secs_f64()),
             "check host and port, and whether a firewall is in the way".to_owned(),

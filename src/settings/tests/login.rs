@@ -112,6 +112,8 @@ fn a_file_that_is_missing_empty_or_something_else_is_one_fault_that_names_key_an
         assert_eq!(crate::settings::keys::variable(&fault.key), variable);
         assert!(fault.wrong.contains(part) && fault.wrong.contains(file), "{part}: {fault:?}");
         assert!(!format!("{fault:?}").contains("BEGIN ENCR"), "{fault:?}");
+        let is_content = file != &missing;
+        assert_eq!(fault.remedy.contains("replace the file's content"), is_content, "{fault:?}");
     }
     let fault = only_fault(&[], &[(URL, "amqp://h"), (TOKEN, &self::token())]);
     assert!(fault.wrong.contains("is not a path") && !format!("{fault:?}").contains("eyJ"), "{fault:?}");
