@@ -170,7 +170,7 @@ impl ConnectCause {
             None => return Self::Other(text),
         };
         let wrong = match () {
-            () if has("CertificateExpired") => ClientFault::Expired,
+            () if has("CertificateExpired") => ClientFault::out_of_time(&certificate),
             () if has("UnknownCA") => ClientFault::UnknownAuthority,
             () if has("CertificateRevoked") => ClientFault::Revoked,
             () if has("BadCertificate") || has("UnsupportedCertificate") || has("CertificateUnknown") => {
@@ -211,6 +211,8 @@ fn certificate_advice(fault: ServerFault, ca_file: Option<&PathBuf>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use kit::{Authority, Issued};
+
     use super::*;
     use crate::{secret::Secret, settings::Broker};
 
@@ -227,6 +229,34 @@ mod tests {
     ) -> ConnectCause {
         let error = RawError { code, kind, breaks_protocol: false, text: text.to_owned() };
         ConnectCause::new(&url.parse().expect("a URL"), &Credentials::of(broker), error)
+    }
+
+    /// The cause of this alert, with this client certificate.
+    fn alert(issued: &Issued, alert: &str) -> ConnectCause {
+        let url = "amqps://h";
+        let broker = Broker {
+            client_certificate_file: Some(Secret::fixed(issued.certificate.clone())),
+            ..Broker::with_url(Secret::fixed(url.to_owned()))
+        };
+        let text = format!("received fatal alert: {alert}");
+        cause_with(&broker, url, None, Some(io::ErrorKind::InvalidData), &text)
+    }
+
+    #[test]
+    fn a_certificate_out_of_its_time_is_told_from_a_clock_that_is_wrong() {
+        let authority = Authority::new("authority");
+        for (issued, fault, part) in [
+            (authority.expired_client("u"), ClientFault::Expired, "which expired at 2020-01-01"),
+            (authority.later_client("u"), ClientFault::NotValidYet, "which is not valid before 2100-01-01"),
+            (authority.client("u"), ClientFault::ExpiredElsewhere, "or the clocks differ"),
+        ] {
+            let cause = alert(&issued, "CertificateExpired");
+            assert!(
+                matches!(&cause, ConnectCause::ClientCertificate { wrong, .. } if *wrong == fault),
+                "{cause}"
+            );
+            assert!(cause.to_string().contains(part), "{cause}");
+        }
     }
 
     #[test]

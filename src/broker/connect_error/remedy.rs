@@ -40,7 +40,10 @@ impl ConnectCause {
             Self::ClientCertificate { certificate, wrong } => {
                 let file = named(CERTIFICATE, &certificate.file);
                 match wrong {
-                    ClientFault::Expired | ClientFault::Revoked => {
+                    ClientFault::NotValidYet => {
+                        format!("correct the clock that is wrong, or put a certificate into {file} that is valid now")
+                    }
+                    ClientFault::Expired | ClientFault::ExpiredElsewhere | ClientFault::Revoked => {
                         format!("put a new certificate into {file}, and its key into broker.client_key_file")
                     }
                     ClientFault::UnknownAuthority => format!(
@@ -121,6 +124,7 @@ mod tests {
         let certificate = CertificateInfo {
             file: "/run/tls.crt".into(),
             subject: "CN=u".to_owned(),
+            valid_from: Timestamp::from_millis(0),
             expires_at: Timestamp::from_millis(0),
         };
         let refused =

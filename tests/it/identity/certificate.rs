@@ -167,6 +167,20 @@ fn a_wrong_an_expired_and_a_missing_certificate_each_give_one_clear_line() {
         let line = site.refused(publish()).await;
         assert!(line.contains("which expired at 2020-01-01") && line.contains("it has expired"), "{line}");
 
+        site.present(&site.authority.later_client(USER));
+        let line = site.refused(publish()).await;
+        assert!(
+            line.contains("which is not valid before 2100-01-01") && line.contains("or a clock is wrong"),
+            "{line}"
+        );
+        let check = site.with_files(unlocker(&site.url(), &trackfinity.url())).arg("check");
+        let check = site.ctx.start(&check);
+        assert_eq!(check.wait_exit(SOON).await.code(), Some(1));
+        let printed = check.stdout().join("\n");
+        assert!(printed.contains("FAIL  login to RabbitMQ: with the certificate"), "{printed}");
+        assert!(printed.contains("fix: correct the clock that is wrong"), "{printed}");
+        assert!(!printed.contains("correct broker.url"), "{printed}");
+
         site.present(&Authority::new("another authority").client(USER));
         let line = site.refused(publish()).await;
         assert!(
