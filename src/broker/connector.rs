@@ -272,6 +272,8 @@ fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use std::{thread, time::Instant};
 
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     static DISK_HANGS: AtomicBool = AtomicBool::new(false);
@@ -315,6 +317,42 @@ mod tests {
         let second = connector.urls().await.expect("URLs").remove(1);
         *lock(&connector.0.last_good) = Some(address(&second));
         assert_eq!(hosts().await, ["b", "a", "c"]);
+    }
+
+    /// What is said of a login with a token of this size to what sends this and ends each connection.
+    async fn ended_with_token(bytes: usize, greeting: &'static [u8]) -> ConnectError {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("amqp://{}", listener.local_addr().expect("an address"));
+        let broker = Broker {
+            token_file: Some(Secret::fixed("x".repeat(bytes))),
+            ..Broker::with_url(Secret::fixed(url))
+        };
+        let server = async {
+            loop {
+                let (mut stream, _) = listener.accept().await.expect("accepted");
+                let mut header = [0; 8];
+                stream.read_exact(&mut header).await.expect("AMQP's header");
+                stream.write_all(greeting).await.expect("sent");
+            }
+        };
+        tokio::select! {
+            error = async { Connector::new(&broker).connect_wire("test").await.expect_err("ended") } => error,
+            () = server => unreachable!("it runs for ever"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_is_too_large_only_if_it_is_and_rabbitmq_has_greeted() {
+        for (bytes, greeting, is_refusal, part) in [
+            (5000, &b"\x01"[..], true, "has 5000 bytes: raise initial_frame_max"),
+            (5000, b"", false, "If this goes on"),
+            (3500, b"\x01", false, "If this goes on"),
+            (100, b"", false, "is it RabbitMQ's port"),
+        ] {
+            let error = ended_with_token(bytes, greeting).await;
+            assert_eq!(error.is_refusal(), is_refusal, "{bytes}: {error}");
+            assert!(error.to_string().contains(part), "{bytes}: {error}");
+        }
     }
 
     #[tokio::test]

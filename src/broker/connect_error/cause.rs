@@ -16,8 +16,10 @@ use crate::{
 /// AMQP's reply codes.
 const ACCESS_REFUSED: u16 = 403;
 const NOT_ALLOWED: u16 = 530;
-/// A token up to this size fits into the first frame of every RabbitMQ.
+/// A token up to this size fits into the first frame of every RabbitMQ, with any names.
 const SMALL_TOKEN_BYTES: usize = 3000;
+/// A token above this size fits into no first frame of 4 KiB: names and capabilities take 250 bytes at least.
+const LARGE_TOKEN_BYTES: usize = 4096 - 250;
 
 /// What happened at one address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +49,11 @@ pub enum ConnectCause {
          {token} has {} bytes: raise initial_frame_max in rabbitmq.conf, or have smaller tokens issued", .token.length
     )]
     TokenTooLarge { token: TokenInfo },
+    #[error(
+        "the connection was ended at the start: does RabbitMQ run there? If this goes on, RabbitMQ may take only smaller \
+         tokens (initial_frame_max in rabbitmq.conf): {token} has {} bytes", .token.length
+    )]
+    EndedWithToken { token: TokenInfo },
     #[error(
         "RabbitMQ has no user for {login}: create one with the name that RabbitMQ reads from it \
              (ssl_cert_login_from), by `rabbitmqctl add_user`"
@@ -137,7 +144,16 @@ impl ConnectCause {
 impl ConnectCause {
     /// Whether a connection with TLS was ended for a reason that was perhaps on its way.
     pub(in crate::broker) fn lacks_alert(&self) -> bool {
-        matches!(self, Self::CertificateLoginEnded { .. } | Self::TlsEnded | Self::TlsEndedWith { .. })
+        use ConnectCause::{CertificateLoginEnded, EndedWithToken, TlsEnded, TlsEndedWith};
+        matches!(self, CertificateLoginEnded { .. } | EndedWithToken { .. } | TlsEnded | TlsEndedWith { .. })
+    }
+
+    /// The token, if it is too large for RabbitMQ's default; that it was RabbitMQ which ended the connection is to be seen.
+    pub(in crate::broker) fn large_token(&self) -> Option<&TokenInfo> {
+        match self {
+            Self::EndedWithToken { token } => Some(token).filter(|token| token.length > LARGE_TOKEN_BYTES),
+            _ => None,
+        }
     }
 
     /// The connection was ended without a word, which RabbitMQ does for some of these reasons.
@@ -147,7 +163,7 @@ impl ConnectCause {
             return None;
         }
         match credentials.login(url) {
-            Login::Token(token) if token.length > SMALL_TOKEN_BYTES => Some(Self::TokenTooLarge { token }),
+            Login::Token(token) if token.length > SMALL_TOKEN_BYTES => Some(Self::EndedWithToken { token }),
             login @ Login::Certificate(_) => Some(Self::CertificateLoginEnded { login }),
             _ if url.scheme == AMQPScheme::AMQPS => {
                 Some(match credentials.client_certificate(url).cloned() {

@@ -32,6 +32,11 @@ impl ConnectCause {
                 "raise initial_frame_max in rabbitmq.conf, or put a smaller token into {}",
                 named("broker.token_file", &token.file)
             ),
+            Self::EndedWithToken { token } => format!(
+                "start RabbitMQ, or see its log; if this goes on, raise initial_frame_max in rabbitmq.conf, or put a \
+                 smaller token into {}",
+                named("broker.token_file", &token.file)
+            ),
             Self::NoUserForCertificate { .. } => format!(
                 "create the user by `rabbitmqctl add_user`, correct ssl_cert_login_from in rabbitmq.conf, or put the \
                  certificate of another user into {CERTIFICATE}"
