@@ -9,7 +9,10 @@ use super::{
     raw::RawError,
 };
 use crate::{
-    broker::login::{Credentials, FilesError, Login},
+    broker::{
+        login::{Credentials, FilesError, Login},
+        rights::scopes::encoded,
+    },
     settings::{CertificateInfo, TokenInfo},
 };
 
@@ -41,7 +44,8 @@ pub enum ConnectCause {
     #[error("RabbitMQ refuses {token}: {advice}", advice = token_advice(.token))]
     Token { token: TokenInfo },
     #[error(
-        "{token} gives no access to virtual host {vhost}: it needs a scope for it, such as RESOURCE.read:{vhost}/*/*"
+        "{token} gives no access to virtual host {vhost}: it needs a scope for it, such as RESOURCE.read:{}/*/*",
+        encoded(.vhost)
     )]
     NoAccessByToken { token: TokenInfo, vhost: String },
     #[error(
@@ -256,6 +260,13 @@ mod tests {
         };
         let text = format!("received fatal alert: {alert}");
         cause_with(&broker, url, None, Some(io::ErrorKind::InvalidData), &text)
+    }
+
+    #[test]
+    fn a_scope_has_the_virtual_host_as_rabbitmq_reads_it() {
+        let token = TokenInfo { file: "/t".into(), expires_at: None, length: 9 };
+        let cause = ConnectCause::NoAccessByToken { token, vhost: "/".to_owned() };
+        assert!(cause.to_string().contains("such as RESOURCE.read:%2F/*/*"), "{cause}");
     }
 
     #[test]
