@@ -38,7 +38,13 @@ impl ConnectError {
     pub fn is_refusal(&self) -> bool {
         use ConnectCause as Cause;
         let Self::Failed { cause, .. } = self else { return false };
-        let is_login = matches!(cause, Cause::Login(_) | Cause::Token { .. } | Cause::TokenTooLarge { .. });
+        let is_login = matches!(
+            cause,
+            Cause::Login(_)
+                | Cause::LoginWithoutExternal(_)
+                | Cause::Token { .. }
+                | Cause::TokenTooLarge { .. }
+        );
         let is_certificate = matches!(
             cause,
             Cause::NoUserForCertificate { .. } | Cause::NoClientCertificate | Cause::ClientCertificate { .. }

@@ -33,6 +33,11 @@ pub enum ConnectCause {
     )]
     Login(String),
     #[error(
+        "the login of user {0} is refused: if the client certificate is to be the login, add ?auth_mechanism=external to \
+         broker.url; else correct user or password there"
+    )]
+    LoginWithoutExternal(String),
+    #[error(
         "there is no virtual host {0}: correct it in broker.url, or create it with `rabbitmqctl add_vhost`"
     )]
     NoVhost(String),
@@ -117,6 +122,13 @@ impl ConnectCause {
         let is_tls = url.scheme == AMQPScheme::AMQPS;
         match (error.code, error.kind) {
             (Some(ACCESS_REFUSED), _) => match credentials.login(url) {
+                // lapin's password where the URL has none.
+                Login::Password(user)
+                    if url.authority.userinfo.password == "guest"
+                        && credentials.client_certificate(url).is_some() =>
+                {
+                    Self::LoginWithoutExternal(user)
+                }
                 Login::Password(user) => Self::Login(user),
                 Login::Token(token) => Self::Token { token },
                 login @ Login::Certificate(_) => Self::NoUserForCertificate { login },
@@ -267,6 +279,19 @@ mod tests {
         let token = TokenInfo { file: "/t".into(), expires_at: None, length: 9 };
         let cause = ConnectCause::NoAccessByToken { token, vhost: "/".to_owned() };
         assert!(cause.to_string().contains("such as RESOURCE.read:%2F/*/*"), "{cause}");
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_used_as_the_login_is_a_hint() {
+        let issued = Authority::new("authority").client("u");
+        for (url, hint) in [("amqps://h", true), ("amqps://u:p@h", false), ("amqp://h", false)] {
+            let broker = Broker {
+                client_certificate_file: Some(Secret::fixed(issued.certificate.clone())),
+                ..Broker::with_url(Secret::fixed(url.to_owned()))
+            };
+            let cause = cause_with(&broker, url, Some(403), None, "ACCESS_REFUSED");
+            assert_eq!(cause.to_string().contains("?auth_mechanism=external"), hint, "{url}: {cause}");
+        }
     }
 
     #[test]

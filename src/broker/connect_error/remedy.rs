@@ -15,6 +15,9 @@ impl ConnectCause {
     pub fn remedy(&self) -> String {
         match self {
             Self::Login(_) => "correct user or password in broker.url".to_owned(),
+            Self::LoginWithoutExternal(_) => {
+                "add ?auth_mechanism=external to broker.url, or user and password".to_owned()
+            }
             Self::NoVhost(_) => "correct the virtual host in broker.url, or create it".to_owned(),
             Self::NoAccess { .. } => "grant the user its permissions in the virtual host".to_owned(),
             Self::NoAccessByToken { .. } => "have a token issued with scopes for the virtual host".to_owned(),
