@@ -205,6 +205,8 @@ impl ConnectCause {
             () if has("CertificateExpired") => ClientFault::out_of_time(&certificate),
             () if has("UnknownCA") => ClientFault::UnknownAuthority,
             () if has("CertificateRevoked") => ClientFault::Revoked,
+            // RabbitMQ 3.10 says so of a certificate for servers.
+            () if has("HandshakeFailure") => ClientFault::NotForClients,
             () if has("BadCertificate") || has("UnsupportedCertificate") || has("CertificateUnknown") => {
                 ClientFault::NotForClients
             }
@@ -292,6 +294,13 @@ mod tests {
             let cause = cause_with(&broker, url, Some(403), None, "ACCESS_REFUSED");
             assert_eq!(cause.to_string().contains("?auth_mechanism=external"), hint, "{url}: {cause}");
         }
+    }
+
+    #[test]
+    fn a_handshake_that_fails_with_a_certificate_is_the_certificate_s_fault() {
+        let issued = Authority::new("authority").client("u");
+        let cause = alert(&issued, "HandshakeFailure");
+        assert!(cause.to_string().contains("it is no certificate for a client"), "{cause}");
     }
 
     #[test]
