@@ -344,6 +344,11 @@ mod tests {
             ("Expired", ServerFault::Expired),
             ("certificate expired: verification time 1 (UNIX)", ServerFault::Expired),
             ("certificate not valid for name \"h\"", ServerFault::OtherName),
+            (
+                "certificate not valid for name \"h\"; certificate is not valid for any names (according to its \
+                 subjectAltName extension)",
+                ServerFault::NoName,
+            ),
             ("Other(OtherError(CaUsedAsEndEntity))", ServerFault::IsAuthority),
             ("BadEncoding", ServerFault::Invalid),
         ] {

@@ -31,6 +31,8 @@ pub enum ServerFault {
     Expired,
     #[error("it is for another host name")]
     OtherName,
+    #[error("it names no host: it has no subjectAltName, and a CN does not count")]
+    NoName,
     #[error("it is not valid yet")]
     NotValidYet,
     #[error("it is an authority's own certificate, not a server's")]
@@ -56,6 +58,7 @@ impl ServerFault {
         match () {
             () if has("UnknownIssuer") => Self::UnknownIssuer,
             () if has("xpired") => Self::Expired,
+            () if has("not valid for any names") => Self::NoName,
             () if has("not valid for name") || has("NotValidForName") => Self::OtherName,
             () if has("NotValidYet") || has("not valid yet") => Self::NotValidYet,
             () if has("CaUsedAsEndEntity") => Self::IsAuthority,
