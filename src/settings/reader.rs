@@ -275,6 +275,7 @@ impl Reader {
             SecretError::Read(_) | SecretError::NotAFile => self.fault(name, &wrong),
             SecretError::TooLarge(_)
             | SecretError::NotUtf8
+            | SecretError::Der
             | SecretError::Empty
             | SecretError::Unusable(_) => {
                 let remedy = format!("replace the file's content, or name another file in {name}");
