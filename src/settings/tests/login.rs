@@ -129,7 +129,7 @@ async fn a_token_that_is_half_written_keeps_the_last_one() {
     folder.write("token", &whole[..whole.len() / 2]);
     assert_eq!(secret.refresh().await, Refreshed::Failed);
     assert_eq!(value(secret), first);
-    folder.write("token", &whole);
+    folder.write("token", format!("{whole} \n\n"));
     assert_eq!(secret.refresh().await, Refreshed::Changed);
     assert_eq!(broker.uris().unwrap()[0].authority.userinfo.password, whole);
 }
