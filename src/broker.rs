@@ -7,6 +7,7 @@ pub mod connection;
 pub mod connector;
 pub mod consumer;
 pub mod errors;
+mod greeting;
 pub mod lock;
 pub mod login;
 pub mod publisher;

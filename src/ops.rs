@@ -227,7 +227,7 @@ fn not_ready(handles: &WorkerHandles) -> Option<(&'static str, String)> {
         return Some(("topology", problem));
     }
     if !is_connected {
-        return Some(("not_connected", "not connected to RabbitMQ".to_owned()));
+        return Some(("not_connected", handles.connector.not_connected()));
     }
     if let Some(pause @ Pause { cause: Cause::EndpointFault(_), .. }) = handles.breaker.pause() {
         return Some(("endpoint_fault", explain(pause, &handles.breaker)));

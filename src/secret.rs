@@ -45,6 +45,9 @@ pub enum SecretError {
     /// Not UTF-8.
     #[error("is not valid UTF-8")]
     NotUtf8,
+    /// Begins as DER does.
+    #[error("is not PEM (DER or PKCS#12?)")]
+    Der,
     /// Nothing in it except at most a newline.
     #[error("is empty")]
     Empty,
@@ -241,7 +244,10 @@ fn read(path: &Path, max_bytes: u64, check: Check) -> Result<SecretString, Secre
     if bytes.len() as u64 > max_bytes {
         return Err(SecretError::TooLarge(max_bytes));
     }
-    let mut text = String::from_utf8(bytes).map_err(|_| SecretError::NotUtf8)?;
+    // A sequence with a length of more than 127 bytes.
+    let is_der = matches!(bytes.as_slice(), [0x30, 0x81..=0x83, ..]);
+    let not_text = if is_der { SecretError::Der } else { SecretError::NotUtf8 };
+    let mut text = String::from_utf8(bytes).map_err(|_| not_text)?;
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {

@@ -16,6 +16,7 @@ use lapin::{AsyncTcpStream, ConnectionProperties, tcp::RustlsConnector, uri::AMQ
 
 use super::{
     connect_error::{ConnectCause, ConnectError, RawError},
+    greeting,
     login::Credentials,
     tls_alert,
 };
@@ -130,6 +131,11 @@ pub(super) async fn first_that_answers<T, E: Into<RawError>, F: Future<Output = 
                     && let Some(alert) = tls_alert::listen(url, tls.as_ref()).await
                 {
                     cause = ConnectCause::new(url, credentials, alert.into());
+                }
+                if let Some(token) = cause.large_token()
+                    && greeting::is_received(url, tls.as_ref()).await
+                {
+                    cause = ConnectCause::TokenTooLarge { token: token.clone() };
                 }
                 last = ConnectError::Failed { address, cause };
             }

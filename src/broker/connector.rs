@@ -42,6 +42,8 @@ struct Inner {
     token: Option<Arc<TokenKeeper>>,
     /// Why RabbitMQ refused the last login.
     refusal: Mutex<Option<String>>,
+    /// Why the last try to connect failed, if it did.
+    failure: Mutex<Option<String>>,
     throttle: LogThrottle,
 }
 
@@ -60,6 +62,7 @@ impl Connector {
             full_frames: AtomicBool::new(false),
             token: broker.token_file.clone().map(TokenKeeper::new),
             refusal: Mutex::default(),
+            failure: Mutex::default(),
             throttle: LogThrottle::default(),
         }))
     }
@@ -139,6 +142,14 @@ impl Connector {
         lock(&self.0.refusal).clone().filter(|_| counts)
     }
 
+    /// For people, that there is no connection, and why the last try failed.
+    pub fn not_connected(&self) -> String {
+        match &*lock(&self.0.failure) {
+            Some(failure) => format!("not connected to RabbitMQ: {failure}"),
+            None => "not connected to RabbitMQ".to_owned(),
+        }
+    }
+
     /// Waits before the next try to connect: this long, or until there is a new token.
     pub async fn wait_to_retry(&self, wait: Duration) {
         let renewed = async {
@@ -160,18 +171,21 @@ impl Connector {
         Ok(connection)
     }
 
-    /// Remembers which address answered, or that the login was refused.
+    /// Remembers which address answered, or why none did.
     fn note<T>(&self, connected: Result<(T, String), ConnectError>) -> Result<T, ConnectError> {
         match connected {
             Ok((connection, address)) => {
                 *lock(&self.0.last_good) = Some(address);
                 *lock(&self.0.refusal) = None;
+                *lock(&self.0.failure) = None;
                 Ok(connection)
             }
             Err(error) => {
+                let failure = format!("{}: {error}", error.summary());
+                *lock(&self.0.failure) = Some(failure.clone());
                 let is_connected = || self.0.token.as_ref().is_some_and(|token| token.has_open());
                 match error.is_refusal() {
-                    true => *lock(&self.0.refusal) = Some(format!("{}: {error}", error.summary())),
+                    true => *lock(&self.0.refusal) = Some(failure),
                     // RabbitMQ did not say that the token is refused any less.
                     false if is_connected() => {}
                     false => *lock(&self.0.refusal) = None,
@@ -258,6 +272,8 @@ fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use std::{thread, time::Instant};
 
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     static DISK_HANGS: AtomicBool = AtomicBool::new(false);
@@ -301,6 +317,53 @@ mod tests {
         let second = connector.urls().await.expect("URLs").remove(1);
         *lock(&connector.0.last_good) = Some(address(&second));
         assert_eq!(hosts().await, ["b", "a", "c"]);
+    }
+
+    /// What is said of a login with a token of this size to what sends this and ends each connection.
+    async fn ended_with_token(bytes: usize, greeting: &'static [u8]) -> ConnectError {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("amqp://{}", listener.local_addr().expect("an address"));
+        let broker = Broker {
+            token_file: Some(Secret::fixed("x".repeat(bytes))),
+            ..Broker::with_url(Secret::fixed(url))
+        };
+        let server = async {
+            loop {
+                let (mut stream, _) = listener.accept().await.expect("accepted");
+                let mut header = [0; 8];
+                stream.read_exact(&mut header).await.expect("AMQP's header");
+                stream.write_all(greeting).await.expect("sent");
+            }
+        };
+        tokio::select! {
+            error = async { Connector::new(&broker).connect_wire("test").await.expect_err("ended") } => error,
+            () = server => unreachable!("it runs for ever"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_is_too_large_only_if_it_is_and_rabbitmq_has_greeted() {
+        for (bytes, greeting, is_refusal, part) in [
+            (5000, &b"\x01"[..], true, "has 5000 bytes: raise initial_frame_max"),
+            (5000, b"", false, "If this goes on"),
+            (3500, b"\x01", false, "If this goes on"),
+            (100, b"", false, "is it RabbitMQ's port"),
+        ] {
+            let error = ended_with_token(bytes, greeting).await;
+            assert_eq!(error.is_refusal(), is_refusal, "{bytes}: {error}");
+            assert!(error.to_string().contains(part), "{bytes}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn that_there_is_no_connection_is_said_with_the_last_failure() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr();
+        let url = format!("amqp://u:hunter2@{}", closed.expect("an address"));
+        let connector = connector(Secret::fixed(url));
+        assert_eq!(connector.not_connected(), "not connected to RabbitMQ");
+        connector.connect("test").await.expect_err("nobody listens");
+        let said = connector.not_connected();
+        assert!(said.contains("no program listens there") && !said.contains("hunter2"), "{said}");
     }
 
     #[tokio::test]

@@ -1,6 +1,10 @@
 //! How the program logs in to RabbitMQ, and what it needs for TLS, as the files of the settings are now.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use lapin::{
     tcp::{RustlsConnector, RustlsConnectorConfig},
@@ -35,6 +39,23 @@ impl fmt::Display for Login {
     }
 }
 
+/// What is wrong with the files, or with the system's authorities.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FilesError {
+    #[error("no authorities to trust: {0}. broker.ca_file can name some")]
+    NoAuthorities(String),
+    #[error("the file in broker.ca_file cannot be used: {0}")]
+    Authorities(String),
+    #[error(
+        "the key in broker.client_key_file does not belong to the certificate in broker.client_certificate_file"
+    )]
+    KeyMismatch,
+    #[error("the client certificate or its key cannot be used: {0}")]
+    Identity(String),
+    #[error("TLS cannot be used: {0}")]
+    Tls(String),
+}
+
 /// The files of `[broker]` as they were when they were last read. `Debug` shows no content.
 #[derive(Clone, Debug)]
 pub(super) struct Credentials {
@@ -43,6 +64,7 @@ pub(super) struct Credentials {
     /// The client certificate and its key.
     identity: Option<[Arc<SecretString>; 2]>,
     authorities: Option<Arc<SecretString>>,
+    ca_file: Option<PathBuf>,
 }
 
 impl Credentials {
@@ -53,6 +75,7 @@ impl Credentials {
             certificate: broker.client_certificate_file.as_ref().and_then(CertificateInfo::of),
             identity: files.map(|(certificate, key)| [certificate, key].map(Secret::current)),
             authorities: broker.ca_file.as_ref().map(Secret::current),
+            ca_file: broker.ca_file.as_ref().and_then(Secret::path).map(Path::to_path_buf),
         }
     }
 
@@ -70,37 +93,41 @@ impl Credentials {
         self.certificate.as_ref().filter(|_| url.scheme == AMQPScheme::AMQPS)
     }
 
+    /// The file with the authorities to trust, in the place of the system's.
+    pub(super) fn ca_file(&self) -> Option<&PathBuf> {
+        self.ca_file.as_ref()
+    }
+
     /// What TLS to this address needs; `None` without TLS.
     ///
     /// # Errors
-    /// What is wrong with the files, as a sentence for people.
-    pub(super) fn tls(&self, url: &AMQPUri) -> Result<Option<RustlsConnector>, String> {
+    /// What is wrong with the files.
+    pub(super) fn tls(&self, url: &AMQPUri) -> Result<Option<RustlsConnector>, FilesError> {
         match url.scheme {
             AMQPScheme::AMQP => Ok(None),
             AMQPScheme::AMQPS => self.connector().map(Some),
         }
     }
 
-    fn connector(&self) -> Result<RustlsConnector, String> {
+    fn connector(&self) -> Result<RustlsConnector, FilesError> {
         let config = match &self.authorities {
             None => RustlsConnectorConfig::new_with_native_certs()
-                .map_err(|error| format!("no authorities to trust: {error}. broker.ca_file can name some"))?,
-            Some(authorities) => RustlsConnectorConfig::default()
-                .with_parsable_certificates(certificates(authorities.expose_secret())?),
+                .map_err(|error| FilesError::NoAuthorities(error.to_string()))?,
+            Some(authorities) => {
+                let authorities =
+                    certificates(authorities.expose_secret()).map_err(FilesError::Authorities)?;
+                RustlsConnectorConfig::default().with_parsable_certificates(authorities)
+            }
         };
         let Some([certificate, key]) = &self.identity else {
             let connector = config.connector_with_no_client_auth();
-            return connector.map_err(|error| format!("TLS cannot be used: {error}"));
+            return connector.map_err(|error| FilesError::Tls(error.to_string()));
         };
-        let chain = certificates(certificate.expose_secret())?;
-        let key = private_key(key.expose_secret())?;
+        let chain = certificates(certificate.expose_secret()).map_err(FilesError::Identity)?;
+        let key = private_key(key.expose_secret()).map_err(FilesError::Identity)?;
         config.connector_with_single_cert(chain, key).map_err(|error| match error.to_string() {
-            text if text.contains("KeyMismatch") => {
-                "the key in broker.client_key_file does not belong to the certificate in \
-                 broker.client_certificate_file"
-                    .to_owned()
-            }
-            text => format!("the client certificate or its key cannot be used: {text}"),
+            text if text.contains("KeyMismatch") => FilesError::KeyMismatch,
+            text => FilesError::Identity(text),
         })
     }
 }

@@ -4,7 +4,7 @@
 //! error in it, which has no effect: RabbitMQ refuses it either for the missing permission or for the
 //! error (decision 91).
 
-mod scopes;
+pub(super) mod scopes;
 
 use std::{collections::BTreeMap, fmt};
 

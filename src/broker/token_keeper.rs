@@ -72,13 +72,13 @@ impl Handle {
         match self {
             Self::Lapin(connection) => match connection.upgrade() {
                 Some(open) => {
-                    let token = token.expose_secret().into();
+                    let token = token.expose_secret().trim().into();
                     open.update_secret(token, REASON.into()).await.map_err(|error| error.to_string())
                 }
                 None => Ok(()),
             },
             Self::Wire(connection) => {
-                connection.update(token.expose_secret(), REASON).map_err(|error| error.to_string())
+                connection.update(token.expose_secret().trim(), REASON).map_err(|error| error.to_string())
             }
         }
     }

@@ -38,7 +38,7 @@ impl Failure {
     pub(super) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Settings(_) | Self::Clients(_) => SETTINGS_INVALID,
-            Self::Connect(error) if !error.is_refusal() => UNREACHABLE,
+            Self::Connect(error) if error.is_unreachable() => UNREACHABLE,
             Self::ReportedAs(code) => *code,
             Self::Connect(_) | Self::Reported | Self::Failed(_) => 1,
         })

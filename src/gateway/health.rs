@@ -42,7 +42,7 @@ impl ops::Health for Health {
             Err(NotReady::Stopping) => Err(("stopping", "the gateway stops".to_owned())),
             _ if let Some(reason) = refusal => Err(("login_refused", reason)),
             Ok(_) => Ok(Map::new()),
-            Err(NotReady::NotConnected) => Err(("not_connected", "not connected to RabbitMQ".to_owned())),
+            Err(NotReady::NotConnected) => Err(("not_connected", self.connector.not_connected())),
             Err(NotReady::Blocked(reason)) => {
                 Err(("publish", format!("RabbitMQ blocks publishing: {reason}")))
             }

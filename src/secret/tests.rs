@@ -69,6 +69,7 @@ fn a_file_that_cannot_be_a_secret_is_refused_with_its_reason() {
     assert_eq!(refused(folder.0.clone()), "is not a regular file");
     assert_eq!(refused(folder.write("a", "\n")), "is empty");
     assert_eq!(refused(folder.write("b", [0xff, 0xfe])), "is not valid UTF-8");
+    assert_eq!(refused(folder.write("der", [0x30, 0x82, 0x0a, 0xff])), "is not PEM (DER or PKCS#12?)");
     assert_eq!(refused(folder.write("c", "x".repeat(64 * 1024 + 1))), "is larger than 64 KiB");
     assert!(Secret::open(folder.write("d", "x".repeat(64 * 1024)), no_blank).is_ok());
     let unusable = refused(folder.write("e", "hunter 2"));

@@ -27,6 +27,7 @@ pub struct CertificateInfo {
     pub file: PathBuf,
     /// As RabbitMQ writes it: the most specific part first.
     pub subject: String,
+    pub valid_from: Timestamp,
     pub expires_at: Timestamp,
 }
 
@@ -36,9 +37,15 @@ impl CertificateInfo {
         let file = certificate.path().map(Path::to_path_buf).unwrap_or_default();
         let chain = certificates(certificate.current().expose_secret()).ok()?;
         let (_rest, certificate) = X509Certificate::from_der(chain.first()?).ok()?;
-        let expires_at = certificate.validity().not_after.timestamp().saturating_mul(1000);
+        let [valid_from, expires_at] = [certificate.validity().not_before, certificate.validity().not_after]
+            .map(|time| Timestamp::from_millis(time.timestamp().saturating_mul(1000)));
         let subject = subject(certificate.subject());
-        Some(Self { file, subject, expires_at: Timestamp::from_millis(expires_at) })
+        Some(Self { file, subject, valid_from, expires_at })
+    }
+
+    /// Whether it is only valid later by this machine's clock.
+    pub fn is_not_valid_yet(&self) -> bool {
+        self.valid_from > Timestamp::now()
     }
 
     /// Whether it has expired by this machine's clock.
@@ -49,12 +56,16 @@ impl CertificateInfo {
 
 impl fmt::Display for CertificateInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, subject, expires_at } = self;
-        let verb = if self.has_expired() { "expired" } else { "expires" };
+        let Self { file, subject, valid_from, expires_at } = self;
+        let (verb, time) = match () {
+            () if self.is_not_valid_yet() => ("is not valid before", valid_from),
+            () if self.has_expired() => ("expired at", expires_at),
+            () => ("expires at", expires_at),
+        };
         let file = file.display();
         write!(
             f,
-            "the certificate in broker.client_certificate_file ({file}; {subject}), which {verb} at {expires_at}"
+            "the certificate in broker.client_certificate_file ({file}; {subject}), which {verb} {time}"
         )
     }
 }

@@ -65,6 +65,11 @@ pub(super) fn nearest(keys: &[Key], name: &str) -> Option<String> {
     let name = name.strip_prefix("admin.").map_or(name.clone(), |key| format!("console.{key}"));
     let leaf = format!(".{}", name.rsplit_once('.').map_or(name.as_str(), |(_, leaf)| leaf));
     let names: Vec<String> = keys.iter().flat_map(Key::names).collect();
+    // A path belongs there.
+    let of_file = format!("{name}_file");
+    if names.contains(&of_file) {
+        return Some(of_file);
+    }
     let close = most_similar(&name, &names).filter(|(distance, _)| *distance <= 3);
     close.map(|(_, key)| key).or_else(|| names.iter().find(|key| key.ends_with(&leaf))).cloned()
 }
@@ -96,6 +101,8 @@ mod tests {
             "worker.concurrency",
             "ops.listen",
             "console.listen",
+            "broker.client_certificate_file",
+            "broker.client_key_file",
         ];
         let keys = keys.map(|name| Key { name, example: "", is_secret: false });
         let found = |name: &str| nearest(&keys, name);
@@ -104,6 +111,7 @@ mod tests {
         assert_eq!(found("workers.concurrency").unwrap(), "worker.concurrency");
         assert_eq!(found("rabbitmq.url").unwrap(), "broker.url");
         assert_eq!(found("retry.concurrency").unwrap(), "worker.concurrency");
+        assert_eq!(found("broker.client_key").unwrap(), "broker.client_key_file");
         assert_eq!(found("topology-prefix").unwrap(), "topology.prefix");
         assert_eq!(found("UNLOCKER__CONSOLE__LISTEN").unwrap(), "console.listen");
         assert_eq!(found("nothing.alike_at_all"), None);

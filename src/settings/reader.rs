@@ -10,7 +10,7 @@ use super::{
     layers::{COMPILED_IN, Layers},
     values::{Parsed, list, quoted},
 };
-use crate::secret::{Check, Secret};
+use crate::secret::{Check, Secret, SecretError};
 
 /// For each key: its name, its value for people, and its origin.
 pub(super) type Described = Vec<(String, String, String)>;
@@ -181,7 +181,7 @@ impl Reader {
                 let shown = if path.contains('/') { quoted(&path) } else { hidden.into() };
                 match self.needs(key.name).then(|| Secret::open(path, check)).transpose() {
                     Ok(secret) => Some(secret),
-                    Err(error) => self.fail(&file_key, &format!("the file {shown} {error}")),
+                    Err(error) => self.fail_by_file(&file_key, &shown, &error),
                 }
             }
             (None, None) => {
@@ -209,7 +209,7 @@ impl Reader {
                 let open = || Secret::open_up_to(max_bytes, path, check);
                 match self.needs(key.name).then(open).transpose() {
                     Ok(file) => Some(file),
-                    Err(error) => self.fail(key.name, &format!("the file {shown} {error}")),
+                    Err(error) => self.fail_by_file(key.name, &shown, &error),
                 }
             }
             None => {
@@ -264,6 +264,24 @@ impl Reader {
 
     fn fail<T>(&mut self, name: &str, wrong: &str) -> Option<T> {
         self.fault(name, wrong);
+        None
+    }
+
+    /// The file that the key names cannot be used.
+    fn fail_by_file<T>(&mut self, name: &str, shown: &str, error: &SecretError) -> Option<T> {
+        let wrong = format!("the file {shown} {error}");
+        match error {
+            // The path is wrong.
+            SecretError::Read(_) | SecretError::NotAFile => self.fault(name, &wrong),
+            SecretError::TooLarge(_)
+            | SecretError::NotUtf8
+            | SecretError::Der
+            | SecretError::Empty
+            | SecretError::Unusable(_) => {
+                let remedy = format!("replace the file's content, or name another file in {name}");
+                self.fault_with_remedy(name, &wrong, &remedy);
+            }
+        }
         None
     }
 

@@ -301,7 +301,7 @@ impl Broker {
         match &self.token_file {
             Some(token) => {
                 let token = token.current();
-                BrokerUrls::parse_with_password(urls.expose_secret(), token.expose_secret())
+                BrokerUrls::parse_with_password(urls.expose_secret(), token.expose_secret().trim())
             }
             None => BrokerUrls::parse(urls.expose_secret()),
         }

@@ -1,20 +1,28 @@
 //! What happened at one address: RabbitMQ's words, TLS's alerts and the system's errors, for people.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use lapin::uri::{AMQPScheme, AMQPUri};
 
-use super::raw::RawError;
+use super::{
+    certificate_fault::{ClientFault, ServerFault},
+    raw::RawError,
+};
 use crate::{
-    broker::login::{Credentials, Login},
+    broker::{
+        login::{Credentials, FilesError, Login},
+        rights::scopes::encoded,
+    },
     settings::{CertificateInfo, TokenInfo},
 };
 
 /// AMQP's reply codes.
 const ACCESS_REFUSED: u16 = 403;
 const NOT_ALLOWED: u16 = 530;
-/// A token up to this size fits into the first frame of every RabbitMQ.
+/// A token up to this size fits into the first frame of every RabbitMQ, with any names.
 const SMALL_TOKEN_BYTES: usize = 3000;
+/// A token above this size fits into no first frame of 4 KiB: names and capabilities take 250 bytes at least.
+const LARGE_TOKEN_BYTES: usize = 4096 - 250;
 
 /// What happened at one address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +32,11 @@ pub enum ConnectCause {
         guest = if .0 == "guest" { ". The user guest may log in on RabbitMQ's own machine alone" } else { "" }
     )]
     Login(String),
+    #[error(
+        "the login of user {0} is refused: if the client certificate is to be the login, add ?auth_mechanism=external to \
+         broker.url; else correct user or password there"
+    )]
+    LoginWithoutExternal(String),
     #[error(
         "there is no virtual host {0}: correct it in broker.url, or create it with `rabbitmqctl add_vhost`"
     )]
@@ -36,7 +49,8 @@ pub enum ConnectCause {
     #[error("RabbitMQ refuses {token}: {advice}", advice = token_advice(.token))]
     Token { token: TokenInfo },
     #[error(
-        "{token} gives no access to virtual host {vhost}: it needs a scope for it, such as RESOURCE.read:{vhost}/*/*"
+        "{token} gives no access to virtual host {vhost}: it needs a scope for it, such as RESOURCE.read:{}/*/*",
+        encoded(.vhost)
     )]
     NoAccessByToken { token: TokenInfo, vhost: String },
     #[error(
@@ -44,6 +58,11 @@ pub enum ConnectCause {
          {token} has {} bytes: raise initial_frame_max in rabbitmq.conf, or have smaller tokens issued", .token.length
     )]
     TokenTooLarge { token: TokenInfo },
+    #[error(
+        "the connection was ended at the start: does RabbitMQ run there? If this goes on, RabbitMQ may take only smaller \
+         tokens (initial_frame_max in rabbitmq.conf): {token} has {} bytes", .token.length
+    )]
+    EndedWithToken { token: TokenInfo },
     #[error(
         "RabbitMQ has no user for {login}: create one with the name that RabbitMQ reads from it \
              (ssl_cert_login_from), by `rabbitmqctl add_user`"
@@ -54,7 +73,7 @@ pub enum ConnectCause {
     )]
     NoClientCertificate,
     #[error("RabbitMQ refuses {certificate}: {wrong}")]
-    ClientCertificate { certificate: CertificateInfo, wrong: &'static str },
+    ClientCertificate { certificate: CertificateInfo, wrong: ClientFault },
     #[error(
         "the connection was ended at the login with {login}. Does RabbitMQ accept it (its log says why not), and does it \
          offer this login (plugin rabbitmq_auth_mechanism_ssl, EXTERNAL in auth_mechanisms)?"
@@ -72,14 +91,18 @@ pub enum ConnectCause {
     TlsEndedWith { certificate: CertificateInfo },
     /// What is wrong with the files of certificates and keys.
     #[error("{0}")]
-    Files(String),
+    Files(FilesError),
     /// The text is RabbitMQ's.
     #[error("RabbitMQ closed the connection: {0}")]
     Closed(String),
     #[error("the answer is not TLS: write amqp://, or the port that speaks TLS (usually 5671)")]
     NotTls,
-    #[error("the server's certificate is not accepted: {0}. {advice}", advice = certificate_advice(.0))]
-    Certificate(&'static str),
+    /// `ca_file`: the file of authorities, if it is not the system's that are trusted.
+    #[error(
+        "the server's certificate is not accepted: {fault}. {advice}",
+        advice = certificate_advice(*.fault, .ca_file.as_ref())
+    )]
+    Certificate { fault: ServerFault, ca_file: Option<PathBuf> },
     #[error(
         "the answer is not AMQP: is it RabbitMQ's port (usually 5672)? A port that speaks TLS needs amqps://"
     )]
@@ -99,6 +122,13 @@ impl ConnectCause {
         let is_tls = url.scheme == AMQPScheme::AMQPS;
         match (error.code, error.kind) {
             (Some(ACCESS_REFUSED), _) => match credentials.login(url) {
+                // lapin's password where the URL has none.
+                Login::Password(user)
+                    if url.authority.userinfo.password == "guest"
+                        && credentials.client_certificate(url).is_some() =>
+                {
+                    Self::LoginWithoutExternal(user)
+                }
                 Login::Password(user) => Self::Login(user),
                 Login::Token(token) => Self::Token { token },
                 login @ Login::Certificate(_) => Self::NoUserForCertificate { login },
@@ -116,7 +146,10 @@ impl ConnectCause {
             _ if has("lookup address") => Self::UnknownHost,
             // rustls's errors have only a text.
             _ if is_tls && has("corrupt message") => Self::NotTls,
-            _ if is_tls && has("certificate") => Self::Certificate(certificate_fault(&error.text)),
+            _ if is_tls && has("certificate") => Self::Certificate {
+                fault: ServerFault::new(&error.text),
+                ca_file: credentials.ca_file().cloned(),
+            },
             _ if error.breaks_protocol => Self::NotAmqp,
             (_, Some(kind)) => Self::ended(url, credentials, kind).unwrap_or(Self::Other(error.text)),
             _ => Self::Other(error.text),
@@ -127,7 +160,16 @@ impl ConnectCause {
 impl ConnectCause {
     /// Whether a connection with TLS was ended for a reason that was perhaps on its way.
     pub(in crate::broker) fn lacks_alert(&self) -> bool {
-        matches!(self, Self::CertificateLoginEnded { .. } | Self::TlsEnded | Self::TlsEndedWith { .. })
+        use ConnectCause::{CertificateLoginEnded, EndedWithToken, TlsEnded, TlsEndedWith};
+        matches!(self, CertificateLoginEnded { .. } | EndedWithToken { .. } | TlsEnded | TlsEndedWith { .. })
+    }
+
+    /// The token, if it is too large for RabbitMQ's default; that it was RabbitMQ which ended the connection is to be seen.
+    pub(in crate::broker) fn large_token(&self) -> Option<&TokenInfo> {
+        match self {
+            Self::EndedWithToken { token } => Some(token).filter(|token| token.length > LARGE_TOKEN_BYTES),
+            _ => None,
+        }
     }
 
     /// The connection was ended without a word, which RabbitMQ does for some of these reasons.
@@ -137,7 +179,7 @@ impl ConnectCause {
             return None;
         }
         match credentials.login(url) {
-            Login::Token(token) if token.length > SMALL_TOKEN_BYTES => Some(Self::TokenTooLarge { token }),
+            Login::Token(token) if token.length > SMALL_TOKEN_BYTES => Some(Self::EndedWithToken { token }),
             login @ Login::Certificate(_) => Some(Self::CertificateLoginEnded { login }),
             _ if url.scheme == AMQPScheme::AMQPS => {
                 Some(match credentials.client_certificate(url).cloned() {
@@ -152,27 +194,25 @@ impl ConnectCause {
     /// RabbitMQ ended the TLS handshake, and says why in one word.
     fn alert(url: &AMQPUri, credentials: &Credentials, text: String) -> Self {
         let has = |alert: &str| text.ends_with(alert);
+        let certificate = match credentials.client_certificate(url).cloned() {
+            Some(certificate) => certificate,
+            None if has("CertificateRequired") || has("HandshakeFailure") => {
+                return Self::NoClientCertificate;
+            }
+            None => return Self::Other(text),
+        };
         let wrong = match () {
-            () if has("CertificateExpired") => "it has expired. Put a new one there, and its key beside it",
-            () if has("UnknownCA") => {
-                "it does not trust the authority that issued it (ssl_options.cacertfile)"
-            }
-            () if has("CertificateRevoked") => "it is revoked",
-            () if has("CertificateRequired") || has("HandshakeFailure") => {
-                return match credentials.client_certificate(url) {
-                    None => Self::NoClientCertificate,
-                    Some(_) => Self::Other(text),
-                };
-            }
+            () if has("CertificateExpired") => ClientFault::out_of_time(&certificate),
+            () if has("UnknownCA") => ClientFault::UnknownAuthority,
+            () if has("CertificateRevoked") => ClientFault::Revoked,
+            // RabbitMQ 3.10 says so of a certificate for servers.
+            () if has("HandshakeFailure") => ClientFault::NotForClients,
             () if has("BadCertificate") || has("UnsupportedCertificate") || has("CertificateUnknown") => {
-                "it is no certificate for a client, or its issuer's certificate is missing: RabbitMQ's log says more"
+                ClientFault::NotForClients
             }
             () => return Self::Other(text),
         };
-        match credentials.client_certificate(url).cloned() {
-            Some(certificate) => Self::ClientCertificate { certificate, wrong },
-            None => Self::Other(text),
-        }
+        Self::ClientCertificate { certificate, wrong }
     }
 }
 
@@ -191,36 +231,93 @@ fn user_in(text: &str, url: &AMQPUri) -> String {
     named.map_or_else(|| url.authority.userinfo.username.clone(), |(user, _)| user.to_owned())
 }
 
-const UNKNOWN_ISSUER: &str = "its issuer is not trusted";
-
-fn certificate_advice(fault: &str) -> &'static str {
-    match fault {
-        UNKNOWN_ISSUER => "broker.ca_file can name a file with the authorities to trust",
-        _ => "RabbitMQ needs another one (ssl_options.certfile)",
-    }
-}
-
-fn certificate_fault(text: &str) -> &'static str {
-    let has = |part: &str| text.contains(part);
-    match () {
-        () if has("UnknownIssuer") => UNKNOWN_ISSUER,
-        () if has("xpired") => "it has expired",
-        () if has("not valid for name") || has("NotValidForName") => "it is for another host name",
-        () if has("NotValidYet") || has("not valid yet") => "it is not valid yet",
-        () if has("CaUsedAsEndEntity") => "it is an authority's own certificate, not a server's",
-        () => "it is not valid",
+fn certificate_advice(fault: ServerFault, ca_file: Option<&PathBuf>) -> String {
+    match (fault, ca_file) {
+        (ServerFault::UnknownIssuer, Some(file)) => {
+            format!("Only the authorities in broker.ca_file ({}) are trusted", file.display())
+        }
+        (ServerFault::UnknownIssuer, None) => {
+            "broker.ca_file can name a file with the authorities to trust".to_owned()
+        }
+        _ => "RabbitMQ needs another one (ssl_options.certfile)".to_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use kit::{Authority, Issued};
+
     use super::*;
     use crate::{secret::Secret, settings::Broker};
 
     fn cause(url: &str, code: Option<u16>, kind: Option<io::ErrorKind>, text: &str) -> ConnectCause {
+        cause_with(&Broker::with_url(Secret::fixed(url.to_owned())), url, code, kind, text)
+    }
+
+    fn cause_with(
+        broker: &Broker,
+        url: &str,
+        code: Option<u16>,
+        kind: Option<io::ErrorKind>,
+        text: &str,
+    ) -> ConnectCause {
         let error = RawError { code, kind, breaks_protocol: false, text: text.to_owned() };
-        let broker = Broker::with_url(Secret::fixed(url.to_owned()));
-        ConnectCause::new(&url.parse().expect("a URL"), &Credentials::of(&broker), error)
+        ConnectCause::new(&url.parse().expect("a URL"), &Credentials::of(broker), error)
+    }
+
+    /// The cause of this alert, with this client certificate.
+    fn alert(issued: &Issued, alert: &str) -> ConnectCause {
+        let url = "amqps://h";
+        let broker = Broker {
+            client_certificate_file: Some(Secret::fixed(issued.certificate.clone())),
+            ..Broker::with_url(Secret::fixed(url.to_owned()))
+        };
+        let text = format!("received fatal alert: {alert}");
+        cause_with(&broker, url, None, Some(io::ErrorKind::InvalidData), &text)
+    }
+
+    #[test]
+    fn a_scope_has_the_virtual_host_as_rabbitmq_reads_it() {
+        let token = TokenInfo { file: "/t".into(), expires_at: None, length: 9 };
+        let cause = ConnectCause::NoAccessByToken { token, vhost: "/".to_owned() };
+        assert!(cause.to_string().contains("such as RESOURCE.read:%2F/*/*"), "{cause}");
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_used_as_the_login_is_a_hint() {
+        let issued = Authority::new("authority").client("u");
+        for (url, hint) in [("amqps://h", true), ("amqps://u:p@h", false), ("amqp://h", false)] {
+            let broker = Broker {
+                client_certificate_file: Some(Secret::fixed(issued.certificate.clone())),
+                ..Broker::with_url(Secret::fixed(url.to_owned()))
+            };
+            let cause = cause_with(&broker, url, Some(403), None, "ACCESS_REFUSED");
+            assert_eq!(cause.to_string().contains("?auth_mechanism=external"), hint, "{url}: {cause}");
+        }
+    }
+
+    #[test]
+    fn a_handshake_that_fails_with_a_certificate_is_the_certificate_s_fault() {
+        let issued = Authority::new("authority").client("u");
+        let cause = alert(&issued, "HandshakeFailure");
+        assert!(cause.to_string().contains("it is no certificate for a client"), "{cause}");
+    }
+
+    #[test]
+    fn a_certificate_out_of_its_time_is_told_from_a_clock_that_is_wrong() {
+        let authority = Authority::new("authority");
+        for (issued, fault, part) in [
+            (authority.expired_client("u"), ClientFault::Expired, "which expired at 2020-01-01"),
+            (authority.later_client("u"), ClientFault::NotValidYet, "which is not valid before 2100-01-01"),
+            (authority.client("u"), ClientFault::ExpiredElsewhere, "or the clocks differ"),
+        ] {
+            let cause = alert(&issued, "CertificateExpired");
+            assert!(
+                matches!(&cause, ConnectCause::ClientCertificate { wrong, .. } if *wrong == fault),
+                "{cause}"
+            );
+            assert!(cause.to_string().contains(part), "{cause}");
+        }
     }
 
     #[test]
@@ -243,16 +340,21 @@ mod tests {
     #[test]
     fn a_certificate_fault_is_said_without_the_library_s_names() {
         for (text, fault) in [
-            ("UnknownIssuer", "its issuer is not trusted"),
-            ("Expired", "it has expired"),
-            ("certificate expired: verification time 1 (UNIX)", "it has expired"),
-            ("certificate not valid for name \"h\"", "it is for another host name"),
-            ("Other(OtherError(CaUsedAsEndEntity))", "it is an authority's own certificate, not a server's"),
-            ("BadEncoding", "it is not valid"),
+            ("UnknownIssuer", ServerFault::UnknownIssuer),
+            ("Expired", ServerFault::Expired),
+            ("certificate expired: verification time 1 (UNIX)", ServerFault::Expired),
+            ("certificate not valid for name \"h\"", ServerFault::OtherName),
+            (
+                "certificate not valid for name \"h\"; certificate is not valid for any names (according to its \
+                 subjectAltName extension)",
+                ServerFault::NoName,
+            ),
+            ("Other(OtherError(CaUsedAsEndEntity))", ServerFault::IsAuthority),
+            ("BadEncoding", ServerFault::Invalid),
         ] {
             let text = format!("invalid peer certificate: {text}");
             let cause = cause("amqps://h", None, Some(io::ErrorKind::InvalidData), &text);
-            assert_eq!(cause, ConnectCause::Certificate(fault), "{text}");
+            assert_eq!(cause, ConnectCause::Certificate { fault, ca_file: None }, "{text}");
         }
     }
 }

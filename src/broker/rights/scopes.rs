@@ -1,7 +1,7 @@
 //! The permissions of a role as the scopes of an OAuth 2 token (RabbitMQ docs, "OAuth 2.0", "Scope-to-permission
 //! translation").
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 
 use super::{NO_KEY, Permission, Role};
 use crate::broker::topology::Topology;
@@ -9,12 +9,17 @@ use crate::broker::topology::Topology;
 /// What is written as it is in a scope. A star means any characters.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-').remove(b':');
 
+/// A name as it is written in a scope.
+pub(in crate::broker) fn encoded(name: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(name, PLAIN)
+}
+
 impl Topology {
     /// The scopes that grant a role its permissions in a virtual host. RESOURCE stands for RabbitMQ's
     /// `auth_oauth2.resource_server_id`. Each ends with a pattern for routing keys: without one, RabbitMQ refuses
     /// to publish to a topic exchange, and to bind to it.
     pub fn scopes(&self, role: Role, vhost: &str) -> Vec<String> {
-        let vhost = utf8_percent_encode(vhost, PLAIN);
+        let vhost = encoded(vhost);
         let mut scopes = Vec::new();
         for right in self.rights(role) {
             let permission = match right.permission {
@@ -34,7 +39,6 @@ impl Topology {
 
     /// A pattern for a name, or for all names like it.
     fn wildcard(&self, role: Role, name: &str) -> String {
-        let encoded = |name: &str| utf8_percent_encode(name, PLAIN).to_string();
         let is_own =
             name.strip_prefix(self.exchange()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         if matches!(role, Role::Worker { declare: true }) && is_own {
@@ -45,7 +49,7 @@ impl Topology {
             Some(tier) if !tier.is_empty() => Some(retry.as_str()),
             _ => name.strip_suffix(NO_KEY).and_then(|parent| parent.strip_suffix('.')),
         };
-        parent.map_or_else(|| encoded(name), |parent| format!("{}.*", encoded(parent)))
+        parent.map_or_else(|| encoded(name).to_string(), |parent| format!("{}.*", encoded(parent)))
     }
 }
 

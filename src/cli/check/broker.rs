@@ -40,7 +40,7 @@ pub(super) async fn check(
     let urls = connector.urls().await?;
     let topology = Topology::new(prefix).with_history(history);
     login::check(&connector, &urls, report)?;
-    let (mut connected, mut has_answered) = (None, false);
+    let (mut connected, mut is_unreachable) = (None, true);
     for url in &urls {
         match connector.connect_to(url, "check").await {
             Ok(connection) => {
@@ -51,13 +51,13 @@ pub(super) async fn check(
                 }
             }
             Err(error) => {
-                has_answered |= error.is_refusal();
+                is_unreachable &= error.is_unreachable();
                 report.add(unreached(url, &error, |user| grant(&topology, role, &connector, url, user)))?;
             }
         }
     }
     let Some((connection, url)) = connected else {
-        if !has_answered {
+        if is_unreachable {
             report.set_unreachable();
         }
         return Ok(());
@@ -185,9 +185,7 @@ fn unreached(url: &AMQPUri, error: &ConnectError, grant: impl Fn(Option<&str>) -
             format!("there is no virtual host {vhost}"),
             format!("rabbitmqctl add_vhost {}, or name another one in broker.url", word(vhost)),
         ),
-        ConnectError::Failed { cause, .. } => {
-            (cause.to_string(), "correct broker.url, or see RabbitMQ's log".to_owned())
-        }
+        ConnectError::Failed { cause, .. } => (cause.to_string(), cause.remedy()),
         ConnectError::Timeout { limit, .. } => (
             format!("no answer within {:.1} s", limit.as_secs_f64()),
             "check host and port, and whether a firewall is in the way".to_owned(),

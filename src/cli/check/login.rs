@@ -50,6 +50,11 @@ fn line(name: &str, login: &Login) -> Check {
             format!("with {login}"),
             "put a new certificate into the file, and its key beside it",
         ),
+        Login::Certificate(Some(certificate)) if certificate.is_not_valid_yet() => Check::fail(
+            name,
+            format!("with {login}"),
+            "correct this machine's clock, or put a certificate into the file that is valid now",
+        ),
         Login::Certificate(Some(certificate)) if certificate.expires_at < Timestamp::now().plus(SOON) => {
             Check::note(
                 name,

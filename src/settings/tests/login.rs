@@ -112,6 +112,8 @@ fn a_file_that_is_missing_empty_or_something_else_is_one_fault_that_names_key_an
         assert_eq!(crate::settings::keys::variable(&fault.key), variable);
         assert!(fault.wrong.contains(part) && fault.wrong.contains(file), "{part}: {fault:?}");
         assert!(!format!("{fault:?}").contains("BEGIN ENCR"), "{fault:?}");
+        let is_content = file != &missing;
+        assert_eq!(fault.remedy.contains("replace the file's content"), is_content, "{fault:?}");
     }
     let fault = only_fault(&[], &[(URL, "amqp://h"), (TOKEN, &self::token())]);
     assert!(fault.wrong.contains("is not a path") && !format!("{fault:?}").contains("eyJ"), "{fault:?}");
@@ -127,7 +129,7 @@ async fn a_token_that_is_half_written_keeps_the_last_one() {
     folder.write("token", &whole[..whole.len() / 2]);
     assert_eq!(secret.refresh().await, Refreshed::Failed);
     assert_eq!(value(secret), first);
-    folder.write("token", &whole);
+    folder.write("token", format!("{whole} \n\n"));
     assert_eq!(secret.refresh().await, Refreshed::Changed);
     assert_eq!(broker.uris().unwrap()[0].authority.userinfo.password, whole);
 }

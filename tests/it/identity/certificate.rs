@@ -7,7 +7,7 @@ use super::folder::Folder;
 use crate::{
     console::http::Request,
     gateway::world::Gateway,
-    world::{RESULTS, SOON, World, logged_address, text, unlocker},
+    world::{RESULTS, SOON, World, logged_address, unlocker},
 };
 
 /// The user's name in RabbitMQ, which is in the certificate.
@@ -91,11 +91,13 @@ fn publisher(url: &str) -> Program {
     Program::new(env!("CARGO_BIN_EXE_unlocker")).env("UNLOCKER__BROKER__URL", url)
 }
 
-async fn not_ready(ops: &str) -> Value {
-    kit::eventually("not ready", SOON, async || {
+/// Waits until `/readyz` says this code, and a reason with this part.
+async fn not_ready(ops: &str, code: &str, part: &str) -> String {
+    kit::eventually(part, SOON, async || {
         let answer = Request::new("GET", "/readyz").send(ops).await;
         let said: Value = serde_json::from_str(&answer.body).expect("JSON");
-        if said["code"] == "login_refused" { Ok(said) } else { Err(said.to_string()) }
+        let reason = said["reason"].as_str().filter(|reason| said["code"] == code && reason.contains(part));
+        reason.map(str::to_owned).ok_or_else(|| said.to_string())
     })
     .await
 }
@@ -131,9 +133,16 @@ fn a_client_certificate_alone_is_the_login_and_is_read_again_at_each_reconnect()
         // Open connections stay; the next ones need a certificate that is not accepted.
         site.present(&site.authority.expired_client(USER));
         site.ctx.node().close_all_connections().await;
-        let reason = text(&not_ready(&ops).await["reason"]);
-        assert!(reason.contains("which expired at 2020-01-01"), "{reason}");
+        let reason = not_ready(&ops, "login_refused", "which expired at 2020-01-01").await;
         assert!(reason.contains("it has expired"), "{reason}");
+        // A file's fault is no refusal, and is said all the same.
+        let (own, other) = (site.authority.client(USER), site.authority.client(USER));
+        site.present(&Issued { certificate: own.certificate, key: other.key });
+        let mismatch = "the files for the connection to RabbitMQ cannot be used";
+        for ops in [&ops, &gateway.ops] {
+            let reason = not_ready(ops, "not_connected", mismatch).await;
+            assert!(reason.contains("the key in broker.client_key_file does not belong to"), "{reason}");
+        }
         site.present(&site.authority.client(USER));
         ready(&ops).await;
         let check = site.with_files(unlocker(&site.url(), &world.trackfinity.url())).arg("check");
@@ -167,6 +176,20 @@ fn a_wrong_an_expired_and_a_missing_certificate_each_give_one_clear_line() {
         let line = site.refused(publish()).await;
         assert!(line.contains("which expired at 2020-01-01") && line.contains("it has expired"), "{line}");
 
+        site.present(&site.authority.later_client(USER));
+        let line = site.refused(publish()).await;
+        assert!(
+            line.contains("which is not valid before 2100-01-01") && line.contains("or a clock is wrong"),
+            "{line}"
+        );
+        let check = site.with_files(unlocker(&site.url(), &trackfinity.url())).arg("check");
+        let check = site.ctx.start(&check);
+        assert_eq!(check.wait_exit(SOON).await.code(), Some(1));
+        let printed = check.stdout().join("\n");
+        assert!(printed.contains("FAIL  login to RabbitMQ: with the certificate"), "{printed}");
+        assert!(printed.contains("fix: correct the clock that is wrong"), "{printed}");
+        assert!(!printed.contains("correct broker.url"), "{printed}");
+
         site.present(&Authority::new("another authority").client(USER));
         let line = site.refused(publish()).await;
         assert!(
@@ -185,7 +208,7 @@ fn a_wrong_an_expired_and_a_missing_certificate_each_give_one_clear_line() {
         let (own, other) = (site.authority.client(USER), site.authority.client(USER));
         site.present(&Issued { certificate: own.certificate.clone(), key: other.key });
         let mixed = site.ctx.start(&publish().args(["publish", "--customer-id", "191"]));
-        assert!(!mixed.wait_exit(SOON).await.success());
+        assert_eq!(mixed.wait_exit(SOON).await.code(), Some(1));
         let line = mixed.stderr().concat();
         assert!(
             line.contains("the key in broker.client_key_file does not belong to the certificate"),
