@@ -52,11 +52,11 @@ impl Chaos<'_> {
             }
             Kind::HalfOpen | Kind::LoseToBroker | Kind::LoseFromBroker => {
                 let (sort, way, to_broker, from_broker) = match plan.kind {
-                    Kind::HalfOpen => ("a full partition of", "and from", true, true),
-                    Kind::LoseToBroker => ("a partition towards the broker of", "", true, false),
-                    _ => ("a partition from the broker of", "only from", false, true),
+                    Kind::HalfOpen => ("a full partition of", "to and from", true, true),
+                    Kind::LoseToBroker => ("a partition towards the broker of", "to", true, false),
+                    _ => ("a partition from the broker of", "from", false, true),
                 };
-                let what = format!("all bytes of {name} to {way} the broker are lost for {lasts:.1} s");
+                let what = format!("all bytes of {name} {way} the broker are lost for {lasts:.1} s");
                 let fault = self.journal.began(late(sort, what));
                 slot.drop_bytes(to_broker, from_broker);
                 self.hold(plan.lasts).await;
