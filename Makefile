@@ -36,10 +36,11 @@ test-matrix: ## Run all tests on several RabbitMQ versions; needs a Docker engin
 	@UNLOCKER_TEST_BROKER=local scripts/setup test
 	@scripts/test-matrix $(VERSIONS)
 
-soak: ## Let workers live through random faults and account for every request (SECONDS=120 SEED=… RATE=100 HISTORY=on)
+soak: ## Let all processes live through random faults and check the history of every request (SECONDS=120 SEED=… RATE=100 NODES=3 HISTORY=on FAULTS=on)
 	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
+	@scripts/get-faketime
 	cargo build --bins -p trackfinity-unlocker -p soak
-	@exec "$${CARGO_TARGET_DIR:-target}/debug/soak" --seconds $(or $(SECONDS),120) --rate $(or $(RATE),100) --history $(or $(HISTORY),on) $(if $(SEED),--seed $(SEED))
+	@exec "$${CARGO_TARGET_DIR:-target}/debug/soak" --seconds $(or $(SECONDS),120) --rate $(or $(RATE),100) --nodes $(or $(NODES),1) --history $(or $(HISTORY),on) --faults $(or $(FAULTS),on) $(if $(SEED),--seed $(SEED))
 
 bench: ## Time the worker against a bare loop, by turns, in one run (PAIRS=5 REQUESTS=30000 BACKLOG=1000000 ONLY="quorum latency")
 	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker

@@ -25,7 +25,8 @@ struct Line {
     cuts: watch::Sender<u64>,
     open: watch::Sender<usize>,
     accepted: AtomicU64,
-    swallowing: AtomicBool,
+    /// Whether bytes are dropped, towards the target and from it.
+    swallowing: [AtomicBool; 2],
     delay_micros: AtomicU64,
     /// Towards the target; 0 is no limit.
     bytes_per_second: AtomicU64,
@@ -43,7 +44,7 @@ impl TcpCutter {
             cuts: watch::Sender::new(0),
             open: watch::Sender::new(0),
             accepted: AtomicU64::new(0),
-            swallowing: AtomicBool::new(false),
+            swallowing: [AtomicBool::new(false), AtomicBool::new(false)],
             delay_micros: AtomicU64::new(0),
             bytes_per_second: AtomicU64::new(0),
             sever_after: Mutex::new(None),
@@ -67,9 +68,12 @@ impl TcpCutter {
         self.reset_all().await;
     }
 
-    /// Ends [`TcpCutter::cut`] and [`TcpCutter::half_open`]. Connections that lost bytes meanwhile are reset.
+    /// Ends [`TcpCutter::cut`], [`TcpCutter::half_open`] and [`TcpCutter::swallow`]. Connections that lost bytes
+    /// meanwhile are reset.
     pub async fn restore(&self) {
-        if self.line.swallowing.swap(false, Ordering::SeqCst) {
+        let swallowed = [&self.line.swallowing[0], &self.line.swallowing[1]]
+            .map(|swallowing| swallowing.swap(false, Ordering::SeqCst));
+        if swallowed != [false; 2] {
             self.reset_all().await;
         }
         let mut acceptor = self.acceptor.lock().await;
@@ -99,7 +103,14 @@ impl TcpCutter {
     /// From now on drops all bytes in both directions, on old and new connections, and closes nothing: a peer that
     /// vanished without closing.
     pub fn half_open(&self) {
-        self.line.swallowing.store(true, Ordering::SeqCst);
+        self.swallow(true, true);
+    }
+
+    /// The same in the directions that are named: a network that loses one direction alone. A connection that is
+    /// opened meanwhile reaches the target only if both directions work.
+    pub fn swallow(&self, to_target: bool, from_target: bool) {
+        self.line.swallowing[0].store(to_target, Ordering::SeqCst);
+        self.line.swallowing[1].store(from_target, Ordering::SeqCst);
     }
 
     /// Lets this many more bytes through from the target, on all connections together, then resets the connection
@@ -144,19 +155,14 @@ async fn accept(listener: TcpListener, line: Arc<Line>) {
 async fn carry(mut client: TcpStream, line: Arc<Line>, mut cuts: watch::Receiver<u64>) {
     let _counted = Counted(line.clone());
     // Declared first, so dropped last: the sockets are closed when the count goes down.
-    let target = async {
-        if line.swallowing.load(Ordering::SeqCst) {
-            None
-        } else {
-            TcpStream::connect(&line.target).await.ok()
-        }
-    };
+    let target =
+        async { if line.swallows_any() { None } else { TcpStream::connect(&line.target).await.ok() } };
     let target = tokio::select! {
         target = target => target,
         _ = cuts.changed() => None,
     };
     let Some(mut target) = target else {
-        if line.swallowing.load(Ordering::SeqCst) {
+        if line.swallows_any() {
             let swallow = async { while client.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {} };
             tokio::select! {
                 () = async { swallow.await; std::future::pending().await } => {}
@@ -197,7 +203,7 @@ async fn pump(
         loop {
             let read = match from.read(&mut buffer).await {
                 Err(error) => {
-                    line.swallowed().await;
+                    line.swallowed(from_target).await;
                     return Err(error);
                 }
                 Ok(read) => read,
@@ -224,7 +230,7 @@ async fn pump(
             if due > Instant::now() {
                 sleep_until(due).await;
             }
-            if line.swallowing.load(Ordering::SeqCst) {
+            if line.swallows(from_target) {
                 continue;
             }
             let allowed = if from_target { line.allow(chunk.len()) } else { None };
@@ -235,13 +241,13 @@ async fn pump(
                 }
                 None => {
                     if let Err(error) = to.write_all(&chunk).await {
-                        line.swallowed().await;
+                        line.swallowed(from_target).await;
                         return Err(error);
                     }
                 }
             }
         }
-        line.swallowed().await;
+        line.swallowed(from_target).await;
         to.shutdown().await
     };
     tokio::try_join!(read, write).map(drop)
@@ -261,9 +267,17 @@ impl Line {
         }
     }
 
-    /// On a half-open connection no end learns that the other one closed: then this never returns.
-    async fn swallowed(&self) {
-        if self.swallowing.load(Ordering::SeqCst) {
+    fn swallows(&self, from_target: bool) -> bool {
+        self.swallowing[usize::from(from_target)].load(Ordering::SeqCst)
+    }
+
+    fn swallows_any(&self) -> bool {
+        self.swallows(false) || self.swallows(true)
+    }
+
+    /// Where bytes are dropped, no end learns that the other one closed: then this never returns.
+    async fn swallowed(&self, from_target: bool) {
+        if self.swallows(from_target) {
             std::future::pending::<()>().await;
         }
     }

@@ -103,6 +103,24 @@ async fn a_half_open_line_swallows_everything_and_closes_nothing() {
 }
 
 #[tokio::test]
+async fn a_line_that_loses_one_direction_carries_the_other() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let cutter = TcpCutter::start(listener.local_addr().unwrap().to_string()).await;
+    let mut client = TcpStream::connect(cutter.address()).await.unwrap();
+    let (mut server, _) = listener.accept().await.unwrap();
+    cutter.swallow(false, true);
+    client.write_all(b"there").await.unwrap();
+    let mut got = [0; 5];
+    server.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"there");
+    server.write_all(b"back").await.unwrap();
+    let silent = timeout(Duration::from_millis(100), client.read_u8()).await;
+    assert!(silent.is_err(), "{silent:?}");
+    cutter.restore().await;
+    assert!(client.read_u8().await.is_err());
+}
+
+#[tokio::test]
 async fn a_line_is_severed_after_the_very_byte() {
     let cutter = echo().await;
     let mut stream = TcpStream::connect(cutter.address()).await.unwrap();

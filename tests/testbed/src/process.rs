@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -29,12 +30,13 @@ pub struct Program {
     args: Vec<OsString>,
     env: BTreeMap<OsString, OsString>,
     directory: Option<PathBuf>,
+    stderr: Option<PathBuf>,
 }
 
 impl Program {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let env = INHERITED.iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?))).collect();
-        Self { path: path.into(), args: Vec::new(), env, directory: None }
+        Self { path: path.into(), args: Vec::new(), env, directory: None, stderr: None }
     }
 
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
@@ -57,6 +59,12 @@ impl Program {
         self
     }
 
+    /// Writes its standard error into this file, and keeps nothing of it: for programs that run long.
+    pub fn stderr_to(mut self, path: impl Into<PathBuf>) -> Self {
+        self.stderr = Some(path.into());
+        self
+    }
+
     /// Starts it.
     ///
     /// # Panics
@@ -68,15 +76,18 @@ impl Program {
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
+        if let Some(path) = &self.stderr {
+            let file = File::create(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            command.stderr(file);
+        }
         let mut child =
             command.spawn().unwrap_or_else(|error| panic!("{} does not start: {error}", self.path.display()));
         watchdog().group(child.id());
 
         let (lines, _) = watch::channel(Vec::new());
-        let stdout = child.stdout.take().expect("piped");
-        let stderr = child.stderr.take().expect("piped");
-        let readers =
-            vec![read(Source::Stdout, stdout, lines.clone()), read(Source::Stderr, stderr, lines.clone())];
+        let stdout = child.stdout.take().map(|pipe| read(Source::Stdout, pipe, lines.clone()));
+        let stderr = child.stderr.take().map(|pipe| read(Source::Stderr, pipe, lines.clone()));
+        let readers = stdout.into_iter().chain(stderr).collect();
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let pid = Pid::from_child(&child);
         let running =

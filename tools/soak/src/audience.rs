@@ -1,17 +1,21 @@
 //! Who listens for outcomes: a healthy listener, one whose queue is full for spells, and one whose queue does not
 //! answer for spells.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use kit::{AMQPValue, Amqp, FieldTable, RabbitNode};
+use kit::{AMQPValue, Amqp, FieldTable};
 use lapin::ExchangeKind;
 use lapin::options::{BasicPublishOptions, ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::broker::Broker;
 use crate::broker_line;
-use crate::listener::{Heard, Listener};
+use crate::listener::Listener;
 use crate::names::DEAD;
+use crate::recorder::Recorder;
 
 /// Messages that the queue which is full for spells takes: more than come while its listener connects anew.
 const MAX_LENGTH: u16 = 2_000;
@@ -23,24 +27,26 @@ pub struct Audience {
     pub healthy: Listener,
     full: Listener,
     stuck: Listener,
-    url: String,
+    urls: Vec<String>,
 }
 
 impl Audience {
-    pub async fn start(url: &str) -> Self {
-        let amqp = Amqp::connect(url).await;
+    pub async fn start(urls: &[String], recorder: &Arc<Recorder>) -> Self {
+        let amqp = Amqp::connect(&urls[0]).await;
         let integer = |value| AMQPValue::LongLongInt(value);
         let text = |value: &str| AMQPValue::LongString(value.into());
         // Each fault gives what was not acknowledged back, which counts as a delivery.
         let quorum = table(&[("x-queue-type", text("quorum")), ("x-delivery-limit", integer(1_000_000_000))]);
         let limited =
             table(&[("x-max-length", integer(MAX_LENGTH.into())), ("x-overflow", text("reject-publish"))]);
-        let start = async |queue, arguments| Listener::start(&amqp, url.to_owned(), queue, arguments).await;
+        let start = async |queue, arguments, recorder| {
+            Listener::start(&amqp, urls.to_vec(), queue, arguments, recorder).await
+        };
         let audience = Self {
-            healthy: start(HEALTHY, quorum.clone()).await,
-            full: start("soak.full", limited).await,
-            stuck: start("soak.stuck", quorum).await,
-            url: url.to_owned(),
+            healthy: start(HEALTHY, quorum.clone(), Some(recorder.clone())).await,
+            full: start("soak.full", limited, None).await,
+            stuck: start("soak.stuck", quorum, None).await,
+            urls: urls.to_vec(),
         };
         bind_dead_letters(&amqp).await;
         audience
@@ -54,7 +60,7 @@ impl Audience {
     pub async fn fill(&self) {
         self.full.listen(false);
         let fill = async {
-            let connection = broker_line::connect(&self.url, &CancellationToken::new()).await?;
+            let connection = broker_line::connect(&self.urls, &CancellationToken::new()).await?;
             let channel = connection.create_channel().await.ok()?;
             for _ in 0..MAX_LENGTH {
                 let options = BasicPublishOptions::default();
@@ -76,11 +82,14 @@ impl Audience {
     }
 
     /// One listener's queue does not answer, until it is resumed.
-    pub async fn suspend(&self, node: &RabbitNode, suspended: bool) -> Result<(), String> {
+    pub async fn suspend(&self, broker: &Broker, suspended: bool) -> Result<(), String> {
         // RabbitMQ's name of the queue's process: the virtual host, percent-encoded, and the queue.
         let process = format!("'%2F_{}'", self.stuck.queue());
         let call = if suspended { "suspend" } else { "resume" };
-        node.rabbitmqctl(&["eval", &format!("sys:{call}({process}).")]).await.map(drop)
+        for node in broker.nodes() {
+            node.rabbitmqctl(&["eval", &format!("sys:{call}({process}).")]).await?;
+        }
+        Ok(())
     }
 
     /// Messages not taken yet.
@@ -93,10 +102,10 @@ impl Audience {
     }
 
     /// By the other listeners' queues, what the healthy one has heard and they have not.
-    pub fn missed(&self, heard: &Heard) -> Vec<(&'static str, Vec<u64>)> {
+    pub fn missed(&self, heard: &HashSet<u64>) -> Vec<(&'static str, Vec<u64>)> {
         let missed = |listener: &Listener| {
-            let has = listener.heard();
-            let missed = heard.outcomes.keys().copied().filter(|n| !has.outcomes.contains_key(n)).collect();
+            let mut missed: Vec<_> = heard.difference(&listener.heard().requests).copied().collect();
+            missed.sort_unstable();
             (listener.queue(), missed)
         };
         [&self.full, &self.stuck].map(missed).into()

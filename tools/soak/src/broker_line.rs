@@ -9,13 +9,15 @@ use tokio_util::sync::CancellationToken;
 const CONNECTS_WITHIN: Duration = Duration::from_secs(5);
 const BETWEEN_TRIES: Duration = Duration::from_millis(200);
 
-/// Tries until it has one; `None` when `stop` comes first.
-pub async fn connect(url: &str, stop: &CancellationToken) -> Option<Connection> {
+/// Tries one address after the other until it has one; `None` when `stop` comes first.
+pub async fn connect(urls: &[String], stop: &CancellationToken) -> Option<Connection> {
     let tries = async {
         loop {
-            let connecting = Connection::connect(url, ConnectionProperties::default());
-            if let Ok(Ok(connection)) = timeout(CONNECTS_WITHIN, connecting).await {
-                return connection;
+            for url in urls {
+                let connecting = Connection::connect(url, ConnectionProperties::default());
+                if let Ok(Ok(connection)) = timeout(CONNECTS_WITHIN, connecting).await {
+                    return connection;
+                }
             }
             sleep(BETWEEN_TRIES).await;
         }

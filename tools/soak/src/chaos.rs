@@ -1,28 +1,34 @@
 //! Every few seconds a fault, or two at once; which ones and how long, the seed decides.
 
+mod broker;
+mod process;
+
 use std::time::Duration;
 
 use fastrand::Rng;
-use kit::RabbitNode;
-use tokio::time::{Instant, sleep};
+use kit::TcpCutter;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::audience::Audience;
 use crate::bad_ids::BadIds;
-use crate::crew::{Crew, Slot};
+use crate::broker::Broker;
+use crate::crew::Crew;
 use crate::install::Install;
-use crate::journal::{Journal, Postponed};
+use crate::journal::{Fault, Journal};
 use crate::plan::{Kind, Plan, Target};
 
 /// The share of faults that come with a second one, somewhere else.
 const TWO_AT_ONCE: f64 = 0.25;
-/// How long a stop waits for a call to be in flight.
-const MID_CALL_WITHIN: Duration = Duration::from_secs(1);
+/// How much later a slow collector answers: later than the exporters wait.
+const COLLECTOR_DELAY: Duration = Duration::from_secs(12);
 
 pub struct Chaos<'a> {
-    pub node: &'a RabbitNode,
+    pub broker: &'a Broker,
     pub install: &'a Install,
     pub crew: &'a Crew,
+    /// To the collector of traces and metrics.
+    pub collector: &'a TcpCutter,
     pub audience: &'a Audience,
     pub bad_ids: &'a BadIds,
     pub journal: &'a Journal,
@@ -59,10 +65,13 @@ impl Chaos<'_> {
 
     /// Without the second worker, the first takes its part. The broker is asked to hurt a listener's queue.
     fn are_apart(&self, one: Target, other: Target) -> bool {
-        let workers = matches!((one, other), (Target::Worker(_), Target::Worker(_)));
+        let worker = |target| matches!(target, Target::Process(0 | 1));
         let through_broker = |target| matches!(target, Target::Broker | Target::Listener);
-        let broker = through_broker(one) && through_broker(other);
-        one != other && !broker && (!workers || self.crew.running() == self.crew.slots.len())
+        if one == other || one == Target::Everything || other == Target::Everything {
+            return false;
+        }
+        let workers_apart = !(worker(one) && worker(other)) || self.crew.running() == 2;
+        workers_apart && !(through_broker(one) && through_broker(other))
     }
 
     /// Waits so long, or until asked to stop.
@@ -79,59 +88,24 @@ impl Chaos<'_> {
             Target::Trackfinity => self.play_on_trackfinity(plan).await,
             Target::Listener => self.play_on_listener(plan).await,
             Target::Requests => self.publish_bad_ids(plan).await,
-            Target::Worker(_) if plan.kind == Kind::JoinOrLeave => self.join_or_leave().await,
-            Target::Worker(n) => {
+            Target::Collector => self.play_on_collector(plan).await,
+            Target::Everything => self.restart_everything(plan).await,
+            Target::Process(_) if plan.kind == Kind::JoinOrLeave => self.join_or_leave().await,
+            Target::Process(n) => {
                 // The second worker comes and goes; the first takes its part meanwhile.
-                let slot = [n, 0].map(|n| &self.crew.slots[n]).into_iter().find(|slot| slot.runs());
-                match slot {
-                    Some(slot) => self.play_on_worker(plan, slot).await,
-                    None => self.journal.say("no worker runs; nothing is done"),
+                let places = if n < 2 { [n, 0] } else { [n, n] };
+                match places.map(|n| &self.crew.slots[n]).into_iter().find(|slot| slot.runs()) {
+                    Some(slot) => self.play_on_process(plan, slot).await,
+                    None => self.journal.say("it does not run; nothing is done"),
                 }
             }
         }
     }
 
-    async fn play_on_broker(&self, plan: Plan) {
-        let (lasts, workers) = (plan.lasts.as_secs_f64(), self.crew.running());
-        let began = |what: &str, cut_off| self.journal.began(what.to_owned(), cut_off);
-        let fault = match plan.kind {
-            Kind::KillBroker => {
-                let fault = began(&format!("kill -9 the broker, started again after {lasts:.1} s"), workers);
-                self.node.kill().await;
-                self.hold(plan.lasts).await;
-                self.node.restart().await;
-                fault
-            }
-            Kind::FreezeBroker => {
-                let what = format!("the broker freezes for {lasts:.1} s");
-                let fault = self.journal.began_postponing(what, workers, Some(Postponed::Late));
-                self.node.freeze().await;
-                self.hold(plan.lasts).await;
-                self.node.thaw().await;
-                fault
-            }
-            Kind::MemoryAlarm => {
-                let what = format!("a memory alarm for {lasts:.1} s");
-                let fault = self.journal.began_postponing(what, 0, Some(Postponed::Late));
-                self.node.memory_alarm(true).await;
-                self.hold(plan.lasts).await;
-                self.node.memory_alarm(false).await;
-                fault
-            }
-            Kind::DeliveryLimit => self.limit_deliveries(plan).await,
-            _ => {
-                let fault = began("the broker closes all connections", workers);
-                self.node.close_all_connections().await;
-                fault
-            }
-        };
-        self.journal.healed(fault);
-    }
-
     async fn play_on_trackfinity(&self, plan: Plan) {
         let lasts = plan.lasts.as_secs_f64();
-        let began = |what: &str| self.journal.began(format!("{what} for {lasts:.1} s"), 0);
         let line = &self.install.line;
+        let began = |what: &str| self.journal.began(Fault::new(what, format!("{what} for {lasts:.1} s")));
         let fault = match plan.kind {
             Kind::WrongKey => {
                 let fault = began("a wrong key");
@@ -147,91 +121,40 @@ impl Chaos<'_> {
                 line.restore().await;
                 fault
             }
-            _ => {
+            Kind::HalfOpenTrackfinity => {
                 let fault = began("the line to Trackfinity is half open");
                 line.half_open();
                 self.hold(plan.lasts).await;
                 line.restore().await;
                 fault
             }
-        };
-        self.journal.healed(fault);
-    }
-
-    async fn play_on_worker(&self, plan: Plan, slot: &Slot) {
-        let (lasts, name) = (plan.lasts.as_secs_f64(), slot.name);
-        let fault = match plan.kind {
-            Kind::KillWorker => {
-                let what = format!("kill -9 worker {name}, started again after {lasts:.1} s");
-                let fault = self.journal.began(what, 1);
-                self.crew.kill(slot).await;
-                self.hold(plan.lasts).await;
-                self.crew.start(slot);
-                fault
-            }
-            Kind::FreezeWorker => {
-                let what = format!("worker {name} freezes for {lasts:.1} s");
-                let fault = self.journal.began_postponing(what, 1, Some(Postponed::Late));
-                let worker = slot.process().filter(|worker| worker.try_exit().is_none());
-                if let Some(worker) = worker {
-                    worker.stop();
-                    self.hold(plan.lasts).await;
-                    if worker.try_exit().is_none() {
-                        worker.cont();
-                    }
-                }
-                fault
-            }
-            Kind::CutWorker => {
-                let what = format!("the line of worker {name} to the broker is cut for {lasts:.1} s");
-                let fault = self.journal.began(what, 1);
-                slot.line.cut().await;
-                self.hold(plan.lasts).await;
-                slot.line.restore().await;
-                fault
-            }
-            Kind::HalfOpenWorker => {
-                let what = format!("the line of worker {name} to the broker is half open for {lasts:.1} s");
-                let fault = self.journal.began_postponing(what, 1, Some(Postponed::Late));
-                slot.line.half_open();
-                self.hold(plan.lasts).await;
-                slot.line.restore().await;
-                fault
-            }
             _ => {
-                self.wait_for_a_call().await;
-                let calls = self.install.in_flight();
-                let what = format!(
-                    "SIGTERM to worker {name}, {calls} calls in flight, started again after {lasts:.1} s"
-                );
-                let fault = self.journal.began(what, 0);
-                self.crew.stop(slot).await;
+                let fault = began("bytes to and from Trackfinity are late");
+                line.delay(plan.delay());
                 self.hold(plan.lasts).await;
-                self.crew.start(slot);
+                line.delay(Duration::ZERO);
                 fault
             }
         };
         self.journal.healed(fault);
     }
 
-    async fn join_or_leave(&self) {
-        let slot = &self.crew.slots[1];
-        let fault = if slot.runs() {
-            let fault = self.journal.began(format!("worker {} leaves", slot.name), 0);
-            self.crew.stop(slot).await;
+    async fn play_on_collector(&self, plan: Plan) {
+        let lasts = plan.lasts.as_secs_f64();
+        let began = |what: &str| self.journal.began(Fault::new(what, format!("{what} for {lasts:.1} s")));
+        let fault = if plan.kind == Kind::SlowCollector {
+            let fault = began("a slow collector");
+            self.collector.delay(COLLECTOR_DELAY);
+            self.hold(plan.lasts).await;
+            self.collector.delay(Duration::ZERO);
             fault
         } else {
-            let fault = self.journal.began(format!("worker {} joins", slot.name), 0);
-            self.crew.start(slot);
+            let fault = began("a hung collector");
+            self.collector.half_open();
+            self.hold(plan.lasts).await;
+            self.collector.restore().await;
             fault
         };
         self.journal.healed(fault);
-    }
-
-    async fn wait_for_a_call(&self) {
-        let until = Instant::now() + MID_CALL_WITHIN;
-        while self.install.in_flight() == 0 && Instant::now() < until {
-            sleep(Duration::from_millis(1)).await;
-        }
     }
 }

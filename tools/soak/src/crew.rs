@@ -1,88 +1,77 @@
-//! The workers: real `unlocker run` processes, each on a line to the broker of its own.
+//! Our processes: two workers, a gateway and a console, each on a line to the broker of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use kit::{Process, Program, RabbitNode, Signal, TcpCutter};
+use kit::{Program, Signal, eventually};
 use tokio::time::{Instant, sleep};
 
+use crate::broker::Broker;
 use crate::install::{Install, KEY};
 use crate::journal::Journal;
+use crate::options::Options;
+use crate::slot::{Role, Slot};
 
 /// Requests in flight at once in one worker.
 pub const CONCURRENCY: usize = 32;
-pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// What a stop may take besides the drain: the cancel, the goodbyes, and a busy machine.
-const STOP_MARGIN: Duration = Duration::from_secs(5);
+pub const MAX_ATTEMPTS: u64 = 10;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the gateway finishes what it has begun (docs/http.md).
+const GATEWAY_FINISHES_WITHIN: Duration = Duration::from_secs(10);
+/// What a stop may take besides: the cancel, the flush of traces and metrics, the goodbyes, and a busy machine.
+const STOP_MARGIN: Duration = Duration::from_secs(7);
 const SOON: Duration = Duration::from_secs(30);
 
 pub struct Crew {
-    pub slots: [Slot; 2],
+    pub slots: [Slot; 4],
     secrets: PathBuf,
-    logs: PathBuf,
     install_url: String,
+    collector_url: String,
     history: bool,
     journal: Arc<Journal>,
 }
 
-pub struct Slot {
-    pub name: char,
-    /// Between this worker and the broker.
-    pub line: TcpCutter,
-    broker_url: String,
-    worker: Mutex<Option<Arc<Process>>>,
-    starts: AtomicUsize,
-}
-
-impl Slot {
-    async fn new(name: char, node: &RabbitNode) -> Self {
-        let (host, port) = node.address();
-        let line = TcpCutter::start(format!("{host}:{port}")).await;
-        let direct = node.amqp_url("/");
-        let through = direct.replace(&format!(":{port}/"), &format!(":{}/", line.address().port()));
-        // A short heartbeat: a dead line is to be noticed within the run.
-        let broker_url = format!("{through}?heartbeat=2");
-        Self { name, line, broker_url, worker: Mutex::default(), starts: AtomicUsize::new(0) }
-    }
-
-    fn worker(&self) -> MutexGuard<'_, Option<Arc<Process>>> {
-        self.worker.lock().expect("no panic holds the worker")
-    }
-
-    pub fn runs(&self) -> bool {
-        self.worker().is_some()
-    }
-
-    /// For SIGSTOP and SIGCONT.
-    pub fn process(&self) -> Option<Arc<Process>> {
-        self.worker().clone()
-    }
-}
-
 impl Crew {
-    /// `directory` is for the secrets' files and the workers' logs.
+    /// `directory` is for the secrets' files and the logs.
     pub async fn new(
-        node: &RabbitNode,
+        broker: &Broker,
         install: &Install,
+        collector_url: String,
         directory: &Path,
-        history: bool,
+        options: &Options,
         journal: Arc<Journal>,
     ) -> Self {
         let secrets = directory.join("secrets");
         fs::create_dir_all(&secrets).expect("a directory for the secrets");
-        let slots = [Slot::new('A', node).await, Slot::new('B', node).await];
-        let (logs, install_url) = (directory.to_owned(), install.url());
-        let crew = Self { slots, secrets, logs, install_url, history, journal };
+        let slot = async |role, name| Slot::new(role, name, broker, directory, options.faults).await;
+        let slots = [
+            slot(Role::Worker, "worker A").await,
+            slot(Role::Worker, "worker B").await,
+            slot(Role::Gateway, "gateway").await,
+            slot(Role::Console, "console").await,
+        ];
+        let install_url = install.url();
+        let crew = Self { slots, secrets, install_url, collector_url, history: options.history, journal };
         crew.write("api-key", KEY);
         crew.write("api-username", "soak");
         for slot in &crew.slots {
-            crew.write(&format!("broker-url-{}", slot.name), &slot.broker_url);
+            crew.write(&broker_url_file(slot), &slot.broker_url);
         }
         crew
+    }
+
+    pub fn workers(&self) -> &[Slot] {
+        &self.slots[..2]
+    }
+
+    pub fn gateway(&self) -> &Slot {
+        &self.slots[2]
+    }
+
+    pub fn console(&self) -> &Slot {
+        &self.slots[3]
     }
 
     /// Replaces a secret's file as Kubernetes does: whole, or not at all.
@@ -95,118 +84,129 @@ impl Crew {
         self.write("api-key", key);
     }
 
+    /// Workers that run.
     pub fn running(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.runs()).count()
+        self.workers().iter().filter(|slot| slot.runs()).count()
     }
 
     fn program(&self, slot: &Slot) -> Program {
         let secret = |name: &str| self.secrets.join(name);
-        Program::new(path())
-            .args(["--log-format", "json", "run"])
-            .env("RUST_LOG", "info,trackfinity_unlocker=debug")
-            .env("UNLOCKER__BROKER__URL_FILE", secret(&format!("broker-url-{}", slot.name)))
-            .env("UNLOCKER__TRACKFINITY__BASE_URL", &self.install_url)
-            .env("UNLOCKER__TRACKFINITY__API_KEY_FILE", secret("api-key"))
-            .env("UNLOCKER__TRACKFINITY__API_USERNAME_FILE", secret("api-username"))
-            .env("UNLOCKER__TRACKFINITY__TIMEOUT", "2s")
-            .env("UNLOCKER__TRACKFINITY__CONNECT_TIMEOUT", "1s")
-            .env("UNLOCKER__WORKER__CONCURRENCY", CONCURRENCY.to_string())
-            .env("UNLOCKER__WORKER__DRAIN_TIMEOUT", format!("{}s", DRAIN_TIMEOUT.as_secs()))
-            .env("UNLOCKER__RETRY__MAX_ATTEMPTS", "10")
-            .env("UNLOCKER__RETRY__MAX_DELAY", "2s")
-            .env("UNLOCKER__PAUSE__PROBE_DELAY", "200ms")
-            .env("UNLOCKER__PAUSE__PROBE_MAX_DELAY", "2s")
+        let log = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into());
+        let program = Program::new(path())
+            .args(["--log-format", "json", slot.role.command()])
+            .env("RUST_LOG", log)
+            .env("UNLOCKER__BROKER__URL_FILE", secret(&broker_url_file(slot)))
             .env("UNLOCKER__HISTORY__ENABLED", self.history.to_string())
             .env("UNLOCKER__OPS__LISTEN", "")
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", &self.collector_url)
+            .env("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+            .env("OTEL_TRACES_SAMPLER_ARG", "0.1");
+        let program = match &slot.clock {
+            Some(clock) => clock.of(program),
+            None => program,
+        };
+        match slot.role {
+            Role::Worker => program
+                .env("UNLOCKER__TRACKFINITY__BASE_URL", &self.install_url)
+                .env("UNLOCKER__TRACKFINITY__API_KEY_FILE", secret("api-key"))
+                .env("UNLOCKER__TRACKFINITY__API_USERNAME_FILE", secret("api-username"))
+                .env("UNLOCKER__TRACKFINITY__TIMEOUT", "2s")
+                .env("UNLOCKER__TRACKFINITY__CONNECT_TIMEOUT", "1s")
+                .env("UNLOCKER__WORKER__CONCURRENCY", CONCURRENCY.to_string())
+                .env("UNLOCKER__WORKER__DRAIN_TIMEOUT", format!("{}s", DRAIN_TIMEOUT.as_secs()))
+                .env("UNLOCKER__RETRY__MAX_ATTEMPTS", MAX_ATTEMPTS.to_string())
+                .env("UNLOCKER__RETRY__MAX_DELAY", "2s")
+                .env("UNLOCKER__PAUSE__PROBE_DELAY", "200ms")
+                .env("UNLOCKER__PAUSE__PROBE_MAX_DELAY", "2s"),
+            Role::Gateway => program.env("UNLOCKER__GATEWAY__LISTEN", &slot.address),
+            Role::Console => program.env("UNLOCKER__CONSOLE__LISTEN", &slot.address),
+        }
     }
 
     pub fn start(&self, slot: &Slot) {
-        slot.starts.fetch_add(1, Ordering::SeqCst);
-        *slot.worker() = Some(Arc::new(self.program(slot).start()));
+        slot.start(&self.program(slot));
     }
 
-    /// Starts one and waits until it consumes.
-    pub async fn start_and_wait(&self, slot: &Slot) {
-        self.start(slot);
-        if let Some(worker) = slot.process() {
-            worker.wait_for_line(|line| line.contains(r#""message":"consuming""#), SOON).await;
+    /// Starts the first worker and waits until it consumes; then the gateway and the console.
+    pub async fn start_all(&self) {
+        self.start(&self.slots[0]);
+        eventually("a worker consumes", SOON, async || self.slots[0].has_logged(r#""message":"consuming""#))
+            .await;
+        for slot in [self.gateway(), self.console()] {
+            self.start(slot);
+            eventually(slot.name, SOON, async || slot.has_logged(r#""event":"started""#)).await;
         }
     }
 
     /// SIGKILL.
-    pub async fn kill(&self, slot: &Slot) {
-        let worker = slot.worker().take();
-        if let Some(worker) = worker {
-            worker.kill9();
-            self.keep_log(slot, &worker).await;
+    pub fn kill(&self, slot: &Slot) {
+        if let Some(process) = slot.take() {
+            process.kill9();
         }
     }
 
     /// SIGTERM: it has to leave with 0, in time.
     pub async fn stop(&self, slot: &Slot) {
-        let worker = slot.worker().take();
-        let Some(worker) = worker else { return };
-        let name = slot.name;
         // One that has hardly begun is not listening for signals yet: it is ended, and holds nothing.
-        let listening = worker.stderr().iter().any(|line| line.contains("started"));
-        if worker.try_exit().is_none() {
-            worker.signal(Signal::TERM);
+        let listening = slot.has_logged("started");
+        let (Some(process), name) = (slot.take(), slot.name) else { return };
+        if process.try_exit().is_none() {
+            process.signal(Signal::TERM);
         }
+        let limit = STOP_MARGIN
+            + match slot.role {
+                Role::Worker => DRAIN_TIMEOUT,
+                Role::Gateway => GATEWAY_FINISHES_WITHIN,
+                Role::Console => Duration::ZERO,
+            };
         let begun = Instant::now();
         let status = loop {
-            match worker.try_exit() {
-                None if begun.elapsed() < 4 * DRAIN_TIMEOUT => sleep(Duration::from_millis(5)).await,
+            match process.try_exit() {
+                None if begun.elapsed() < 3 * limit => sleep(Duration::from_millis(5)).await,
                 status => break status,
             }
         };
-        let (took, limit) = (begun.elapsed(), DRAIN_TIMEOUT + STOP_MARGIN);
+        let took = begun.elapsed();
         match status {
-            None => self.journal.complain(format!("worker {name} did not stop within {took:.1?} of SIGTERM")),
+            None => self.journal.complain(format!("{name} did not stop within {took:.1?} of SIGTERM")),
             Some(status) if !status.success() && listening => {
-                self.journal.complain(format!("worker {name}, asked to stop, left with {status}"));
+                self.journal.complain(format!("{name}, asked to stop, left with {status}"));
             }
             Some(_) if took > limit => {
-                self.journal
-                    .complain(format!("worker {name} took {took:.1?} to stop; {limit:?} is the most"));
+                self.journal.complain(format!("{name} took {took:.1?} to stop; {limit:?} is the most"));
             }
             Some(_) => {}
         }
-        worker.kill9();
-        self.keep_log(slot, &worker).await;
+        process.kill9();
     }
 
-    /// Sees to it that no worker has ended by itself.
+    /// Sees to it that none has ended by itself.
     pub async fn look_after(&self) {
         for slot in &self.slots {
-            let ended = slot.process().and_then(|worker| Some((worker.try_exit()?, worker)));
-            let Some((status, worker)) = ended else { continue };
+            let ended = slot.process().and_then(|process| Some((process.try_exit()?, process)));
+            let Some((status, process)) = ended else { continue };
             // It may have been taken since, to end it.
-            let same = slot.worker().take_if(|now| Arc::ptr_eq(now, &worker)).is_some();
-            if same {
-                self.journal.complain(format!("worker {} ended by itself: {status}", slot.name));
-                self.keep_log(slot, &worker).await;
+            if slot.take_if(&process) {
+                let log = slot.log();
+                self.journal.complain(format!("{} ended by itself: {status}; {}", slot.name, log.display()));
                 self.start(slot);
             }
         }
     }
+}
 
-    async fn keep_log(&self, slot: &Slot, worker: &Process) {
-        // For the last of its output.
-        worker.wait_exit(SOON).await;
-        let count = slot.starts.load(Ordering::SeqCst);
-        let path = self.logs.join(format!("worker-{}-{count:03}.log", slot.name));
-        fs::write(path, worker.stderr().join("\n") + "\n").expect("a worker's log can be written");
-    }
+fn broker_url_file(slot: &Slot) -> String {
+    format!("broker-url-{}", slot.name.replace(' ', "-"))
 }
 
 /// `unlocker dead-letters COMMAND`.
-pub fn dead_letters(url: &str, command: &str) -> Program {
-    unlocker(url).args(["dead-letters", command])
+pub fn dead_letters(urls: &str, command: &str) -> Program {
+    unlocker(urls).args(["dead-letters", command])
 }
 
 /// The program with this broker.
-pub fn unlocker(url: &str) -> Program {
-    Program::new(path()).env("UNLOCKER__BROKER__URL", url)
+pub fn unlocker(urls: &str) -> Program {
+    Program::new(path()).env("UNLOCKER__BROKER__URL", urls)
 }
 
 /// The program the soak was built with.

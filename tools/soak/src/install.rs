@@ -1,12 +1,14 @@
 //! The stand-in for Trackfinity: it asks for a key and fails at random.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use kit::{Answer, Call, TcpCutter, Trackfinity};
 
-use crate::requests::{Kind, dice, kind};
+use crate::checker::What;
+use crate::recorder::Recorder;
+use crate::requests::{self, Kind, dice, kind};
 
 pub const KEY: &str = "soak-key";
 
@@ -24,19 +26,18 @@ pub struct Install {
 #[derive(Default)]
 struct Said {
     calls: HashMap<u64, u64>,
-    unlocked: HashSet<u64>,
     healed: bool,
     statuses: HashMap<&'static str, u64>,
 }
 
 impl Install {
-    pub async fn start(seed: u64) -> Self {
+    pub async fn start(seed: u64, recorder: Arc<Recorder>) -> Self {
         let trackfinity = Trackfinity::start(|_| Answer::status(503));
         trackfinity.record(false);
         let line = Arc::new(TcpCutter::start(trackfinity.address().to_string()).await);
         let said = Arc::new(Mutex::default());
         let (to_cut, noted) = (line.clone(), said.clone());
-        trackfinity.answer_with(move |call| answer(seed, call, &to_cut, &noted));
+        trackfinity.answer_with(move |call| answer(seed, call, &to_cut, &noted, &recorder));
         Self { trackfinity, line, said }
     }
 
@@ -59,11 +60,6 @@ impl Install {
         self.trackfinity.count()
     }
 
-    /// Whether a request was ever answered `true`.
-    pub fn unlocked(&self, n: u64) -> bool {
-        said(&self.said).unlocked.contains(&n)
-    }
-
     /// Answers so far and their counts, the most frequent first.
     pub fn answers(&self) -> Vec<(&'static str, u64)> {
         let mut answers: Vec<_> = said(&self.said).statuses.iter().map(|(&what, &n)| (what, n)).collect();
@@ -76,8 +72,10 @@ fn said(said: &Mutex<Said>) -> MutexGuard<'_, Said> {
     said.lock().expect("no panic holds it")
 }
 
-fn answer(seed: u64, call: &Call, line: &TcpCutter, noted: &Mutex<Said>) -> Answer {
-    let n = call.field("customer_id").and_then(|id| id.parse().ok()).unwrap_or_default();
+fn answer(seed: u64, call: &Call, line: &TcpCutter, noted: &Mutex<Said>, recorder: &Recorder) -> Answer {
+    let number = |id: String| id.parse().ok().or_else(|| requests::number(&id));
+    let called = call.field("customer_id").and_then(number);
+    let n = called.unwrap_or_default();
     let mut said = said(noted);
     let (what, answer) = if call.header("api-key") != Some(KEY) {
         ("401", Answer::json(401, r#"{"error":"this is not the key"}"#))
@@ -93,8 +91,8 @@ fn answer(seed: u64, call: &Call, line: &TcpCutter, noted: &Mutex<Said>) -> Answ
         *count += 1;
         decide(seed, n, *count, line)
     };
-    if matches!(what, "true" | "too late" | "reset") {
-        said.unlocked.insert(n);
+    if let Some(n) = called {
+        recorder.record(n, What::Called(what));
     }
     *said.statuses.entry(what).or_default() += 1;
     answer

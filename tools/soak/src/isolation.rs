@@ -6,13 +6,23 @@ use tokio::time::{Instant, sleep};
 
 use crate::chaos::Chaos;
 use crate::crew;
-use crate::journal::Postponed;
+use crate::journal::{Fault, Journal, Postponed};
 use crate::plan::{Kind, Plan};
 
 /// Where a policy limits deliveries: requests are given up sooner, and dead letters thrown out of their queue.
 const LIMITED: &str = r"^trackfinity\.unlock\.(requests|dead)$";
 const LIMIT: &str = r#"{"delivery-limit":3}"#;
 const POLICY: &str = "soak-limit";
+/// Policies that an operator may set under way: which queues, what, and what it means.
+const SHORT_RETRIES: [&str; 3] =
+    [r"^trackfinity\.unlock\.retry\.", r#"{"message-ttl":300}"#, "a policy shortens the retry queues' times"];
+const BACKLOG_LIMIT: [&str; 3] =
+    [r"^trackfinity\.unlock\.requests$", r#"{"max-length":20}"#, "a policy limits the backlog of requests"];
+const RETENTION: [&str; 3] = [
+    r"^trackfinity\.unlock\.history$",
+    r#"{"max-age":"30D"}"#,
+    "a policy changes how long outcomes are kept",
+];
 /// How often a call to `rabbitmqctl` is tried.
 const TRIES: u32 = 5;
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
@@ -24,18 +34,20 @@ impl Chaos<'_> {
     pub async fn play_on_listener(&self, plan: Plan) {
         let lasts = plan.lasts.as_secs_f64();
         let fault = if plan.kind == Kind::FillListener {
-            let what = format!("a listener's queue is full for {lasts:.1} s");
-            let fault = self.journal.began_postponing(what, 0, Some(Postponed::Refused));
+            let sort = "a listener's queue is full";
+            let fault = Fault::new(sort, format!("{sort} for {lasts:.1} s")).postponing(Postponed::Refused);
+            let fault = self.journal.began(fault);
             self.audience.fill().await;
             self.hold(plan.lasts).await;
             self.audience.make_room();
             fault
         } else {
-            let what = format!("a listener's queue does not answer for {lasts:.1} s");
-            let fault = self.journal.began_postponing(what, 0, Some(Postponed::Late));
-            self.insist(async || self.audience.suspend(self.node, true).await).await;
+            let sort = "a listener's queue does not answer";
+            let fault = Fault::new(sort, format!("{sort} for {lasts:.1} s")).postponing(Postponed::Late);
+            let fault = self.journal.began(fault);
+            insist(self.journal, async || self.audience.suspend(self.broker, true).await).await;
             self.hold(plan.lasts).await;
-            self.insist(async || self.audience.suspend(self.node, false).await).await;
+            insist(self.journal, async || self.audience.suspend(self.broker, false).await).await;
             fault
         };
         self.journal.healed(fault);
@@ -44,8 +56,9 @@ impl Chaos<'_> {
     /// Each ends the sessions of the workers it is delivered to.
     pub async fn publish_bad_ids(&self, plan: Plan) {
         let count = 1 + plan.lasts.as_millis() % MAX_BAD_IDS;
-        let what = format!("a sender's ids cannot be read, {count} messages");
-        let fault = self.journal.began(what, self.crew.running());
+        let sort = "a sender's ids cannot be read";
+        let fault = Fault::new(sort, format!("{sort}, {count} messages")).cutting_off(self.crew.running());
+        let fault = self.journal.began(fault);
         for _ in 0..count {
             self.bad_ids.publish().await;
         }
@@ -55,9 +68,10 @@ impl Chaos<'_> {
     /// A policy of the broker's limits deliveries, and an operator looks at dead letters, which are deliveries.
     pub async fn limit_deliveries(&self, plan: Plan) -> usize {
         let lasts = plan.lasts.as_secs_f64();
-        let fault = self.journal.began(format!("a policy limits deliveries for {lasts:.1} s"), 0);
-        let set = ["set_policy", "--apply-to", "queues", POLICY, LIMITED, LIMIT];
-        self.insist(async || self.node.rabbitmqctl(&set).await.map(drop)).await;
+        let sort = "a policy limits deliveries";
+        let fault = Fault { limits_deliveries: true, ..Fault::new(sort, format!("{sort} for {lasts:.1} s")) };
+        let fault = self.journal.began(fault);
+        self.set_policy(LIMITED, LIMIT).await;
         let until = Instant::now() + plan.lasts;
         let mut browses = 0;
         while Instant::now() < until && !self.stop.is_cancelled() {
@@ -65,13 +79,38 @@ impl Chaos<'_> {
             browses += 1;
             self.hold(Duration::from_millis(200)).await;
         }
-        self.insist(async || self.node.rabbitmqctl(&["clear_policy", POLICY]).await.map(drop)).await;
+        self.clear_policy().await;
         self.journal.say(&format!("  the policy is gone after {browses} browses of dead letters"));
         fault
     }
 
+    /// An operator changes a policy, and takes it back.
+    pub async fn change_policies(&self, plan: Plan) -> usize {
+        let [queues, policy, what] = match plan.kind {
+            Kind::ShortRetries => SHORT_RETRIES,
+            Kind::BacklogLimit => BACKLOG_LIMIT,
+            _ => RETENTION,
+        };
+        let lasts = plan.lasts.as_secs_f64();
+        let fault = self.journal.began(Fault::new(what, format!("{what} for {lasts:.1} s")));
+        self.set_policy(queues, policy).await;
+        self.hold(plan.lasts).await;
+        self.clear_policy().await;
+        fault
+    }
+
+    async fn set_policy(&self, queues: &str, policy: &str) {
+        let set = ["set_policy", "--apply-to", "queues", POLICY, queues, policy];
+        insist(self.journal, async || self.broker.node(0).rabbitmqctl(&set).await.map(drop)).await;
+    }
+
+    async fn clear_policy(&self) {
+        let clear = ["clear_policy", POLICY];
+        insist(self.journal, async || self.broker.node(0).rabbitmqctl(&clear).await.map(drop)).await;
+    }
+
     async fn browse(&self) {
-        let summary = crew::dead_letters(&self.node.amqp_url("/"), "summary").start();
+        let summary = crew::dead_letters(&self.broker.urls().join(","), "summary").start();
         let status = summary.wait_exit(BROWSE_TIMEOUT).await;
         // 1: some were not seen, as when RabbitMQ moved them meanwhile; it says so.
         if !matches!(status.code(), Some(0 | 1)) {
@@ -79,15 +118,15 @@ impl Chaos<'_> {
             self.journal.complain(format!("dead letters could not be browsed: {status}: {said}"));
         }
     }
+}
 
-    /// Until it is done, or was tried too often.
-    async fn insist(&self, call: impl AsyncFn() -> Result<(), String>) {
-        for tries in 1.. {
-            match call().await {
-                Ok(()) => return,
-                Err(error) if tries == TRIES => return self.journal.complain(error),
-                Err(_) => sleep(BETWEEN_TRIES).await,
-            }
+/// Until it is done, or was tried too often.
+pub async fn insist(journal: &Journal, call: impl AsyncFn() -> Result<(), String>) {
+    for tries in 1.. {
+        match call().await {
+            Ok(()) => return,
+            Err(error) if tries == TRIES => return journal.complain(error),
+            Err(_) => sleep(BETWEEN_TRIES).await,
         }
     }
 }

@@ -1,12 +1,18 @@
-//! What was done to the worker and its world, and when.
+//! What was done to the processes and their world, and when.
 
+use std::fmt;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+/// How long after its end a fault may still be noticed: dead lines by heartbeat, and a busy machine.
+const NOTICED_WITHIN: Duration = Duration::from_secs(10);
+
 #[derive(Clone, Debug)]
 pub struct Fault {
+    /// Of what sort it is, for the sums.
+    pub sort: String,
     pub what: String,
     /// Since the start.
     pub at: Duration,
@@ -16,6 +22,10 @@ pub struct Fault {
     pub cut_off: usize,
     /// Whether outcomes may have been postponed by it, and so come again as they were.
     pub postpones: Option<Postponed>,
+    /// By how much a clock was wrong.
+    pub clock_off: Duration,
+    /// Whether RabbitMQ may give requests up because of it.
+    pub limits_deliveries: bool,
 }
 
 /// Why outcomes are published again, as they were, without any loss.
@@ -26,6 +36,46 @@ pub enum Postponed {
     /// They were confirmed late, after their requests were postponed. The worker that published them knows that; the
     /// other one, or one started again, does not.
     Late,
+}
+
+impl Fault {
+    /// One that does nothing to outcomes.
+    pub fn new(sort: impl Into<String>, what: impl Into<String>) -> Self {
+        Self {
+            sort: sort.into(),
+            what: what.into(),
+            at: Duration::ZERO,
+            began: SystemTime::now(),
+            healed: None,
+            cut_off: 0,
+            postpones: None,
+            clock_off: Duration::ZERO,
+            limits_deliveries: false,
+        }
+    }
+
+    pub fn cutting_off(self, workers: usize) -> Self {
+        Self { cut_off: workers, ..self }
+    }
+
+    pub fn postponing(self, why: Postponed) -> Self {
+        Self { postpones: Some(why), ..self }
+    }
+
+    /// Whether it may still be felt at a time, or has not begun.
+    pub fn is_felt(&self, at: SystemTime) -> bool {
+        self.healed.is_none_or(|healed| healed + NOTICED_WITHIN >= at)
+    }
+
+    pub fn is_felt_between(&self, from: SystemTime, to: SystemTime) -> bool {
+        self.began <= to && self.is_felt(from)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:7.1} s  {}", self.at.as_secs_f64(), self.what)
+    }
 }
 
 #[derive(Default)]
@@ -53,16 +103,10 @@ impl Journal {
         println!("{:7.1} s  {line}", self.elapsed().as_secs_f64());
     }
 
-    /// A fault that cuts `cut_off` workers off from the broker; the result is for [`Journal::healed`].
-    pub fn began(&self, what: String, cut_off: usize) -> usize {
-        self.began_postponing(what, cut_off, None)
-    }
-
-    /// The same, of a fault that may also postpone outcomes.
-    pub fn began_postponing(&self, what: String, cut_off: usize, postpones: Option<Postponed>) -> usize {
-        self.say(&what);
-        let (at, began) = (self.elapsed(), SystemTime::now());
-        let fault = Fault { what, at, began, healed: None, cut_off, postpones };
+    /// Notes a fault that begins now; the result is for [`Journal::healed`].
+    pub fn began(&self, fault: Fault) -> usize {
+        self.say(&fault.what);
+        let fault = Fault { at: self.elapsed(), began: SystemTime::now(), ..fault };
         let faults = &mut self.entries().faults;
         faults.push(fault);
         faults.len() - 1

@@ -1,35 +1,27 @@
-//! The account of every request.
+//! The sums of a run, and all that is wrong.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::duplicates::Duplicates;
-use crate::history::Kept;
+use crate::checker::{self, Event, Known, Outcome, What};
+use crate::duplicates::{Duplicates, times_sent};
 use crate::install::Install;
 use crate::journal::{Fault, Postponed};
-use crate::listener::Heard;
-use crate::requests::message_id;
-use crate::waiting::DeadLetter;
+use crate::requests::{Kind, SHOWN, UNREADABLE_FROM, goes_over_gateway, ids, kind};
 
-/// So many of a kind are shown in full.
-pub const SHOWN: usize = 10;
-
-/// Everything that was counted, once all is still.
+/// Everything that was recorded, once all is still.
 pub struct Ledger<'a> {
     pub seed: u64,
-    /// Numbers given out; each is published unless it is among the unconfirmed.
-    pub due: u64,
-    pub unconfirmed: BTreeSet<u64>,
-    /// Those that cannot be read, all confirmed.
-    pub unreadable: BTreeSet<u64>,
-    pub repeats: BTreeMap<u64, u32>,
-    pub heard: &'a Heard,
-    /// What the history has, where it is on.
-    pub kept: Option<Kept>,
+    pub histories: BTreeMap<u64, Vec<Event>>,
+    /// Whether the stream of outcomes is there.
+    pub has_history: bool,
+    pub strange: Vec<String>,
+    /// How many the listener alone got again, after its own line broke.
+    pub delivered_again: usize,
     /// By the names of the other listeners' queues, the requests whose outcome they have not got.
     pub missed: Vec<(&'static str, Vec<u64>)>,
-    pub waiting: (Vec<(String, usize)>, BTreeSet<u64>),
-    pub dead_letters: Vec<DeadLetter>,
+    /// Messages left, by queue.
+    pub waiting: Vec<(String, usize)>,
     pub faults: Vec<Fault>,
     pub complaints: Vec<String>,
     pub install: &'a Install,
@@ -43,101 +35,143 @@ pub struct Ledger<'a> {
 impl Ledger<'_> {
     /// Prints it; true if everything is as it should be.
     pub fn print(&self) -> bool {
-        let duplicates = Duplicates::new(&self.heard.outcomes, &self.repeats, &self.faults);
-        let lost = self.lost();
+        let duplicates = Duplicates::new(&self.histories, &self.faults);
         self.print_faults(&duplicates);
         println!("\nLedger, seed {}:\n", self.seed);
-        self.print_requests(&lost);
+        self.print_requests();
         self.print_outcomes();
-        self.print_dead_letters();
         self.print_duplicates(&duplicates);
         self.print_throughput();
-        let wrongs = self.wrongs(&lost, &duplicates);
+        let wrongs = self.wrongs(&duplicates);
         for wrong in &wrongs {
             println!("WRONG: {wrong}");
         }
         wrongs.is_empty()
     }
 
-    pub fn confirmed(&self) -> impl Iterator<Item = u64> {
-        (0..self.due).filter(|n| !self.unconfirmed.contains(n)).chain(self.unreadable.iter().copied())
+    /// All that is not as it should be.
+    fn wrongs(&self, duplicates: &Duplicates) -> Vec<String> {
+        let mut wrongs = self.complaints.clone();
+        if !self.interrupted {
+            let left: usize = self.waiting.iter().map(|(_, count)| count).sum();
+            if left > 0 {
+                wrongs.push(format!("{left} messages are left in the queues"));
+            }
+            let unconfirmed = self.unconfirmed();
+            if !unconfirmed.is_empty() {
+                wrongs.push(format!(
+                    "{} requests were never confirmed: {}",
+                    unconfirmed.len(),
+                    ids(&unconfirmed)
+                ));
+            }
+        }
+        if !duplicates.unexplained.is_empty() {
+            let (count, ids) = (duplicates.unexplained.len(), ids(&duplicates.unexplained));
+            wrongs.push(format!("{count} outcomes repeated beyond what the faults can explain: {ids}"));
+        }
+        wrongs.extend(self.strange.iter().take(SHOWN).map(|body| format!("a strange outcome: {body}")));
+        for (queue, missed) in self.missed.iter().filter(|(_, missed)| !missed.is_empty()) {
+            wrongs.push(format!("{queue} has not got {} outcomes: {}", missed.len(), ids(missed)));
+        }
+        let known = Known {
+            kind: &|n| kind(self.seed, n),
+            faults: &self.faults,
+            has_history: self.has_history,
+            interrupted: self.interrupted,
+        };
+        wrongs.extend(checker::check(&self.histories, &known).iter().map(ToString::to_string));
+        wrongs
     }
 
-    pub fn was_published(&self, n: u64) -> bool {
-        n < self.due || self.unreadable.contains(&n)
+    /// What may be in RabbitMQ or not. The gateway never takes what is no request.
+    fn unconfirmed(&self) -> Vec<u64> {
+        let is_refused = |n| kind(self.seed, n) == Kind::Invalid && goes_over_gateway(self.seed, n);
+        let unconfirmed = self.numbers(|events| times_sent(events) > 0 && !is(events, accepted));
+        unconfirmed.into_iter().filter(|&n| !is_refused(n)).collect()
     }
 
-    /// Requests that the broker confirmed, that have no outcome and wait nowhere.
-    pub fn lost(&self) -> Vec<u64> {
-        let known = |n: &u64| self.heard.outcomes.contains_key(n) || self.waiting.1.contains(n);
-        self.confirmed().filter(|n| !known(n)).collect()
-    }
-
-    pub fn unfinished(&self) -> usize {
-        self.confirmed().filter(|n| !self.heard.outcomes.contains_key(n)).count()
-    }
-
+    /// Faults by sort: how many, how long, for how long no outcome was heard, and the outcomes each repeated.
     fn print_faults(&self, duplicates: &Duplicates) {
-        println!("\nFaults, and the outcomes each repeated:\n");
+        #[derive(Default)]
+        struct Sum {
+            count: usize,
+            lasted: Duration,
+            silence: Duration,
+            repeated: usize,
+        }
+        let mut heard: Vec<_> = self.outcomes().map(|(event, _)| event.at).collect();
+        heard.sort_unstable();
+        let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
         for (number, fault) in self.faults.iter().enumerate() {
-            let repeated = match duplicates.by_fault.get(&number) {
-                Some(count) => format!("  -> {count} repeated"),
-                None => String::new(),
-            };
-            println!("{:7.1} s  {}{repeated}", fault.at.as_secs_f64(), fault.what);
+            let healed = fault.healed.unwrap_or(fault.began);
+            let sum = sums.entry(&fault.sort).or_default();
+            sum.count += 1;
+            sum.lasted += checker::since(healed, fault.began);
+            sum.repeated += duplicates.by_fault.get(&number).copied().unwrap_or_default();
+            let first = heard.partition_point(|&at| at < fault.began).saturating_sub(1);
+            let end = heard.partition_point(|&at| at <= healed);
+            let gaps = heard[first..heard.len().min(end + 1)].windows(2);
+            let longest = gaps.map(|pair| checker::since(pair[1], pair[0].max(fault.began))).max();
+            sum.silence = sum.silence.max(longest.unwrap_or_default());
+        }
+        println!(
+            "\nFaults: how many, their seconds in all, the most seconds without an outcome, outcomes repeated:\n"
+        );
+        for (sort, sum) in &sums {
+            let (lasted, silence) = (sum.lasted.as_secs_f64(), sum.silence.as_secs_f64());
+            println!("  {:>4} {lasted:>7.1} {silence:>6.1} {:>6}  {sort}", sum.count, sum.repeated);
         }
     }
 
-    fn print_requests(&self, lost: &[u64]) {
-        let published = self.confirmed().count();
-        let again: u32 = self.repeats.values().sum();
-        line("published", published, &format!("{again} more times for want of a confirm"));
-        if !self.unconfirmed.is_empty() {
-            line("not confirmed", self.unconfirmed.len(), "the broker may have them or not");
-        }
-        line("  cannot be read", self.unreadable.len(), "");
-        line("with an outcome", self.heard.outcomes.len(), "");
-        let queues = self.waiting.0.iter().map(|(queue, count)| format!("{queue}: {count}"));
-        line("still waiting", self.waiting.1.len(), &queues.collect::<Vec<_>>().join(", "));
-        line("lost", lost.len(), "");
-        if let Some(kept) = &self.kept {
-            line("in the history", kept.outcomes.len(), &format!("{} outcomes", kept.count()));
-            line("  unheard outcomes", kept.unheard(self.heard), "the listener's queue has not got them");
-            line("  lost", self.not_kept(kept).len(), "");
+    fn print_requests(&self) {
+        let histories = &self.histories;
+        let again: usize = histories.values().map(|events| times_sent(events).saturating_sub(1)).sum();
+        let count = |is_it: fn(&What) -> bool| histories.values().filter(|events| is(events, is_it)).count();
+        line("accepted", count(accepted), &format!("sent {again} more times for want of an answer"));
+        line("  cannot be read", histories.range(UNREADABLE_FROM..).count(), "");
+        let answered = self.numbers(|events| is(events, |what| matches!(what, What::Answered(_))));
+        line("  answered by gateway", answered.len(), "with an outcome");
+        let not_taken = self.numbers(|events| {
+            times_sent(events) == 0 && is(events, |what| matches!(what, What::NotTaken(_)))
+        });
+        line("not taken by gateway", not_taken.len(), "for good");
+        line("with an outcome", count(|what| matches!(what, What::Heard(_))), "");
+        let queues = self.waiting.iter().map(|(queue, count)| format!("{queue}: {count}"));
+        let left: usize = self.waiting.iter().map(|(_, count)| count).sum();
+        line("still waiting", left, &queues.collect::<Vec<_>>().join(", "));
+        let lost = self.numbers(|events| {
+            let is_known = |what: &What| matches!(what, What::Heard(_) | What::LeftWaiting);
+            is(events, accepted) && !is(events, is_known)
+        });
+        line("lost", lost.len(), &ids(&lost));
+        if self.has_history {
+            let kept = histories.values().flatten().filter(|event| matches!(event.what, What::Kept(_)));
+            line("in the history", kept.count(), "outcomes");
         }
     }
 
     fn print_outcomes(&self) {
-        let outcomes = self.heard.outcomes.values().flatten();
-        let kinds = outcomes.map(|outcome| (outcome.status.clone(), outcome.reason.clone()));
+        let reason = |outcome: &Outcome| (outcome.status.clone(), outcome.reason.clone().unwrap_or_default());
         println!();
-        for ((status, reason), count) in counted(kinds) {
-            line("outcomes", count, &format!("{status} {}", reason.unwrap_or_default()));
+        for ((status, reason), count) in counted(self.outcomes().map(|(_, outcome)| reason(outcome))) {
+            line("outcomes", count, &format!("{status} {reason}"));
         }
-    }
-
-    fn print_dead_letters(&self) {
-        let kinds = self.dead_letters.iter().map(|dead_letter| {
-            let status = dead_letter.status.clone().unwrap_or_else(|| "unknown".into());
-            (status, dead_letter.reason.clone())
+        let left = self.histories.values().flatten().filter_map(|event| match &event.what {
+            What::LeftDead { status, reason } => Some((status.clone(), reason.clone())),
+            _ => None,
         });
         println!();
-        for ((status, reason), count) in counted(kinds) {
-            line("dead letters", count, &format!("{status} {reason}"));
+        for ((status, reason), count) in counted(left) {
+            line("dead letters", count, &format!("{} {reason}", status.as_deref().unwrap_or("unknown")));
         }
     }
 
     fn print_duplicates(&self, duplicates: &Duplicates) {
         println!();
         line("repeated outcomes", duplicates.total(), "");
-        line("  by the publisher", duplicates.by_publisher, "published twice by the publisher");
-        let mut by_kind: BTreeMap<&str, usize> = BTreeMap::new();
-        for (&fault, count) in &duplicates.by_fault {
-            *by_kind.entry(sort_of(&self.faults[fault].what)).or_default() += count;
-        }
-        for (sort, count) in by_kind {
-            line("  by a fault", count, sort);
-        }
+        line("  by the sender", duplicates.by_sender, "sent twice");
+        line("  by a fault", duplicates.by_fault.values().sum(), "");
         for (cause, &count) in &duplicates.postponed {
             let note = match cause {
                 Postponed::Refused => "published again, as a listener's queue refused it",
@@ -152,15 +186,18 @@ impl Ledger<'_> {
             "than the first, after another run of the request)",
         );
         line("(copies at most", duplicates.most_copies, "of one outcome)");
-        if self.heard.delivered_again > 0 {
-            let count = usize::try_from(self.heard.delivered_again).unwrap_or(usize::MAX);
-            line("(heard twice", count, "by the listener alone, after its own line broke; not counted)");
+        if self.delivered_again > 0 {
+            line(
+                "(heard twice",
+                self.delivered_again,
+                "by the listener alone, after its own line broke; not counted)",
+            );
         }
     }
 
     fn print_throughput(&self) {
         let (ran, settled) = (self.ran.as_secs_f64(), self.settled_in.as_secs_f64());
-        let finished = self.heard.outcomes.len() as f64;
+        let finished = self.numbers(|events| is(events, |what| matches!(what, What::Heard(_)))).len() as f64;
         println!(
             "\n  {:.0} requests finished per second, over {ran:.0} s of faults and {settled:.1} s until all was still",
             finished / (ran + settled)
@@ -169,12 +206,26 @@ impl Ledger<'_> {
         let answers: Vec<_> = answers.iter().map(|(what, count)| format!("{count} x {what}")).collect();
         println!("  {} calls to Trackfinity, answered {}\n", self.install.calls(), answers.join(", "));
     }
+
+    /// The outcomes that the listener heard.
+    fn outcomes(&self) -> impl Iterator<Item = (&Event, &Outcome)> {
+        self.histories.values().flatten().filter_map(|event| match &event.what {
+            What::Heard(outcome) => Some((event, &**outcome)),
+            _ => None,
+        })
+    }
+
+    fn numbers(&self, is_it: impl Fn(&[Event]) -> bool) -> Vec<u64> {
+        self.histories.iter().filter(|(_, events)| is_it(events)).map(|(&n, _)| n).collect()
+    }
 }
 
-/// What a fault is, without its times.
-fn sort_of(what: &str) -> &str {
-    let end = [" for ", ", "].iter().filter_map(|mark| what.find(mark)).min();
-    &what[..end.unwrap_or(what.len())]
+fn is(events: &[Event], is_it: impl Fn(&What) -> bool) -> bool {
+    events.iter().any(|event| is_it(&event.what))
+}
+
+fn accepted(what: &What) -> bool {
+    matches!(what, What::Accepted)
 }
 
 fn counted<T: Ord>(items: impl Iterator<Item = T>) -> BTreeMap<T, usize> {
@@ -187,9 +238,4 @@ fn counted<T: Ord>(items: impl Iterator<Item = T>) -> BTreeMap<T, usize> {
 
 fn line(name: &str, count: usize, note: &str) {
     println!("{}", format!("  {name:<20} {count:>8}  {note}").trim_end());
-}
-
-pub fn ids(numbers: &[u64]) -> String {
-    let ids: Vec<_> = numbers.iter().take(SHOWN).map(|&n| message_id(n)).collect();
-    format!("{}{}", ids.join(" "), if numbers.len() > SHOWN { " …" } else { "" })
 }

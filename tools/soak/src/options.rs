@@ -3,7 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-pub const USAGE: &str = "usage: soak [--seconds 120] [--seed N] [--rate 100] [--history on|off]";
+pub const USAGE: &str =
+    "usage: soak [--seconds 120] [--seed N] [--rate 100] [--history on|off] [--faults on|off] [--nodes 1]";
 
 pub struct Options {
     /// How long requests and faults flow.
@@ -14,15 +15,25 @@ pub struct Options {
     pub rate: f64,
     /// Whether the stream of outcomes is there, and is a witness.
     pub history: bool,
+    /// Without them it only measures what the processes take.
+    pub faults: bool,
+    /// Of RabbitMQ.
+    pub nodes: usize,
 }
 
 impl Options {
     /// # Errors
     /// What is wrong with the arguments.
     pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
-        // Short enough to be typed again.
-        let seed = fastrand::u64(1..1_000_000);
-        let mut options = Self { run_for: Duration::from_secs(120), seed, rate: 100.0, history: true };
+        let mut options = Self {
+            run_for: Duration::from_secs(120),
+            // Short enough to be typed again.
+            seed: fastrand::u64(1..1_000_000),
+            rate: 100.0,
+            history: true,
+            faults: true,
+            nodes: 1,
+        };
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{name} wants a value"))?;
             match name.as_str() {
@@ -30,11 +41,16 @@ impl Options {
                 "--seed" => options.seed = number(&name, &value)?,
                 "--rate" => options.rate = number(&name, &value)?,
                 "--history" => options.history = is_on(&name, &value)?,
+                "--faults" => options.faults = is_on(&name, &value)?,
+                "--nodes" => options.nodes = number(&name, &value)?,
                 _ => return Err(format!("{name} is not known")),
             }
         }
         if !(0.1..=10_000.0).contains(&options.rate) {
             return Err("--rate is not between 0.1 and 10000".into());
+        }
+        if ![1, 3, 5].contains(&options.nodes) {
+            return Err("--nodes is not 1, 3 or 5".into());
         }
         Ok(options)
     }

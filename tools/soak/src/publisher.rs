@@ -1,6 +1,6 @@
 //! Publishes requests at a steady rate, each until it is confirmed, whatever the broker goes through.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -8,28 +8,30 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker_line;
+use crate::checker::What;
 use crate::names::{EXCHANGE, REQUEST_KEY};
+use crate::recorder::Recorder;
 use crate::requests;
 
 /// Longer than any fault lasts.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(25);
 const TICK: Duration = Duration::from_millis(10);
+/// How soon what was nacked is published again: a policy may limit the queue.
+const AFTER_NACK: Duration = Duration::from_millis(200);
 
 /// What became of the requests on their way into the broker.
 #[derive(Default)]
-pub struct Books {
+struct Books {
     /// So many numbers were given out, from 0.
     due: u64,
     unsent: VecDeque<u64>,
     unconfirmed: BTreeSet<u64>,
-    confirmed: u64,
-    /// How often a request was published again, because no confirm came.
-    repeats: BTreeMap<u64, u32>,
 }
 
 pub struct Publisher {
@@ -40,40 +42,32 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes `rate` requests per second from now on.
-    pub fn start(url: String, seed: u64, rate: f64) -> Self {
+    /// Publishes `rate` requests per second from now on, but for those that go `over_gateway`.
+    pub fn start(
+        urls: Vec<String>,
+        seed: u64,
+        rate: f64,
+        recorder: Arc<Recorder>,
+        over_gateway: UnboundedSender<u64>,
+    ) -> Self {
         let books = Arc::<Mutex<Books>>::default();
         let (flow, over) = (CancellationToken::new(), CancellationToken::new());
-        let work = Work { url, seed, rate, books: books.clone(), flow: flow.clone(), over: over.clone() };
+        let (noted, flows, ends) = (books.clone(), flow.clone(), over.clone());
+        let work = Work { urls, seed, rate, books: noted, recorder, over_gateway, flow: flows, over: ends };
         Self { books, flow, over, task: tokio::spawn(work.run()) }
     }
 
-    /// Requests that the broker has.
-    pub fn published(&self) -> u64 {
-        self.books().confirmed
-    }
-
-    /// Numbers given out.
-    pub fn due(&self) -> u64 {
-        self.books().due
-    }
-
-    /// How often a request was published again.
-    pub fn repeats(&self) -> BTreeMap<u64, u32> {
-        self.books().repeats.clone()
-    }
-
-    /// Requests without a confirm, which the broker may have or not.
-    pub fn unconfirmed(&self) -> BTreeSet<u64> {
+    /// Whether the broker has all that was to be published.
+    fn is_done(&self) -> bool {
         let books = self.books();
-        books.unconfirmed.iter().chain(&books.unsent).copied().collect()
+        books.unconfirmed.is_empty() && books.unsent.is_empty()
     }
 
     /// Begins no new request, and waits until all are confirmed, for so long at most.
     pub async fn finish(&mut self, limit: Duration) {
         self.flow.cancel();
         let until = Instant::now() + limit;
-        while !self.unconfirmed().is_empty() && Instant::now() < until {
+        while !self.is_done() && Instant::now() < until {
             sleep(TICK).await;
         }
         self.over.cancel();
@@ -88,10 +82,12 @@ impl Publisher {
 }
 
 struct Work {
-    url: String,
+    urls: Vec<String>,
     seed: u64,
     rate: f64,
     books: Arc<Mutex<Books>>,
+    recorder: Arc<Recorder>,
+    over_gateway: UnboundedSender<u64>,
     flow: CancellationToken,
     over: CancellationToken,
 }
@@ -109,13 +105,18 @@ impl Work {
                 }
                 let due = (begun.elapsed().as_secs_f64() * self.rate) as u64;
                 let mut books = self.books();
-                let new = books.due..due;
-                books.unsent.extend(new);
+                for n in books.due..due {
+                    if !requests::goes_over_gateway(self.seed, n) {
+                        books.unsent.push_back(n);
+                    } else if self.over_gateway.send(n).is_err() {
+                        break;
+                    }
+                }
                 books.due = due.max(books.due);
             }
         };
         let publish = async {
-            while let Some(connection) = broker_line::connect(&self.url, &self.over).await {
+            while let Some(connection) = broker_line::connect(&self.urls, &self.over).await {
                 if let Ok(channel) = connection.create_channel().await {
                     self.session(&channel).await;
                 }
@@ -132,14 +133,7 @@ impl Work {
         if channel.confirm_select(ConfirmSelectOptions::default()).await.is_err() {
             return;
         }
-        let again: Vec<u64> = {
-            let mut books = self.books();
-            let again: Vec<_> = books.unconfirmed.iter().copied().collect();
-            for &n in &again {
-                *books.repeats.entry(n).or_default() += 1;
-            }
-            again
-        };
+        let again: Vec<u64> = self.books().unconfirmed.iter().copied().collect();
         let mut under_way: FuturesUnordered<_> =
             again.into_iter().map(|n| self.publish(channel, n)).collect();
         let mut ticks = interval(TICK);
@@ -151,9 +145,8 @@ impl Work {
                     if !confirmed {
                         return;
                     }
-                    let mut books = self.books();
-                    books.unconfirmed.remove(&n);
-                    books.confirmed += 1;
+                    self.recorder.record(n, What::Accepted);
+                    self.books().unconfirmed.remove(&n);
                 }
                 _ = ticks.tick() => {
                     let mut books = self.books();
@@ -168,13 +161,18 @@ impl Work {
 
     /// Whether it was confirmed, and reached a queue.
     async fn publish(&self, channel: &Channel, n: u64) -> (u64, bool) {
-        let (properties, body) = requests::message(self.seed, n);
-        let options = BasicPublishOptions { mandatory: true, ..Default::default() };
         let publish = async {
-            channel
-                .basic_publish(EXCHANGE.into(), REQUEST_KEY.into(), options, &body, properties)
-                .await?
-                .await
+            loop {
+                let (properties, body) = requests::message(self.seed, n);
+                let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+                self.recorder.record(n, What::Sent);
+                let sent =
+                    channel.basic_publish(EXCHANGE.into(), REQUEST_KEY.into(), options, &body, properties);
+                match sent.await?.await? {
+                    Confirmation::Nack(_) => sleep(AFTER_NACK).await,
+                    other => return Ok::<_, lapin::Error>(other),
+                }
+            }
         };
         let confirmation = timeout(CONFIRMED_WITHIN, publish).await;
         (n, matches!(confirmation, Ok(Ok(Confirmation::Ack(None)))))

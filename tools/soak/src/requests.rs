@@ -5,8 +5,13 @@ use kit::Properties;
 
 /// Numbers from here on are of messages that cannot be read; see [`bad_ids`](crate::bad_ids).
 pub const UNREADABLE_FROM: u64 = 1 << 40;
+/// So many of a kind are shown in full.
+pub const SHOWN: usize = 10;
 /// How long some requests may wait, in milliseconds: longer than without faults, shorter than most faults.
 const EXPIRATION: &str = "300";
+
+/// What the gateway puts before the keys of those who need no token.
+pub const GATEWAY_CLIENT: &str = "local/";
 
 /// What has to come of a request, unless failures outlast its attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +46,16 @@ pub fn kind(seed: u64, n: u64) -> Kind {
     }
 }
 
+/// The decision whether a request goes over the gateway; calls are numbered from 1.
+const WAY: u64 = u64::MAX;
+const OVER_GATEWAY: f64 = 0.15;
+
+/// Whether a request is sent to the gateway, and not to RabbitMQ. What the gateway cannot express never is.
+pub fn goes_over_gateway(seed: u64, n: u64) -> bool {
+    let fits = !matches!(kind(seed, n), Kind::Expiring | Kind::Unreadable);
+    fits && dice(seed, n, WAY).f64() < OVER_GATEWAY
+}
+
 /// The generator of one decision about one request.
 pub fn dice(seed: u64, n: u64, decision: u64) -> Rng {
     Rng::with_seed(seed ^ n.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ decision.rotate_left(40))
@@ -56,6 +71,7 @@ pub fn message_id(n: u64) -> String {
 
 /// The number in a message id, in an outcome's request id, or in the customer's id of what cannot be read.
 pub fn number(id: &str) -> Option<u64> {
+    let id = id.strip_prefix(GATEWAY_CLIENT).unwrap_or(id);
     if let Some(n) = id.strip_prefix("unreadable-") {
         return Some(UNREADABLE_FROM + n.parse::<u64>().ok()?);
     }
@@ -70,11 +86,21 @@ pub fn message(seed: u64, n: u64) -> (Properties, Vec<u8>) {
         Kind::Expiring => properties.with_expiration(EXPIRATION.into()),
         _ => properties,
     };
-    let body = match kind {
+    (properties, body(seed, n))
+}
+
+pub fn body(seed: u64, n: u64) -> Vec<u8> {
+    let body = match kind(seed, n) {
         Kind::Invalid if n.is_multiple_of(2) => format!(r#"{{"customer_id":{n}"#),
         Kind::Invalid => r#"{"customer_id":" "}"#.into(),
         Kind::Unreadable => format!(r#"{{"customer_id":"{}"}}"#, message_id(n)),
         _ => format!(r#"{{"customer_id":"{n}"}}"#),
     };
-    (properties, body.into_bytes())
+    body.into_bytes()
+}
+
+/// For people: the first ids.
+pub fn ids(numbers: &[u64]) -> String {
+    let ids: Vec<_> = numbers.iter().take(SHOWN).map(|&n| message_id(n)).collect();
+    format!("{}{}", ids.join(" "), if numbers.len() > SHOWN { " …" } else { "" })
 }

@@ -34,14 +34,36 @@ pub(super) struct DockerNode {
     watchdog: Watchdog,
 }
 
+/// A container's place in a cluster.
+pub(super) struct Member {
+    /// Of the container and the host: the others find it by this name.
+    pub(super) name: String,
+    pub(super) network: String,
+    /// The same in all nodes of a cluster.
+    pub(super) cookie: String,
+}
+
+impl Member {
+    /// Erlang's name of its node.
+    pub(super) fn node(&self) -> String {
+        format!("rabbit@{}", self.name)
+    }
+}
+
 impl DockerNode {
     pub(super) async fn start(options: &NodeOptions) -> Result<Self, String> {
+        Self::start_as(None, options).await
+    }
+
+    /// A node alone, or a member of a cluster.
+    pub(super) async fn start_as(member: Option<&Member>, options: &NodeOptions) -> Result<Self, String> {
         let image = Self::look_for_image().await?;
         let (repository, tag) = split(&image);
 
         let (amqp_port, management_port) = (free_port(), free_port());
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
         let name = format!("kit-rabbitmq-{}-{nanos}", std::process::id());
+        let name = member.map_or(name, |member| member.name.clone());
         // Registered before the container exists, so that it is always removed.
         let watchdog = Watchdog::start();
         watchdog.container(&name);
@@ -62,6 +84,13 @@ impl DockerNode {
         for (name, content) in &options.files {
             container = container.with_copy_to(format!("{FILES}/{name}"), content.clone().into_bytes());
         }
+        if let Some(member) = member {
+            container = container
+                .with_network(&member.network)
+                .with_hostname(&member.name)
+                .with_env_var("RABBITMQ_NODENAME", member.node())
+                .with_env_var("RABBITMQ_ERLANG_COOKIE", &member.cookie);
+        }
         let container = container
             // Fixed host ports, so that they are the same after a restart; on loopback only.
             .with_host_config_modifier(move |host| {
@@ -81,6 +110,11 @@ impl DockerNode {
             .await
             .map_err(|error| format!("{image} can't be started ({error})"))?;
         Ok(Self { image, amqp_port, management_port, name, container: Some(Arc::new(container)), watchdog })
+    }
+
+    /// Erlang's name for it, in a cluster.
+    pub(super) fn name(&self) -> String {
+        format!("rabbit@{}", self.name)
     }
 
     /// The image's name, once an engine holds it.
