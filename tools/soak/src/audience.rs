@@ -37,8 +37,13 @@ impl Audience {
         let text = |value: &str| AMQPValue::LongString(value.into());
         // Each fault gives what was not acknowledged back, which counts as a delivery.
         let quorum = table(&[("x-queue-type", text("quorum")), ("x-delivery-limit", integer(1_000_000_000))]);
-        let limited =
-            table(&[("x-max-length", integer(MAX_LENGTH.into())), ("x-overflow", text("reject-publish"))]);
+        // In a cluster a classic queue is away with its node, and what comes meanwhile never reaches it.
+        let kind = if urls.len() > 1 { "quorum" } else { "classic" };
+        let limited = table(&[
+            ("x-queue-type", text(kind)),
+            ("x-max-length", integer(MAX_LENGTH.into())),
+            ("x-overflow", text("reject-publish")),
+        ]);
         let start = async |queue, arguments, recorder| {
             Listener::start(&amqp, urls.to_vec(), queue, arguments, recorder).await
         };

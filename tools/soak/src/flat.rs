@@ -14,7 +14,7 @@ const MEASURED_EVERY: Duration = Duration::from_secs(10);
 const SETTLED_AFTER: Duration = Duration::from_secs(300);
 /// So long after that a process has to live for a slope that says something.
 const LONG_ENOUGH: Duration = Duration::from_secs(60);
-/// Counts waver from moment to moment: the most of a minute is compared with the most of another.
+/// Connections come and go with the load: the least of the last minute is compared with the most of the first ones.
 const COMPARED: usize = 6;
 
 #[derive(Clone, Copy, Debug)]
@@ -77,22 +77,18 @@ impl Flat {
                 last.rss_kib,
                 slope(&life.samples[settled..])
             );
-            let before = &life.samples[settled.saturating_sub(COMPARED)..=settled];
-            let after = &life.samples[life.samples.len() - COMPARED..];
+            let (before, after) = (&life.samples[..=settled], &life.samples[life.samples.len() - COMPARED..]);
             for what in ["threads", "handles", "sockets"] {
                 let count = |sample: &Sample| match what {
                     "threads" => sample.threads,
                     "handles" => sample.handles,
                     _ => sample.sockets,
                 };
-                let [was, is] =
-                    [before, after].map(|samples| samples.iter().map(count).max().unwrap_or_default());
-                println!("  {:<9} {is:>16} {what}, {was} before", "");
-                if is > was {
-                    grown.push(format!(
-                        "{} has {is} {what}, and had {was} after its first minutes",
-                        life.name
-                    ));
+                let most = before.iter().map(count).max().unwrap_or_default();
+                let least = after.iter().map(count).min().unwrap_or_default();
+                println!("  {:<9} {least:>16} {what} in the end, at most {most} before", "");
+                if least > most {
+                    grown.push(format!("{} has {least} {what}, and had at most {most} before", life.name));
                 }
             }
         }

@@ -118,7 +118,8 @@ impl Chaos<'_> {
     /// First our own processes, one after the other, then the broker's nodes, as for an upgrade.
     pub(super) async fn restart_everything(&self, plan: Plan) {
         let sort = "a rolling restart of everything";
-        let fault = self.journal.began(Fault::new(sort, sort).cutting_off(self.crew.running()));
+        let fault = Fault::new(sort, sort).cutting_off(self.crew.running()).postponing(Postponed::Late);
+        let fault = self.journal.began(fault);
         for slot in self.crew.slots.iter().filter(|slot| slot.runs()) {
             self.crew.stop(slot).await;
             self.crew.start(slot);
