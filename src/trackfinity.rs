@@ -95,6 +95,7 @@ pub struct Client {
     api_username: Secret,
     ca_file: Option<Secret>,
     timeout: Duration,
+    connect_timeout: Duration,
     throttle: Arc<LogThrottle>,
 }
 
@@ -115,6 +116,7 @@ impl Client {
             api_username: settings.api_username.clone(),
             ca_file: settings.ca_file.clone(),
             timeout: settings.timeout,
+            connect_timeout: settings.connect_timeout,
             throttle: Arc::default(),
         })
     }
@@ -251,18 +253,21 @@ impl Client {
 
     /// What it means that there is no response.
     async fn failed(&self, error: reqwest::Error, deadline: Instant) -> Reply {
-        if error.is_timeout() {
-            return Reply::Timeout;
-        }
         if let Some(fault) = cause_texts(&error).find_map(|text| CertificateFault::in_error(&text)) {
             return Reply::Certificate(fault);
         }
         let no_tunnel = match self.route.proxy().and_then(Proxy::url).filter(|_| error.is_connect()) {
-            Some(proxy) => tunnel::failure(&error, &proxy, &self.ping_url, deadline).await,
+            Some(proxy) => {
+                let deadline = deadline.min(Instant::now() + self.connect_timeout);
+                tunnel::failure(&error, &proxy, &self.ping_url, deadline).await
+            }
             None => None,
         };
-        let Some((status, detail)) = no_tunnel else { return Reply::Connection(causes(error)) };
-        Reply::NoTunnel { status, detail }
+        match no_tunnel {
+            Some((status, detail)) => Reply::NoTunnel { status, detail },
+            None if error.is_timeout() => Reply::Timeout,
+            None => Reply::Connection(causes(error)),
+        }
     }
 
     fn headers(&self, trace: Option<&TraceContext>) -> Result<HeaderMap, InvalidHeaderValue> {

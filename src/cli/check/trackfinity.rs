@@ -39,6 +39,10 @@ pub(super) async fn check(settings: &Trackfinity, report: &mut Report) -> Result
             };
             (format!("{url} answered {}", answer.status), advice)
         }
+        Reply::Timeout if client.route().proxy().is_some() => (
+            format!("{url}: no answer in time"),
+            "check whether the proxy reaches Trackfinity, and trackfinity.base_url",
+        ),
         Reply::Timeout => (format!("{url}: no answer in time"), unreached),
         Reply::NoTunnel { detail, .. } => (format!("{url}: {detail}"), fault_advice(&reply)),
         Reply::Certificate(fault) => (
