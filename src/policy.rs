@@ -1,8 +1,11 @@
 //! Classifies Trackfinity's replies, and decides what happens to the request. Pure: the time, the
 //! history and the jitter are arguments.
 
+mod certificate_fault;
+
 use std::{borrow::Cow, fmt, time::Duration};
 
+pub use self::certificate_fault::CertificateFault;
 use crate::message::Timestamp;
 
 /// How much of a response body is read, in bytes.
@@ -20,6 +23,8 @@ pub enum Reply {
     Timeout,
     /// Connecting, TLS, writing or reading failed.
     Connection(String),
+    /// Trackfinity's certificate is not accepted, or that of a proxy which opens TLS.
+    Certificate(CertificateFault),
     /// The HTTP proxy opened no tunnel to Trackfinity: the status of its answer, if it gave one, and the
     /// failure for people.
     NoTunnel {
@@ -33,7 +38,7 @@ impl Reply {
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Response(response) => Some(response.status),
-            Self::Timeout | Self::Connection(_) | Self::NoTunnel { .. } => None,
+            Self::Timeout | Self::Connection(_) | Self::Certificate(_) | Self::NoTunnel { .. } => None,
         }
     }
 
@@ -53,7 +58,9 @@ impl Reply {
         match self {
             Self::Response(response) => (response.status >= 400).then(|| response.status.to_string()),
             Self::Timeout => Some("timeout".to_owned()),
-            Self::Connection(_) | Self::NoTunnel { status: None, .. } => Some("connection".to_owned()),
+            Self::Connection(_) | Self::Certificate(_) | Self::NoTunnel { status: None, .. } => {
+                Some("connection".to_owned())
+            }
             Self::NoTunnel { status: Some(status), .. } => Some(Reason::ProxyRefused(*status).to_string()),
         }
     }
@@ -107,6 +114,8 @@ pub enum Reason {
     NotTrue,
     Timeout,
     Connection,
+    /// There is no connection because of the certificate. Its code is that of `Connection`.
+    Certificate(CertificateFault),
     /// There is no connection to the HTTP proxy. Its code is that of `Connection`.
     ProxyConnection,
     /// The HTTP proxy refused a tunnel with this status.
@@ -121,7 +130,7 @@ impl fmt::Display for Reason {
             Self::Http(status) => write!(f, "http_{status}"),
             Self::NotTrue => f.write_str("not_true"),
             Self::Timeout => f.write_str("timeout"),
-            Self::Connection | Self::ProxyConnection => f.write_str("connection"),
+            Self::Connection | Self::Certificate(_) | Self::ProxyConnection => f.write_str("connection"),
             Self::ProxyRefused(status) => write!(f, "proxy_{status}"),
             Self::RateLimited => f.write_str("rate_limited"),
             Self::UnexpectedReply => f.write_str("unexpected_reply"),
@@ -137,6 +146,7 @@ impl Reason {
             Self::NotTrue => "Trackfinity answered, but not with true".to_owned(),
             Self::Timeout => "Trackfinity did not answer within trackfinity.timeout".to_owned(),
             Self::Connection => "the connection to Trackfinity failed".to_owned(),
+            Self::Certificate(fault) => format!("Trackfinity's certificate is not accepted: {fault}"),
             Self::ProxyConnection => "the HTTP proxy for Trackfinity cannot be reached".to_owned(),
             Self::ProxyRefused(status) => {
                 format!("the HTTP proxy answered {status} and opened no tunnel to Trackfinity")
@@ -172,6 +182,7 @@ pub fn classify(reply: &Reply) -> Classification {
     let response = match reply {
         Reply::Timeout => return Classification::Transient(Reason::Timeout, None),
         Reply::Connection(_) => return Classification::Transient(Reason::Connection, None),
+        Reply::Certificate(fault) => return Classification::Transient(Reason::Certificate(*fault), None),
         Reply::NoTunnel { status, .. } => return classify_tunnel(*status),
         Reply::Response(response) => response,
     };

@@ -166,7 +166,7 @@ fn detail(reason: Reason, reply: &Reply) -> String {
         // It names the proxy, and says all that the reason says.
         Reply::NoTunnel { detail, .. } => return detail.clone(),
         Reply::Connection(error) => Some(error.clone()),
-        Reply::Timeout => None,
+        Reply::Timeout | Reply::Certificate(_) => None,
         Reply::Response(_) => {
             reply.body_text().map(|body| headers::truncate(body, MAX_DETAIL_RESPONSE_BYTES))
         }

@@ -8,6 +8,7 @@ mod log_throttle;
 pub mod logs;
 mod meters;
 pub mod metrics;
+mod otlp;
 pub mod semconv;
 pub mod traces;
 

@@ -6,7 +6,7 @@ mod route;
 mod tests;
 mod tunnel;
 
-use std::{error::Error as _, future, sync::Arc, time::Duration};
+use std::{error::Error as _, future, iter, sync::Arc, time::Duration};
 
 use opentelemetry::KeyValue;
 use reqwest::{
@@ -22,8 +22,9 @@ pub use self::{
     route::{Direct, Ends, Route, RouteError},
 };
 use crate::{
+    breaker::Cause,
     message::UnlockRequest,
-    policy::{HttpResponse, MAX_RESPONSE_BYTES, Reply, RetryAfter},
+    policy::{CertificateFault, HttpResponse, MAX_RESPONSE_BYTES, Reason, Reply, RetryAfter},
     secret::Secret,
     settings,
     telemetry::{LogThrottle, TraceContext, semconv},
@@ -94,6 +95,7 @@ pub struct Client {
     api_username: Secret,
     ca_file: Option<Secret>,
     timeout: Duration,
+    connect_timeout: Duration,
     throttle: Arc<LogThrottle>,
 }
 
@@ -114,6 +116,7 @@ impl Client {
             api_username: settings.api_username.clone(),
             ca_file: settings.ca_file.clone(),
             timeout: settings.timeout,
+            connect_timeout: settings.connect_timeout,
             throttle: Arc::default(),
         })
     }
@@ -144,12 +147,20 @@ impl Client {
         self.send(self.http.current().get(self.ping_url.clone()), None).await
     }
 
-    /// Logs why the proxy opens no tunnel: a retry's line has only a code.
+    /// Logs why there is no connection, where a person must help: a retry's line has only a code.
     fn logged(&self, reply: Reply) -> Reply {
         if let Reply::NoTunnel { detail, .. } = &reply
             && let Some(left_out) = self.throttle.due(detail)
         {
             tracing::warn!(event = "no_tunnel", left_out, "Trackfinity cannot be called: {detail}");
+        }
+        if let Reply::Certificate(fault) = &reply
+            && let Some(left_out) = self.throttle.due(fault)
+        {
+            let reason = Reason::Certificate(*fault);
+            let advice = Cause::Failures(reason).advice();
+            let reason = reason.describe();
+            tracing::warn!(event = "certificate_not_accepted", left_out, "{reason}. {advice}");
         }
         reply
     }
@@ -242,15 +253,21 @@ impl Client {
 
     /// What it means that there is no response.
     async fn failed(&self, error: reqwest::Error, deadline: Instant) -> Reply {
-        if error.is_timeout() {
-            return Reply::Timeout;
+        if let Some(fault) = cause_texts(&error).find_map(|text| CertificateFault::in_error(&text)) {
+            return Reply::Certificate(fault);
         }
         let no_tunnel = match self.route.proxy().and_then(Proxy::url).filter(|_| error.is_connect()) {
-            Some(proxy) => tunnel::failure(&error, &proxy, &self.ping_url, deadline).await,
+            Some(proxy) => {
+                let deadline = deadline.min(Instant::now() + self.connect_timeout);
+                tunnel::failure(&error, &proxy, &self.ping_url, deadline).await
+            }
             None => None,
         };
-        let Some((status, detail)) = no_tunnel else { return Reply::Connection(causes(error)) };
-        Reply::NoTunnel { status, detail }
+        match no_tunnel {
+            Some((status, detail)) => Reply::NoTunnel { status, detail },
+            None if error.is_timeout() => Reply::Timeout,
+            None => Reply::Connection(causes(error)),
+        }
     }
 
     fn headers(&self, trace: Option<&TraceContext>) -> Result<HeaderMap, InvalidHeaderValue> {
@@ -291,12 +308,9 @@ async fn read(mut response: Response) -> Result<HttpResponse, reqwest::Error> {
 /// An error and its causes in one line, without the URL.
 fn causes(error: reqwest::Error) -> String {
     let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
+    iter::once(error.to_string()).chain(cause_texts(&error)).collect::<Vec<_>>().join(": ")
+}
+
+fn cause_texts(error: &reqwest::Error) -> impl Iterator<Item = String> {
+    iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string)
 }

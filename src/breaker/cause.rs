@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::policy::Reason;
+use crate::policy::{CertificateFault, Reason};
 
 /// Why calls are paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,12 @@ impl Cause {
             }
             Self::EndpointFault(_) => {
                 "Check trackfinity.base_url: nothing there answers as Trackfinity's API does"
+            }
+            Self::Failures(Reason::Certificate(CertificateFault::UnknownIssuer)) => {
+                "Check trackfinity.ca_file, and whether a proxy opens TLS to inspect it: calls resume by themselves"
+            }
+            Self::Failures(Reason::Certificate(_)) => {
+                "Check trackfinity.base_url and the certificate there: calls resume by themselves"
             }
             Self::Failures(Reason::ProxyConnection) => {
                 "Check the proxy, and its address in trackfinity.proxy or HTTPS_PROXY: calls resume by \

@@ -1,17 +1,14 @@
 //! Why a connection to RabbitMQ could not be opened, and what to do about it.
 
 mod cause;
-mod certificate_fault;
+mod client_fault;
 mod raw;
 mod remedy;
 
 use std::time::Duration;
 
 pub(super) use self::raw::RawError;
-pub use self::{
-    cause::ConnectCause,
-    certificate_fault::{ClientFault, ServerFault},
-};
+pub use self::{cause::ConnectCause, client_fault::ClientFault};
 use crate::settings::BrokerUrlsError;
 
 /// No address of `broker.url` gave a connection; the error is the last address's. Never shows a
@@ -78,7 +75,7 @@ impl ConnectError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::login::FilesError;
+    use crate::{broker::login::FilesError, policy::CertificateFault};
 
     #[test]
     fn a_refusal_is_not_an_unreachable_broker() {
@@ -92,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_file_s_fault_and_a_server_that_is_not_trusted_are_neither_a_refusal_nor_unreachable() {
-        let fault = ServerFault::Expired;
+        let fault = CertificateFault::Expired;
         for cause in
             [ConnectCause::Files(FilesError::KeyMismatch), ConnectCause::Certificate { fault, ca_file: None }]
         {

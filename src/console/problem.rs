@@ -143,7 +143,7 @@ impl From<Error> for Problem {
             Error::Access(AccessError::Locked(_)) => {
                 (StatusCode::CONFLICT, "locked", "Try again when they have finished.")
             }
-            Error::Access(AccessError::Connect(_)) => {
+            Error::Access(AccessError::Connect(_) | AccessError::Amqp(_) | AccessError::Wire(_)) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "broker_unreachable", "Try again when RabbitMQ is back.")
             }
             Error::Access(_) => (StatusCode::BAD_GATEWAY, "broker", "Run `unlocker check` for details."),
@@ -172,5 +172,17 @@ pub(super) fn render(page: &impl Template) -> Response {
     match page.render() {
         Ok(text) => Html(text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::wire::WireError;
+
+    #[test]
+    fn a_connection_that_is_lost_meanwhile_is_a_broker_that_is_away() {
+        let problem = Problem::from(Error::Access(AccessError::Wire(WireError::Timeout)));
+        assert_eq!((problem.status.as_u16(), problem.code), (503, "broker_unreachable"));
     }
 }

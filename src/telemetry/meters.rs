@@ -13,13 +13,14 @@ use opentelemetry::{
     KeyValue,
     metrics::{Histogram, Meter, MeterProvider},
 };
+use opentelemetry_otlp::WithHttpConfig;
 use opentelemetry_sdk::{
     Resource,
     metrics::{PeriodicReader, SdkMeterProvider},
 };
 use prometheus::{Encoder, Registry, TextEncoder};
 
-use super::{semconv, traces::is_exported};
+use super::{otlp, semconv, traces::is_exported};
 
 /// Buckets for durations from OpenTelemetry's conventions, in seconds.
 pub(super) const CALL_BUCKETS: [f64; 14] =
@@ -62,7 +63,9 @@ impl Meters {
         let mut builder = SdkMeterProvider::builder().with_resource(resource).with_reader(prometheus);
         let sent = is_exported("METRICS");
         if sent {
-            let exporter = opentelemetry_otlp::MetricExporter::builder().with_http().build()?;
+            let http = otlp::http_client("METRICS")?;
+            let exporter =
+                opentelemetry_otlp::MetricExporter::builder().with_http().with_http_client(http).build()?;
             builder = builder.with_reader(PeriodicReader::builder(exporter).build());
         }
         Ok(Self { provider: builder.build(), registry, sent })

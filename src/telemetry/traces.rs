@@ -10,12 +10,13 @@ use opentelemetry::{
         Tracer, TracerProvider,
     },
 };
+use opentelemetry_otlp::WithHttpConfig;
 use opentelemetry_sdk::{
     Resource,
     trace::{SdkTracer, SdkTracerProvider},
 };
 
-use super::{TraceContext, semconv};
+use super::{TraceContext, otlp, semconv};
 
 /// Makes spans. Clones share the exporter.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +38,9 @@ impl Traces {
         if !is_exported("TRACES") {
             return Ok(Self::off());
         }
-        let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().build()?;
+        let http = otlp::http_client("TRACES")?;
+        let exporter =
+            opentelemetry_otlp::SpanExporter::builder().with_http().with_http_client(http).build()?;
         let provider =
             SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build();
         let tracer = provider.tracer(semconv::SCOPE);

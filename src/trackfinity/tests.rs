@@ -121,6 +121,45 @@ async fn what_is_no_proxy_is_an_outage_that_names_it() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_is_silent_is_an_outage_that_names_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let silent = tokio::spawn(async move {
+        let mut connections = Vec::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            connections.push(connection);
+        }
+    });
+    let proxy = format!("http://{address}");
+    let client =
+        client(&[("BASE_URL", "https://unlocker.invalid/"), ("PROXY", &proxy), ("CONNECT_TIMEOUT", "100ms")]);
+    let reply = client.ping(None).await;
+    silent.abort();
+    let detail = format!("the HTTP proxy {address} gave no answer to CONNECT in time");
+    assert_eq!(reply, Reply::NoTunnel { status: None, detail });
+    assert_eq!(classify(&reply), Classification::Transient(Reason::ProxyConnection, None));
+}
+
+#[tokio::test]
+async fn a_silence_behind_the_proxy_is_none_of_the_proxy() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let opens = tokio::spawn(async move {
+        let mut connections = Vec::new();
+        while let Ok((mut connection, _)) = listener.accept().await {
+            connection.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("answered");
+            connections.push(connection);
+        }
+    });
+    let proxy = format!("http://{address}");
+    let client =
+        client(&[("BASE_URL", "https://unlocker.invalid/"), ("PROXY", &proxy), ("CONNECT_TIMEOUT", "200ms")]);
+    let reply = client.ping(None).await;
+    opens.abort();
+    assert_eq!(reply, Reply::Timeout);
+}
+
+#[tokio::test]
 async fn a_failure_behind_the_proxy_is_none_of_the_proxy() {
     // The tunnel is open, and what is behind it has no TLS.
     let (reply, ..) = reply_through_proxy("HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 400 Bad Request\r\n\r\n").await;

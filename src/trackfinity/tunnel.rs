@@ -43,8 +43,11 @@ pub(super) async fn failure(
 ) -> Option<(Option<u16>, String)> {
     let refused =
         |status| Some((Some(status), format!("the HTTP proxy {proxy} answered {status} to CONNECT")));
-    if is_proxy_authorization_required(error) {
+    if has_cause(error, "proxy authorization required") {
         return refused(407);
+    }
+    if has_cause(error, "tunnel error") && proxy.as_url().scheme() != "http" {
+        return Some((None, format!("the HTTP proxy {proxy} opens no tunnel")));
     }
     // reqwest can use a proxy over TLS, and `ask` cannot.
     if proxy.as_url().scheme() != "http" {
@@ -60,17 +63,21 @@ pub(super) async fn failure(
         Ok(Answer::Unreadable(error)) => {
             Some((None, format!("the HTTP proxy {proxy} gave no HTTP answer to CONNECT: {error}")))
         }
+        // It is silent, or waits for Trackfinity's host.
+        Err(_elapsed) if error.is_timeout() => {
+            Some((None, format!("the HTTP proxy {proxy} gave no answer to CONNECT in time")))
+        }
         // What failed is behind the proxy, such as TLS; or the proxy is well again.
         Ok(Answer::Opened) | Err(_) => None,
     }
 }
 
-/// Whether a proxy answered CONNECT with 407. hyper-util turns this into an error of a private type,
-/// so only its text shows it.
-fn is_proxy_authorization_required(error: &reqwest::Error) -> bool {
+/// Whether this text is among the causes. hyper-util turns a proxy's refusal into an error of a private
+/// type, so only its text shows it.
+fn has_cause(error: &reqwest::Error, text: &str) -> bool {
     let mut source = error.source();
     while let Some(cause) = source {
-        if cause.to_string().contains("proxy authorization required") {
+        if cause.to_string().contains(text) {
             return true;
         }
         source = cause.source();

@@ -2,11 +2,8 @@
 
 use std::path::Path;
 
-use super::{
-    cause::ConnectCause,
-    certificate_fault::{ClientFault, ServerFault},
-};
-use crate::broker::login::FilesError;
+use super::{cause::ConnectCause, client_fault::ClientFault};
+use crate::{broker::login::FilesError, policy::CertificateFault};
 
 const CERTIFICATE: &str = "broker.client_certificate_file";
 
@@ -88,19 +85,19 @@ impl ConnectCause {
             }
             Self::Files(FilesError::Tls(_)) => "start the program again; report it if it stays".to_owned(),
             Self::Certificate { fault, ca_file } => match (fault, ca_file) {
-                (ServerFault::UnknownIssuer, Some(file)) => format!(
+                (CertificateFault::UnknownIssuer, Some(file)) => format!(
                     "put the authority of RabbitMQ's certificate into {}",
                     named("broker.ca_file", file)
                 ),
-                (ServerFault::UnknownIssuer, None) => {
+                (CertificateFault::UnknownIssuer, None) => {
                     "set broker.ca_file to a file with the authority of RabbitMQ's certificate".to_owned()
                 }
-                (ServerFault::OtherName, _) => {
+                (CertificateFault::OtherName, _) => {
                     "write a host name in broker.url that the certificate has, or give RabbitMQ a certificate for this \
                      one (ssl_options.certfile)"
                         .to_owned()
                 }
-                (ServerFault::NotValidYet, _) => {
+                (CertificateFault::NotValidYet, _) => {
                     "correct this machine's clock, or give RabbitMQ another certificate (ssl_options.certfile)"
                         .to_owned()
                 }
@@ -153,9 +150,9 @@ mod tests {
             (ConnectCause::Token { token: token(0) }.remedy(), ["a new token", "/run/token"]),
             (ConnectCause::Token { token: token(i64::MAX) }.remedy(), ["RabbitMQ's log", "/run/token"]),
             (ConnectCause::TokenTooLarge { token: token(0) }.remedy(), ["initial_frame_max", "/run/token"]),
-            (server(ServerFault::UnknownIssuer, Some("/run/ca.crt")), ["/run/ca.crt", "broker.ca_file"]),
-            (server(ServerFault::UnknownIssuer, None), ["set broker.ca_file", "authority"]),
-            (server(ServerFault::Expired, None), ["another certificate", "ssl_options.certfile"]),
+            (server(CertificateFault::UnknownIssuer, Some("/run/ca.crt")), ["/run/ca.crt", "broker.ca_file"]),
+            (server(CertificateFault::UnknownIssuer, None), ["set broker.ca_file", "authority"]),
+            (server(CertificateFault::Expired, None), ["another certificate", "ssl_options.certfile"]),
         ] {
             assert!(parts.iter().all(|part| remedy.contains(part)), "{parts:?}: {remedy}");
             assert!(!remedy.contains("correct broker.url"), "{remedy}");

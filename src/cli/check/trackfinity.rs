@@ -39,10 +39,14 @@ pub(super) async fn check(settings: &Trackfinity, report: &mut Report) -> Result
             };
             (format!("{url} answered {}", answer.status), advice)
         }
+        Reply::Timeout if client.route().proxy().is_some() => (
+            format!("{url}: no answer in time"),
+            "check whether the proxy reaches Trackfinity, and trackfinity.base_url",
+        ),
         Reply::Timeout => (format!("{url}: no answer in time"), unreached),
         Reply::NoTunnel { detail, .. } => (format!("{url}: {detail}"), fault_advice(&reply)),
-        Reply::Connection(error) if error.contains("certificate") => (
-            format!("{url}: {error}"),
+        Reply::Certificate(fault) => (
+            format!("{url}: the certificate is not accepted: {fault}"),
             "check trackfinity.base_url; if an authority of your own signed the certificate, name it in trackfinity.ca_file",
         ),
         Reply::Connection(error) => (format!("{url}: {error}"), unreached),

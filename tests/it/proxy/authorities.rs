@@ -21,7 +21,12 @@ fn only_the_authorities_of_the_file_are_trusted_and_a_new_file_is_read_without_a
         let program = place.worker().env("SSL_CERT_FILE", system).env("UNLOCKER__OPS__LISTEN", &ops);
         let (worker, outcomes) = place.start(program).await;
         place.publish(20).await;
-        paused(&ops, 200, &["failures", "the connection to Trackfinity failed"]).await;
+        let said = "Trackfinity's certificate is not accepted: its issuer is not trusted";
+        let advice = "Check trackfinity.ca_file";
+        paused(&ops, 200, &["failures", said, advice]).await;
+        let line =
+            worker.wait_for_line(|line| line.contains(r#""event":"certificate_not_accepted""#), SOON).await;
+        assert!(line.contains(said) && line.contains(advice), "{line}");
         assert_eq!(place.trackfinity.count(), 0);
         // What is no certificate does not replace what is.
         write("nonsense");
@@ -38,7 +43,7 @@ fn only_the_authorities_of_the_file_are_trusted_and_a_new_file_is_read_without_a
         let changes = || worker.stderr().iter().filter(|line| line.contains("secret_changed")).count();
         kit::eventually("the file is read again", SOON, async || changes() == 2).await;
         place.publish(20).await;
-        paused(&ops, 200, &["failures", "the connection to Trackfinity failed"]).await;
+        paused(&ops, 200, &["failures", said]).await;
         write(&issuer);
         outcomes.wait_count(40, SOON).await;
         assert_eq!(place.trackfinity.count(), 40);

@@ -71,6 +71,26 @@ fn a_signals_own_endpoint_sends_that_signal_alone() {
 }
 
 #[test]
+fn a_proxy_for_trackfinity_sees_nothing_that_is_sent_to_a_collector() {
+    kit::run(async |ctx| {
+        let otlp = Otlp::start();
+        let proxy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", proxy.local_addr().expect("an address"));
+        let mut env = to(&otlp);
+        env.push(("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20hunter2".to_owned()));
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
+            env.push((name, url.clone()));
+        }
+        env.extend(["NO_PROXY", "no_proxy"].map(|name| (name, String::new())));
+        unlock_and_stop(&ctx, &env).await;
+        assert_eq!(otlp.count(), 3);
+        assert!(!otlp.metric_names().is_empty());
+        proxy.set_nonblocking(true).expect("an option");
+        assert_eq!(proxy.accept().expect_err("no connection").kind(), std::io::ErrorKind::WouldBlock);
+    });
+}
+
+#[test]
 fn the_service_is_named_by_the_environment_or_by_default() {
     kit::run(async |ctx| {
         let rows: [(&[(&str, &str)], &str); 5] = [
