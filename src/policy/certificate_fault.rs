@@ -21,7 +21,8 @@ impl CertificateFault {
     pub fn in_error(text: &str) -> Option<Self> {
         let has = |part: &str| text.contains(part);
         has("invalid peer certificate").then(|| match () {
-            () if has("UnknownIssuer") => Self::UnknownIssuer,
+            // The signature is wrong if another authority has the issuer's name, such as its successor.
+            () if has("UnknownIssuer") || has("BadSignature") => Self::UnknownIssuer,
             () if has("xpired") => Self::Expired,
             () if has("not valid for any names") => Self::NoName,
             () if has("not valid for name") || has("NotValidForName") => Self::OtherName,
@@ -54,6 +55,7 @@ mod tests {
     fn a_fault_is_said_without_the_library_s_names() {
         for (text, fault) in [
             ("UnknownIssuer", "its issuer is not trusted"),
+            ("BadSignature", "its issuer is not trusted"),
             ("Expired", "it has expired"),
             ("certificate expired: verification time 1 (UNIX)", "it has expired"),
             ("certificate not valid for name \"h\"", "it is for another host name"),

@@ -127,7 +127,7 @@ fn ten_thousand_requests_that_wait_all_get_their_outcomes_and_leave_no_memory() 
     const ROUNDS: usize = 3;
     /// What allocators keep varies by this much, in MiB.
     const TOLERANCE: f64 = 8.0;
-    kit::run(async |ctx| {
+    kit::run_within(SOON * 4, async |ctx| {
         let world = World::start(ctx, |_| Answer::unlocked()).await;
         world.stop().await;
         let gateway = Gateway::start(&world.ctx, world.ctx.amqp_url(), &[("GATEWAY__MAX_WAIT", "50s")]).await;
