@@ -23,7 +23,7 @@ pub use self::{
     broker_urls::{BrokerUrls, BrokerUrlsError},
     certificates::{CertificateInfo, certificates, private_key},
     faults::{Fault, Faults},
-    jwt::TokenInfo,
+    jwt::{TokenInfo, token_in},
     layers::DEFAULTS,
     load::{BrokerSettings, ConsoleSettings, GatewaySettings, Settings, environment},
     proxy_url::ProxyUrl,

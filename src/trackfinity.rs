@@ -1,12 +1,13 @@
 //! The client of Trackfinity's API: one call gives one reply. It decides nothing and never retries.
 
+mod causes;
 mod http_client;
 mod route;
 #[cfg(test)]
 mod tests;
 mod tunnel;
 
-use std::{error::Error as _, future, iter, sync::Arc, time::Duration};
+use std::{future, sync::Arc, time::Duration};
 
 use opentelemetry::KeyValue;
 use reqwest::{
@@ -16,7 +17,11 @@ use reqwest::{
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout_at};
 
-use self::{http_client::HttpClient, route::Proxy};
+use self::{
+    causes::{cause_texts, causes},
+    http_client::HttpClient,
+    route::Proxy,
+};
 pub use self::{
     http_client::HttpClientError,
     route::{Direct, Ends, Route, RouteError},
@@ -303,14 +308,4 @@ async fn read(mut response: Response) -> Result<HttpResponse, reqwest::Error> {
         }
     }
     Ok(HttpResponse { status, body, cut, retry_after })
-}
-
-/// An error and its causes in one line, without the URL.
-fn causes(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    iter::once(error.to_string()).chain(cause_texts(&error)).collect::<Vec<_>>().join(": ")
-}
-
-fn cause_texts(error: &reqwest::Error) -> impl Iterator<Item = String> {
-    iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string)
 }

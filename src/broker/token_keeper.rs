@@ -14,11 +14,14 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use super::wire::WireSecret;
-use crate::{secret::Secret, settings::TokenInfo};
+use crate::{
+    secret::Secret,
+    settings::{TokenInfo, token_in},
+};
 
 /// How often the file is read.
 const READ_INTERVAL: Duration = Duration::from_secs(1);
@@ -71,14 +74,14 @@ impl Handle {
     async fn update(&self, token: &SecretString) -> Result<(), String> {
         match self {
             Self::Lapin(connection) => match connection.upgrade() {
-                Some(open) => {
-                    let token = token.expose_secret().trim().into();
-                    open.update_secret(token, REASON.into()).await.map_err(|error| error.to_string())
-                }
+                Some(open) => open
+                    .update_secret(token_in(token).into(), REASON.into())
+                    .await
+                    .map_err(|error| error.to_string()),
                 None => Ok(()),
             },
             Self::Wire(connection) => {
-                connection.update(token.expose_secret().trim(), REASON).map_err(|error| error.to_string())
+                connection.update(token_in(token), REASON).map_err(|error| error.to_string())
             }
         }
     }

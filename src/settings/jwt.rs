@@ -7,7 +7,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
 use super::values::Parsed;
@@ -29,7 +29,7 @@ impl TokenInfo {
     pub fn of(token: &Secret) -> Self {
         let file = token.path().map(Path::to_path_buf).unwrap_or_default();
         let token = token.current();
-        let token = token.expose_secret().trim();
+        let token = token_in(&token);
         Self { file, expires_at: expires_at(token), length: token.len() }
     }
 
@@ -51,7 +51,12 @@ impl fmt::Display for TokenInfo {
     }
 }
 
-/// Whether the text has the form of a token, perhaps with white space around it, which is never sent. The error never repeats any of it.
+/// The token in its file's content: white space around it is never sent.
+pub fn token_in(content: &SecretString) -> &str {
+    content.expose_secret().trim()
+}
+
+/// Whether the text has the form of a token, perhaps with white space around it. The error never repeats any of it.
 pub(super) fn check_jwt(text: &str) -> Parsed<()> {
     let parts: Vec<&str> = text.trim().split('.').collect();
     let [header, claims, signature] = parts.as_slice() else {

@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use super::{
     broker_urls::{BrokerUrls, BrokerUrlsError},
     certificates::{MAX_CERTIFICATES_BYTES, check_certificates, check_private_key},
-    jwt::check_jwt,
+    jwt::{check_jwt, token_in},
     keys::Key,
     login_files::LoginFiles,
     proxy_url::ProxyUrl,
@@ -301,7 +301,7 @@ impl Broker {
         match &self.token_file {
             Some(token) => {
                 let token = token.current();
-                BrokerUrls::parse_with_password(urls.expose_secret(), token.expose_secret().trim())
+                BrokerUrls::parse_with_password(urls.expose_secret(), token_in(&token))
             }
             None => BrokerUrls::parse(urls.expose_secret()),
         }

@@ -1,8 +1,6 @@
 //! Why an HTTP proxy opens no tunnel: reqwest does not tell the status of its answer, so the proxy is
 //! asked again.
 
-use std::error::Error as _;
-
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http_body_util::Empty;
 use hyper::{
@@ -18,6 +16,7 @@ use tokio::{
 };
 use url::Url;
 
+use super::causes::cause_texts;
 use crate::settings::ProxyUrl;
 
 /// What a proxy did with a CONNECT.
@@ -75,14 +74,7 @@ pub(super) async fn failure(
 /// Whether this text is among the causes. hyper-util turns a proxy's refusal into an error of a private
 /// type, so only its text shows it.
 fn has_cause(error: &reqwest::Error, text: &str) -> bool {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if cause.to_string().contains(text) {
-            return true;
-        }
-        source = cause.source();
-    }
-    false
+    cause_texts(error).any(|cause| cause.contains(text))
 }
 
 /// Asks the proxy for a tunnel to `target` (host and port), and closes it at once.

@@ -32,7 +32,7 @@ fn message<'a>(queue: &'a str, body: &'a [u8]) -> Outgoing<'a> {
     Outgoing { exchange: "", routing_key: queue, properties: Properties::default(), body }
 }
 
-async fn quorum_queue(amqp: &Amqp, queue: &str) {
+pub async fn quorum_queue(amqp: &Amqp, queue: &str) {
     let mut quorum = FieldTable::default();
     quorum.insert("x-queue-type".into(), kit::AMQPValue::LongString("quorum".into()));
     amqp.declare_queue(queue, quorum).await;

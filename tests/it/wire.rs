@@ -15,7 +15,7 @@ use trackfinity_unlocker::{
 };
 
 use crate::{
-    publisher::suspend,
+    publisher::{quorum_queue, suspend},
     world::{SOON, id},
 };
 
@@ -47,9 +47,7 @@ fn is_unreadable(properties: &Properties) -> bool {
 fn unreadable_messages_are_read_between_others_and_requeued_in_their_order() {
     kit::run(async |ctx| {
         let amqp = ctx.amqp().await;
-        let mut arguments = FieldTable::default();
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-        amqp.declare_queue("q", arguments).await;
+        quorum_queue(&amqp, "q").await;
         amqp.publish("", "q", id("first"), b"1").await;
         publish_raw(&ctx, "q", UNREADABLE, b"2").await;
         amqp.publish("", "q", id("third"), &vec![b'3'; 300_000]).await;
@@ -85,9 +83,7 @@ fn what_a_browse_has_acknowledged_does_not_come_back() {
     const COUNT: usize = 400;
     kit::run(async |ctx| {
         let amqp = ctx.amqp().await;
-        let mut arguments = FieldTable::default();
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-        amqp.declare_queue("q", arguments).await;
+        quorum_queue(&amqp, "q").await;
         amqp.publish_all("", "q", (0..COUNT).map(|n| (id(&n.to_string()), b"{}".to_vec()))).await;
         kit::eventually("the messages", SOON, async || amqp.ready_count("q").await as usize == COUNT).await;
         let connection = connect(&ctx, "").await;

@@ -1,6 +1,7 @@
 //! A RabbitMQ to run against.
 
 mod cluster;
+mod container_member;
 #[cfg(feature = "docker")]
 mod docker;
 #[cfg(not(feature = "docker"))]

@@ -140,7 +140,7 @@ impl Work {
         }
     }
 
-    /// Some give up when they are told that they may: nothing must come of their requests.
+    /// Some clients give up where an answer allows it: nothing must come of their requests.
     fn is_final(&self, n: u64, said: &Said, may_be_taken: bool) -> bool {
         let gives_up = !may_be_taken && n.is_multiple_of(2) || requests::kind(self.seed, n) == Kind::Invalid;
         match said {

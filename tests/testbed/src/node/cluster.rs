@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::docker::{self, DockerNode};
+use super::container_member;
+use super::docker::DockerNode;
 use super::local::{LocalNode, Member};
 use super::{Kind, NodeOptions, RabbitNode, find, on_node_runtime, say};
 
@@ -77,7 +78,7 @@ impl RabbitCluster {
     async fn launch_containers(size: usize) -> Result<Self, String> {
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
         let network = format!("kit-{}-{nanos}", std::process::id());
-        let member = |n: usize| docker::Member {
+        let member = |n: usize| container_member::Member {
             name: format!("{network}-{n}"),
             network: network.clone(),
             cookie: format!("KIT{nanos}"),

@@ -15,6 +15,7 @@ use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt};
 use tokio::time::timeout;
 
+use super::container_member::Member;
 use super::{NodeOptions, block_on_node_runtime, on_node_runtime, say};
 use crate::ports::free_port;
 use crate::watchdog::Watchdog;
@@ -34,27 +35,7 @@ pub(super) struct DockerNode {
     watchdog: Watchdog,
 }
 
-/// A container's place in a cluster.
-pub(super) struct Member {
-    /// Of the container and the host: the others find it by this name.
-    pub(super) name: String,
-    pub(super) network: String,
-    /// The same in all nodes of a cluster.
-    pub(super) cookie: String,
-}
-
-impl Member {
-    /// Erlang's name of its node.
-    pub(super) fn node(&self) -> String {
-        format!("rabbit@{}", self.name)
-    }
-}
-
 impl DockerNode {
-    pub(super) async fn start(options: &NodeOptions) -> Result<Self, String> {
-        Self::start_as(None, options).await
-    }
-
     /// A node alone, or a member of a cluster.
     pub(super) async fn start_as(member: Option<&Member>, options: &NodeOptions) -> Result<Self, String> {
         let image = Self::look_for_image().await?;

@@ -83,7 +83,7 @@ async fn given(amqp: &str) -> Result<RabbitNode, String> {
 }
 
 pub(super) async fn docker(options: &NodeOptions, own: bool) -> Result<RabbitNode, String> {
-    let node = DockerNode::start(options).await?;
+    let node = DockerNode::start_as(None, options).await?;
     let (amqp, management) = (node.amqp_port, node.management_port);
     up(Kind::Docker(node), amqp, management, own).await
 }

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 
 use super::NodeOptions;
+use super::container_member::Member;
 
 pub(super) struct DockerNode {
     pub(super) image: String,
@@ -12,32 +13,14 @@ pub(super) struct DockerNode {
     never: Infallible,
 }
 
-pub(super) struct Member {
-    pub(super) name: String,
-    pub(super) network: String,
-    pub(super) cookie: String,
-}
-
-impl Member {
-    pub(super) fn node(&self) -> String {
-        let Self { name, network, cookie } = self;
-        format!("{name} {network} {cookie}")
-    }
-}
-
 impl DockerNode {
     #[allow(clippy::unused_async)]
-    pub(super) async fn start_as(_member: Option<&Member>, options: &NodeOptions) -> Result<Self, String> {
-        Self::start(options).await
+    pub(super) async fn start_as(_member: Option<&Member>, _options: &NodeOptions) -> Result<Self, String> {
+        Err("this program is built without Docker".into())
     }
 
     pub(super) fn name(&self) -> String {
         match self.never {}
-    }
-
-    #[allow(clippy::unused_async)]
-    pub(super) async fn start(_options: &NodeOptions) -> Result<Self, String> {
-        Err("this program is built without Docker".into())
     }
 
     pub(super) async fn kill(&self) {
