@@ -1,5 +1,5 @@
-//! While some requests are always served, no pause is long and every request ends, whatever the
-//! other answers are. Simulates a queue, its tiers and one worker in steps.
+//! While some requests are always served, every request ends, and no pause is longer than those that
+//! fail can make it. Simulates a queue, its tiers and one worker in steps.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -186,28 +186,50 @@ fn kind() -> impl Strategy<Value = Kind> {
     ]
 }
 
+/// The longest pause that these requests can cause: each probe tries five of them, or one after an
+/// endpoint fault, and the last probe finds one that is served.
+fn longest_possible_pause(requests: &[Request]) -> Duration {
+    let count = |is: fn(&Kind) -> bool| requests.iter().filter(|request| is(&request.kind)).count();
+    let failing = count(|kind| !matches!(kind, Kind::Healthy));
+    let forbidden = count(|kind| matches!(kind, Kind::AlwaysForbidden));
+    let probes = failing.div_ceil(PROBE_REQUESTS) + forbidden + 2;
+    let delays =
+        std::iter::successors(Some(LIMITS.probe_delay), |wait| Some((*wait * 2).min(LIMITS.probe_max_delay)));
+    // Beside the waits there are the calls, of 50 ms each, and the simulation's steps, of 100 ms.
+    delays.take(probes).map(|wait| wait + Duration::from_millis(400)).sum()
+}
+
+fn check(kinds: impl IntoIterator<Item = Kind>) -> Result<(), TestCaseError> {
+    let requests: Vec<_> =
+        kinds.into_iter().enumerate().map(|(id, kind)| Request { id, kind, calls: 0, attempts: 0 }).collect();
+    let (count, longest) = (requests.len(), longest_possible_pause(&requests));
+    let mut simulation = Simulation::new(requests);
+    simulation.run(count);
+    prop_assert!(simulation.longest_pause <= longest, "{:?} > {longest:?}", simulation.longest_pause);
+    let ended: Vec<_> = simulation.ended.iter().filter(|(request, _)| request.id < LATER_IDS).collect();
+    prop_assert_eq!(ended.len(), count);
+    for (request, served) in &simulation.ended {
+        let should = matches!(request.kind, Kind::Healthy | Kind::FailsFirst(_));
+        prop_assert_eq!(*served, should, "{:?}", request);
+    }
+    Ok(())
+}
+
+#[test]
+fn behind_forty_that_fail_the_pause_lasts_for_the_probes_that_try_them() -> Result<(), TestCaseError> {
+    let fails_for_a_while = [5, 3, 5].map(Kind::FailsFirst);
+    check(std::iter::repeat_n(Kind::AlwaysFails, 37).chain(fails_for_a_while))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn while_some_are_always_served_no_pause_is_long_and_every_request_ends(
+    fn while_some_are_always_served_pauses_are_bounded_and_every_request_ends(
         // More that always fail than the 24 requests of one bad shard.
         kinds in proptest::collection::vec(kind(), 0..60),
         at_the_head in 0..25_usize,
     ) {
-        let bad = std::iter::repeat_n(Kind::AlwaysFails, at_the_head);
-        let requests: Vec<_> = bad.chain(kinds).enumerate()
-            .map(|(id, kind)| Request { id, kind, calls: 0, attempts: 0 })
-            .collect();
-        let count = requests.len();
-        let mut simulation = Simulation::new(requests);
-        simulation.run(count);
-        prop_assert!(simulation.longest_pause <= LIMITS.probe_max_delay * 3, "{:?}", simulation.longest_pause);
-        let ended: Vec<_> = simulation.ended.iter().filter(|(request, _)| request.id < LATER_IDS).collect();
-        prop_assert_eq!(ended.len(), count);
-        for (request, served) in &simulation.ended {
-            let should = matches!(request.kind, Kind::Healthy | Kind::FailsFirst(_));
-            prop_assert_eq!(*served, should, "{:?}", request);
-        }
+        check(std::iter::repeat_n(Kind::AlwaysFails, at_the_head).chain(kinds))?;
     }
 }
