@@ -1,28 +1,14 @@
-//! The permissions that each process needs in RabbitMQ, and a check that changes nothing.
-//!
-//! RabbitMQ checks the permission before the rest of a method. So each check sends a method with an
-//! error in it, which has no effect: RabbitMQ refuses it either for the missing permission or for the
-//! error (decision 91).
+//! The permissions that each process needs in RabbitMQ.
 
 pub(super) mod scopes;
+mod trial;
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
-use lapin::{
-    BasicProperties, Channel, Connection, ExchangeKind,
-    options::{
-        BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
-        QueueDeclareOptions,
-    },
-    protocol::AMQPSoftError,
-    types::{AMQPValue, FieldTable},
-};
+use lapin::{Connection, types::AMQPValue};
 
-use super::{
-    errors::soft_error,
-    topology::{Entity, Kind, Topology},
-};
-use crate::policy::Tier;
+use super::topology::{EVERY_OUTCOME, Entity, Kind, Topology};
+use crate::{message::outcome::Status, policy::Tier};
 
 /// A routing key that no binding has.
 const NO_KEY: &str = "unlocker-check";
@@ -43,6 +29,9 @@ pub struct Right {
     pub permission: Permission,
     pub kind: Kind,
     pub name: String,
+    /// RabbitMQ can restrict the permissions on a topic exchange to some routing keys, and does so for
+    /// each OAuth 2 scope: this key is needed, beside the permission on the exchange.
+    pub routing_key: Option<&'static str>,
     /// Why it is needed.
     pub purpose: &'static str,
 }
@@ -54,12 +43,21 @@ impl fmt::Display for Right {
             Permission::Write => "write",
             Permission::Read => "read",
         };
-        write!(f, "{permission} on {} {}, {}", self.kind, self.name, self.purpose)
+        write!(f, "{permission} on {} {}", self.kind, self.name)?;
+        if let Some(key) = self.routing_key {
+            write!(f, " with the routing key {key} (a topic permission)")?;
+        }
+        write!(f, ", {}", self.purpose)
     }
 }
 
 fn right(permission: Permission, kind: Kind, name: &str, purpose: &'static str) -> Right {
-    Right { permission, kind, name: name.to_owned(), purpose }
+    Right { permission, kind, name: name.to_owned(), routing_key: None, purpose }
+}
+
+/// A right that only some routing keys of a topic exchange may lack.
+fn topic_right(permission: Permission, name: &str, key: &'static str, purpose: &'static str) -> Right {
+    Right { routing_key: Some(key), ..right(permission, Kind::Exchange, name, purpose) }
 }
 
 /// Who needs permissions, and for what.
@@ -91,7 +89,7 @@ impl Topology {
         }
         let mut seen = Vec::new();
         rights.retain(|right| {
-            let key = (right.permission, right.kind, right.name.clone());
+            let key = (right.permission, right.kind, right.name.clone(), right.routing_key);
             let new = !seen.contains(&key);
             seen.push(key);
             new
@@ -104,18 +102,18 @@ impl Topology {
     pub fn permissions(&self, role: Role) -> [String; 3] {
         let rights = self.rights(role);
         [Permission::Configure, Permission::Write, Permission::Read].map(|permission| {
-            let mut names = Vec::new();
-            for right in rights.iter().filter(|right| right.permission == permission) {
-                let name = self.pattern(role, &right.name);
-                if !names.contains(&name) {
-                    names.push(name);
-                }
-            }
-            match names.as_slice() {
-                [] => "^$".to_owned(),
-                [name] => format!("^{name}$"),
-                names => format!("^({})$", names.join("|")),
-            }
+            let of_this = rights.iter().filter(|right| right.permission == permission);
+            any_of(of_this.map(|right| self.pattern(role, &right.name)))
+        })
+    }
+
+    /// The regular expressions for the routing keys that a role needs on the exchange of the outcomes:
+    /// write, read, as `rabbitmqctl set_topic_permissions` takes them.
+    pub fn topic_permissions(&self, role: Role) -> [String; 2] {
+        let rights = self.rights(role);
+        [Permission::Write, Permission::Read].map(|permission| {
+            let of_this = rights.iter().filter(|right| right.permission == permission);
+            any_of(of_this.filter_map(|right| right.routing_key).map(escape))
         })
     }
 
@@ -153,6 +151,9 @@ impl Topology {
         for tier in Tier::ALL {
             rights.push(right(Read, Queue, &self.retry_queue(tier), "to count what waits in it"));
         }
+        for status in Status::ALL.into_iter().filter(|status| *status != Status::Discarded) {
+            rights.push(topic_right(Write, &self.results(), status.routing_key(), "to publish outcomes"));
+        }
         if self.keeps_history() {
             rights.push(right(Read, Queue, &self.history(), "to see that it is there"));
         }
@@ -177,6 +178,9 @@ impl Topology {
                 Entity::Binding { queue, exchange, .. } => {
                     rights.push(right(Write, Queue, &queue, "to bind it"));
                     rights.push(right(Read, Exchange, &exchange, "to bind queues to it"));
+                    if exchange == self.results() {
+                        rights.push(topic_right(Read, &exchange, EVERY_OUTCOME, "to bind queues to it"));
+                    }
                 }
             }
         }
@@ -209,15 +213,18 @@ impl Topology {
             right(Configure, Queue, &replays, "to wait for the outcomes of replays"),
             right(Write, Queue, &replays, "to bind it to the outcomes"),
             right(Read, Exchange, &self.results(), "to bind a queue to the outcomes"),
+            topic_right(Read, &self.results(), EVERY_OUTCOME, "to bind a queue to the outcomes"),
             right(Read, Queue, &replays, "to receive the outcomes of replays"),
             right(Write, Exchange, self.exchange(), "to replay"),
             right(Write, Exchange, &self.results(), "to discard"),
+            topic_right(Write, &self.results(), Status::Discarded.routing_key(), "to discard"),
         ];
         rights.extend(Tier::ALL.map(|tier| right(Read, Queue, &self.retry_queue(tier), to_count)));
         rights
     }
 
-    /// The permissions that the connection's user lacks.
+    /// The permissions that the connection's user lacks. Of an exchange that is forbidden altogether, no
+    /// routing key is named.
     ///
     /// # Errors
     /// If RabbitMQ can't be asked.
@@ -230,7 +237,7 @@ impl Topology {
         for right in rights {
             // Each check closes its channel.
             let channel = connection.create_channel().await?;
-            if !right.is_granted(&channel, self).await? {
+            if !right.is_granted(connection, &channel, self).await? {
                 missing.push(right);
             }
             if let Err(error) = channel.close(200, "done".into()).await {
@@ -241,77 +248,24 @@ impl Topology {
     }
 }
 
+/// A regular expression for these and nothing else.
+fn any_of(patterns: impl Iterator<Item = String>) -> String {
+    let mut different = Vec::new();
+    for pattern in patterns {
+        if !different.contains(&pattern) {
+            different.push(pattern);
+        }
+    }
+    match different.as_slice() {
+        [] => "^$".to_owned(),
+        [only] => format!("^{only}$"),
+        several => format!("^({})$", several.join("|")),
+    }
+}
+
 /// A name as a regular expression. Of the characters that a prefix may have, only the dot is special.
 fn escape(name: &str) -> String {
     name.replace('.', r"\.")
-}
-
-impl Right {
-    async fn is_granted(&self, channel: &Channel, topology: &Topology) -> lapin::Result<bool> {
-        let name = || self.name.as_str().into();
-        let wrong = |argument: &str| {
-            let value = AMQPValue::LongString("unlocker-check".into());
-            FieldTable::from(BTreeMap::from([(argument.into(), value)]))
-        };
-        let answer = match (self.permission, self.kind) {
-            (Permission::Configure, Kind::Exchange) => {
-                let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
-                let number = AMQPValue::LongInt(0);
-                let arguments = FieldTable::from(BTreeMap::from([("alternate-exchange".into(), number)]));
-                channel.exchange_declare(name(), ExchangeKind::Direct, options, arguments).await
-            }
-            (Permission::Configure, _) => {
-                let options = QueueDeclareOptions { durable: true, ..Default::default() };
-                channel.queue_declare(name(), options, wrong("x-expires")).await.map(|_queue| ())
-            }
-            (Permission::Read, Kind::Queue) => {
-                let options = BasicConsumeOptions::default();
-                let consumer = channel.basic_consume(name(), "".into(), options, wrong("x-priority")).await;
-                consumer.map(|_consumer| ())
-            }
-            (Permission::Write, Kind::Exchange) => {
-                channel.confirm_select(ConfirmSelectOptions::default()).await?;
-                let exchange = if self.name == DEFAULT_EXCHANGE { "".into() } else { name() };
-                let properties = BasicProperties::default().with_expiration(NO_KEY.into());
-                let options = BasicPublishOptions::default();
-                match channel.basic_publish(exchange, NO_KEY.into(), options, b"", properties).await {
-                    Ok(confirmation) => confirmation.await.map(|_confirmation| ()),
-                    Err(error) => Err(error),
-                }
-            }
-            (Permission::Write, _) => {
-                // Unbinding needs write on the queue and read on the exchange. RabbitMQ names which one
-                // is missing.
-                channel
-                    .queue_unbind(name(), topology.exchange().into(), NO_KEY.into(), FieldTable::default())
-                    .await
-            }
-            (Permission::Read, _) => {
-                // A queue on which those who need this right may write: a worker, or an operator.
-                let queue = match self.name == topology.results() {
-                    true => format!("{}.replays.{NO_KEY}", topology.dead()),
-                    false => topology.dead(),
-                };
-                channel
-                    .queue_unbind(queue.as_str().into(), name(), NO_KEY.into(), FieldTable::default())
-                    .await
-            }
-        };
-        match answer {
-            Ok(()) => Ok(true),
-            Err(error) => match soft_error(&error) {
-                Some((AMQPSoftError::ACCESSREFUSED, text)) => {
-                    let missing = match self.kind {
-                        Kind::Exchange => format!("exchange '{}'", self.name),
-                        _ => format!("queue '{}'", self.name),
-                    };
-                    Ok(!text.contains(&missing))
-                }
-                Some(_) => Ok(true),
-                None => Err(error),
-            },
-        }
-    }
 }
 
 #[cfg(test)]
@@ -345,6 +299,17 @@ mod tests {
             r"^(a\.b\.console|a\.b\.dead\.lock|a\.b\.dead\.lock\..+|a\.b\.dead\.plans|a\.b\.dead\.replays\..+)$"
         );
         assert!(write.contains("amq") && !write.contains("check"), "{write}");
+    }
+
+    #[test]
+    fn only_those_who_publish_outcomes_or_bind_to_them_need_routing_keys() {
+        let topology = Topology::new(&TopologyPrefix::parse("a.b").expect("a prefix"));
+        assert_eq!(
+            topology.topic_permissions(Role::Worker { declare: true }),
+            [r"^(unlock\.unlocked|unlock\.invalid|unlock\.refused|unlock\.abandoned)$", "^$"]
+        );
+        assert_eq!(topology.topic_permissions(Role::Operator), [r"^unlock\.discarded$", r"^unlock\.#$"]);
+        assert_eq!(topology.topic_permissions(Role::Producer), ["^$", "^$"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod args;
 mod broker;
+mod grant;
 mod local;
 mod login;
 mod probe;

@@ -5,6 +5,7 @@ mod console;
 mod gateway;
 mod history;
 mod operator;
+mod topics;
 
 use std::{fs, path::Path, time::Duration};
 

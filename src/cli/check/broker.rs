@@ -6,12 +6,13 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 
 use super::{
     args::CheckArgs,
+    grant::{Grant, word},
     login, probe,
     report::{Check, Report},
 };
 use crate::{
     broker::{
-        ConnectError, Connector, Login, Topology, TopologyError,
+        ConnectError, Connector, Topology, TopologyError,
         connect_error::ConnectCause,
         connection::{self, Connection},
         rights::Role,
@@ -42,27 +43,27 @@ pub(super) async fn check(
     login::check(&connector, &urls, report)?;
     let (mut connected, mut is_unreachable) = (None, true);
     for url in &urls {
+        let grant = Grant { topology: &topology, role, connector: &connector, url };
         match connector.connect_to(url, "check").await {
             Ok(connection) => {
                 report.add(reached(url))?;
                 match connected {
-                    None => connected = Some((connection, url)),
+                    None => connected = Some((connection, grant)),
                     Some(_) => connection.close().await,
                 }
             }
             Err(error) => {
                 is_unreachable &= error.is_unreachable();
-                report.add(unreached(url, &error, |user| grant(&topology, role, &connector, url, user)))?;
+                report.add(unreached(url, &error, &grant))?;
             }
         }
     }
-    let Some((connection, url)) = connected else {
+    let Some((connection, grant)) = connected else {
         if is_unreachable {
             report.set_unreachable();
         }
         return Ok(());
     };
-    let grant = || grant(&topology, role, &connector, url, None);
     let checked = check_connected(&connection, &topology, role, broker.declare, &grant, args, report);
     let checked = checked.await;
     connection.close().await;
@@ -78,7 +79,7 @@ async fn check_connected(
     topology: &Topology,
     role: Role,
     declare: bool,
-    grant: &impl Fn() -> String,
+    grant: &Grant<'_>,
     args: &CheckArgs,
     report: &mut Report,
 ) -> Result<Option<Stalled>, Failure> {
@@ -171,15 +172,15 @@ fn reached(url: &AMQPUri) -> Check {
     }
 }
 
-fn unreached(url: &AMQPUri, error: &ConnectError, grant: impl Fn(Option<&str>) -> String) -> Check {
+fn unreached(url: &AMQPUri, error: &ConnectError, grant: &Grant<'_>) -> Check {
     // The name has the address.
     let (detail, remedy) = match error {
         // A user without any permission in a virtual host may not connect to it.
         ConnectError::Failed { cause: ConnectCause::NoAccess { user, vhost }, .. } => {
-            (format!("user {user} has no access to virtual host {vhost}"), grant(Some(user)))
+            (format!("user {user} has no access to virtual host {vhost}"), grant.all(Some(user)))
         }
         ConnectError::Failed { cause: cause @ ConnectCause::NoAccessByToken { .. }, .. } => {
-            (cause.to_string(), grant(None))
+            (cause.to_string(), grant.all(None))
         }
         ConnectError::Failed { cause: ConnectCause::NoVhost(vhost), .. } => (
             format!("there is no virtual host {vhost}"),
@@ -278,7 +279,7 @@ async fn check_rights(
     connection: &Connection,
     topology: &Topology,
     role: Role,
-    grant: &impl Fn() -> String,
+    grant: &Grant<'_>,
     report: &mut Report,
 ) -> Result<(), Failure> {
     let rights = topology.rights(role);
@@ -294,68 +295,5 @@ async fn check_rights(
     }
     let lines: Vec<_> = missing.iter().map(|right| format!("- {right}")).collect();
     let detail = format!("the user lacks {}:\n{}", missing.len(), lines.join("\n"));
-    let mut remedy = grant();
-    if remedy.starts_with("rabbitmqctl") {
-        remedy.push_str("\n(it replaces the user's present rights in this virtual host)");
-    }
-    report.add(Check::fail(name, detail, remedy))
-}
-
-/// How to grant a role its permissions: by a command, or by scopes in the token. `user`: the name that RabbitMQ says.
-fn grant(
-    topology: &Topology,
-    role: Role,
-    connector: &Connector,
-    url: &AMQPUri,
-    user: Option<&str>,
-) -> String {
-    let user = match connector.login(url) {
-        Login::Token(_) => {
-            let scopes = topology.scopes(role, &url.vhost).join("\n");
-            return format!(
-                "give the token these scopes, where RESOURCE is RabbitMQ's auth_oauth2.resource_server_id:\n{scopes}"
-            );
-        }
-        // The certificate names the user.
-        Login::Certificate(_) => user.unwrap_or("USER"),
-        Login::Password(_) => &url.authority.userinfo.username,
-    };
-    set_permissions(&url.vhost, user, topology.permissions(role))
-}
-
-/// The command that grants the permissions, to paste into a shell.
-fn set_permissions(vhost: &str, user: &str, permissions: [String; 3]) -> String {
-    let permissions = permissions.each_ref().map(|expression| quoted(expression)).join(" ");
-    format!("rabbitmqctl set_permissions -p {} {} {permissions}", word(vhost), word(user))
-}
-
-/// A word for a shell, in quotes if it needs them.
-fn word(text: &str) -> String {
-    match text.chars().all(is_plain) && !text.is_empty() {
-        true => text.to_owned(),
-        false => quoted(text),
-    }
-}
-
-fn is_plain(character: char) -> bool {
-    character.is_ascii_alphanumeric() || "/._-:@".contains(character)
-}
-
-/// In single quotes for a shell.
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_is_quoted_for_a_shell() {
-        let permissions = ["^$", r"^a\.b$", "^(a|b)$"].map(str::to_owned);
-        let command = set_permissions("a b", "o'neil", permissions);
-        assert_eq!(command, r"rabbitmqctl set_permissions -p 'a b' 'o'\''neil' '^$' '^a\.b$' '^(a|b)$'");
-        let command = set_permissions("/", "unlocker", Default::default());
-        assert_eq!(command, "rabbitmqctl set_permissions -p / unlocker '' '' ''");
-    }
+    report.add(Check::fail(name, detail, grant.these(&missing)))
 }

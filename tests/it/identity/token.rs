@@ -247,6 +247,22 @@ fn check_says_until_when_the_token_works_and_prints_the_scopes_that_are_enough()
             let (code, document) = check(&["--role", role]).await;
             assert_eq!(code, Some(0), "{role}: {document:#}");
         }
+        let names = format!("{vhost}/trackfinity.unlock*");
+        let only_refused = ["configure", "read", "write"].map(|permission| match permission {
+            "write" => format!("write:{names}/unlock.refused"),
+            permission => format!("{permission}:{names}/*"),
+        });
+        let default = format!("write:{vhost}/amq.default/*");
+        let scopes: Vec<&str> = only_refused.iter().chain([&default]).map(String::as_str).collect();
+        tokens.write_text(&tokens.token(&scopes, hour));
+        let rights = find(&check(&[]).await.1, "rights in RabbitMQ");
+        let said = text(&rights["detail"]);
+        for status in ["unlocked", "invalid", "refused", "abandoned"] {
+            let is_missing =
+                said.contains(&format!("write on exchange {RESULTS} with the routing key unlock.{status} "));
+            assert_eq!(is_missing, status != "refused", "{said}");
+        }
+        assert!(said.starts_with("the user lacks 3:"), "{said}");
         tokens.write_text(&tokens.token(&["read:elsewhere/*/*"], hour));
         let (code, document) = check(&[]).await;
         assert_eq!(code, Some(1));

@@ -125,6 +125,12 @@ impl Management {
         done(self.put(&path, json!({ "configure": configure, "write": write, "read": read })).await);
     }
 
+    /// Restricts a user to these routing keys on a topic exchange: regular expressions.
+    pub async fn set_topic_permissions(&self, user: &str, exchange: &str, write: &str, read: &str) {
+        let path = format!("/api/topic-permissions/{}/{}", segment(&self.vhost), segment(user));
+        done(self.put(&path, json!({ "exchange": exchange, "write": write, "read": read })).await);
+    }
+
     /// Sets a policy on the queues whose name matches `pattern`.
     pub async fn set_policy(&self, name: &str, pattern: &str, definition: Value) {
         let body =
