@@ -71,10 +71,9 @@ impl BrokerUrls {
         })
     }
 
-    /// Whether one of the URLs has a password.
-    pub(super) fn has_password(text: &str) -> bool {
-        let passwords = each(text, |item| Ok(read(item)?.0.password().is_some()));
-        passwords.is_ok_and(|has| has.contains(&true))
+    /// Whether each of the URLs has a password.
+    pub(super) fn have_passwords(text: &str) -> Vec<bool> {
+        each(text, |item| Ok(read(item)?.0.password().is_some())).unwrap_or_default()
     }
 
     /// The URLs with their passwords masked, for people; `***` alone if they cannot be read.
@@ -253,8 +252,8 @@ mod tests {
         let users: Vec<_> = urls.iter().map(|url| url.authority.userinfo.username.as_str()).collect();
         assert_eq!(users, ["", "u", "u"]);
         assert!(urls.iter().all(|url| url.authority.userinfo.password == "token"));
-        assert!(BrokerUrls::has_password("amqp://h,amqp://u:p@h"));
-        assert!(!BrokerUrls::has_password("amqp://h,amqp://u@h"));
+        assert_eq!(BrokerUrls::have_passwords("amqp://h,amqp://u:p@h"), [false, true]);
+        assert_eq!(BrokerUrls::have_passwords("amqp://h,amqp://u@h"), [false, false]);
     }
 
     #[test]

@@ -13,6 +13,9 @@ use serde_json::{Map, Value};
 use super::values::Parsed;
 use crate::{message::Timestamp, secret::Secret};
 
+/// The largest file with a token, in bytes: RabbitMQ ends a connection over which a larger one comes.
+pub(super) const MAX_TOKEN_BYTES: u64 = 16 * 1024;
+
 /// Where a token is, and when it says that it expires. Never the token itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenInfo {

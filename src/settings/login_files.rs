@@ -35,10 +35,8 @@ impl LoginFiles {
         }
         let Some(urls) = urls.map(Secret::current) else { return };
         let Ok(uris) = BrokerUrls::parse(urls.expose_secret()) else { return };
-        if self.token == Some(true)
-            && !reader.is_default(URL)
-            && BrokerUrls::has_password(urls.expose_secret())
-        {
+        let have_passwords = BrokerUrls::have_passwords(urls.expose_secret());
+        if self.token == Some(true) && !reader.is_default(URL) && have_passwords.contains(&true) {
             let wrong = "is given, and broker.url has a password, too: RabbitMQ takes only one of them";
             reader.fault_with_remedy(
                 TOKEN,
@@ -53,6 +51,10 @@ impl LoginFiles {
                 wrong,
                 "remove auth_mechanism from broker.url, or remove broker.token_file",
             );
+        }
+        if uris.iter().zip(&have_passwords).any(|(url, has_password)| is_external(url) && *has_password) {
+            let wrong = "has a password in an address with auth_mechanism=external, with which the certificate is the login";
+            reader.fault_with_remedy(URL, wrong, "remove the password, or remove auth_mechanism=external");
         }
         if self.certificate == Some(false)
             && self.key == Some(false)

@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use super::{
     broker_urls::{BrokerUrls, BrokerUrlsError},
     certificates::{MAX_CERTIFICATES_BYTES, check_certificates, check_private_key},
-    jwt::{check_jwt, token_in},
+    jwt::{MAX_TOKEN_BYTES, check_jwt, token_in},
     keys::Key,
     login_files::LoginFiles,
     proxy_url::ProxyUrl,
@@ -96,6 +96,10 @@ section! {
                 trackfinity.allow_http = true";
             reader.fault("trackfinity.base_url", &format!("{} {wrong}", url.as_url()));
         }
+        if let (Some(url), Some(Some(_))) = (&base_url, &ca_file) && url.as_url().scheme() == "http" {
+            let wrong = "is never used, because trackfinity.base_url begins with http://";
+            reader.fault_with_remedy("trackfinity.ca_file", wrong, "write https:// in base_url, or remove the file");
+        }
     }
 }
 
@@ -109,7 +113,7 @@ section! {
         /// Whether to declare the topology, or only to check that it exists.
         declare: bool = value(scalar, boolean), "true";
         /// An OAuth 2 token, which is the password.
-        token_file: Option<Secret> = watched_file(MAX_FILE_BYTES, check_jwt), "\"/run/secrets/rabbitmq/token\"";
+        token_file: Option<Secret> = watched_file(MAX_TOKEN_BYTES, check_jwt), "\"/run/secrets/rabbitmq/token\"";
         /// The client certificate, and those of the authorities between it and the one that RabbitMQ trusts.
         client_certificate_file: Option<Secret> = watched_file(MAX_CERTIFICATES_BYTES, check_certificates),
             "\"/run/secrets/rabbitmq/tls.crt\"";

@@ -71,6 +71,11 @@ fn files_that_do_not_fit_each_other_or_the_url_are_faults() {
             "broker.token_file",
             "the certificate is the login",
         ),
+        (
+            vec![(URL, "amqps://u:p@h?auth_mechanism=external"), (CERTIFICATE, &certificate), (KEY, &key)],
+            "broker.url",
+            "the certificate is the login",
+        ),
         (vec![(URL, "amqp://h"), (AUTHORITIES, &authorities)], "broker.ca_file", "begins with amqps://"),
         (
             vec![(URL, "amqp://h"), (CERTIFICATE, &certificate), (KEY, &key)],

@@ -84,6 +84,19 @@ fn the_description_has_every_setting_once_and_masks_the_secrets() {
 }
 
 #[test]
+fn authorities_that_no_call_needs_are_a_fault() {
+    let folder = Folder::new();
+    let file = path(&folder.write("ca.pem", kit::Authority::new("authority").pem()));
+    let given = [
+        ("UNLOCKER__TRACKFINITY__BASE_URL", "http://127.0.0.1:8080"),
+        ("UNLOCKER__TRACKFINITY__CA_FILE", file.as_str()),
+    ];
+    let fault = only_fault(&[], &given);
+    assert_eq!(fault.key, "trackfinity.ca_file");
+    assert!(fault.wrong.contains("begins with http://"), "{fault:?}");
+}
+
+#[test]
 fn the_description_for_rabbitmq_alone_is_the_same_with_and_without_the_rest() {
     let keys = |environment: &[(&str, &str)]| {
         let (_, described) = BrokerSettings::load_described(&[], variables(environment)).unwrap();

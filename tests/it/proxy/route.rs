@@ -46,25 +46,20 @@ fn plain_http_never_goes_through_a_proxy() {
         let plain = Trackfinity::start(|_| Answer::unlocked());
         let proxy = Tinyproxy::start(&ctx, OPEN).await;
         let url = proxy_url(&proxy, "");
+        let to_plain = |program: Program| {
+            let program = program.env("UNLOCKER__TRACKFINITY__BASE_URL", plain.url());
+            program.env("UNLOCKER__TRACKFINITY__CA_FILE", "")
+        };
         for variable in
             ["UNLOCKER__TRACKFINITY__PROXY", "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"]
         {
-            let to_plain = |program: Program| {
-                program.env("UNLOCKER__TRACKFINITY__BASE_URL", plain.url()).env(variable, &url)
-            };
-            place.serve_one(&to_plain(place.worker())).await;
-            let checked = check(&ctx, to_plain(place.program("check"))).await;
+            place.serve_one(&to_plain(place.worker()).env(variable, &url)).await;
+            let checked = check(&ctx, to_plain(place.program("check")).env(variable, &url)).await;
             let route = text(&find(&checked, "route to Trackfinity")["detail"]);
             assert!(route.starts_with("direct"), "{variable}: {route}");
         }
-        let checked = check(
-            &ctx,
-            place
-                .program("check")
-                .env("UNLOCKER__TRACKFINITY__BASE_URL", plain.url())
-                .env("UNLOCKER__TRACKFINITY__PROXY", &url),
-        );
-        let route = text(&find(&checked.await, "route to Trackfinity")["detail"]);
+        let program = to_plain(place.program("check")).env("UNLOCKER__TRACKFINITY__PROXY", &url);
+        let route = text(&find(&check(&ctx, program).await, "route to Trackfinity")["detail"]);
         assert!(
             route.contains("not through the proxy that trackfinity.proxy names: base_url is http://"),
             "{route}"
