@@ -9,6 +9,7 @@ pub mod cookies;
 pub mod corrections;
 pub mod gateway;
 pub mod headers;
+pub mod logins;
 pub mod plans;
 pub mod retry_after;
 pub mod signatures;
@@ -25,13 +26,14 @@ pub type Checked = Result<(), TestCaseError>;
 pub type Target = (&'static str, fn(&[u8]) -> Checked);
 
 /// All targets of fuzz/.
-pub const ALL: [Target; 11] = [
+pub const ALL: [Target; 12] = [
     ("a_correction_sets_what_it_says_and_leaves_all_else", corrections::check_bytes),
     ("any_answer_is_classified_as_the_contract_says", answers::check_bytes),
     ("any_body_is_a_request_or_a_fault", bodies::check_bytes),
     ("any_clients_file_is_read_or_its_faults_show_no_secret", clients::check_bytes),
     ("any_headers_are_read_and_their_copies_read_the_same", headers::check_bytes),
     ("any_http_request_is_answered_and_a_refusal_says_why", gateway::check_bytes),
+    ("any_login_is_read_or_its_faults_show_no_secret", logins::check_bytes),
     ("any_properties_are_read_as_lapin_reads_them", wire_properties::check_bytes),
     ("any_retry_after_is_read_or_ignored", retry_after::check_bytes),
     ("no_other_plan_has_the_digest_of_a_plan", plans::check_bytes),
@@ -47,6 +49,16 @@ impl fmt::Debug for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "b\"{}\"", self.0.escape_ascii())
     }
+}
+
+/// Whether a text for people repeats a line of a file with secrets. Short lines, and the first of a PEM file, are what
+/// every text may say.
+pub fn repeats_a_line(said: &str, file: &[u8]) -> bool {
+    file.split(|byte| *byte == b'\n').any(|line| {
+        let line = String::from_utf8_lossy(line);
+        let line = line.trim_end();
+        line.len() >= 24 && !line.starts_with("-----BEGIN") && said.contains(line)
+    })
 }
 
 pub fn gzip(body: &[u8]) -> Vec<u8> {

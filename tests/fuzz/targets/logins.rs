@@ -1,0 +1,75 @@
+//! What the program logs in with, to RabbitMQ and to a proxy: addresses and files.
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+use trackfinity_unlocker::settings::{BrokerSettings, BrokerUrls, ProxyUrl};
+
+use super::{Checked, repeats_a_line};
+
+thread_local! {
+    static DIRECTORY: TempDir = tempfile::tempdir().expect("a directory");
+}
+
+/// By its beginning: addresses of RabbitMQ, the address of a proxy, or a file.
+pub fn check_bytes(bytes: &[u8]) -> Checked {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.starts_with("amqp") => check_broker_urls(text),
+        Ok(text) if text.starts_with("http") => check_proxy(text),
+        _ => check_files(bytes),
+    }
+}
+
+/// What is shown of addresses has all but their passwords.
+fn check_broker_urls(text: &str) -> Checked {
+    let shown = BrokerUrls::masked(text);
+    let Ok(urls) = BrokerUrls::parse(text) else {
+        prop_assert_eq!(shown, "***");
+        return Ok(());
+    };
+    let shown_urls = BrokerUrls::parse(&shown);
+    prop_assert!(shown_urls.as_ref().is_ok_and(|shown| shown.len() == urls.len()), "{shown}");
+    for (url, shown) in urls.iter().zip(shown_urls.into_iter().flatten()) {
+        let (login, shown_login) = (&url.authority.userinfo, &shown.authority.userinfo);
+        // Without a password in the address, it is the usual one.
+        prop_assert!(["***", "guest"].contains(&shown_login.password.as_str()), "{shown_login:?}");
+        prop_assert_eq!(&login.username, &shown_login.username);
+        prop_assert_eq!(&url.authority.host, &shown.authority.host);
+        prop_assert_eq!(url.authority.port, shown.authority.port);
+        prop_assert_eq!(&url.vhost, &shown.vhost);
+        prop_assert_eq!(&url.scheme, &shown.scheme);
+    }
+    Ok(())
+}
+
+/// What is shown of a proxy has no login.
+fn check_proxy(text: &str) -> Checked {
+    for read in [ProxyUrl::parse, ProxyUrl::from_variable] {
+        if let Ok(proxy) = read(text) {
+            let shown = ProxyUrl::from_variable(&proxy.to_string());
+            let shown = shown.map_err(|wrong| TestCaseError::fail(format!("{proxy}: {wrong}")))?;
+            prop_assert!(shown.login().is_none(), "{shown}");
+            prop_assert_eq!(shown.address(), proxy.address());
+        }
+    }
+    Ok(())
+}
+
+/// A file's faults show nothing of it, whichever setting names it.
+fn check_files(content: &[u8]) -> Checked {
+    DIRECTORY.with(|directory| {
+        let file = directory.path().join("file");
+        std::fs::write(&file, content).expect("written");
+        for settings in [["TOKEN"].as_slice(), &["CLIENT_CERTIFICATE", "CLIENT_KEY"], &["CA"]] {
+            let named = settings
+                .iter()
+                .map(|name| (format!("UNLOCKER__BROKER__{name}_FILE"), file.to_string_lossy().into_owned()));
+            let url = ("UNLOCKER__BROKER__URL".to_owned(), "amqps://localhost".to_owned());
+            let said = match BrokerSettings::load(&[], named.chain([url])) {
+                Ok(settings) => format!("{settings:?}"),
+                Err(faults) => faults.to_string(),
+            };
+            prop_assert!(!repeats_a_line(&said, content), "{said}");
+        }
+        Ok(())
+    })
+}
