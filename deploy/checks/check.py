@@ -63,6 +63,11 @@ REFUSED = [
     ({"settings": {"trackfinity": {"base_url": "https://acme", "proxy": "http://u:p@proxy:1"}}}, "proxy"),
     ({"trackfinity": {"proxy": {"url": "http://user:password@proxy:3128"}}}, "url"),
     ({"trackfinity": {"proxy": {"url": "http://proxy"}}}, "url"),
+    ({"trackfinity": {"proxy": {"url": "http://proxy:65536"}}}, "url"),
+    (
+        {"trackfinity": {"proxy": {"url": "http://proxy:3128"}}, "settings": {"trackfinity": {"base_url": "http://acme"}}},
+        "is never used",
+    ),
     ({"trackfinity": {"proxy": {"url": "http://proxy:3128", "secret": "x"}}}, "not both"),
     ({"trackfinity": {"certificateAuthority": {"configMap": "x", "secret": "y"}}}, "not both"),
     ({"appArmorProfile": {"type": "Unconfined"}}, "type"),

@@ -12,6 +12,9 @@ ca_file: /etc/unlocker/trackfinity-ca/ca.crt
 {{- if and .url .secret }}
 {{- fail "trackfinity.proxy: set url or secret, not both" }}
 {{- end }}
+{{- if and (or .url .secret) (hasPrefix "http://" $.Values.settings.trackfinity.base_url) }}
+{{- fail "trackfinity.proxy: is never used, because settings.trackfinity.base_url begins with http://" }}
+{{- end }}
 {{- if .url }}
 proxy: {{ .url | quote }}
 {{- else if .secret }}
