@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use kit::{Amqp, FieldTable};
@@ -10,6 +11,7 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker_line;
@@ -19,6 +21,9 @@ use crate::recorder::Recorder;
 use crate::requests;
 
 const PREFETCH: u16 = 500;
+/// After this long without a message it connects anew: a node that restarts may answer nothing, and a queue may have
+/// forgotten its consumer.
+const STALLED_AFTER: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
 pub struct Heard {
@@ -102,25 +107,28 @@ impl Work {
                 let mut listens = self.listens.clone();
                 tokio::select! {
                     _ = listens.wait_for(|listens| !*listens) => {}
-                    ended = self.listen(&connection) => drop(ended),
+                    _ended = self.listen(&connection) => {}
                 }
-                drop(connection.close(200, "done".into()).await);
+                drop(timeout(STALLED_AFTER, connection.close(200, "done".into())).await);
             }
         })
         .await;
     }
 
-    async fn listen(&self, connection: &lapin::Connection) -> lapin::Result<()> {
-        let channel = connection.create_channel().await?;
-        channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
-        let mut consumer = channel.basic_consume(self.queue.into(), "".into(), options, none).await?;
-        while let Some(delivery) = consumer.next().await {
-            let delivery = delivery?;
+    /// Until the connection ends or no more messages come; the result says nothing.
+    async fn listen(&self, connection: &lapin::Connection) -> Option<()> {
+        let consume = async {
+            let channel = connection.create_channel().await?;
+            channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+            let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+            channel.basic_consume(self.queue.into(), "".into(), options, none).await
+        };
+        let mut consumer = timeout(STALLED_AFTER, consume).await.ok()?.ok()?;
+        while let Ok(Some(Ok(delivery))) = timeout(STALLED_AFTER, consumer.next()).await {
             self.note(&delivery);
-            delivery.ack(BasicAckOptions::default()).await?;
+            delivery.ack(BasicAckOptions::default()).await.ok()?;
         }
-        Ok(())
+        None
     }
 
     fn note(&self, delivery: &Delivery) {
