@@ -21,9 +21,9 @@ mod values;
 
 pub use self::{
     broker_urls::{BrokerUrls, BrokerUrlsError},
-    certificates::{CertificateInfo, certificates, private_key},
+    certificates::{CertificateInfo, certificates, check_certificates, private_key},
     faults::{Fault, Faults},
-    jwt::{TokenInfo, token_in},
+    jwt::{TokenInfo, check_jwt, token_in},
     layers::DEFAULTS,
     load::{BrokerSettings, ConsoleSettings, GatewaySettings, Settings, environment},
     proxy_url::ProxyUrl,

@@ -111,11 +111,15 @@ pub fn private_key(pem: &str) -> Result<PrivateKeyDer<'static>, String> {
     })
 }
 
-pub(super) fn check_certificates(pem: &str) -> Parsed<()> {
+/// Whether a PEM file holds certificates, one of which can be read.
+///
+/// # Errors
+/// What is wrong, as a phrase for people.
+pub fn check_certificates(pem: &str) -> Result<(), String> {
     // A system's file of authorities may hold some that are too old to be read.
     match certificates(pem)?.iter().any(|certificate| X509Certificate::from_der(certificate).is_ok()) {
         true => Ok(()),
-        false => Err("what it holds is not an X.509 certificate".into()),
+        false => Err("what it holds is not an X.509 certificate".to_owned()),
     }
 }
 

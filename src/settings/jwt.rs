@@ -10,7 +10,6 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
-use super::values::Parsed;
 use crate::{message::Timestamp, secret::Secret};
 
 /// The largest file with a token, in bytes: RabbitMQ ends a connection over which a larger one comes.
@@ -59,8 +58,11 @@ pub fn token_in(content: &SecretString) -> &str {
     content.expose_secret().trim()
 }
 
-/// Whether the text has the form of a token, perhaps with white space around it. The error never repeats any of it.
-pub(super) fn check_jwt(text: &str) -> Parsed<()> {
+/// Whether the text has the form of a token, perhaps with white space around it.
+///
+/// # Errors
+/// What is wrong, as a phrase for people that never repeats any of it.
+pub fn check_jwt(text: &str) -> Result<(), String> {
     let parts: Vec<&str> = text.trim().split('.').collect();
     let [header, claims, signature] = parts.as_slice() else {
         return Err("it is not a JSON Web Token: three parts with dots between them".into());
