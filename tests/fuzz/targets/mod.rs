@@ -51,16 +51,6 @@ impl fmt::Debug for Bytes {
     }
 }
 
-/// Whether a text for people repeats a line of a file with secrets. Short lines, and the first of a PEM file, are what
-/// every text may say.
-pub fn repeats_a_line(said: &str, file: &[u8]) -> bool {
-    file.split(|byte| *byte == b'\n').any(|line| {
-        let line = String::from_utf8_lossy(line);
-        let line = line.trim_end();
-        line.len() >= 24 && !line.contains("BEGIN ") && said.contains(line)
-    })
-}
-
 pub fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(body).expect("written");
