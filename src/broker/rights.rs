@@ -8,7 +8,7 @@ use std::fmt;
 use lapin::{Connection, types::AMQPValue};
 
 use super::topology::{EVERY_OUTCOME, Entity, Kind, Topology};
-use crate::{message::outcome::Status, policy::Tier};
+use crate::{message::Status, policy::Tier};
 
 /// A routing key that no binding has.
 const NO_KEY: &str = "unlocker-check";

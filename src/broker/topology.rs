@@ -20,7 +20,7 @@ pub const REQUEST_KEY: &str = "request";
 /// The routing key, on the same exchange, of requests that RabbitMQ gave up.
 pub const UNDELIVERABLE_KEY: &str = "undeliverable";
 /// The binding key that matches every outcome.
-pub(super) const EVERY_OUTCOME: &str = "unlock.#";
+pub const EVERY_OUTCOME: &str = "unlock.#";
 /// A stream gives up whole segments, so that one must be small beside `history.max_bytes`.
 const SEGMENT_BYTES: i64 = 10_000_000;
 /// Of the Bloom filter in front of each chunk. With RabbitMQ's own 16 bytes, every second chunk of 64 outcomes would look

@@ -14,7 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{error::AccessError, result::StepResult, session::LockedSession};
 use crate::{
-    broker::{Lane, Mandatory, PublishError, Topology, publisher::Outgoing, topology::REQUEST_KEY},
+    broker::{
+        Lane, Mandatory, PublishError, Topology,
+        publisher::Outgoing,
+        topology::{EVERY_OUTCOME, REQUEST_KEY},
+    },
     message::{Envelope, Status, dead_letter, outcome},
 };
 
@@ -57,7 +61,7 @@ impl OutcomeListener {
             .queue_bind(
                 queue.as_str().into(),
                 results.as_str().into(),
-                "unlock.#".into(),
+                EVERY_OUTCOME.into(),
                 QueueBindOptions::default(),
                 FieldTable::default(),
             )

@@ -122,7 +122,7 @@ impl Right {
         if !matches!(error.kind(), ErrorKind::InvalidChannel(_) | ErrorKind::InvalidChannelState(..)) {
             return answer;
         }
-        // RabbitMQ closed the channel before this was sent. Why, is an event.
+        // RabbitMQ closed the channel before this was sent. Why, is an event; `check` limits the wait for it.
         while let Some(event) = events.next().await {
             if let Event::Error(error) = event {
                 return Err(error);

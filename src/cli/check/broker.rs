@@ -64,7 +64,7 @@ pub(super) async fn check(
         }
         return Ok(());
     };
-    let checked = check_connected(&connection, &topology, role, broker.declare, &grant, args, report);
+    let checked = check_connected(&connection, &grant, broker.declare, args, report);
     let checked = checked.await;
     connection.close().await;
     match checked? {
@@ -76,19 +76,18 @@ pub(super) async fn check(
 /// All checks on an open connection, or why RabbitMQ did not answer one of them.
 async fn check_connected(
     connection: &Connection,
-    topology: &Topology,
-    role: Role,
-    declare: bool,
     grant: &Grant<'_>,
+    declare: bool,
     args: &CheckArgs,
     report: &mut Report,
 ) -> Result<Option<Stalled>, Failure> {
+    let &Grant { topology, role, .. } = grant;
     let compared = check_topology(connection, topology, role, declare, report);
     if let Err(stalled) = answered(connection, "the topology", STEP_TIMEOUT, compared).await? {
         return Ok(Some(stalled));
     }
     // To see who may write, it publishes, so that RabbitMQ says here whether it blocks that.
-    let asked = check_rights(connection, topology, role, grant, report);
+    let asked = check_rights(connection, grant, report);
     if let Err(stalled) = answered(connection, "the rights", STEP_TIMEOUT, asked).await? {
         return Ok(Some(stalled));
     }
@@ -277,11 +276,10 @@ fn is_retention(entity: &Entity, broker: &str) -> bool {
 
 async fn check_rights(
     connection: &Connection,
-    topology: &Topology,
-    role: Role,
     grant: &Grant<'_>,
     report: &mut Report,
 ) -> Result<(), Failure> {
+    let &Grant { topology, role, .. } = grant;
     let rights = topology.rights(role);
     let missing = topology.missing_rights(connection, rights).await.map_err(anyhow::Error::from)?;
     let name = "rights in RabbitMQ";
