@@ -157,7 +157,8 @@ impl RabbitNode {
     pub fn cpu_time(&self) -> Option<Duration> {
         match &self.kind {
             Kind::Local(node) => Some(node.cpu_time()),
-            Kind::Given | Kind::Docker(_) => None,
+            Kind::Docker(node) => node.cpu_time(),
+            Kind::Given => None,
         }
     }
 

@@ -1,8 +1,8 @@
 //! A RabbitMQ container.
 
-use std::env;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{env, fs};
 
 use futures_util::StreamExt;
 use testcontainers::bollard::container::LogOutput;
@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use super::container_member::Member;
 use super::{NodeOptions, block_on_node_runtime, on_node_runtime, say};
 use crate::ports::free_port;
+use crate::process::cpu_time;
 use crate::watchdog::Watchdog;
 
 /// Where a node's files are in the container.
@@ -167,6 +168,28 @@ impl DockerNode {
             }
         })
         .await
+    }
+
+    /// CPU time of all processes in the container; `None` where the engine does not run on this machine, or hides them.
+    pub(super) fn cpu_time(&self) -> Option<Duration> {
+        let name = self.name.clone();
+        let inspected = block_on_node_runtime(ENGINE_ANSWERS_WITHIN, async move {
+            docker_client_instance().await.ok()?.inspect_container(&name, None).await.ok()?.state?.pid
+        });
+        let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let container = namespace(&inspected??.to_string())?;
+        if Some(&container) == namespace("self").as_ref() {
+            return None;
+        }
+        let names =
+            fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let inside = names.filter(|name| namespace(name).as_ref() == Some(&container));
+        Some(
+            inside
+                .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok())
+                .map(|stat| cpu_time(&stat))
+                .sum(),
+        )
     }
 
     fn container(&self) -> Arc<ContainerAsync<GenericImage>> {

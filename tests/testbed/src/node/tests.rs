@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use lapin::BasicProperties;
+use lapin::types::AMQPValue;
 use tokio::time::timeout;
 
 use super::docker::DockerNode;
 use super::local::LocalNode;
-use super::{NodeOptions, RabbitNode, connects, find, greets, on_node_runtime, say};
+use super::{NodeOptions, RabbitCluster, RabbitNode, connects, find, greets, on_node_runtime, say};
 use crate::{Amqp, eventually};
 
 async fn local() -> RabbitNode {
@@ -36,6 +37,10 @@ async fn is_hurt_and_heals(node: RabbitNode) {
     amqp.declare_queue("kept", Default::default()).await;
     let persistent = BasicProperties::default().with_delivery_mode(2);
     amqp.publish("", "kept", persistent, b"still here").await;
+
+    // A node that has started has worked for seconds. An engine on another machine hides how long.
+    let worked = node.cpu_time();
+    assert!(worked.is_none_or(|worked| worked > Duration::from_secs(1)), "{worked:?}");
 
     node.freeze().await;
     let frozen = timeout(Duration::from_millis(500), amqp.channel()).await;
@@ -87,4 +92,26 @@ async fn a_container_can_be_hurt_and_heals() {
         return;
     }
     is_hurt_and_heals(docker().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_of_containers_keeps_a_message_while_any_node_is_dead() {
+    if let Err(error) = on_node_runtime(async { DockerNode::look_for_image().await }).await {
+        say(&format!("not tested: {error}"));
+        return;
+    }
+    let cluster = RabbitCluster::start_containers(3).await;
+    let quorum = [("x-queue-type".into(), AMQPValue::LongString("quorum".into()))];
+    let amqp = Amqp::connect(&cluster.nodes()[0].amqp_url("/")).await;
+    amqp.declare_queue("kept", std::collections::BTreeMap::from(quorum).into()).await;
+    let persistent = BasicProperties::default().with_delivery_mode(2);
+    amqp.publish("", "kept", persistent, b"still here").await;
+    drop(amqp);
+    for (n, node) in cluster.nodes().iter().enumerate() {
+        node.kill().await;
+        let amqp = Amqp::connect(&cluster.nodes()[(n + 1) % 3].amqp_url("/")).await;
+        let is_there = async || amqp.ready_count("kept").await == 1;
+        eventually("the message is seen", Duration::from_secs(30), is_there).await;
+        node.restart().await;
+    }
 }

@@ -2,6 +2,7 @@
 //! built quickly.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use super::NodeOptions;
 use super::container_member::Member;
@@ -36,6 +37,10 @@ impl DockerNode {
     }
 
     pub(super) async fn unpause(&self) {
+        match self.never {}
+    }
+
+    pub(super) fn cpu_time(&self) -> Option<Duration> {
         match self.never {}
     }
 
