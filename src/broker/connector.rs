@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -39,6 +39,8 @@ struct Inner {
     last_good: Mutex<Option<String>>,
     /// Whether a message has needed large frames; from then on all connections have them.
     full_frames: AtomicBool,
+    /// RabbitMQ's own frame size in bytes; zero until it is known.
+    frame_max: AtomicU32,
     token: Option<Arc<TokenKeeper>>,
     /// Why RabbitMQ refused the last login.
     refusal: Mutex<Option<String>>,
@@ -60,6 +62,7 @@ impl Connector {
             broker: broker.clone(),
             last_good: Mutex::default(),
             full_frames: AtomicBool::new(false),
+            frame_max: AtomicU32::new(0),
             token: broker.token_file.clone().map(TokenKeeper::new),
             refusal: Mutex::default(),
             failure: Mutex::default(),
@@ -89,6 +92,39 @@ impl Connector {
         self.connect_with(Access { urls: with_small_frames(&access.urls), ..access }, purpose).await
     }
 
+    /// A connection to consume on, and RabbitMQ's own frame size in bytes. The frames of the connection are small
+    /// until [`use_full_frames`](Self::use_full_frames).
+    pub(super) async fn connect_to_consume(&self) -> Result<(Connection, u32), ConnectError> {
+        const PURPOSE: &str = "consumes";
+        if self.0.full_frames.load(Ordering::Relaxed) {
+            let connection = self.connect(PURPOSE).await?;
+            let frame_max = connection.configuration().frame_max();
+            return Ok((connection, frame_max));
+        }
+        let frame_max = self.frame_max().await?;
+        Ok((self.connect_with_small_frames(PURPOSE).await?, frame_max))
+    }
+
+    /// RabbitMQ's own frame size in bytes. lapin does not tell it on a connection that asked for less, so the first time
+    /// another one is opened. It is not used otherwise, so its large buffers take no memory.
+    async fn frame_max(&self) -> Result<u32, ConnectError> {
+        let known = self.0.frame_max.load(Ordering::Relaxed);
+        if known > 0 {
+            return Ok(known);
+        }
+        let connection = self.connect("asks for the frame size").await?;
+        let frame_max = connection.configuration().frame_max();
+        connection.close().await;
+        self.0.frame_max.store(frame_max, Ordering::Relaxed);
+        Ok(frame_max)
+    }
+
+    /// From now on, connections to consume and to publish have the largest frames that RabbitMQ accepts. `false` if
+    /// they had them already.
+    pub(crate) fn use_full_frames(&self) -> bool {
+        !self.0.full_frames.swap(true, Ordering::Relaxed)
+    }
+
     /// A connection to publish on, and whether its frames are small. They are small until
     /// `full_frames` was `true` once.
     pub(super) async fn connect_to_publish(
@@ -96,7 +132,7 @@ impl Connector {
         full_frames: bool,
     ) -> Result<(Connection, bool), ConnectError> {
         if full_frames {
-            self.0.full_frames.store(true, Ordering::Relaxed);
+            self.use_full_frames();
         }
         match self.0.full_frames.load(Ordering::Relaxed) {
             true => Ok((self.connect("publishes").await?, false)),

@@ -2,7 +2,7 @@
 
 use lapin::{
     ErrorKind,
-    protocol::{AMQPErrorKind, AMQPSoftError},
+    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
 };
 
 /// Why RabbitMQ closed the channel, with its words; `None` if it was another error.
@@ -20,4 +20,11 @@ pub fn soft_error(error: &lapin::Error) -> Option<(AMQPSoftError, String)> {
 /// not UTF-8, which RabbitMQ delivers and lapin cannot read.
 pub fn is_unreadable(error: &lapin::Error) -> bool {
     matches!(error.kind(), ErrorKind::ParsingError(_))
+}
+
+/// Whether RabbitMQ sent a frame that is larger than agreed, which ended the connection. It splits bodies into frames,
+/// and never the headers of a message.
+pub fn is_large_frame(error: &lapin::Error) -> bool {
+    let large = AMQPErrorKind::Hard(AMQPHardError::FRAMEERROR);
+    matches!(error.kind(), ErrorKind::ProtocolError(error) if *error.kind() == large)
 }

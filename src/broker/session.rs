@@ -27,8 +27,7 @@ impl Session {
     /// # Errors
     /// If either cannot be opened.
     pub async fn open(connector: &Connector) -> Result<(Self, SessionEvents), ConnectError> {
-        let consuming = connector.connect("consumes").await?;
-        let frame_max = consuming.configuration().frame_max();
+        let (consuming, frame_max) = connector.connect_to_consume().await?;
         let (publisher, publishing) = match Publisher::open(connector, frame_max).await {
             Ok(opened) => opened,
             Err(error) => {

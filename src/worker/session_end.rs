@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::unsettled::Unsettled;
-use crate::broker::{ConsumeError, errors::is_unreadable};
+use crate::broker::{
+    ConsumeError,
+    errors::{is_large_frame, is_unreadable},
+};
 
 /// How long a stop, in addition to `worker.drain_timeout`, and the end of a session wait for the
 /// messages that RabbitMQ gave up, or that cannot be read, and whose settling has begun.
@@ -39,11 +42,20 @@ pub(super) enum SessionError {
 impl SessionError {
     /// Whether a message that cannot be read ended the session.
     pub(super) fn is_unreadable(&self) -> bool {
+        self.lapin().is_some_and(is_unreadable)
+    }
+
+    /// Whether a message with headers that are larger than a frame ended the session.
+    pub(super) fn is_large_frame(&self) -> bool {
+        self.lapin().is_some_and(is_large_frame)
+    }
+
+    fn lapin(&self) -> Option<&lapin::Error> {
         match self {
             Self::Connection(error) | Self::Consume(ConsumeError::Failed { source: error, .. }) => {
-                is_unreadable(error)
+                Some(error)
             }
-            _ => false,
+            _ => None,
         }
     }
 }

@@ -138,6 +138,15 @@ impl Worker {
             met_unreadable = matches!(&reason, NoSession::Failed(error) if error.is_unreadable());
             self.status.set_connected(false);
             self.handler.telemetry.metrics.reconnected();
+            if matches!(&reason, NoSession::Failed(error) if error.is_large_frame())
+                && self.connector.use_full_frames()
+            {
+                tracing::info!(
+                    event = "frames_enlarged",
+                    "a message has headers of more than 16 KiB: connecting again with the largest frames that RabbitMQ accepts"
+                );
+                continue;
+            }
             let wait = backoff.next(fastrand::f64());
             match &reason {
                 NoSession::Topology(error) => self.status.set_topology(Some(error.to_string())),

@@ -9,7 +9,7 @@ use kit::{
     Answer,
     raw_amqp::{HEADERS, MESSAGE_ID, RawAmqp, long, short},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::{DEAD, REQUESTS, SOON, World, header, start_worker, text};
 
@@ -180,18 +180,22 @@ fn headers_that_fill_a_frame_are_kept_and_own_texts_are_cut_first() {
 }
 
 #[test]
-fn headers_too_large_for_small_frames_cost_a_connection_once_and_no_session() {
+fn headers_too_large_for_small_frames_cost_the_connections_once() {
     kit::run(async |ctx| {
         let world = World::start(ctx, |_| Answer::status(400)).await;
         let management = world.ctx.vhost().management();
-        // Bytes of a frame on the connections that the worker publishes on.
+        // Bytes of a frame on the connections on which the worker consumes and publishes.
         let frames = async || {
-            let connections = management.connections().await.into_iter();
-            let publishing = connections.filter(|connection| {
-                let name = connection["client_properties"]["connection_name"].as_str();
-                name.is_some_and(|name| name.ends_with(" publishes"))
-            });
-            publishing.map(|connection| connection["frame_max"].as_u64()).collect::<Vec<_>>()
+            let connections = management.connections().await;
+            let of = |purpose: &str| {
+                let is_it = |connection: &&Value| {
+                    let name = connection["client_properties"]["connection_name"].as_str();
+                    name.is_some_and(|name| name.ends_with(purpose))
+                };
+                let found = connections.iter().filter(is_it);
+                found.map(|connection| connection["frame_max"].as_u64()).collect::<Vec<_>>()
+            };
+            [of(" consumes"), of(" publishes")]
         };
         let mut raw = raw(&world.ctx).await;
         for (length, calls, frame_max) in
@@ -203,10 +207,31 @@ fn headers_too_large_for_small_frames_cost_a_connection_once_and_no_session() {
             let dead_letter = world.dead_letters().await.remove(0);
             assert_eq!(header(&dead_letter, "large").map(|value| value.len()), Some(length));
             assert_eq!(world.trackfinity.calls().len(), calls);
-            let expected = [Some(frame_max)];
-            kit::eventually("the connection", SOON, async || frames().await == expected).await;
+            let expected = [vec![Some(frame_max)], vec![Some(frame_max)]];
+            kit::eventually("the connections", SOON, async || frames().await == expected).await;
         }
-        assert!(!world.worker.stderr().iter().any(|line| line.contains("not consuming")), "a session ended");
+        let lines = |event: &str| world.worker.stderr().iter().filter(|line| line.contains(event)).count();
+        assert_eq!((lines("frames_enlarged"), lines("not_consuming")), (1, 0));
+        world.stop().await;
+    });
+}
+
+#[test]
+fn requests_in_flight_while_frames_are_enlarged_have_their_outcomes() {
+    kit::run(async |ctx| {
+        let world = World::start(ctx, |_| Answer::unlocked().after(Duration::from_millis(300))).await;
+        for n in 0..60 {
+            world.unlock(&n.to_string()).await;
+        }
+        kit::eventually("calls are in flight", SOON, async || world.trackfinity.in_flight() > 0).await;
+        let mut raw = raw(&world.ctx).await;
+        let entry = [&short(b"large")[..], b"S", &long(&[b'v'; 100_000])].concat();
+        publish_with_headers(&mut raw, &long(&entry)).await;
+        // What was in flight may end twice.
+        let ids = || world.outcomes.all().iter().map(|outcome| text(&outcome.json()["request_id"])).collect();
+        kit::eventually("all have ended", SOON, async || BTreeSet::len(&ids()) == 61).await;
+        assert!(world.outcomes.all().iter().all(|outcome| outcome.json()["status"] == "unlocked"));
+        world.worker.wait_for_line(|line| line.contains("frames_enlarged"), SOON).await;
         world.stop().await;
     });
 }
