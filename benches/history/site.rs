@@ -160,7 +160,7 @@ async fn publish(channel: &Channel, outcome: Outcome) -> bool {
     let mut trace = FieldTable::default();
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     trace.insert("traceparent".into(), AMQPValue::LongString(parent.into()));
-    let properties = outcome.with_headers(outcome.properties(None), trace);
+    let properties = outcome.with_headers(outcome.properties(None), trace, true);
     let body = outcome.encode().expect("encodes");
     let options = BasicPublishOptions { mandatory: true, ..Default::default() };
     let key = outcome.status.routing_key().into();

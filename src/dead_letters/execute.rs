@@ -297,7 +297,7 @@ impl<R: FnMut(&Step) + Send> Execution<'_, R> {
         let envelope = dead_letter.envelope();
         let properties = outcome.properties(envelope.as_ref().and_then(|of| of.correlation_id()));
         let trace = trace.as_ref().map(TraceContext::headers).unwrap_or_default();
-        let properties = outcome.with_headers(properties, trace);
+        let properties = outcome.with_headers(properties, trace, self.inner.topology.keeps_history());
         let message =
             Outgoing { exchange: &results, routing_key: outcome.status.routing_key(), properties, body };
         let routing = match self.inner.settings.results.require_subscriber {

@@ -131,9 +131,14 @@ impl Outcome {
     }
 
     /// These properties with headers: those of the trace, who asked, so that a listener can bind its own,
-    /// and what the history is searched by.
-    pub fn with_headers(&self, properties: BasicProperties, mut trace: FieldTable) -> BasicProperties {
-        if let Some(value) = self.filter_value() {
+    /// and what the history is searched by, if it is kept.
+    pub fn with_headers(
+        &self,
+        properties: BasicProperties,
+        mut trace: FieldTable,
+        keeps_history: bool,
+    ) -> BasicProperties {
+        if keeps_history && let Some(value) = self.filter_value() {
             trace.insert(STREAM_FILTER_VALUE.into(), AMQPValue::LongString(value.into()));
         }
         if let Some(requested_by) = &self.requested_by {

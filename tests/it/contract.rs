@@ -3,7 +3,7 @@
 
 use kit::{AMQPValue, Answer, FieldTable, Message};
 
-use crate::world::{SOON, World, id, text};
+use crate::world::{SOON, World, header, id, text};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
@@ -33,9 +33,6 @@ fn pinned(message: &Message) -> String {
                     "{value}"
                 );
                 format!("traceparent=00-{TRACE}-SPAN-01")
-            }
-            ("x-stream-filter-value", AMQPValue::LongString(value)) => {
-                format!("x-stream-filter-value={value}")
             }
             (name, value) => format!("{name}={value:?}"),
         })
@@ -105,20 +102,33 @@ fn the_bytes_properties_and_headers_of_each_outcome_are_pinned() {
             if let Some(detail) = message.json()["detail"].as_str() {
                 found = found.replace(&serde_json::to_string(detail).expect("JSON"), r#""DETAIL""#);
             }
-            // Of an outcome with one identifier: by it, the history is filtered.
-            let filter = match status {
-                "refused" | "abandoned" => format!(" x-stream-filter-value=customer_id={status}"),
-                _ => String::new(),
-            };
             let expected = format!(
                 "trackfinity.unlock.results unlock.{status} type=trackfinity.unlock.outcome.v1 \
                  app_id=trackfinity-unlocker content_type=application/json message_id=m-1/0 correlation_id=c-1 \
                  delivery_mode=Some(2) reply_to=none expiration=none \
-                 [traceparent=00-{TRACE}-SPAN-01{filter}]\n{body}"
+                 [traceparent=00-{TRACE}-SPAN-01]\n{body}"
             );
             assert_eq!(found, expected);
         }
     });
+}
+
+/// The header by which RabbitMQ filters a stream.
+#[test]
+fn an_outcome_names_its_identifier_in_a_header_only_where_the_history_is_kept() {
+    for (enabled, expected) in [("false", None), ("true", Some("customer_id=191"))] {
+        kit::run(async |ctx| {
+            let settings = [("HISTORY__ENABLED", enabled)];
+            let world = World::start_with(ctx, &settings, |_| Answer::unlocked()).await;
+            world.unlock("191").await;
+            let outcome = world.outcomes.next(SOON).await;
+            assert_eq!(header(&outcome, "x-stream-filter-value").as_deref(), expected);
+            world.publish(id("m-2"), r#"{"customer_id":191,"orderid":"EV-1"}"#).await;
+            let outcome = world.outcomes.next(SOON).await;
+            assert_eq!(header(&outcome, "x-stream-filter-value"), None);
+            world.stop().await;
+        });
+    }
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn outcome(number: usize, identifiers: &str, status: Status, age_ms: i64) -> Out
 async fn publish(channel: &Channel, outcome: &Outcome, is_old: bool) {
     let mut properties = outcome.properties(None);
     if !is_old {
-        properties = outcome.with_headers(properties, FieldTable::default());
+        properties = outcome.with_headers(properties, FieldTable::default(), true);
     }
     let body = outcome.encode().expect("encodes");
     let key = outcome.status.routing_key().into();

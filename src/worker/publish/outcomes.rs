@@ -67,7 +67,8 @@ impl MessagePublisher<'_> {
         };
         let span = self.span(&message);
         let trace = span.context().map(TraceContext::headers).unwrap_or_default();
-        message.properties = outcome.with_headers(message.properties, trace);
+        message.properties =
+            outcome.with_headers(message.properties, trace, self.session.config.topology().keeps_history());
         let late = (retries > 0)
             .then(|| self.session.config.late_confirms.take(&OutcomeKey::new(outcome.message_id(), &body)))
             .flatten();
