@@ -3,7 +3,7 @@
 # The version of everything: Cargo.toml's.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-.PHONY: help setup build demo test test-fips test-matrix soak bench bench-gateway bench-gateway-steady bench-history bench-instructions bench-publish lint check-text check-deploy check-contract schemas render image image-test image-twice release-check fuzz version audit
+.PHONY: help setup build demo test test-fips test-matrix soak bench bench-worker bench-gateway bench-gateway-steady bench-history bench-instructions bench-publish lint check-text check-deploy check-contract schemas render image image-test image-twice release-check fuzz version audit
 
 # The RabbitMQ versions of `make test-matrix`.
 VERSIONS ?= 3.10 4.0 4.3
@@ -36,37 +36,40 @@ test-matrix: ## Run all tests on several RabbitMQ versions; needs a Docker engin
 	@UNLOCKER_TEST_BROKER=local scripts/setup test
 	@scripts/test-matrix $(VERSIONS)
 
-soak: ## Let all processes live through random faults and check the history of every request (SECONDS=120 SEED=… RATE=100 NODES=3 HISTORY=on FAULTS=on)
-	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
-	@scripts/get-faketime
-	cargo build --bins -p trackfinity-unlocker -p soak
-	@exec "$${CARGO_TARGET_DIR:-target}/debug/soak" --seconds $(or $(SECONDS),120) --rate $(or $(RATE),100) --nodes $(or $(NODES),1) --history $(or $(HISTORY),on) --faults $(or $(FAULTS),on) $(if $(SEED),--seed $(SEED))
+soak: ## Let all processes live through random faults and check the history of every request (SECONDS=120 SEED=… RATE=100 NODES=3 HISTORY=on FAULTS=on IMAGE=…)
+	@IMAGE="$(IMAGE)" scripts/soak --seconds $(or $(SECONDS),120) --rate $(or $(RATE),100) --nodes $(or $(NODES),1) --history $(or $(HISTORY),on) --faults $(or $(FAULTS),on) $(if $(SEED),--seed $(SEED))
 
-bench: ## Time the worker against a bare loop, by turns, in one run (PAIRS=5 REQUESTS=30000 BACKLOG=1000000 ONLY="quorum latency")
-	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
-	cargo bench --bench throughput -- --pairs $(or $(PAIRS),5) --requests $(or $(REQUESTS),30000) --backlog $(or $(BACKLOG),1000000) $(ONLY)
+# Which RabbitMQ the benches run on: `make bench IMAGE=rabbitmq:4.3-management`, or the one of this machine.
+broker = $(if $(IMAGE),UNLOCKER_TEST_BROKER=docker UNLOCKER_TEST_RABBITMQ_IMAGE=$(IMAGE)) UNLOCKER_TEST_AMQP_URL=
 
-bench-gateway: ## Time the gateway against a bare loop, by turns, in one run; needs wrk (PAIRS=5 SECONDS=5 ONLY="rate latency")
-	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
+bench: bench-worker $(if $(ONLY),,bench-gateway bench-history) ## Time worker, gateway and history, the first two against bare loops (PAIRS=5 IMAGE=rabbitmq:4.3-management; ONLY="quorum tls" of the worker's)
+
+bench-worker: ## Time the worker against a bare loop, by turns, in one run (PAIRS=5 REQUESTS=30000 BACKLOG=1000000 ONLY="quorum latency" IMAGE=…)
+	@$(broker) scripts/get-broker
+	cargo build --release --manifest-path benches/bunny/Cargo.toml --locked --target-dir "$${CARGO_TARGET_DIR:-target}"
+	$(broker) cargo bench --bench throughput -- --pairs $(or $(PAIRS),5) --requests $(or $(REQUESTS),30000) --backlog $(or $(BACKLOG),1000000) $(ONLY)
+
+bench-gateway: ## Time the gateway against a bare loop, by turns, in one run; needs wrk (PAIRS=5 SECONDS=5 ONLY="rate latency" IMAGE=…)
+	@$(broker) scripts/get-broker
 	@scripts/get-wrk
-	cargo bench --bench gateway -- --pairs $(or $(PAIRS),5) --seconds $(or $(SECONDS),5) $(ONLY)
+	$(broker) cargo bench --bench gateway -- --pairs $(or $(PAIRS),5) --seconds $(or $(SECONDS),5) $(ONLY)
 
-bench-gateway-steady: ## Load the gateway with half of its rate for ten minutes; fails at an error, or if it grows (SECONDS=600)
-	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
+bench-gateway-steady: ## Load the gateway with half of its rate for ten minutes; fails at an error, or if it grows (SECONDS=600 IMAGE=…)
+	@$(broker) scripts/get-broker
 	@scripts/get-wrk
-	cargo bench --bench gateway -- --steady $(or $(SECONDS),600) steady
+	$(broker) cargo bench --bench gateway -- --steady $(or $(SECONDS),600) steady
 
-bench-history: ## Time searches of the history and the gateway's polls (OUTCOMES=200000 IN_FLIGHT=1 RUNS=3)
-	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
-	cargo bench --bench history -- --outcomes $(or $(OUTCOMES),200000) --in-flight $(or $(IN_FLIGHT),1) --runs $(or $(RUNS),3)
+bench-history: ## Time searches of the history and the gateway's polls (OUTCOMES=200000 IN_FLIGHT=1 RUNS=3 IMAGE=…)
+	@$(broker) scripts/get-broker
+	$(broker) cargo bench --bench history -- --outcomes $(or $(OUTCOMES),200000) --in-flight $(or $(IN_FLIGHT),1) --runs $(or $(RUNS),3)
 
 bench-instructions: ## Count the instructions of a message's pure parts; fails where they have grown
 	@scripts/get-callgrind
 	cargo bench --profile instructions --no-default-features --bench instructions
 
-bench-publish: ## Time `publish --from` against a bare confirm loop, in one run (REQUESTS=100000 ROUNDS=3)
-	@UNLOCKER_TEST_AMQP_URL= scripts/get-broker
-	cargo bench --bench publish -- $(or $(REQUESTS),100000) $(or $(ROUNDS),3)
+bench-publish: ## Time `publish --from` against a bare confirm loop, in one run (REQUESTS=100000 ROUNDS=3 IMAGE=…)
+	@$(broker) scripts/get-broker
+	$(broker) cargo bench --bench publish -- $(or $(REQUESTS),100000) $(or $(ROUNDS),3)
 
 lint: check-text check-deploy check-contract ## Check formatting, clippy, docs, licences, unused dependencies, spelling, scripts, deploy/ and the descriptions of the APIs
 	@scripts/get-cargo-tools
@@ -74,6 +77,7 @@ lint: check-text check-deploy check-contract ## Check formatting, clippy, docs, 
 	cargo fetch --locked
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --manifest-path fuzz/Cargo.toml --locked --no-default-features --target-dir "$${CARGO_TARGET_DIR:-target}" -- -D warnings
+	cargo clippy --manifest-path benches/bunny/Cargo.toml --locked --target-dir "$${CARGO_TARGET_DIR:-target}" -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	cargo deny --offline check --deny unmatched-skip bans licenses sources
 	cargo machete --skip-target-dir
@@ -121,3 +125,4 @@ audit: ## Check the dependencies for known vulnerabilities; needs the network
 	@scripts/get-cargo-tools cargo-deny
 	cargo deny check advisories
 	cargo deny --manifest-path fuzz/Cargo.toml check advisories
+	cargo deny --manifest-path benches/bunny/Cargo.toml check advisories

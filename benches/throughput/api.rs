@@ -2,12 +2,14 @@
 //! One thread.
 
 use std::cell::Cell;
+use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use kit::{Process, Program};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use kit::{Certificate, Process, Program};
+use tempfile::NamedTempFile;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::arguments::Behaviour;
@@ -18,23 +20,38 @@ const REQUEST: &[u8] =
     b"PATCH /api/customer/unlock HTTP/1.1\r\nhost: localhost\r\napi-key: key\r\napi-username: user\r\n\
     content-type: application/x-www-form-urlencoded\r\ncontent-length: 15\r\n\r\ncustomer_id=191";
 
-/// Serves until it is killed; prints its address on its first line.
-pub fn serve(behaviour: &Behaviour) -> ExitCode {
-    let behaviour = *behaviour;
+/// Serves until it is killed; prints its address on its first line. With TLS if there is a file for the authority of
+/// its certificate.
+pub fn serve(behaviour: Behaviour, authority: Option<&Path>) -> ExitCode {
+    let tls = authority.map(|file| {
+        let certificate = Certificate::issued();
+        std::fs::write(file, certificate.authority_pem()).expect("written");
+        Rc::new(certificate.acceptor())
+    });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         println!("{}", listener.local_addr().expect("an address"));
         let calls = Rc::new(Cell::new(0));
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::task::spawn_local(answer_all(stream, behaviour, Rc::clone(&calls)));
+            stream.set_nodelay(true).ok();
+            let (calls, tls) = (Rc::clone(&calls), tls.clone());
+            tokio::task::spawn_local(async move {
+                match tls {
+                    None => answer_all(stream, behaviour, calls).await,
+                    Some(tls) => answer_all(tls.accept(stream).await.expect("TLS"), behaviour, calls).await,
+                }
+            });
         }
     });
     ExitCode::SUCCESS
 }
 
-async fn answer_all(mut stream: TcpStream, behaviour: Behaviour, calls: Rc<Cell<u64>>) {
-    stream.set_nodelay(true).ok();
+async fn answer_all(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    behaviour: Behaviour,
+    calls: Rc<Cell<u64>>,
+) {
     let mut held = Vec::with_capacity(4096);
     loop {
         while let Some(length) = request_length(&held) {
@@ -44,7 +61,9 @@ async fn answer_all(mut stream: TcpStream, behaviour: Behaviour, calls: Rc<Cell<
                 tokio::time::sleep(behaviour.latency.mul_f64(0.9 + fastrand::f64() / 5.0)).await;
             }
             let fails = behaviour.fail_one_in > 0 && calls.get().is_multiple_of(behaviour.fail_one_in);
-            if stream.write_all(if fails { BUSY } else { TRUE }).await.is_err() {
+            if stream.write_all(if fails { BUSY } else { TRUE }).await.is_err()
+                || stream.flush().await.is_err()
+            {
                 return;
             }
         }
@@ -70,26 +89,42 @@ fn request_length(held: &[u8]) -> Option<usize> {
 pub struct Api {
     process: Process,
     pub url: String,
+    /// Of its certificate, if it has one.
+    authority: Option<NamedTempFile>,
 }
 
 impl Api {
     /// Starts one with this mean latency, as four callers measure it.
     pub async fn start(behaviour: Behaviour) -> Self {
-        let api = Self::launch(behaviour).await;
+        let api = Self::launch(behaviour, None).await;
         if behaviour.latency.is_zero() {
             return api;
         }
         // Waking up also takes time, which differs between machines.
         let late = api.latency().await.saturating_sub(behaviour.latency);
-        Self::launch(Behaviour { latency: behaviour.latency.saturating_sub(late), ..behaviour }).await
+        Self::launch(Behaviour { latency: behaviour.latency.saturating_sub(late), ..behaviour }, None).await
     }
 
-    async fn launch(behaviour: Behaviour) -> Self {
+    /// Starts one that answers at once, over TLS.
+    pub async fn start_tls() -> Self {
+        let authority = NamedTempFile::new().expect("a file");
+        Self::launch(Behaviour::default(), Some(authority)).await
+    }
+
+    async fn launch(behaviour: Behaviour, authority: Option<NamedTempFile>) -> Self {
         let own = std::env::current_exe().expect("a path");
-        let words = [behaviour.latency.as_micros().to_string(), behaviour.fail_one_in.to_string()];
+        let latency = behaviour.latency.as_micros().to_string();
+        let file = authority.as_ref().map(|file| file.path().display().to_string());
+        let words = [latency, behaviour.fail_one_in.to_string(), file.unwrap_or_default()];
         let process = Program::new(own).arg("role-api").args(words).start();
         let address = process.wait_for_line(|_| true, Duration::from_secs(10)).await;
-        Self { process, url: format!("http://{address}") }
+        let scheme = if authority.is_some() { "https" } else { "http" };
+        Self { process, url: format!("{scheme}://{address}"), authority }
+    }
+
+    /// The file with the authority of its certificate, if it has one.
+    pub fn authority(&self) -> Option<&Path> {
+        self.authority.as_ref().map(NamedTempFile::path)
     }
 
     pub fn cpu_time(&self) -> Duration {

@@ -1,14 +1,16 @@
 //! The command line: what this process is.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub const USAGE: &str = "usage: throughput [--pairs 5] [--requests 30000] [--backlog 1000000] [NAME…]
-  NAME   a scenario, or the beginning of one's name: quorum, classic, delayed, failing, telemetry, logs, history,
-         backlog, workers, latency, idle. Without any, all run.";
+  NAME   a scenario, or the beginning of one's name: quorum, classic, tls, client, delayed, failing, telemetry, logs,
+         history, memory, workers, latency, idle, backlog. Without any, all run.";
 
 pub enum Role {
     Bench(Options),
-    Api(Behaviour),
+    /// With TLS if it is given a file, into which it writes the authority of its certificate.
+    Api(Behaviour, Option<PathBuf>),
     Bare(Bare),
     Collector,
 }
@@ -47,6 +49,8 @@ pub struct Bare {
     pub amqp: String,
     pub api: String,
     pub concurrency: u16,
+    /// The authority that the API's certificate is from, as a file.
+    pub authority: Option<PathBuf>,
 }
 
 impl Role {
@@ -55,14 +59,14 @@ impl Role {
         let mut arguments = arguments.filter(|argument| argument != "--bench").peekable();
         match arguments.peek().map(String::as_str) {
             Some("role-api") => {
-                let [_, latency, fail_one_in] = exactly(arguments)?;
+                let [_, latency, fail_one_in, authority] = exactly(arguments)?;
                 let latency = Duration::from_micros(number(&latency)?);
-                Ok(Self::Api(Behaviour { latency, fail_one_in: number(&fail_one_in)? }))
+                Ok(Self::Api(Behaviour { latency, fail_one_in: number(&fail_one_in)? }, file(&authority)))
             }
             Some("role-bare") => {
-                let [_, amqp, api, concurrency] = exactly(arguments)?;
+                let [_, amqp, api, concurrency, authority] = exactly(arguments)?;
                 let concurrency = concurrency.parse().map_err(|error| format!("{concurrency}: {error}"))?;
-                Ok(Self::Bare(Bare { amqp, api, concurrency }))
+                Ok(Self::Bare(Bare { amqp, api, concurrency, authority: file(&authority) }))
             }
             Some("role-collector") => Ok(Self::Collector),
             _ => {
@@ -94,6 +98,11 @@ impl Role {
 fn exactly<const N: usize>(arguments: impl Iterator<Item = String>) -> Result<[String; N], String> {
     <[String; N]>::try_from(arguments.collect::<Vec<_>>())
         .map_err(|given| format!("{} words instead of {N}", given.len()))
+}
+
+/// An empty word is no file.
+fn file(path: &str) -> Option<PathBuf> {
+    (!path.is_empty()).then(|| path.into())
 }
 
 fn number(text: &str) -> Result<u64, String> {

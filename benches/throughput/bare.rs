@@ -11,9 +11,11 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::arguments::Bare;
+use crate::call::Client;
+use crate::outcome;
 use crate::site::{REQUESTS, RESULTS};
 
 #[derive(Deserialize)]
@@ -33,65 +35,21 @@ pub async fn run(options: &Bare) -> ExitCode {
         .basic_consume(REQUESTS.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
         .await
         .expect("a consumer");
-    let http = reqwest::Client::builder().no_proxy().http1_only().build().expect("a client");
-    let url = format!("{}/api/customer/unlock", options.api);
+    let client = Client::new(&options.api, options.authority.as_deref());
     while let Some(delivery) = deliveries.next().await {
         let delivery = delivery.expect("a delivery");
-        tokio::spawn(unlock(delivery, http.clone(), url.clone(), publishing.clone()));
+        tokio::spawn(unlock(delivery, client.clone(), publishing.clone()));
     }
     ExitCode::SUCCESS
 }
 
-#[derive(Serialize)]
-struct Outcome<'a> {
-    status: &'a str,
-    request_id: &'a str,
-    request: Identifiers<'a>,
-    attempts: u32,
-    http_status: u16,
-    reason: Option<&'a str>,
-    detail: Option<&'a str>,
-    replays: u32,
-    first_received_at: String,
-    finished_at: String,
-}
-
-#[derive(Serialize)]
-struct Identifiers<'a> {
-    customer_id: &'a str,
-}
-
-async fn unlock(delivery: Delivery, http: reqwest::Client, url: String, publishing: Channel) {
+async fn unlock(delivery: Delivery, client: Client, publishing: Channel) {
     let received = jiff::Timestamp::now();
     let request: Request = serde_json::from_slice(&delivery.data).expect("a request");
-    let body = form_urlencoded::Serializer::new(String::new())
-        .append_pair("customer_id", &request.customer_id)
-        .finish();
-    let answer = http
-        .patch(url)
-        .header("api-key", "key")
-        .header("api-username", "user")
-        .header("content-type", "application/x-www-form-urlencoded")
-        .body(body)
-        .send()
-        .await
-        .expect("an answer");
-    assert_eq!(answer.text().await.expect("a body"), "true");
+    client.unlock(&request.customer_id).await;
     let id = delivery.properties.message_id().clone().expect("an id");
     let now = jiff::Timestamp::now();
-    let outcome = Outcome {
-        status: "unlocked",
-        request_id: id.as_str(),
-        request: Identifiers { customer_id: &request.customer_id },
-        attempts: 1,
-        http_status: 200,
-        reason: None,
-        detail: None,
-        replays: 0,
-        first_received_at: format!("{received:.3}"),
-        finished_at: format!("{now:.3}"),
-    };
-    let outcome = serde_json::to_vec(&outcome).expect("JSON");
+    let outcome = outcome::unlocked(id.as_str(), &request.customer_id, received, now);
     let properties = BasicProperties::default()
         .with_message_id(format!("{id}/0").into())
         .with_correlation_id(id)

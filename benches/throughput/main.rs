@@ -11,12 +11,17 @@ mod arguments;
 mod bare;
 #[path = "../shared/bounds.rs"]
 mod bounds;
+#[path = "../shared/call.rs"]
+mod call;
 mod collector;
 #[path = "../shared/figures.rs"]
 mod figures;
 mod latency;
 #[path = "../shared/machine.rs"]
 mod machine;
+mod memory;
+#[path = "../shared/outcome.rs"]
+mod outcome;
 mod report;
 mod run;
 mod scenarios;
@@ -39,7 +44,7 @@ fn main() -> ExitCode {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
             runtime.block_on(scenarios::all(&options))
         }
-        Role::Api(behaviour) => api::serve(&behaviour),
+        Role::Api(behaviour, authority) => api::serve(behaviour, authority.as_deref()),
         Role::Bare(options) => bare::run(&options),
         Role::Collector => collector::serve(),
     }

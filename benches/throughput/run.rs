@@ -1,5 +1,6 @@
 //! One turn of one contender: how long it takes to empty a queue full of requests.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kit::{Process, Program, Signal};
@@ -7,12 +8,20 @@ use serde::Serialize;
 
 use crate::api::Api;
 use crate::machine::Ticks;
+use crate::memory::Memory;
 use crate::site::{Kind, Queues};
 
 /// How long a contender may do nothing.
 const LIMIT: Duration = Duration::from_secs(60);
 /// How often the outcomes are counted.
 const LOOK: Duration = Duration::from_millis(20);
+
+const UNLOCKER: &str = env!("CARGO_BIN_EXE_unlocker");
+
+/// Built by `make bench` beside the other programs, from a crate of its own.
+fn bunny() -> PathBuf {
+    Path::new(UNLOCKER).with_file_name("bunny-loop")
+}
 
 /// Who does the work.
 #[derive(Clone, Debug)]
@@ -27,6 +36,8 @@ pub struct Contender {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Which {
     Bare,
+    /// The bare loop of another AMQP client, bunny-rs.
+    Bunny,
     Unlocker,
 }
 
@@ -37,6 +48,15 @@ impl Contender {
 
     pub fn unlocker() -> Self {
         Self { name: "unlocker", program: Which::Unlocker, ..Self::bare() }
+    }
+
+    pub fn bunny() -> Self {
+        Self { name: "bare loop of bunny-rs", program: Which::Bunny, ..Self::bare() }
+    }
+
+    /// Whether it is built.
+    pub fn is_there(&self) -> bool {
+        self.program != Which::Bunny || bunny().is_file()
     }
 
     pub fn named(self, name: &'static str) -> Self {
@@ -58,12 +78,21 @@ impl Contender {
 
     /// Starts one process of it.
     pub fn start(&self, queues: &Queues, api: &Api) -> Process {
-        let program =
-            match self.program {
-                Which::Bare => Program::new(std::env::current_exe().expect("a path"))
-                    .arg("role-bare")
-                    .args([queues.amqp_url(), &api.url, &self.concurrency.to_string()]),
-                Which::Unlocker => Program::new(env!("CARGO_BIN_EXE_unlocker"))
+        let authority = api.authority().map(|file| file.display().to_string());
+        let bare = |program: Program| {
+            let concurrency = self.concurrency.to_string();
+            program.args([
+                queues.amqp_url(),
+                &api.url,
+                &concurrency,
+                authority.as_deref().unwrap_or_default(),
+            ])
+        };
+        let program = match self.program {
+            Which::Bare => bare(Program::new(std::env::current_exe().expect("a path")).arg("role-bare")),
+            Which::Bunny => bare(Program::new(bunny())),
+            Which::Unlocker => {
+                let program = Program::new(UNLOCKER)
                     .arg("run")
                     .env("UNLOCKER__BROKER__URL", queues.amqp_url())
                     .env("UNLOCKER__BROKER__DECLARE", (queues.kind != Kind::Classic).to_string())
@@ -71,8 +100,13 @@ impl Contender {
                     .env("UNLOCKER__TRACKFINITY__API_KEY", "key")
                     .env("UNLOCKER__TRACKFINITY__API_USERNAME", "user")
                     .env("UNLOCKER__OPS__LISTEN", "127.0.0.1:0")
-                    .env("UNLOCKER__WORKER__CONCURRENCY", self.concurrency.to_string()),
-            };
+                    .env("UNLOCKER__WORKER__CONCURRENCY", self.concurrency.to_string());
+                match authority {
+                    Some(file) => program.env("UNLOCKER__TRACKFINITY__CA_FILE", file),
+                    None => program,
+                }
+            }
+        };
         self.env.iter().fold(program, |program, (name, value)| program.env(name, value)).start()
     }
 }
@@ -86,6 +120,8 @@ pub struct Turn {
     pub cpu: f64,
     /// The most resident memory that any of them had, in MiB.
     pub rss: f64,
+    /// What is resident at the end of the turn, of the first of them.
+    pub memory: Memory,
     /// Processor time of the fake Trackfinity, in µs per outcome.
     pub api_cpu: f64,
     /// Processor time of the broker, if it can be measured.
@@ -105,19 +141,20 @@ pub async fn turn(contender: &Contender, queues: &Queues, api: &Api, count: usiz
     let ended = reach(contender, queues, &processes, until).await;
     let after = Sample::take(ended, &processes, queues, api);
     let rss = processes.iter().map(Process::peak_rss).max().unwrap_or_default();
+    let memory = processes.first().map(Memory::of).unwrap_or_default();
     if until == count {
         assert_eq!(queues.outcomes().await, count, "{}: outcomes", contender.name);
         assert_eq!(queues.waiting().await, 0, "{}: requests left", contender.name);
     }
     for process in &processes {
         match contender.program {
-            Which::Bare => process.kill9(),
+            Which::Bare | Which::Bunny => process.kill9(),
             Which::Unlocker => process.signal(Signal::TERM),
         }
     }
     for process in &processes {
         let status = process.wait_exit(LIMIT).await;
-        assert!(contender.program == Which::Bare || status.success(), "{}: {status}", contender.name);
+        assert!(contender.program != Which::Unlocker || status.success(), "{}: {status}", contender.name);
     }
     let outcomes = (after.outcomes - before.outcomes) as f64;
     let each = |before: Duration, after: Duration| (after - before).as_secs_f64() * 1e6 / outcomes;
@@ -125,6 +162,7 @@ pub async fn turn(contender: &Contender, queues: &Queues, api: &Api, count: usiz
         rate: outcomes / (after.at - before.at).as_secs_f64(),
         cpu: each(before.cpu, after.cpu),
         rss: rss as f64 / 1024.0 / 1024.0,
+        memory,
         api_cpu: each(before.api_cpu, after.api_cpu),
         broker_cpu: before.broker_cpu.zip(after.broker_cpu).map(|(before, after)| each(before, after)),
         busy: after.machine.busy_since(&before.machine),

@@ -54,7 +54,8 @@ impl Certificate {
         Self { certificate: certificate.der().clone(), key: key.serialize_der(), authority: pem }
     }
 
-    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+    /// What a server with this certificate accepts connections with.
+    pub fn acceptor(&self) -> TlsAcceptor {
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.clone()));
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
