@@ -209,8 +209,10 @@ pub fn unlocker(urls: &str) -> Program {
     Program::new(path()).env("UNLOCKER__BROKER__URL", urls)
 }
 
-/// The program the soak was built with.
+/// The program that is hurt: `UNLOCKER_SOAK_PROGRAM`, or the one beside the soak.
 fn path() -> PathBuf {
-    let soak = std::env::current_exe().expect("the soak has a path");
-    soak.with_file_name("unlocker")
+    std::env::var_os("UNLOCKER_SOAK_PROGRAM").map_or_else(
+        || std::env::current_exe().expect("the soak has a path").with_file_name("unlocker"),
+        PathBuf::from,
+    )
 }
