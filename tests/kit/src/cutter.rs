@@ -1,5 +1,6 @@
 //! A TCP proxy that can cut its connections.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,7 +24,8 @@ struct Line {
     target: String,
     /// Grows with every cut; a connection from before it is reset.
     cuts: watch::Sender<u64>,
-    open: watch::Sender<usize>,
+    /// Open connections, by the number of cuts when they were accepted.
+    open: watch::Sender<BTreeMap<u64, usize>>,
     accepted: AtomicU64,
     /// Whether bytes are dropped, towards the target and from it.
     swallowing: [AtomicBool; 2],
@@ -42,7 +44,7 @@ impl TcpCutter {
         let line = Arc::new(Line {
             target: target.into(),
             cuts: watch::Sender::new(0),
-            open: watch::Sender::new(0),
+            open: watch::Sender::default(),
             accepted: AtomicU64::new(0),
             swallowing: [AtomicBool::new(false), AtomicBool::new(false)],
             delay_micros: AtomicU64::new(0),
@@ -83,10 +85,15 @@ impl TcpCutter {
         }
     }
 
-    /// Resets all connections, and accepts new ones.
+    /// Resets all connections, and accepts new ones. Those that were open are closed when it returns.
     pub async fn reset_all(&self) {
-        self.line.cuts.send_modify(|cuts| *cuts += 1);
-        self.line.open.subscribe().wait_for(|open| *open == 0).await.expect("the line lives");
+        let mut now = 0;
+        self.line.cuts.send_modify(|cuts| {
+            *cuts += 1;
+            now = *cuts;
+        });
+        let are_closed = |open: &BTreeMap<u64, usize>| open.range(..now).next().is_none();
+        self.line.open.subscribe().wait_for(are_closed).await.expect("the line lives");
     }
 
     /// Delays every chunk by this time, in both directions; zero switches it off.
@@ -126,7 +133,7 @@ impl TcpCutter {
 
     /// Connections open now.
     pub fn open(&self) -> usize {
-        *self.line.open.borrow()
+        self.line.open.borrow().values().sum()
     }
 }
 
@@ -146,15 +153,16 @@ async fn accept(listener: TcpListener, line: Arc<Line>) {
         };
         // No await between here and the spawn: even if aborted, a connection is either counted or not yet accepted.
         line.accepted.fetch_add(1, Ordering::SeqCst);
-        line.open.send_modify(|open| *open += 1);
-        let cuts = line.cuts.subscribe();
-        tokio::spawn(carry(client, line.clone(), cuts));
+        let mut cuts = line.cuts.subscribe();
+        let counted = Counted::new(line.clone(), *cuts.borrow_and_update());
+        tokio::spawn(carry(client, counted, cuts));
     }
 }
 
-async fn carry(mut client: TcpStream, line: Arc<Line>, mut cuts: watch::Receiver<u64>) {
-    let _counted = Counted(line.clone());
-    // Declared first, so dropped last: the sockets are closed when the count goes down.
+async fn carry(client: TcpStream, counted: Counted, mut cuts: watch::Receiver<u64>) {
+    let line = &counted.line;
+    // A parameter is dropped last: the sockets are closed when the count goes down.
+    let mut client = client;
     let target =
         async { if line.swallows_any() { None } else { TcpStream::connect(&line.target).await.ok() } };
     let target = tokio::select! {
@@ -176,8 +184,8 @@ async fn carry(mut client: TcpStream, line: Arc<Line>, mut cuts: watch::Receiver
     let finished = {
         let (client_reader, client_writer) = client.split();
         let (target_reader, target_writer) = target.split();
-        let there = pump(&line, client_reader, target_writer, false);
-        let back = pump(&line, target_reader, client_writer, true);
+        let there = pump(line, client_reader, target_writer, false);
+        let back = pump(line, target_reader, client_writer, true);
         tokio::select! {
             _ = cuts.changed() => false,
             done = async { tokio::try_join!(there, back) } => done.is_ok(),
@@ -283,11 +291,28 @@ impl Line {
     }
 }
 
-struct Counted(Arc<Line>);
+/// An open connection, and the number of cuts when it was accepted.
+struct Counted {
+    line: Arc<Line>,
+    cuts: u64,
+}
+
+impl Counted {
+    fn new(line: Arc<Line>, cuts: u64) -> Self {
+        line.open.send_modify(|open| *open.entry(cuts).or_default() += 1);
+        Self { line, cuts }
+    }
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.open.send_modify(|open| *open -= 1);
+        self.line.open.send_modify(|open| {
+            let left = open.get(&self.cuts).map_or(0, |count| count - 1);
+            match left {
+                0 => open.remove(&self.cuts),
+                left => open.insert(self.cuts, left),
+            };
+        });
     }
 }
 

@@ -133,3 +133,27 @@ async fn a_line_is_severed_after_the_very_byte() {
     let mut stream = TcpStream::connect(cutter.address()).await.unwrap();
     assert_eq!(call(&mut stream, b"once only").await.unwrap(), b"once only");
 }
+
+/// Clients that come back at once keep connections open all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_line_is_restored_while_its_clients_connect_again() {
+    let cutter = echo().await;
+    let address = cutter.address();
+    let clients: Vec<_> = (0..200)
+        .map(|_| {
+            tokio::spawn(async move {
+                loop {
+                    if let Ok(mut stream) = TcpStream::connect(address).await {
+                        while stream.read(&mut [0; 16]).await.is_ok_and(|read| read > 0) {}
+                    }
+                }
+            })
+        })
+        .collect();
+    for _ in 0..20 {
+        eventually("clients are connected", SOON, async || cutter.open() > 0).await;
+        cutter.swallow(false, true);
+        timeout(SOON, cutter.restore()).await.expect("restored");
+    }
+    clients.iter().for_each(tokio::task::JoinHandle::abort);
+}

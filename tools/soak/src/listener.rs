@@ -126,7 +126,8 @@ impl Work {
         let mut consumer = timeout(STALLED_AFTER, consume).await.ok()?.ok()?;
         while let Ok(Some(Ok(delivery))) = timeout(STALLED_AFTER, consumer.next()).await {
             self.note(&delivery);
-            delivery.ack(BasicAckOptions::default()).await.ok()?;
+            // Where RabbitMQ closes the connection meanwhile, lapin may never say that it was written.
+            timeout(STALLED_AFTER, delivery.ack(BasicAckOptions::default())).await.ok()?.ok()?;
         }
         None
     }

@@ -117,7 +117,13 @@ impl Work {
         };
         let publish = async {
             while let Some(connection) = broker_line::connect(&self.urls, &self.over).await {
-                if let Ok(channel) = connection.create_channel().await {
+                // lapin may never say that RabbitMQ closed the connection meanwhile.
+                let opened = timeout(CONFIRMED_WITHIN, async {
+                    let channel = connection.create_channel().await?;
+                    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+                    Ok::<_, lapin::Error>(channel)
+                });
+                if let Ok(Ok(channel)) = opened.await {
                     self.session(&channel).await;
                 }
                 if self.over.is_cancelled() {
@@ -130,9 +136,6 @@ impl Work {
 
     /// Until the line fails, or everything is done.
     async fn session(&self, channel: &Channel) {
-        if channel.confirm_select(ConfirmSelectOptions::default()).await.is_err() {
-            return;
-        }
         let again: Vec<u64> = self.books().unconfirmed.iter().copied().collect();
         let mut under_way: FuturesUnordered<_> =
             again.into_iter().map(|n| self.publish(channel, n)).collect();
