@@ -291,8 +291,12 @@ impl Reader<'_> {
 
     async fn acknowledge(&mut self) -> Result<(), StreamError> {
         let Some(Unacknowledged { last, .. }) = self.unacknowledged.take() else { return Ok(()) };
-        let acknowledged = self.channel.basic_ack(last, BasicAckOptions { multiple: true }).await;
-        acknowledged.map_err(|error| self.stream.fault(error))
+        // Ends when lapin has written it. Readers that wait for the next entry as long as it takes have no other limit.
+        let acknowledge = self.channel.basic_ack(last, BasicAckOptions { multiple: true });
+        match tokio::time::timeout(STALLED_AFTER, acknowledge).await {
+            Ok(acknowledged) => acknowledged.map_err(|error| self.stream.fault(error)),
+            Err(_elapsed) => Err(self.stream.stalled(STALLED_AFTER)),
+        }
     }
 
     /// Ends the reading, and waits for RabbitMQ's answer.

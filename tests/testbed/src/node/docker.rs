@@ -13,7 +13,7 @@ use testcontainers::core::IntoContainerPort;
 use testcontainers::core::client::docker_client_instance;
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::container_member::Member;
 use super::{NodeOptions, block_on_node_runtime, on_node_runtime, say};
@@ -25,6 +25,7 @@ use crate::watchdog::Watchdog;
 const FILES: &str = "/etc/rabbitmq";
 const DEFAULT_IMAGE: &str = "rabbitmq:4.0-management";
 const ENGINE_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+const PAUSED_WITHIN: Duration = Duration::from_secs(20);
 const PULLED_WITHIN: Duration = Duration::from_secs(300);
 
 pub(super) struct DockerNode {
@@ -145,7 +146,21 @@ impl DockerNode {
 
     pub(super) async fn pause(&self) {
         let container = self.container();
-        on_node_runtime(async move { container.pause().await }).await.expect("docker pause");
+        let paused = on_node_runtime(async move {
+            let until = Instant::now() + PAUSED_WITHIN;
+            loop {
+                match container.pause().await {
+                    // On a busy machine the kernel does not stop all processes in the time that the engine gives it.
+                    Err(error)
+                        if Instant::now() < until && error.to_string().contains("unable to freeze") =>
+                    {
+                        sleep(Duration::from_millis(200)).await;
+                    }
+                    paused => return paused,
+                }
+            }
+        });
+        paused.await.expect("docker pause");
     }
 
     pub(super) async fn unpause(&self) {
