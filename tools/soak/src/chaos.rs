@@ -108,7 +108,9 @@ impl Chaos<'_> {
         let began = |what: &str| self.journal.began(Fault::new(what, format!("{what} for {lasts:.1} s")));
         let fault = match plan.kind {
             Kind::WrongKey => {
-                let fault = began("a wrong key");
+                let what = format!("a wrong key for {lasts:.1} s");
+                let fault = Fault { changes_key: true, ..Fault::new("a wrong key", what) };
+                let fault = self.journal.began(fault);
                 self.crew.set_key("not-the-key");
                 self.hold(plan.lasts).await;
                 self.crew.set_key(crate::install::KEY);

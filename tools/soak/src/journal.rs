@@ -24,6 +24,8 @@ pub struct Fault {
     pub postpones: Option<Postponed>,
     /// By how much a clock was wrong.
     pub clock_off: Duration,
+    /// Whether it changes Trackfinity's key, by which workers recognise outcomes that were postponed.
+    pub changes_key: bool,
     /// Whether RabbitMQ may give requests up because of it.
     pub limits_deliveries: bool,
 }
@@ -50,6 +52,7 @@ impl Fault {
             cut_off: 0,
             postpones: None,
             clock_off: Duration::ZERO,
+            changes_key: false,
             limits_deliveries: false,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::{Event, Finding, Known, Outcome, What, check};
-use crate::journal::Fault;
+use crate::journal::{Fault, Postponed};
 use crate::requests::Kind;
 
 /// A time of the test's own, in milliseconds.
@@ -174,6 +174,46 @@ fn a_dead_letter_or_an_outcome_alone_is_found() {
 }
 
 #[test]
+fn a_dead_letter_alone_is_found_unless_a_crash_came_before_its_outcome() {
+    let history = with(
+        without(good(), |what| matches!(what, What::Heard(_) | What::Kept(_))),
+        [
+            (12, What::DeadLetter("refused".into())),
+            (20_000, What::Heard(unlocked(15))),
+            (30_000, What::Kept(unlocked(15))),
+            (30_001, left("refused")),
+        ],
+    );
+    assert!(findings(std::slice::from_ref(&history), Kind::Good, &[crash(11, 13)]).is_empty());
+    // Long before, and long after.
+    only(history.clone(), Kind::Good, "belong together", 7);
+    let late = crash(25_000, 25_001);
+    assert_eq!(findings(&[history], Kind::Good, &[late]).len(), 1);
+}
+
+#[test]
+fn a_call_after_a_postponed_outcome_is_found_unless_the_key_changed() {
+    let postponing = Fault::new("a full queue", "a full queue").postponing(Postponed::Refused);
+    let postponing = Fault { began: at(5), healed: Some(at(30)), ..postponing };
+    let changing = Fault { changes_key: true, ..Fault::new("a wrong key", "a wrong key") };
+    let changing = Fault { began: at(40), healed: Some(at(50)), ..changing };
+    let mut last = outcome("unlocked", None, 75);
+    last.attempts = 11;
+    let last = Box::new(last);
+    let history =
+        with(good(), [(70, What::Called("true")), (80, What::Heard(last.clone())), (91, What::Kept(last))]);
+    assert!(
+        findings(std::slice::from_ref(&history), Kind::Good, &[postponing.clone(), changing.clone()])
+            .is_empty()
+    );
+    for alone in [postponing, changing] {
+        let found = findings(std::slice::from_ref(&history), Kind::Good, &[alone]);
+        let rules: Vec<_> = found.iter().map(|finding| finding.rule).collect();
+        assert_eq!(found.len(), 2, "{rules:?}");
+    }
+}
+
+#[test]
 fn times_that_run_backwards_are_found_unless_a_clock_was_wrong() {
     let changed = |change: fn(&mut Outcome)| {
         let mut history = good();
@@ -269,7 +309,7 @@ fn the_shortest_of_several_histories_is_shown_with_what_was_done_meanwhile() {
         "       0.010 s  Trackfinity called, answers: true",
         "       0.020 s  outcome heard: soak-7/0 unlocked -",
         "       0.040 s  Trackfinity called, answers: true",
-        "  Trackfinity is called after an outcome was heard, it was sent once, and no worker was cut off",
+        "  Trackfinity is called after an outcome was heard, it was sent once, no worker was cut off, and no key changed",
         "  meanwhile:     0.0 s  kill -9 worker A",
     ];
     for (line, shown) in lines.iter().zip(shown.lines()) {
