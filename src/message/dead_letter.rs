@@ -41,7 +41,7 @@ impl DeadLetterInfo {
     }
 
     fn all_headers(&self, envelope: &Envelope, trace: Option<&str>) -> AddedHeaders {
-        let mut added = envelope.history_headers(self.attempts, trace);
+        let mut added = envelope.history_headers(self.attempts, envelope.first_received_at, trace);
         added.required(headers::STATUS, self.status.as_str());
         added.required(headers::REASON, self.reason.as_str());
         added.required(headers::DEAD_AT, self.dead_at.to_string());

@@ -112,11 +112,16 @@ impl Envelope {
 
     /// The history headers that every copy of this message has. `trace` is the trace context to add
     /// if the message has none.
-    pub(super) fn history_headers(&self, attempts: u32, trace: Option<&str>) -> AddedHeaders {
+    pub(super) fn history_headers(
+        &self,
+        attempts: u32,
+        first_received_at: Timestamp,
+        trace: Option<&str>,
+    ) -> AddedHeaders {
         let mut added = AddedHeaders::default();
         added.count(super::headers::ATTEMPTS, attempts);
         added.count(super::headers::REPLAYS, self.replays);
-        added.required(super::headers::FIRST_RECEIVED_AT, self.first_received_at.to_string());
+        added.required(super::headers::FIRST_RECEIVED_AT, first_received_at.to_string());
         // A longer id can only come from the body. It is read from there again.
         added.required(super::headers::REQUEST_ID, super::outcome::short_id(&self.request_id));
         if let Some(trace) = trace {

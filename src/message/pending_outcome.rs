@@ -32,7 +32,8 @@ impl PendingOutcome {
         max_len: usize,
     ) -> Option<BasicProperties> {
         let outcome = &self.outcome;
-        let mut added = envelope.history_headers(outcome.attempts, trace);
+        // The envelope's time is corrected by this machine's clock, and the digest holds for the outcome's.
+        let mut added = envelope.history_headers(outcome.attempts, outcome.first_received_at, trace);
         added.required(headers::STATUS, outcome.status.as_str());
         added.required(headers::FINISHED_AT, outcome.finished_at.to_string());
         added.required(headers::OUTCOME_MAC, digest(outcome, key)?);
@@ -149,6 +150,16 @@ mod tests {
             let (pending, back) = waiting(status);
             assert_eq!(PendingOutcome::read(&back, KEY), Some(pending));
         }
+    }
+
+    #[test]
+    fn an_outcome_that_waits_again_at_a_worker_whose_clock_is_behind_comes_back_as_it_was() {
+        let (pending, back) = waiting(Status::Unlocked);
+        let an_hour_before = Timestamp::from_millis(1_795_424_400_000 - 3_600_000);
+        let behind = Envelope::decode(back.properties, back.body, an_hour_before, || "given".to_owned());
+        let read = PendingOutcome::read(&behind, KEY).expect("proven");
+        let properties = read.properties(&behind, None, KEY, MAX_LEN).expect("encodes");
+        assert_eq!(PendingOutcome::read(&envelope(properties, &behind.body), KEY), Some(pending));
     }
 
     #[test]

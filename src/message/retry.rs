@@ -19,7 +19,7 @@ impl RetryInfo {
     /// The properties of the copy, at most `max_len` bytes. Its body is the original's. `trace` is
     /// the trace context to add if the message has none.
     pub fn properties(&self, envelope: &Envelope, trace: Option<&str>, max_len: usize) -> BasicProperties {
-        let mut added = envelope.history_headers(self.attempts, trace);
+        let mut added = envelope.history_headers(self.attempts, envelope.first_received_at, trace);
         if let Some(reason) = &self.reason {
             added.required(headers::REASON, reason.as_str());
         }

@@ -147,6 +147,9 @@ fn outcomes_of_one_id_that_differ_are_found() {
     only(again(|outcome| outcome.requested_by = Some("another".into())), Kind::Good, "are equal", 5);
     only(again(|outcome| outcome.request = Some("{}".into())), Kind::Good, "are equal", 5);
     only(again(|outcome| outcome.message_id = "soak-7/1".into()), Kind::Good, "are equal", 5);
+    // Two runs that ended in the same millisecond.
+    let another_run = again(|outcome| (outcome.digest, outcome.attempts) = (1, 2));
+    assert!(findings(&[another_run], Kind::Good, &[]).is_empty());
     // RabbitMQ gave it up, and the worker did not read it.
     assert!(findings(&[again(|outcome| outcome.request = None)], Kind::Good, &[]).is_empty());
 }
