@@ -211,7 +211,11 @@ fn scraping_metrics_often_never_takes_a_dead_letter() {
             sample(&text, "unlocker_queue_messages", &[("queue", "dead")]) == Some(10.0)
         })
         .await;
-        assert_eq!(line.accepted(), 2, "one to consume, one to publish, none to browse");
+        assert_eq!(
+            line.accepted(),
+            3,
+            "one for the frame size, one to consume, one to publish, none to browse"
+        );
         let dead_letters = world.amqp.drain(DEAD).await;
         assert_eq!(dead_letters.len(), 10);
         for dead_letter in &dead_letters {
