@@ -46,7 +46,6 @@ bench: bench-worker $(if $(ONLY),,bench-gateway bench-history) ## Time worker, g
 
 bench-worker: ## Time the worker against a bare loop, by turns, in one run (PAIRS=5 REQUESTS=30000 BACKLOG=1000000 ONLY="quorum latency" IMAGE=…)
 	@$(broker) scripts/get-broker
-	cargo build --release --manifest-path benches/bunny/Cargo.toml --locked --target-dir "$${CARGO_TARGET_DIR:-target}"
 	$(broker) cargo bench --bench throughput -- --pairs $(or $(PAIRS),5) --requests $(or $(REQUESTS),30000) --backlog $(or $(BACKLOG),1000000) $(ONLY)
 
 bench-gateway: ## Time the gateway against a bare loop, by turns, in one run; needs wrk (PAIRS=5 SECONDS=5 ONLY="rate latency" IMAGE=…)
@@ -77,7 +76,6 @@ lint: check-text check-deploy check-contract ## Check formatting, clippy, docs, 
 	cargo fetch --locked
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --manifest-path fuzz/Cargo.toml --locked --no-default-features --target-dir "$${CARGO_TARGET_DIR:-target}" -- -D warnings
-	cargo clippy --manifest-path benches/bunny/Cargo.toml --locked --target-dir "$${CARGO_TARGET_DIR:-target}" -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 	cargo deny --offline check --deny unmatched-skip bans licenses sources
 	cargo machete --skip-target-dir
@@ -125,4 +123,3 @@ audit: ## Check the dependencies for known vulnerabilities; needs the network
 	@scripts/get-cargo-tools cargo-deny
 	cargo deny check advisories
 	cargo deny --manifest-path fuzz/Cargo.toml check advisories
-	cargo deny --manifest-path benches/bunny/Cargo.toml check advisories

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub const USAGE: &str = "usage: throughput [--pairs 5] [--requests 30000] [--backlog 1000000] [NAME…]
-  NAME   a scenario, or the beginning of one's name: quorum, classic, tls, client, delayed, failing, telemetry, logs,
+  NAME   a scenario, or the beginning of one's name: quorum, classic, tls, delayed, failing, telemetry, logs,
          history, memory, workers, latency, idle, backlog. Without any, all run.";
 
 pub enum Role {

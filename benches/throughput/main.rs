@@ -11,7 +11,6 @@ mod arguments;
 mod bare;
 #[path = "../shared/bounds.rs"]
 mod bounds;
-#[path = "../shared/call.rs"]
 mod call;
 mod collector;
 #[path = "../shared/figures.rs"]
@@ -20,7 +19,6 @@ mod latency;
 #[path = "../shared/machine.rs"]
 mod machine;
 mod memory;
-#[path = "../shared/outcome.rs"]
 mod outcome;
 mod report;
 mod run;

@@ -1,6 +1,5 @@
 //! One turn of one contender: how long it takes to empty a queue full of requests.
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kit::{Process, Program, Signal};
@@ -16,13 +15,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// How often the outcomes are counted.
 const LOOK: Duration = Duration::from_millis(20);
 
-const UNLOCKER: &str = env!("CARGO_BIN_EXE_unlocker");
-
-/// Built by `make bench` beside the other programs, from a crate of its own.
-fn bunny() -> PathBuf {
-    Path::new(UNLOCKER).with_file_name("bunny-loop")
-}
-
 /// Who does the work.
 #[derive(Clone, Debug)]
 pub struct Contender {
@@ -36,8 +28,6 @@ pub struct Contender {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Which {
     Bare,
-    /// The bare loop of another AMQP client, bunny-rs.
-    Bunny,
     Unlocker,
 }
 
@@ -48,15 +38,6 @@ impl Contender {
 
     pub fn unlocker() -> Self {
         Self { name: "unlocker", program: Which::Unlocker, ..Self::bare() }
-    }
-
-    pub fn bunny() -> Self {
-        Self { name: "bare loop of bunny-rs", program: Which::Bunny, ..Self::bare() }
-    }
-
-    /// Whether it is built.
-    pub fn is_there(&self) -> bool {
-        self.program != Which::Bunny || bunny().is_file()
     }
 
     pub fn named(self, name: &'static str) -> Self {
@@ -79,20 +60,15 @@ impl Contender {
     /// Starts one process of it.
     pub fn start(&self, queues: &Queues, api: &Api) -> Process {
         let authority = api.authority().map(|file| file.display().to_string());
-        let bare = |program: Program| {
-            let concurrency = self.concurrency.to_string();
-            program.args([
-                queues.amqp_url(),
-                &api.url,
-                &concurrency,
-                authority.as_deref().unwrap_or_default(),
-            ])
-        };
         let program = match self.program {
-            Which::Bare => bare(Program::new(std::env::current_exe().expect("a path")).arg("role-bare")),
-            Which::Bunny => bare(Program::new(bunny())),
+            Which::Bare => {
+                let concurrency = self.concurrency.to_string();
+                let file = authority.as_deref().unwrap_or_default();
+                let program = Program::new(std::env::current_exe().expect("a path")).arg("role-bare");
+                program.args([queues.amqp_url(), &api.url, &concurrency, file])
+            }
             Which::Unlocker => {
-                let program = Program::new(UNLOCKER)
+                let program = Program::new(env!("CARGO_BIN_EXE_unlocker"))
                     .arg("run")
                     .env("UNLOCKER__BROKER__URL", queues.amqp_url())
                     .env("UNLOCKER__BROKER__DECLARE", (queues.kind != Kind::Classic).to_string())
@@ -148,7 +124,7 @@ pub async fn turn(contender: &Contender, queues: &Queues, api: &Api, count: usiz
     }
     for process in &processes {
         match contender.program {
-            Which::Bare | Which::Bunny => process.kill9(),
+            Which::Bare => process.kill9(),
             Which::Unlocker => process.signal(Signal::TERM),
         }
     }

@@ -45,9 +45,6 @@ pub async fn all(options: &Options) -> ExitCode {
     if options.wants("tls") {
         bench.tls(&mut report).await;
     }
-    if options.wants("client") {
-        bench.client(&mut report).await;
-    }
     if options.wants("delayed") {
         bench.delayed(&mut report).await;
     }
@@ -143,20 +140,6 @@ impl Bench<'_> {
         report.bounds.at_least(format!("{scenario}: rate over bare's"), unlocker.rate_ratio.median, least);
         report.bounds.at_most(format!("{scenario}: CPU over bare's"), unlocker.cpu_ratio.median, 0.95);
         report.bounds.at_most(format!("{scenario}: peak RSS, MiB"), unlocker.rss.most, 30.0);
-        report.contests.push(contest);
-    }
-
-    /// What another AMQP client would cost.
-    async fn client(&self, report: &mut Report) {
-        let contenders = [Contender::bare(), Contender::bunny(), Contender::unlocker()];
-        if !contenders.iter().all(Contender::is_there) {
-            println!(
-                "\nclient: left out, because the bare loop of bunny-rs is not built: `make bench` builds it"
-            );
-            return;
-        }
-        let count = self.options.requests;
-        let contest = self.contest("client", &contenders, &self.quorum, &self.instant, count).await;
         report.contests.push(contest);
     }
 

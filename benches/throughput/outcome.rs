@@ -1,4 +1,4 @@
-//! The outcome of a bare loop. It has all fields of the worker's, so that both publish the same number of bytes.
+//! The outcome of the bare loop. It has all fields of the worker's, so that both publish the same number of bytes.
 
 use jiff::Timestamp;
 use serde::Serialize;

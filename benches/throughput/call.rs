@@ -1,4 +1,4 @@
-//! The call of a bare loop: reqwest, and nothing around it.
+//! The call of the bare loop: reqwest, and nothing around it.
 
 use std::path::Path;
 
