@@ -11,7 +11,6 @@ mod arguments;
 mod bare;
 #[path = "../shared/bounds.rs"]
 mod bounds;
-mod call;
 mod collector;
 #[path = "../shared/figures.rs"]
 mod figures;
@@ -19,7 +18,6 @@ mod latency;
 #[path = "../shared/machine.rs"]
 mod machine;
 mod memory;
-mod outcome;
 mod report;
 mod run;
 mod scenarios;

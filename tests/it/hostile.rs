@@ -29,6 +29,11 @@ async fn publish_with_headers(raw: &mut RawAmqp, table: &[u8]) {
     raw.publish(REQUESTS, HEADERS, table, &[], body).await.expect("confirmed");
 }
 
+/// A table with one header of that many bytes.
+fn large(length: usize) -> Vec<u8> {
+    long(&[&short(b"large")[..], b"S", &long(&vec![b'v'; length])].concat())
+}
+
 /// Tables in tables, `depth` levels deep.
 fn nested(depth: usize) -> Vec<u8> {
     let mut table = long(b"");
@@ -201,8 +206,7 @@ fn headers_too_large_for_small_frames_cost_the_connections_once() {
         for (length, calls, frame_max) in
             [(10_000, 1, 16_384), (100_000, 2, 131_072), (100_000, 3, 131_072), (10_000, 4, 131_072)]
         {
-            let entry = [&short(b"large")[..], b"S", &long(&vec![b'v'; length])].concat();
-            publish_with_headers(&mut raw, &long(&entry)).await;
+            publish_with_headers(&mut raw, &large(length)).await;
             assert_eq!(world.outcome().await["reason"], "http_400");
             let dead_letter = world.dead_letters().await.remove(0);
             assert_eq!(header(&dead_letter, "large").map(|value| value.len()), Some(length));
@@ -225,8 +229,7 @@ fn requests_in_flight_while_frames_are_enlarged_have_their_outcomes() {
         }
         kit::eventually("calls are in flight", SOON, async || world.trackfinity.in_flight() > 0).await;
         let mut raw = raw(&world.ctx).await;
-        let entry = [&short(b"large")[..], b"S", &long(&[b'v'; 100_000])].concat();
-        publish_with_headers(&mut raw, &long(&entry)).await;
+        publish_with_headers(&mut raw, &large(100_000)).await;
         // What was in flight may end twice.
         let ids = || world.outcomes.all().iter().map(|outcome| text(&outcome.json()["request_id"])).collect();
         kit::eventually("all have ended", SOON, async || BTreeSet::len(&ids()) == 61).await;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -281,8 +281,19 @@ impl Process {
     }
 }
 
+/// User and system CPU time of the processes of this machine that `is_meant` chooses, by the folder in `/proc` and the
+/// content of `stat`.
+pub(crate) fn cpu_time_where(is_meant: impl Fn(&Path, &str) -> bool) -> Duration {
+    let folders = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    let time = |folder: PathBuf| {
+        let stat = fs::read_to_string(folder.join("stat")).ok()?;
+        is_meant(&folder, &stat).then(|| cpu_time(&stat))
+    };
+    folders.filter_map(time).sum()
+}
+
 /// User's and system's CPU time in the text of a `/proc/PID/stat`.
-pub(crate) fn cpu_time(stat: &str) -> Duration {
+fn cpu_time(stat: &str) -> Duration {
     // The name in parentheses may contain anything; utime and stime are the 12th and 13th field after it.
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
     let ticks: u64 =

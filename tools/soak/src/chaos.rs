@@ -105,12 +105,11 @@ impl Chaos<'_> {
     async fn play_on_trackfinity(&self, plan: Plan) {
         let lasts = plan.lasts.as_secs_f64();
         let line = &self.install.line;
-        let began = |what: &str| self.journal.began(Fault::new(what, format!("{what} for {lasts:.1} s")));
+        let new = |what: &str| Fault::new(what, format!("{what} for {lasts:.1} s"));
+        let began = |what: &str| self.journal.began(new(what));
         let fault = match plan.kind {
             Kind::WrongKey => {
-                let what = format!("a wrong key for {lasts:.1} s");
-                let fault = Fault { changes_key: true, ..Fault::new("a wrong key", what) };
-                let fault = self.journal.began(fault);
+                let fault = self.journal.began(Fault { changes_key: true, ..new("a wrong key") });
                 self.crew.set_key("not-the-key");
                 self.hold(plan.lasts).await;
                 self.crew.set_key(crate::install::KEY);

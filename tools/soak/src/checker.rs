@@ -8,6 +8,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::SystemTime;
 
 pub use event::{Event, Outcome, What, since};
 
@@ -25,6 +26,18 @@ pub struct Known<'a> {
     pub has_history: bool,
     /// The run was ended early: requests may still wait.
     pub interrupted: bool,
+}
+
+impl Known<'_> {
+    /// What may have been felt between two times.
+    fn felt_between(&self, from: SystemTime, to: SystemTime) -> impl Iterator<Item = &Fault> {
+        self.faults.iter().filter(move |fault| fault.is_felt_between(from, to))
+    }
+
+    /// Whether a worker may have been cut off between two times.
+    fn is_cut_off_between(&self, from: SystemTime, to: SystemTime) -> bool {
+        self.felt_between(from, to).any(|fault| fault.cut_off > 0)
+    }
 }
 
 /// A broken rule.
@@ -63,10 +76,7 @@ fn check_rule(
     let (length, n, why) = shortest?;
     let shortest: Vec<_> = histories[&n].iter().take(length).cloned().collect();
     let meanwhile = match (shortest.first(), shortest.last()) {
-        (Some(first), Some(last)) => {
-            let felt = known.faults.iter().filter(|fault| fault.is_felt_between(first.at, last.at));
-            felt.map(Fault::to_string).collect()
-        }
+        (Some(first), Some(last)) => known.felt_between(first.at, last.at).map(Fault::to_string).collect(),
         _ => Vec::new(),
     };
     Some(Finding { rule: name, requests, n, shortest, why, meanwhile })

@@ -1,5 +1,6 @@
 //! A RabbitMQ container.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{env, fs};
@@ -18,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::container_member::Member;
 use super::{NodeOptions, block_on_node_runtime, on_node_runtime, say};
 use crate::ports::free_port;
-use crate::process::cpu_time;
+use crate::process::cpu_time_where;
 use crate::watchdog::Watchdog;
 
 /// Where a node's files are in the container.
@@ -191,20 +192,10 @@ impl DockerNode {
         let inspected = block_on_node_runtime(ENGINE_ANSWERS_WITHIN, async move {
             docker_client_instance().await.ok()?.inspect_container(&name, None).await.ok()?.state?.pid
         });
-        let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-        let container = namespace(&inspected??.to_string())?;
-        if Some(&container) == namespace("self").as_ref() {
-            return None;
-        }
-        let names =
-            fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        let inside = names.filter(|name| namespace(name).as_ref() == Some(&container));
-        Some(
-            inside
-                .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok())
-                .map(|stat| cpu_time(&stat))
-                .sum(),
-        )
+        let namespace = |process: &Path| fs::read_link(process.join("ns/pid")).ok();
+        let container = namespace(&Path::new("/proc").join(inspected??.to_string()))?;
+        let is_own = namespace(Path::new("/proc/self")).as_ref() == Some(&container);
+        (!is_own).then(|| cpu_time_where(|process, _| namespace(process).as_ref() == Some(&container)))
     }
 
     fn container(&self) -> Arc<ContainerAsync<GenericImage>> {

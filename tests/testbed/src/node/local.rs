@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{NodeOptions, output};
 use crate::ports::free_port;
-use crate::process::cpu_time;
+use crate::process::cpu_time_where;
 use crate::watchdog::Watchdog;
 
 /// The one in /usr/sbin changes user and directory.
@@ -175,13 +175,10 @@ impl LocalNode {
         let Some(group) = broker.as_ref().map(|child| child.id().to_string()) else {
             return Duration::ZERO;
         };
-        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let stats = processes.filter_map(|process| fs::read_to_string(process.path().join("stat")).ok());
         // The group is the third field after the name, which is in parentheses.
-        let of_group = |stat: &String| {
+        cpu_time_where(|_, stat| {
             stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.split(' ').nth(2) == Some(&*group))
-        };
-        stats.filter(of_group).map(|stat| cpu_time(&stat)).sum()
+        })
     }
 
     pub(super) fn log_tail(&self) -> String {

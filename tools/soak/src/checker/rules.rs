@@ -150,14 +150,13 @@ fn is_crashed_between(events: &[Event], status: &str, known: &Known<'_>) -> bool
     let dead = events.iter().find(is_it).map(|event| event.at);
     let ended = heard(events).map(|(_, at, _)| at).find(|at| dead.is_some_and(|dead| dead <= *at));
     let Some((dead, ended)) = dead.zip(ended) else { return false };
-    known.faults.iter().any(|fault| fault.cut_off > 0 && fault.is_felt_between(dead, ended))
+    known.is_cut_off_between(dead, ended)
 }
 
 /// How often a postponed outcome may not have been recognised: its request is then called again (docs/decisions.md, 50).
 fn unrecognised(known: &Known<'_>, sent: SystemTime, at: SystemTime) -> u64 {
-    let felt = || known.faults.iter().filter(|fault| fault.is_felt_between(sent, at));
-    match felt().any(|fault| fault.postpones.is_some()) {
-        true => felt().filter(|fault| fault.changes_key).count() as u64,
+    match known.felt_between(sent, at).any(|fault| fault.postpones.is_some()) {
+        true => known.felt_between(sent, at).filter(|fault| fault.changes_key).count() as u64,
         false => 0,
     }
 }
@@ -171,8 +170,8 @@ fn are_in_order(events: &[Event], kind: Kind, known: &Known<'_>) -> Option<Breac
     }
     for (at, heard_at, outcome) in heard(events) {
         let sent_at = first_sent(events)?;
-        let off = known.faults.iter().filter(|fault| fault.is_felt_between(sent_at, heard_at));
-        let slack = ROUNDING + off.map(|fault| fault.clock_off).sum::<Duration>();
+        let off = known.felt_between(sent_at, heard_at).map(|fault| fault.clock_off);
+        let slack = ROUNDING + off.sum::<Duration>();
         let times = [
             (sent_at, "sent"),
             (outcome.first_received_at, "received"),
@@ -229,8 +228,7 @@ fn is_done_once(events: &[Event], _: Kind, known: &Known<'_>) -> Option<Breach> 
             _ => continue,
         };
         // What was cut off may be in two queues, and both copies may live long.
-        let is_crash =
-            known.faults.iter().any(|fault| fault.cut_off > 0 && fault.is_felt_between(sent_at, event.at));
+        let is_crash = known.is_cut_off_between(sent_at, event.at);
         if sent < 2 && !is_crash && unrecognised(known, sent_at, event.at) == 0 {
             return breach(
                 at,
