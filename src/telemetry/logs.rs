@@ -1,6 +1,7 @@
 //! Logs: one line per event on stderr, as JSON or for people. docs/logs.md lists the events and their
 //! fields.
 
+mod json;
 mod levels;
 mod writer;
 
@@ -21,6 +22,7 @@ use tracing_subscriber::{
 
 pub use self::writer::FlushOnDrop;
 use self::{
+    json::JsonLine,
     levels::{Levels, OWN_TARGET},
     writer::LineWriter,
 };
@@ -53,12 +55,8 @@ pub fn start(format: LogFormat) -> io::Result<FlushOnDrop> {
     let (writer, flush) = LineWriter::start(io::stderr())?;
     let layer = match format {
         LogFormat::Json => tracing_subscriber::fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
             .with_writer(writer)
-            .map_event_format(ThrottleLibraries::new)
+            .event_format(ThrottleLibraries::new(JsonLine))
             .boxed(),
         LogFormat::Pretty => tracing_subscriber::fmt::layer()
             .with_target(false)
