@@ -28,8 +28,9 @@ const SEGMENT_BYTES: i64 = 10_000_000;
 const FILTER_BYTES: i64 = 64;
 /// RabbitMQ gives up a poison message, which crashes its worker, after this many redeliveries.
 const DELIVERY_LIMIT: i64 = 20;
-/// RabbitMQ must never drop a dead letter because it was browsed often. RabbitMQ 4.x has a limit of 20
-/// if none is given. -1 means no limit on 4.x, but makes 3.10 delete at the first redelivery.
+/// RabbitMQ must never drop a dead letter because it was browsed often, nor dead-letter one that it has removed already:
+/// it forwards no message to a queue that it took it from. RabbitMQ 4.x has a limit of 20 if none is given. -1 means no
+/// limit on 4.x, but makes 3.10 delete at the first redelivery.
 const NO_DELIVERY_LIMIT: i64 = 1_000_000_000;
 
 /// The names of all exchanges and queues, by their common prefix.
@@ -268,7 +269,7 @@ impl Topology {
             exchange(&self.dead(), ExchangeKind::Fanout),
             Entity::Queue {
                 name: self.undeliverable(),
-                arguments: dead_lettering(&self.dead(), [("x-delivery-limit", integer(DELIVERY_LIMIT))]),
+                arguments: dead_lettering(&self.dead(), [("x-delivery-limit", integer(NO_DELIVERY_LIMIT))]),
             },
             binding(self.undeliverable(), self.exchange(), UNDELIVERABLE_KEY),
             Entity::Queue {

@@ -43,6 +43,7 @@ pub(super) fn explain(reason: &str) -> String {
         "unexpected_reply" => "Trackfinity's answer made no sense",
         "expired" => "its time was over",
         "delivery_limit" => "workers crashed on it again and again",
+        "rejected" => "a consumer rejected it",
         "malformed" => "it is not JSON, or no object",
         "no_identifier" => "it names no customer, subscription or order",
         "bad_identifier" => "an identifier cannot be used",

@@ -201,7 +201,9 @@ fn explain(death: &XDeath) -> String {
         }
         "expired" => "it waited longer than its expiration or the queue's TTL",
         "maxlen" => "the queue was full",
-        "rejected" => "a consumer rejected it",
+        "rejected" => {
+            "a consumer rejected it, as workers do if it was redelivered again and again and never settled"
+        }
         _ => "RabbitMQ does not say why",
     };
     format!("dead-lettered by RabbitMQ from {}: {meaning}", death.queue)

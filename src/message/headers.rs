@@ -115,6 +115,14 @@ pub fn count(value: &AMQPValue) -> Option<u32> {
     }
 }
 
+/// How often RabbitMQ has delivered a message before, and it was not settled. Only on a redelivery `x-delivery-count` is
+/// RabbitMQ's own; otherwise the sender wrote it, or a shovel copied it. RabbitMQ from 4.0 on may go on counting when it
+/// has moved the message from another queue.
+pub fn redeliveries(redelivered: bool, headers: Option<&FieldTable>) -> u32 {
+    let count = headers.filter(|_| redelivered).and_then(|headers| headers.inner().get("x-delivery-count"));
+    count.and_then(self::count).unwrap_or_default()
+}
+
 /// The headers that a copy gets.
 #[derive(Clone, Debug, Default)]
 pub struct AddedHeaders {

@@ -19,14 +19,14 @@ pub(super) enum GivenUp {
 
 impl SessionPublisher {
     /// Decides by `x-death`, which RabbitMQ writes. Workers remove `x-death` from everything they
-    /// publish, so in a dead letter it can only name the queue of dead letters.
+    /// publish, so in a dead letter it can only name the queue of dead letters. In a request that was set
+    /// aside, and then removed from the dead letters, it also names the other queues.
     pub(super) fn given_up(&self, headers: Option<&FieldTable>) -> GivenUp {
         let topology = self.config.topology();
         let deaths = headers.map(x_death::all).unwrap_or_default();
-        let of_request =
-            |death: &&XDeath| [topology.requests(), topology.undeliverable()].contains(&death.queue);
-        match deaths.iter().find(of_request) {
-            Some(death) => GivenUp::Request(Some(death.clone())),
+        let of = |queue: String| deaths.iter().find(|death| death.queue == queue).cloned();
+        match of(topology.requests()).or_else(|| of(topology.undeliverable())) {
+            Some(death) => GivenUp::Request(Some(death)),
             None if deaths.first().is_some_and(|death| death.queue == topology.dead()) => GivenUp::DeadLetter,
             None => GivenUp::Request(None),
         }

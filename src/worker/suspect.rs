@@ -12,14 +12,9 @@ use crate::{
 /// isolation, decision 41). RabbitMQ dead-letters a request after 20 redeliveries.
 const SUSPECT_AFTER_DELIVERIES: u32 = 3;
 
-/// How often a request was redelivered, if that makes it suspect. Only on a redelivery
-/// `x-delivery-count` is RabbitMQ's own; otherwise the producer wrote it, or a shovel copied it.
+/// How often a request was redelivered, if that makes it suspect.
 pub(super) fn suspect_redeliveries(delivery: &Delivery) -> Option<u32> {
-    if !delivery.redelivered {
-        return None;
-    }
-    let headers = delivery.properties.headers().as_ref()?;
-    let count = headers.inner().get("x-delivery-count").and_then(headers::count)?;
+    let count = headers::redeliveries(delivery.redelivered, delivery.properties.headers().as_ref());
     (count >= SUSPECT_AFTER_DELIVERIES).then_some(count)
 }
 

@@ -30,10 +30,11 @@ use super::{
 use crate::{
     broker::{
         Backoff, Connector, Consumer,
-        wire::{WireChannel, WireConnection, WireDelivery},
+        wire::{WireChannel, WireConnection, WireDelivery, WireError},
     },
     message::{Timestamp, raw_properties::Properties, x_death::XDeath},
     settle::{self, Publication},
+    telemetry::TraceContext,
 };
 
 /// How often the messages in the queue are counted.
@@ -45,8 +46,35 @@ const CONSUMER_TAG: &str = "undeliverable";
 /// The connection is closed when no message has come for this long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A request that was redelivered this often, and never settled, is set aside (decision 63). RabbitMQ from 4.0 on goes on
+/// counting, so that a request may come with 21 redeliveries from the queue of requests.
+const SET_ASIDE_AFTER: u32 = 50;
+/// And a request that was redelivered this often, without an outcome.
+const GIVE_UP_AFTER: u32 = 100;
+/// And a dead letter that a policy removed. It may come with as many redeliveries as the policy allows.
+const GIVE_UP_DEAD_LETTER_AFTER: u32 = 1000;
+
+/// What is done with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Treatment {
+    /// What it is due is published, and it is acknowledged.
+    Settle,
+    /// Its outcome is published, and RabbitMQ moves it to the dead letters. Its body stays unread.
+    SetAside,
+    /// RabbitMQ moves it to the dead letters. Nothing else, because nothing else has worked.
+    GiveUp,
+}
+
+/// The answer to RabbitMQ about a delivery, by its tag.
+#[derive(Clone, Copy, Debug)]
+enum Settled {
+    Acknowledge(u64),
+    /// RabbitMQ moves it to the dead letters.
+    Reject(u64),
+}
+
 /// Messages that are being settled.
-type Tasks = JoinSet<Result<u64, Interrupted>>;
+type Tasks = JoinSet<Result<Settled, Interrupted>>;
 
 /// Settles what RabbitMQ gave up, in one session.
 pub(super) struct Undeliverable {
@@ -114,6 +142,9 @@ impl Undeliverable {
         let connection = Arc::new(self.connector.connect_wire("settles what RabbitMQ gave up").await?);
         let mut channel = connection.open_channel().await?;
         channel.qos(PREFETCH).await?;
+        // The body may be what takes down the workers.
+        let publisher = Arc::clone(&self.publisher);
+        channel.leave_bodies(move |delivery| treatment(delivery, &publisher) != Treatment::Settle);
         channel.consume(self.queue(), CONSUMER_TAG).await?;
         let mut tasks = JoinSet::new();
         if let Err(error) = self.settle_delivered(&mut channel, &connection, &mut tasks).await {
@@ -140,7 +171,7 @@ impl Undeliverable {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
-                Some(settled) = tasks.join_next() => channel.acknowledge(settled??).await?,
+                Some(settled) = tasks.join_next() => answer(channel, settled??).await?,
                 delivery = timeout(IDLE_TIMEOUT, channel.next()) => match delivery {
                     Ok(delivery) => {
                         let delivery = delivery?.ok_or(Interrupted::Cancelled)?;
@@ -157,7 +188,7 @@ impl Undeliverable {
         // at most.
         channel.cancel(CONSUMER_TAG).await?;
         while let Some(settled) = tasks.join_next().await {
-            channel.acknowledge(settled??).await?;
+            answer(channel, settled??).await?;
         }
         Ok(())
     }
@@ -168,7 +199,7 @@ impl Undeliverable {
         let deadline = Instant::now() + FINISH_TIMEOUT;
         while let Ok(Some(settled)) = timeout_at(deadline, tasks.join_next()).await {
             let acknowledged = match settled {
-                Ok(Ok(delivery_tag)) => channel.acknowledge(delivery_tag).await.map_err(Interrupted::from),
+                Ok(Ok(settled)) => answer(channel, settled).await.map_err(Interrupted::from),
                 Ok(Err(error)) => Err(error),
                 Err(error) => Err(error.into()),
             };
@@ -203,37 +234,89 @@ impl Undeliverable {
     }
 }
 
-/// Settles one message; returns the delivery tag to acknowledge.
+async fn answer(channel: &mut WireChannel, settled: Settled) -> Result<(), WireError> {
+    match settled {
+        Settled::Acknowledge(delivery_tag) => channel.acknowledge(delivery_tag).await,
+        Settled::Reject(delivery_tag) => channel.reject(delivery_tag).await,
+    }
+}
+
+fn treatment(delivery: &WireDelivery, publisher: &SessionPublisher) -> Treatment {
+    let redeliveries = delivery.redeliveries();
+    match publisher.given_up(delivery.properties.lossy().headers().as_ref()) {
+        GivenUp::DeadLetter if redeliveries >= GIVE_UP_DEAD_LETTER_AFTER => Treatment::GiveUp,
+        GivenUp::DeadLetter => Treatment::Settle,
+        GivenUp::Request(_) if redeliveries >= GIVE_UP_AFTER => Treatment::GiveUp,
+        GivenUp::Request(_) if redeliveries >= SET_ASIDE_AFTER => Treatment::SetAside,
+        GivenUp::Request(_) => Treatment::Settle,
+    }
+}
+
+/// Settles one message; returns what to answer RabbitMQ.
 async fn settle(
     delivery: WireDelivery,
     connection: &WireConnection,
     handler: &Handler,
     publisher: &SessionPublisher,
-) -> Result<u64, Interrupted> {
+) -> Result<Settled, Interrupted> {
+    let treatment = treatment(&delivery, publisher);
+    if treatment != Treatment::Settle {
+        log_set_aside(&delivery, treatment, publisher);
+    }
+    if treatment == Treatment::GiveUp {
+        return Ok(Settled::Reject(delivery.delivery_tag));
+    }
     let WireDelivery { delivery_tag, properties, body, .. } = delivery;
     let given_up = publisher.given_up(properties.lossy().headers().as_ref());
     let properties = match properties {
         Properties::Readable(properties) => properties,
+        Properties::Unreadable(raw) if treatment == Treatment::SetAside => raw.readable(),
         Properties::Unreadable(raw) => {
             unreadable::settle(&raw, body, Some(given_up), connection, handler, publisher).await?;
-            return Ok(delivery_tag);
+            return Ok(Settled::Acknowledge(delivery_tag));
         }
     };
     let queue = publisher.undeliverable();
     if let (GivenUp::Request(death), Some(canary)) = (&given_up, Canary::read(&properties, &body)) {
         canary.answer(queue, death.as_ref().map(|death| death.reason.as_str()), publisher).await;
-        return Ok(delivery_tag);
+        return Ok(Settled::Acknowledge(delivery_tag));
     }
     let mut incoming =
         Incoming::undecoded((properties, body, delivery_tag), queue, &handler.telemetry.traces);
-    let settled = match given_up {
+    let settled = match &given_up {
         GivenUp::DeadLetter => MessagePublisher::new(publisher, &incoming).republish_dead_letter().await,
+        GivenUp::Request(death) if treatment == Treatment::SetAside => {
+            publish_outcome(death.as_ref(), &incoming, publisher).await
+        }
         GivenUp::Request(death) => abandon(death.as_ref(), &mut incoming, publisher).await,
     };
     if settled.is_err() {
         incoming.span.set_error("unsettled");
     }
-    Ok(settled.map(|()| delivery_tag)?)
+    settled?;
+    Ok(match treatment {
+        Treatment::Settle => Settled::Acknowledge(delivery_tag),
+        Treatment::SetAside | Treatment::GiveUp => Settled::Reject(delivery_tag),
+    })
+}
+
+/// Logs a message that is set aside before anything else is done with it.
+fn log_set_aside(delivery: &WireDelivery, treatment: Treatment, publisher: &SessionPublisher) {
+    let fate = match treatment {
+        Treatment::GiveUp => "without an outcome if it has none yet",
+        Treatment::SetAside | Treatment::Settle => "after its outcome",
+    };
+    let lossy = delivery.properties.lossy();
+    let trace = TraceContext::from_headers(lossy.headers().as_ref());
+    tracing::warn!(
+        event = "undeliverable_set_aside",
+        queue = publisher.undeliverable(),
+        request_id = lossy.message_id().as_ref().map(|id| id.as_str()).filter(|id| !id.is_empty()),
+        trace_id = trace.as_ref().map(TraceContext::trace_id),
+        redeliveries = delivery.redeliveries(),
+        "a message that RabbitMQ gave up was delivered again and again and never settled, because workers crashed or \
+         lost their connection. RabbitMQ moves it to the dead letters as it is, {fate}"
+    );
 }
 
 /// Publishes the dead letter and the outcome of a request that RabbitMQ gave up.
@@ -247,6 +330,20 @@ async fn abandon(
         if let Publication::DeadLetter(_) = publication {
             // The dead letter has the body. It must not be decoded again: that may crash the worker.
             incoming.envelope.body.clear();
+        }
+    }
+    Ok(())
+}
+
+/// Publishes only the outcome of a request that RabbitMQ gave up.
+async fn publish_outcome(
+    death: Option<&XDeath>,
+    incoming: &Incoming,
+    publisher: &SessionPublisher,
+) -> Result<(), Unsettled> {
+    for publication in settle::given_up(death, &incoming.envelope, Timestamp::now()) {
+        if !matches!(publication, Publication::DeadLetter(_)) {
+            MessagePublisher::new(publisher, incoming).publish(&publication).await?;
         }
     }
     Ok(())

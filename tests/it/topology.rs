@@ -27,7 +27,7 @@ fn the_whole_topology_is_declared_as_the_contract_says() {
         assert_eq!(
             arguments(UNDELIVERABLE).await,
             json!({
-                "x-queue-type": "quorum", "x-delivery-limit": 20, "x-dead-letter-exchange": DEAD,
+                "x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000, "x-dead-letter-exchange": DEAD,
                 "x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"
             })
         );

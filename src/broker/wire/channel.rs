@@ -103,6 +103,11 @@ impl WireChannel {
         self.call(&consume, |answer| matches!(answer, AMQPClass::Basic(Basic::ConsumeOk(_)))).await
     }
 
+    /// From now on deliveries for which this holds come without their bodies, which are not kept in memory.
+    pub fn leave_bodies(&self, leaves: impl Fn(&WireDelivery) -> bool + Send + 'static) {
+        self.shared.leave_bodies(self.id, Box::new(leaves));
+    }
+
     /// Cancels a consumer. [`next`](Self::next) still returns what was delivered before.
     ///
     /// # Errors
@@ -158,6 +163,16 @@ impl WireChannel {
             bytes.extend(encode_method(self.id, &AMQPClass::Basic(Basic::Nack(nack)))?);
         }
         self.shared.send(bytes)?;
+        self.round_trip().await
+    }
+
+    /// Rejects a delivery, which RabbitMQ dead-letters, and waits until RabbitMQ's channel has received that.
+    ///
+    /// # Errors
+    /// If the channel or the connection is lost. Then it may or may not have been rejected.
+    pub async fn reject(&mut self, delivery_tag: u64) -> Result<(), WireError> {
+        let reject = basic::Reject { delivery_tag, requeue: false };
+        self.send(&AMQPClass::Basic(Basic::Reject(reject)))?;
         self.round_trip().await
     }
 

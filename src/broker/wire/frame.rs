@@ -1,9 +1,11 @@
 //! Frames, and how messages are assembled from them.
 
+use std::fmt;
+
 use lapin::protocol::{AMQPClass, constants, gen_class, parse_class};
 
 use super::WireError;
-use crate::message::Properties;
+use crate::message::{Properties, headers};
 
 /// Class and method of basic.deliver and basic.return, whose texts may not be UTF-8.
 const DELIVER: [u8; 4] = [0, 60, 0, 60];
@@ -23,6 +25,16 @@ pub struct WireDelivery {
     pub properties: Properties,
     pub body: Vec<u8>,
 }
+
+impl WireDelivery {
+    /// How often RabbitMQ has delivered it before, and it was not settled.
+    pub fn redeliveries(&self) -> u32 {
+        headers::redeliveries(self.redelivered, self.properties.lossy().headers().as_ref())
+    }
+}
+
+/// Whether a delivery is passed on without its body, which is then not kept in memory.
+pub(super) type LeavesBody = dyn Fn(&WireDelivery) -> bool + Send;
 
 /// What a channel receives.
 #[derive(Debug)]
@@ -80,17 +92,25 @@ pub(super) fn parse_method(payload: &[u8]) -> Result<AMQPClass, WireError> {
 }
 
 /// Assembles messages from the frames of one channel.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Assembly {
     message: Option<Partial>,
+    pub(super) leaves_body: Option<Box<LeavesBody>>,
+}
+
+impl fmt::Debug for Assembly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Assembly").field("message", &self.message).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
 struct Partial {
     delivery: WireDelivery,
     is_return: bool,
-    /// Bytes of the body; unknown before the header.
-    size: Option<u64>,
+    /// Bytes of the body that are still to come; unknown before the header.
+    missing: Option<u64>,
+    leaves_body: bool,
 }
 
 impl Assembly {
@@ -110,7 +130,7 @@ impl Assembly {
 
     fn begin(&mut self, delivery: Option<WireDelivery>, is_return: bool) -> Result<Option<Event>, WireError> {
         let delivery = delivery.ok_or(WireError::Protocol("a delivery that cannot be read"))?;
-        self.message = Some(Partial { delivery, is_return, size: None });
+        self.message = Some(Partial { delivery, is_return, missing: None, leaves_body: false });
         Ok(None)
     }
 
@@ -121,9 +141,13 @@ impl Assembly {
             return Err(WireError::Protocol("a content header out of place"));
         };
         let size = u64::from_be_bytes(*size);
-        partial.size = Some(size);
+        partial.missing = Some(size);
         partial.delivery.properties = Properties::parse(properties);
-        partial.delivery.body.reserve(usize::try_from(size).unwrap_or(usize::MAX).min(MAX_RESERVED_BYTES));
+        partial.leaves_body = self.leaves_body.as_ref().is_some_and(|leaves| leaves(&partial.delivery));
+        if !partial.leaves_body {
+            let reserved = usize::try_from(size).unwrap_or(usize::MAX).min(MAX_RESERVED_BYTES);
+            partial.delivery.body.reserve(reserved);
+        }
         Ok(self.completed())
     }
 
@@ -131,16 +155,16 @@ impl Assembly {
         let Some(partial) = &mut self.message else {
             return Err(WireError::Protocol("a body out of place"));
         };
-        partial.delivery.body.extend(payload);
+        let length = u64::try_from(payload.len()).unwrap_or(u64::MAX);
+        partial.missing = partial.missing.map(|missing| missing.saturating_sub(length));
+        if !partial.leaves_body {
+            partial.delivery.body.extend(payload);
+        }
         Ok(self.completed())
     }
 
     fn completed(&mut self) -> Option<Event> {
-        let whole = |partial: &mut Partial| {
-            let length = u64::try_from(partial.delivery.body.len()).unwrap_or(u64::MAX);
-            partial.size.is_some_and(|size| length >= size)
-        };
-        self.message.take_if(whole).map(|message| match message.is_return {
+        self.message.take_if(|partial| partial.missing == Some(0)).map(|message| match message.is_return {
             true => Event::Returned,
             false => Event::Delivery(Box::new(message.delivery)),
         })
@@ -220,6 +244,24 @@ mod tests {
             assert_eq!((delivery.delivery_tag, delivery.redelivered), (7, true));
             assert_eq!((delivery.routing_key.as_str(), &delivery.body[..]), ("k\u{fffd}", body));
             assert!(matches!(delivery.properties, Properties::Unreadable(_)));
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_left_is_passed_over_and_the_next_one_is_whole() {
+        let mut assembly = Assembly::default();
+        assembly.leaves_body =
+            Some(Box::new(|delivery| matches!(delivery.properties, Properties::Readable(_))));
+        let (readable, unreadable) = (&b"\x00\x00"[..], &b"\x00\x80\x01\xff"[..]);
+        for (properties, body) in
+            [(readable, &b""[..]), (unreadable, b"kept"), (readable, b""), (unreadable, b"kept")]
+        {
+            assert!(assembly.add(&delivery_frame()).expect("a method").is_none());
+            let content = frames(&encode_content(1, properties, b"kept", 10));
+            let mut events = content.iter().filter_map(|frame| assembly.add(frame).expect("content"));
+            let Some(Event::Delivery(delivery)) = events.next() else { panic!("no delivery") };
+            assert_eq!((&delivery.body[..], delivery.body.capacity() == 0), (body, body.is_empty()));
+            assert!(events.next().is_none());
         }
     }
 

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     WireError,
-    frame::{Assembly, Event, Frame, encode, encode_method},
+    frame::{Assembly, Event, Frame, LeavesBody, encode, encode_method},
     handshake::{Limits, read_frame},
 };
 
@@ -91,6 +91,13 @@ impl Shared {
         match self.channels().get_mut(&channel) {
             Some(slot) => slot.events.take().is_some(),
             None => false,
+        }
+    }
+
+    /// From now on the channel's deliveries for which this holds are passed on without their bodies.
+    pub(super) fn leave_bodies(&self, channel: u16, leaves: Box<LeavesBody>) {
+        if let Some(slot) = self.channels().get_mut(&channel) {
+            slot.assembly.leaves_body = Some(leaves);
         }
     }
 

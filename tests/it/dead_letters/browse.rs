@@ -121,6 +121,8 @@ fn a_dead_letter_of_the_broker_is_shown_with_rabbitmqs_reason_whatever_headers_i
         ] {
             forged.insert(name.into(), AMQPValue::LongString(value.into()));
         }
+        let limit = json!({"delivery-limit": 3});
+        ctx.vhost().management().set_policy("limit", UNDELIVERABLE, limit).await;
         amqp.publish("", UNDELIVERABLE, id("deadly").with_headers(forged), b"{}").await;
         // Like a worker that crashes on it again and again: RabbitMQ 4.3 counts no other requeues.
         kit::eventually("RabbitMQ gives up", SOON, async || {
