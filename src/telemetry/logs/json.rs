@@ -95,7 +95,7 @@ mod tests {
     fn a_line_is_an_object_with_the_fields_in_their_order() {
         let absent: Option<&str> = None;
         let text = logged(|| {
-            tracing::warn!(event = "e", absent, present = Some(7), ok = true, tier = %"4s", ratio = 0.5, "two {}", "words");
+            tracing::warn!(first = "e", absent, present = Some(7), ok = true, tier = %"4s", ratio = 0.5, "two {}", "words");
         });
         assert_eq!(text.matches('\n').count(), 1, "{text}");
         assert!(text.starts_with(r#"{"timestamp":""#) && text.ends_with("}\n"), "{text}");
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(
             end.trim_end(),
             format!(
-                r#""WARN","message":"two words","event":"e","present":7,"ok":true,"tier":"4s","ratio":0.5,"target":"{target}"}}"#
+                r#""WARN","message":"two words","first":"e","present":7,"ok":true,"tier":"4s","ratio":0.5,"target":"{target}"}}"#
             )
         );
     }

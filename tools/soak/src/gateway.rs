@@ -220,8 +220,9 @@ impl Work {
                 sleep(BETWEEN_TRIES).await;
             }
             wait = MAX_POLL.min(wait * 2);
-            let asked = self.client.get(format!("{}{location}", self.base)).send().await;
-            let Ok(response) = asked else { continue };
+            let asked = SystemTime::now();
+            let answer = self.client.get(format!("{}{location}", self.base)).send().await;
+            let Ok(response) = answer else { continue };
             let status = response.status();
             let Ok(body) = response.bytes().await else { continue };
             let json: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -231,7 +232,7 @@ impl Work {
                     return;
                 }
                 (StatusCode::OK, None) if json["status"] == "pending" => {
-                    self.recorder.record(n, What::Pending { since });
+                    self.recorder.record(n, What::Pending { since, asked });
                     if is_last {
                         return;
                     }

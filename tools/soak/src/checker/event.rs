@@ -29,8 +29,8 @@ pub enum What {
     Heard(Box<Outcome>),
     /// The gateway gave an outcome as its answer.
     Answered(Box<Outcome>),
-    /// The gateway has answered that there is no outcome since then.
-    Pending { since: SystemTime },
+    /// The gateway has answered that there is no outcome since then. When it was asked.
+    Pending { since: SystemTime, asked: SystemTime },
     /// In the end the history has this outcome.
     Kept(Box<Outcome>),
     /// In the end it is among the dead letters; without a status if RabbitMQ put it there.
@@ -98,7 +98,7 @@ impl fmt::Display for What {
             Self::DeadLetter(status) => write!(f, "dead letter heard: {status}"),
             Self::Heard(outcome) => write!(f, "outcome heard: {outcome}"),
             Self::Answered(outcome) => write!(f, "the gateway answers: {outcome}"),
-            Self::Pending { since } => {
+            Self::Pending { since, .. } => {
                 write!(f, "the gateway answers: pending, since {}", humantime::format_rfc3339_millis(*since))
             }
             Self::Kept(outcome) => write!(f, "in the history: {outcome}"),

@@ -275,16 +275,16 @@ fn agree(events: &[Event], _: Kind, known: &Known<'_>) -> Option<Breach> {
                     What::Heard(outcome) | What::Kept(outcome) => outcome.digest == answer.digest,
                     _ => false,
                 };
-                if !has(events, is_it) {
+                if !has(events, is_it) && !is_done_again(events, answer, known) {
                     return breach(at, "the gateway answers with an outcome that nobody else has");
                 }
             }
             What::Pending { .. } if is_answered => {
                 return breach(at, "the gateway answers that there is no outcome, after it gave one");
             }
-            What::Pending { since: from } if !known.interrupted => {
+            What::Pending { since: from, asked } if !known.interrupted => {
                 let is_shown = |(_, heard_at, outcome): (usize, SystemTime, &Outcome)| {
-                    heard_at + GATEWAY_BEHIND < event.at && outcome.finished_at + SHOWN_BEFORE_SINCE >= *from
+                    heard_at + GATEWAY_BEHIND < *asked && outcome.finished_at + SHOWN_BEFORE_SINCE >= *from
                 };
                 if heard(&events[..at]).any(is_shown) {
                     return breach(at, "the gateway answers that there is no outcome, after one was heard");
@@ -294,6 +294,16 @@ fn agree(events: &[Event], _: Kind, known: &Known<'_>) -> Option<Breach> {
         }
     }
     None
+}
+
+/// Whether an outcome may have reached the gateway alone: before the others had it, its worker was cut off, or could no
+/// longer recognise that it was postponed, and the request was done again.
+fn is_done_again(events: &[Event], alone: &Outcome, known: &Known<'_>) -> bool {
+    let Some(sent_at) = first_sent(events) else { return false };
+    heard(events).any(|(_, at, outcome)| {
+        let is_felt = known.is_cut_off_between(sent_at, at) || unrecognised(known, sent_at, at) > 0;
+        outcome.finished_at != alone.finished_at && is_felt
+    })
 }
 
 fn breach(at: usize, why: impl Into<String>) -> Option<Breach> {

@@ -286,13 +286,30 @@ fn an_outcome_that_is_not_true_is_found() {
 #[test]
 fn answers_of_the_gateway_that_do_not_agree_are_found() {
     only(with(good(), [(30, What::Answered(unlocked(16)))]), Kind::Good, "gateway", 5);
-    let pending = |asked: u64, since: u64| (asked, What::Pending { since: at(since) });
+    let pending = |asked: u64, since: u64| (asked, What::Pending { since: at(since), asked: at(asked) });
     let history = with(good(), [(30, What::Answered(unlocked(15))), pending(40, 0)]);
     only(history, Kind::Good, "gateway", 6);
     only(with(good(), [pending(6_000, 0)]), Kind::Good, "gateway", 6);
     // Just heard; or decided more than a minute before what was asked for.
     assert!(findings(&[with(good(), [pending(4_000, 0)])], Kind::Good, &[]).is_empty());
     assert!(findings(&[with(good(), [pending(6_000, 61_000)])], Kind::Good, &[]).is_empty());
+    // Asked before, and answered when the gateway was thawed.
+    let late = (11_000, What::Pending { since: at(0), asked: at(4_000) });
+    assert!(findings(&[with(good(), [late])], Kind::Good, &[]).is_empty());
+}
+
+#[test]
+fn an_outcome_that_only_the_gateway_has_needs_a_fault_after_which_the_request_was_done_again() {
+    let history = || with(good(), [(5, What::Called("true")), (6, What::Answered(unlocked(6)))]);
+    assert!(!findings(&[history()], Kind::Good, &[]).is_empty());
+    let postponed = Fault { postpones: Some(Postponed::Late), ..crash(2, 4) };
+    let postponed = Fault { cut_off: 0, ..postponed };
+    let key = Fault { changes_key: true, cut_off: 0, ..crash(7, 8) };
+    assert!(!findings(&[history()], Kind::Good, &[postponed.clone()]).is_empty());
+    for faults in [vec![crash(7, 8)], vec![postponed, key]] {
+        let found = findings(&[history()], Kind::Good, &faults);
+        assert!(found.is_empty(), "{}", found[0]);
+    }
 }
 
 #[test]
