@@ -249,9 +249,8 @@ mod tests {
 
     #[test]
     fn a_body_that_is_left_is_passed_over_and_the_next_one_is_whole() {
-        let mut assembly = Assembly::default();
-        assembly.leaves_body =
-            Some(Box::new(|delivery| matches!(delivery.properties, Properties::Readable(_))));
+        let leaves = |delivery: &WireDelivery| matches!(delivery.properties, Properties::Readable(_));
+        let mut assembly = Assembly { leaves_body: Some(Box::new(leaves)), ..Assembly::default() };
         let (readable, unreadable) = (&b"\x00\x00"[..], &b"\x00\x80\x01\xff"[..]);
         for (properties, body) in
             [(readable, &b""[..]), (unreadable, b"kept"), (readable, b""), (unreadable, b"kept")]
