@@ -305,7 +305,7 @@ fn an_outcome_that_only_the_gateway_has_needs_a_fault_after_which_the_request_wa
     let postponed = Fault { postpones: Some(Postponed::Late), ..crash(2, 4) };
     let postponed = Fault { cut_off: 0, ..postponed };
     let key = Fault { changes_key: true, cut_off: 0, ..crash(7, 8) };
-    assert!(!findings(&[history()], Kind::Good, &[postponed.clone()]).is_empty());
+    assert!(!findings(&[history()], Kind::Good, std::slice::from_ref(&postponed)).is_empty());
     for faults in [vec![crash(7, 8)], vec![postponed, key]] {
         let found = findings(&[history()], Kind::Good, &faults);
         assert!(found.is_empty(), "{}", found[0]);
