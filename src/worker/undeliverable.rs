@@ -144,7 +144,10 @@ impl Undeliverable {
         channel.qos(PREFETCH).await?;
         // The body may be what takes down the workers.
         let publisher = Arc::clone(&self.publisher);
-        channel.leave_bodies(move |delivery| treatment(delivery, &publisher) != Treatment::Settle);
+        channel.leave_bodies(move |delivery| {
+            let given_up = publisher.given_up(delivery.properties.lossy().headers().as_ref());
+            treatment(&given_up, delivery.redeliveries()) != Treatment::Settle
+        });
         channel.consume(self.queue(), CONSUMER_TAG).await?;
         let mut tasks = JoinSet::new();
         if let Err(error) = self.settle_delivered(&mut channel, &connection, &mut tasks).await {
@@ -241,9 +244,8 @@ async fn answer(channel: &mut WireChannel, settled: Settled) -> Result<(), WireE
     }
 }
 
-fn treatment(delivery: &WireDelivery, publisher: &SessionPublisher) -> Treatment {
-    let redeliveries = delivery.redeliveries();
-    match publisher.given_up(delivery.properties.lossy().headers().as_ref()) {
+fn treatment(given_up: &GivenUp, redeliveries: u32) -> Treatment {
+    match given_up {
         GivenUp::DeadLetter if redeliveries >= GIVE_UP_DEAD_LETTER_AFTER => Treatment::GiveUp,
         GivenUp::DeadLetter => Treatment::Settle,
         GivenUp::Request(_) if redeliveries >= GIVE_UP_AFTER => Treatment::GiveUp,
@@ -259,7 +261,8 @@ async fn settle(
     handler: &Handler,
     publisher: &SessionPublisher,
 ) -> Result<Settled, Interrupted> {
-    let treatment = treatment(&delivery, publisher);
+    let given_up = publisher.given_up(delivery.properties.lossy().headers().as_ref());
+    let treatment = treatment(&given_up, delivery.redeliveries());
     if treatment != Treatment::Settle {
         log_set_aside(&delivery, treatment, publisher);
     }
@@ -267,7 +270,6 @@ async fn settle(
         return Ok(Settled::Reject(delivery.delivery_tag));
     }
     let WireDelivery { delivery_tag, properties, body, .. } = delivery;
-    let given_up = publisher.given_up(properties.lossy().headers().as_ref());
     let properties = match properties {
         Properties::Readable(properties) => properties,
         Properties::Unreadable(raw) if treatment == Treatment::SetAside => raw.readable(),
@@ -285,10 +287,7 @@ async fn settle(
         Incoming::undecoded((properties, body, delivery_tag), queue, &handler.telemetry.traces);
     let settled = match &given_up {
         GivenUp::DeadLetter => MessagePublisher::new(publisher, &incoming).republish_dead_letter().await,
-        GivenUp::Request(death) if treatment == Treatment::SetAside => {
-            publish_outcome(death.as_ref(), &incoming, publisher).await
-        }
-        GivenUp::Request(death) => abandon(death.as_ref(), &mut incoming, publisher).await,
+        GivenUp::Request(death) => abandon(death.as_ref(), treatment, &mut incoming, publisher).await,
     };
     if settled.is_err() {
         incoming.span.set_error("unsettled");
@@ -319,31 +318,23 @@ fn log_set_aside(delivery: &WireDelivery, treatment: Treatment, publisher: &Sess
     );
 }
 
-/// Publishes the dead letter and the outcome of a request that RabbitMQ gave up.
+/// Publishes the dead letter and the outcome of a request that RabbitMQ gave up; only the outcome if RabbitMQ makes the
+/// dead letter itself.
 async fn abandon(
     death: Option<&XDeath>,
+    treatment: Treatment,
     incoming: &mut Incoming,
     publisher: &SessionPublisher,
 ) -> Result<(), Unsettled> {
     for publication in settle::given_up(death, &incoming.envelope, Timestamp::now()) {
+        let is_dead_letter = matches!(publication, Publication::DeadLetter(_));
+        if is_dead_letter && treatment != Treatment::Settle {
+            continue;
+        }
         MessagePublisher::new(publisher, incoming).publish(&publication).await?;
-        if let Publication::DeadLetter(_) = publication {
+        if is_dead_letter {
             // The dead letter has the body. It must not be decoded again: that may crash the worker.
             incoming.envelope.body.clear();
-        }
-    }
-    Ok(())
-}
-
-/// Publishes only the outcome of a request that RabbitMQ gave up.
-async fn publish_outcome(
-    death: Option<&XDeath>,
-    incoming: &Incoming,
-    publisher: &SessionPublisher,
-) -> Result<(), Unsettled> {
-    for publication in settle::given_up(death, &incoming.envelope, Timestamp::now()) {
-        if !matches!(publication, Publication::DeadLetter(_)) {
-            MessagePublisher::new(publisher, incoming).publish(&publication).await?;
         }
     }
     Ok(())
